@@ -1,0 +1,36 @@
+# `make bench` and `make test` work in a fresh clone: each sets up .venv by itself.
+PYTHON ?= python3
+VENV   := .venv
+PY     := $(VENV)/bin/python
+SUITE  ?= auto
+ARGS   ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup bench test lint report clean
+
+help:  ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+setup: $(VENV)/.installed  ## Make .venv and install everything, pinned by constraints.txt
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --constraint constraints.txt --editable '.[bench,dev]'
+	touch $@
+
+bench: setup  ## Run the suite that fits this machine (or SUITE=name) and write its report
+	$(PY) -m bench run $(SUITE) $(ARGS)
+
+report: setup  ## Write the report of SUITE again from its records
+	$(PY) -m bench report $(SUITE)
+
+test: setup  ## Run the tests
+	$(PY) -m pytest -q $(ARGS)
+
+lint: setup  ## Check style and types
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+
+clean:  ## Remove .venv and caches (records and reports stay)
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,150 @@
+"""The one immutable result of a run: what a worker writes, and all that a report may read.
+
+A record is one JSON file, `results/<suite>/<machine>/<name>-<key>.json`, with the keys of `Record`.
+Every figure that has an interval is `{"median" or "mean": x, "low": l, "high": h}` (95 %). A figure
+that could not be measured is null, and the `missing` of its part says why, never 0.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+SCHEMA_VERSION = 1
+
+
+class Part(BaseModel):
+    """A part of a record: frozen, and closed to unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Median(Part):
+    """A median with its bootstrap 95 % interval."""
+
+    median: float
+    low: float
+    high: float
+
+
+class Mean(Part):
+    """A mean with its bootstrap 95 % interval."""
+
+    mean: float
+    low: float
+    high: float
+
+
+class Timing(Part):
+    """Whole generations, baseline and candidate in turn on the same inputs."""
+
+    speedup: Median  # baseline seconds / candidate seconds, over the undisturbed pairs
+    baseline_s: Median  # seconds a generation of `batch_size` pictures
+    candidate_s: Median
+    pairs: list[tuple[float, float]]  # raw (baseline, candidate) seconds, in the order measured
+    disturbed: list[int]  # indices of `pairs` that are kept but left out, see `disturbed_why`
+    disturbed_why: list[str]
+    baseline: str  # what the speedup is over: "eager" or "compiled"
+    batch_size: int
+    stopped: Literal["target", "budget", "pairs"]  # why no more pairs were measured
+    verdict: Literal["SAME", "FASTER", "SLOWER", "AMBIGUOUS"]
+    verdict_why: str
+
+
+class Memory(Part):
+    """Peaks of an isolated pass, in bytes; idle figures are taken before the model is loaded."""
+
+    rss_peak: int | None
+    rss_idle: int | None
+    torch_allocated_peak: int | None
+    torch_reserved_peak: int | None
+    nvml_device_peak: int | None  # sampled, hence a lower bound
+    nvml_device_idle: int | None
+    nvml_process_peak: int | None
+    cache_bytes: int  # of the tensors that the method's cache holds after a generation
+    energy_j: float | None
+    missing: dict[str, str]  # field -> why it is null
+
+
+class Worst(Part):
+    """One of the pictures that lie furthest from the baseline's."""
+
+    index: int  # picture number within the run
+    seed: int
+    label: str
+    drift: float
+    psnr_db: float | None  # null where the pictures are identical (infinite)
+
+
+class Distance(Part):
+    """A distributional distance with all that it depends on."""
+
+    fd: float  # Fréchet distance; it may be called FID only with Inception features
+    kid: Mean  # kernel distance over disjoint blocks
+    extractor: str
+    reference: str  # what it is measured against, in words
+    n: int  # generated pictures
+    n_reference: int
+
+
+class Quality(Part):
+    """Against the baseline with the same seeds, the converged trajectory, and reference pictures."""
+
+    n: int
+    drift: Mean  # relative L2 of the final latent against the baseline's
+    drift_per_image: list[float]
+    psnr_db: Mean | None  # null where every picture is identical
+    ssim: Mean
+    drift_converged: Mean | None  # against the same noise solved with 10 times the steps
+    baseline_drift_converged: Mean | None  # the baseline's own, on the same pictures
+    n_converged: int
+    to_reference: Distance | None
+    to_baseline: Distance | None
+    identical: bool  # every latent bit-identical to the baseline's
+    latents_sha256: str  # of the candidate's latents: equal digests mean identical pictures
+    worst: list[Worst]  # furthest first
+    picture: str | None  # PNG beside the record: row 0 baseline, row 1 candidate, worst first
+    missing: dict[str, str]
+
+
+class Reuse(Part):
+    """What was reused; `map` is steps x layers of one generation, the last one measured."""
+
+    ratio: float  # reused attention calls / all attention calls
+    plan_ratio: float | None  # what the data-independent rules allow
+    map: list[list[int]]  # 1 = reused
+    entropy: list[list[float | None]] | None  # nats, steps x layers; null where not measured
+    snr: list[float]  # one a step
+    reasons: dict[str, int]  # why calls were computed or reused -> count
+
+
+class Limits(Part):
+    """What counted FLOPs allow, S = 1 / (1 - sum_i r_i f_i), and the share of it that was realised."""
+
+    flops_generation: float  # of one baseline generation of the batch, decoder included
+    attention_share: float  # f: attention's share of those FLOPs
+    speedup_limit: float
+    realised: float | None  # (speedup - 1) / (limit - 1); null where the limit is 1
+    flops_per_second: float  # the baseline's
+    mfu: float | None  # of the device's dense peak; null where the peak is unknown
+
+
+class Record(Part):
+    """One run: one configuration of one suite on one machine."""
+
+    schema_version: int = SCHEMA_VERSION
+    key: str  # hash of spec, sources, model files and machine: what the result depends on
+    suite: str
+    name: str
+    method: str
+    config: dict[str, Any]  # the RunSpec as resolved
+    status: Literal["ok", "failed"]
+    reason: str | None = None  # one line, for a failed run
+    traceback: str | None = None
+    environment: dict[str, Any] = Field(default_factory=dict)
+    timing: Timing | None = None
+    memory: Memory | None = None
+    quality: Quality | None = None
+    reuse: Reuse | None = None
+    limits: Limits | None = None
