@@ -1,0 +1,91 @@
+"""Statistics of paired measurements: ratios, bootstrap intervals, verdicts, the Pareto front."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from bench.record import Mean, Median
+
+Verdict = Literal["SAME", "FASTER", "SLOWER", "AMBIGUOUS"]
+RESAMPLES = 10_000
+LEVEL = 0.95
+_CHUNK = 4_000_000  # resampled values held at once: bounds memory for thousands of pictures
+
+
+def median_interval(values: ArrayLike, seed: int = 0) -> Median:
+    """The median of `values` [n] with its bootstrap 95 % interval; ValueError where n = 0."""
+    median, low, high = _interval(values, np.median, seed)
+    return Median(median=median, low=low, high=high)
+
+
+def mean_interval(values: ArrayLike, seed: int = 0) -> Mean:
+    """The mean of `values` [n] with its bootstrap 95 % interval; ValueError where n = 0."""
+    mean, low, high = _interval(values, np.mean, seed)
+    return Mean(mean=mean, low=low, high=high)
+
+
+def speedup(pairs: Sequence[tuple[float, float]], seed: int = 0) -> Median:
+    """Median of the paired ratios baseline / candidate; `pairs` holds seconds of each."""
+    seconds = np.asarray(pairs, dtype=float).reshape(-1, 2)
+    return median_interval(seconds[:, 0] / seconds[:, 1], seed)
+
+
+def half_width(interval: Median) -> float:
+    """Half the interval's width relative to its median: what a suite's target bounds."""
+    return (interval.high - interval.low) / 2 / abs(interval.median)
+
+
+def verdict(ratio: Median, threshold: float) -> tuple[Verdict, str]:
+    """Whether a ratio baseline / candidate differs from 1 by more than `threshold`, and why.
+
+    As in nvbench-compare, AMBIGUOUS means neither changed nor unchanged: the interval is too wide
+    to tell. SAME needs the whole interval within 1 ± threshold; FASTER and SLOWER need the whole
+    interval on one side of 1 and the median beyond the threshold.
+    """
+    found = f"{ratio.median:.3f} [{ratio.low:.3f}, {ratio.high:.3f}]"
+    if 1 - threshold <= ratio.low and ratio.high <= 1 + threshold:
+        return "SAME", f"{found} lies within 1 ± {threshold:g}"
+    if ratio.low > 1 and ratio.median > 1 + threshold:
+        return "FASTER", f"{found} lies above 1, the median beyond {1 + threshold:g}"
+    if ratio.high < 1 and ratio.median < 1 - threshold:
+        return "SLOWER", f"{found} lies below 1, the median beyond {1 - threshold:g}"
+    return "AMBIGUOUS", f"{found} is too wide or too near to tell from 1 ± {threshold:g}"
+
+
+def pareto(points: Sequence[tuple[float, float]]) -> list[bool]:
+    """For each (gain, loss) whether no other point gains as much and loses as little.
+
+    Gain is better higher (a speedup), loss better lower (an error). Equal points are both on the
+    front.
+    """
+    return [not any(_dominates(other, point) for other in points) for point in points]
+
+
+def _dominates(one: tuple[float, float], other: tuple[float, float]) -> bool:
+    return one[0] >= other[0] and one[1] <= other[1] and one != other
+
+
+def _interval(
+    values: ArrayLike, statistic: Callable[..., NDArray[np.float64]], seed: int
+) -> tuple[float, float, float]:
+    sample = np.asarray(values, dtype=float).ravel()
+    if not sample.size:
+        raise ValueError("an interval needs at least one value")
+    tail = (1 - LEVEL) / 2
+    low, high = np.quantile(_resampled(sample, statistic, seed), [tail, 1 - tail])
+    return float(statistic(sample)), float(low), float(high)
+
+
+def _resampled(
+    sample: NDArray[np.float64], statistic: Callable[..., NDArray[np.float64]], seed: int
+) -> NDArray[np.float64]:
+    """Percentile bootstrap (Efron 1979): the statistic of RESAMPLES draws with replacement."""
+    rng = np.random.default_rng(seed)
+    rows = max(1, _CHUNK // sample.size)
+    counts = [min(rows, RESAMPLES - start) for start in range(0, RESAMPLES, rows)]
+    draws = (rng.integers(sample.size, size=(count, sample.size)) for count in counts)
+    return np.concatenate([statistic(sample[draw], axis=1) for draw in draws])
