@@ -1,0 +1,182 @@
+"""What the records say in words: the one sentence, the warnings and the controls."""
+
+# ruff: noqa: RUF001 - the signs × and – are meant
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import combinations
+
+from bench.record import Mean, Record
+from bench.report.columns import figures, fixed, lookup
+
+_short, _ratio = figures(3), fixed(2)
+
+
+def ok(records: Sequence[Record]) -> list[Record]:
+    """The runs that finished."""
+    return [record for record in records if record.status == "ok"]
+
+
+def baselines(records: Sequence[Record]) -> list[Record]:
+    """The controls that finished: the baseline measured against itself."""
+    return [record for record in ok(records) if record.method == "baseline"]
+
+
+def yardstick(records: Sequence[Record]) -> Mean | None:
+    """The baseline's own drift from the converged trajectory, over the most pictures measured."""
+    measured = [r.quality for r in ok(records) if r.quality and r.quality.baseline_drift_converged]
+    best = max(measured, key=lambda quality: quality.n_converged, default=None)
+    return best.baseline_drift_converged if best else None
+
+
+def lost_nothing(record: Record) -> bool:
+    """Whether it lies no further from the converged trajectory than the baseline may."""
+    drift = lookup(record, "quality.drift_converged")
+    own = lookup(record, "quality.baseline_drift_converged")
+    return bool(drift and own and drift.mean <= own.high)
+
+
+def faster(records: Sequence[Record]) -> list[Record]:
+    """Candidates whose verdict is FASTER, the fastest first."""
+    found = [
+        (r.timing.speedup.median, r)
+        for r in ok(records)
+        if r.method != "baseline" and r.timing and r.timing.verdict == "FASTER"
+    ]
+    return [record for _, record in sorted(found, key=lambda pair: -pair[0])]
+
+
+def sentence(records: Sequence[Record], setting: str) -> str:
+    """The report in one sentence, with an interval, and honest when nothing is gained."""
+    quick = faster(records)
+    if not quick:
+        return f"On {setting}, no configuration is faster than the baseline{_nearest(records)}."
+    if not any(record.quality for record in quick):
+        return f"On {setting}, {_gain(quick[0])}; what it loses was not measured."
+    free = [record for record in quick if lost_nothing(record)]
+    if free:
+        return f"On {setting}, {_gain(free[0])} and loses nothing measurable ({_loss(free[0])})" + (
+            f"{_best_dqar(free, quick)}."
+        )
+    return f"On {setting}, {_none_free(quick, yardstick(records))}."
+
+
+def _none_free(quick: Sequence[Record], own: Mean | None) -> str:
+    gain = f"{_gain(quick[0])}, at {_loss(quick[0])}"
+    if own is None:
+        return f"{gain}; whether that is much is unknown, the converged trajectory was not measured"
+    within = f"the baseline's own drift of {_mean(own)} from the converged trajectory"
+    return f"no configuration is both faster and within {within}; the fastest, {gain}"
+
+
+def _best_dqar(free: Sequence[Record], quick: Sequence[Record]) -> str:
+    """What DQAR reaches, where something else came out best."""
+    if free[0].method == "dqar":
+        return ""
+    own = next((record for record in [*free, *quick] if record.method == "dqar"), None)
+    return f"; of DQAR's, {_gain(own)} ({_loss(own)})" if own else "; none of DQAR's is faster"
+
+
+def _nearest(records: Sequence[Record]) -> str:
+    timed = [(r.timing.speedup.median, r) for r in ok(records) if r.timing and r.method != "baseline"]
+    best = max(timed, key=lambda pair: pair[0], default=None)
+    return f" (the nearest: {_gain(best[1])})" if best else ""
+
+
+def _gain(record: Record) -> str:
+    timing = record.timing
+    assert timing is not None  # callers pass timed records only
+    speed = timing.speedup
+    interval = f"[{_ratio(speed.low)}, {_ratio(speed.high)}]"
+    return f"`{record.name}` runs at {_ratio(speed.median)}× {interval} the baseline's speed"
+
+
+def _loss(record: Record) -> str:
+    quality = record.quality
+    if quality is None:
+        return "loss not measured"
+    drift = f"drift {_mean(quality.drift)} from the baseline"
+    if quality.drift_converged is None or quality.baseline_drift_converged is None:
+        return drift
+    own = quality.baseline_drift_converged
+    converged = f"{_mean(quality.drift_converged)} from the converged trajectory"
+    return f"{drift}, {converged} where the baseline has {_mean(own)}"
+
+
+def _mean(value: Mean) -> str:
+    return f"{_short(value.mean)} [{_short(value.low)}, {_short(value.high)}]"
+
+
+def warnings(records: Sequence[Record]) -> list[str]:
+    """What a reader must know first: configurations that did nothing, or the same as another."""
+    return [*_did_nothing(records), *_twins(records), *_bad_controls(records)]
+
+
+def _did_nothing(records: Sequence[Record]) -> list[str]:
+    others = [record for record in ok(records) if record.method != "baseline"]
+    idle = [r for r in others if r.reuse and r.reuse.ratio == 0]
+    same = [r for r in others if r.quality and r.quality.identical]
+    return [
+        *[f"`{r.name}` reused nothing: its figures are those of the baseline." for r in idle],
+        *[f"`{r.name}` gave pictures identical to the baseline's." for r in same],
+    ]
+
+
+def _twins(records: Sequence[Record]) -> list[str]:
+    """Two configurations with the same digest of latents: a knob between them changes nothing."""
+    drawn = [(r.name, r.quality.latents_sha256) for r in ok(records) if _differs(r) and r.quality]
+    return [
+        f"`{a}` and `{b}` gave identical pictures: what differs between them changes nothing."
+        for (a, digest_a), (b, digest_b) in combinations(drawn, 2)
+        if digest_a == digest_b
+    ]
+
+
+def _differs(record: Record) -> bool:
+    """Twins of the baseline are named as such already."""
+    return record.quality is not None and not record.quality.identical
+
+
+def _bad_controls(records: Sequence[Record]) -> list[str]:
+    controls = baselines(records)
+    if not controls:
+        return ["The suite has no finished control: the baseline was not measured against itself."]
+    off = [r for r in controls if not _covers_one(r)]
+    drifted = [r for r in controls if r.quality and r.quality.drift.mean != 0]
+    return [
+        *[f"The control `{r.name}` is biased: its ratio's interval leaves out 1." for r in off],
+        *[f"The control `{r.name}` drifts from itself: it is not deterministic." for r in drifted],
+    ]
+
+
+def _covers_one(record: Record) -> bool:
+    timing = record.timing
+    return timing is None or timing.speedup.low <= 1 <= timing.speedup.high
+
+
+def controls(records: Sequence[Record]) -> list[str]:
+    """The baseline against itself, in words; and how many measured pairs were left out."""
+    lines = [line for record in baselines(records) for line in _control(record)]
+    return [*lines, _left_out(records)]
+
+
+def _control(record: Record) -> list[str]:
+    lines = []
+    if record.timing:
+        speed, covers = record.timing.speedup, "covers" if _covers_one(record) else "leaves out"
+        ends = f"[{speed.low:.3f}, {speed.high:.3f}]"
+        lines.append(f"`{record.name}`: ratio {speed.median:.3f} {ends}, which {covers} 1.")
+    if record.quality:
+        exact = "exactly 0" if record.quality.drift.mean == 0 else _mean(record.quality.drift)
+        lines.append(f"`{record.name}`: drift from itself {exact}.")
+    return lines
+
+
+def _left_out(records: Sequence[Record]) -> str:
+    timed = [(r.name, r.timing) for r in ok(records) if r.timing]
+    total = sum(len(timing.pairs) for _, timing in timed)
+    counts = [(name, len(timing.disturbed)) for name, timing in timed if timing.disturbed]
+    named = ", ".join(f"`{name}` {count}" for name, count in counts)
+    left = sum(count for _, count in counts)
+    return f"Disturbed pairs left out of the figures: {left} of {total}" + (f" ({named})." if named else ".")

@@ -1,0 +1,55 @@
+"""Why a figure of the main table is missing: one line a reason, never an empty cell in silence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bench.record import Record
+from bench.report.columns import Column, escape, lookup
+
+# What the schema means by a null that its part gives no reason for.
+_BY_SCHEMA = {
+    "limits.realised": "the limit is 1: nothing could be gained",
+    "limits.mfu": "the device's peak is unknown",
+    "quality.psnr_db": "infinite: every picture is identical to the baseline's",
+}
+_BY_PART = {
+    "timing": "not timed",
+    "memory": "memory was not measured",
+    "quality": "quality was not measured",
+    "reuse": "the method does not say which attention calls it reuses",
+    "limits": "no arithmetic limit is known for the method",
+}
+
+
+def missing_lines(records: Sequence[Record], columns: Sequence[Column]) -> list[str]:
+    """One line for each set of figures that the same configurations lack for the same reason."""
+    ok = [record for record in records if record.status == "ok"]
+    holes: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+    for column in columns:
+        for reason, names in _reasons(ok, column).items():
+            holes.setdefault((reason, tuple(names)), []).append(column.title)
+    return [_line(reason, names, titles, len(ok)) for (reason, names), titles in holes.items()]
+
+
+def _reasons(records: Sequence[Record], column: Column) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for record in records:
+        if lookup(record, column.path) is None:
+            found.setdefault(why_missing(record, column.path), []).append(record.name)
+    return found
+
+
+def why_missing(record: Record, path: str) -> str:
+    """The reason a record gives for a null, else what the schema means by it."""
+    part_name, field = path.split(".")[:2]
+    part = getattr(record, part_name)
+    if part is None:
+        return _BY_PART[part_name]
+    stated = getattr(part, "missing", {}).get(field)
+    return stated or _BY_SCHEMA.get(path, "no reason was recorded")
+
+
+def _line(reason: str, names: Sequence[str], titles: Sequence[str], total: int) -> str:
+    who = "all configurations" if len(names) == total else ", ".join(f"`{n}`" for n in names)
+    return escape(f"{', '.join(titles)}: {reason} ({who}).")

@@ -1,0 +1,131 @@
+"""Write a suite's report, and the index of all reports: Markdown, pictures and CSV.
+
+A report is a function of its records alone: the same records give the same bytes.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from bench.record import Record
+from bench.report import findings, pictures, plots, provenance, tables
+from bench.report.columns import DASH, Table, escape, figures
+from bench.report.maps import plot_maps
+from bench.report.missing import missing_lines
+from bench.report.setting import setting
+
+_MARK = "**In one sentence:** "
+_log = logging.getLogger(__name__)
+
+
+def write_report(records: list[Record], results_dir: Path, out_dir: Path, command: str) -> Path:
+    """Write README.md, its pictures and its CSV files to `out_dir`, from records in the order given.
+
+    `results_dir` holds the records and the pictures that they name; `command` is shown as what made
+    them. Raises ValueError without records. Returns the path of README.md.
+    """
+    if not records:
+        raise ValueError("records: none given; a report needs at least one")
+    out_dir.mkdir(parents=True, exist_ok=True)
+    _clear(out_dir)
+    ordered = sorted(records, key=lambda record: record.method != "baseline")  # stable otherwise
+    built = _tables(ordered)
+    for table in built.values():
+        if not table.frame.empty:
+            table.write(out_dir)
+    drawn = _draw(ordered, results_dir, out_dir)
+    content = _words(ordered) | built | drawn | {"command": command}
+    links = [(r.name, _link(results_dir / f"{r.name}-{r.key}.json", out_dir)) for r in ordered]
+    return _write(out_dir / "README.md", "report.md.j2", content | {"links": links})
+
+
+def write_index(reports_dir: Path) -> Path:
+    """Write README.md of `reports_dir`: every report below it with its one sentence."""
+    found = sorted(reports_dir.glob("*/README.md"))
+    entries = [(p.parent.name, f"{p.parent.name}/README.md", *_headline(p)) for p in found]
+    reports = [entry for entry in entries if entry[-1]]
+    return _write(reports_dir / "README.md", "index.md.j2", {"reports": reports})
+
+
+def _tables(records: Sequence[Record]) -> dict[str, Table]:
+    return {
+        "main": tables.main_table(records),
+        "distances": tables.distance_table(records),
+        "options": tables.options_table(records),
+        "reasons": tables.reasons_table(records),
+        "memory": tables.memory_table(records),
+        "limits": tables.limits_table(records),
+    }
+
+
+def _draw(records: Sequence[Record], results_dir: Path, out_dir: Path) -> dict[str, Any]:
+    drawn = {
+        "pareto": plots.plot_pareto(records, out_dir),
+        "speedups": plots.plot_speedups(records, out_dir),
+        "maps": plot_maps(records, out_dir),
+    }
+    pages = pictures.plot_pictures(records, results_dir, out_dir)
+    names: dict[str, Any] = {key: path.name if path else None for key, path in drawn.items()}
+    return names | {"pictures": [page.name for page in pages]}
+
+
+def _words(records: Sequence[Record]) -> dict[str, Any]:
+    """Everything that is said in words, and the constants that the words need."""
+    where = setting(records)
+    own = findings.yardstick(records)
+    return {
+        "suite": records[0].suite,
+        "records": records,
+        "setting": where,
+        "random": any(record.config.get("weights") == "random" for record in records),
+        "warnings": findings.warnings(records),
+        "sentence": findings.sentence(records, where),
+        "yardstick": f" ({figures(3)(own.mean)} here)" if own else "",
+        "missing": missing_lines(records, tables.main_columns(records)),
+        "controls": findings.controls(records),
+        "failed": [record for record in records if record.status == "failed"],
+        "common": provenance.common(records),
+        "differing": provenance.differing(records),
+        "amplification": pictures.AMPLIFICATION,
+        "cases": pictures.CASES,
+        "dash": DASH,
+    }
+
+
+def _clear(out_dir: Path) -> None:
+    """Remove what an earlier report left, so that no stale picture stays beside a new text."""
+    for old in [*out_dir.glob("*.png"), *out_dir.glob("*.csv")]:
+        old.unlink()
+
+
+def _link(target: Path, out_dir: Path) -> str:
+    return Path(os.path.relpath(target.resolve(), out_dir.resolve())).as_posix()
+
+
+def _headline(report: Path) -> tuple[str, str]:
+    """A report's title without its suite, and its sentence; empty where it is no report."""
+    text = report.read_text(encoding="utf-8")
+    title = re.match(r"# [^:]*: (.*)", text)
+    sentence = re.search(re.escape(_MARK) + "(.*)", text)
+    return (title[1] if title else "", sentence[1] if sentence else "")
+
+
+def _write(path: Path, template: str, content: dict[str, Any]) -> Path:
+    text = _environment().get_template(template).render(content)
+    path.write_text(re.sub(r"\n{3,}", "\n\n", text).rstrip() + "\n", encoding="utf-8")
+    _log.info("wrote %s", path.name)
+    return path
+
+
+def _environment() -> Environment:
+    loader = FileSystemLoader(Path(__file__).parent / "templates")
+    environment = Environment(loader=loader, undefined=StrictUndefined, autoescape=False)
+    environment.filters["cell"] = escape
+    return environment

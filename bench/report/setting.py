@@ -1,0 +1,49 @@
+"""What was run on what, in a few words: the part of a title that all records share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from bench.record import Record
+from bench.report.columns import escape
+from bench.report.provenance import flatten
+
+
+def setting(records: Sequence[Record]) -> str:
+    """Model, solver, steps, guidance, batch, precision and device, as far as records agree."""
+    parts = [_model(records), *_solver(records), _device(records)]
+    return ", ".join(part for part in parts[:-1] if part) + f" ({parts[-1]})"
+
+
+def _shared(records: Sequence[Record], key: str) -> Any:
+    """The value that all records' configurations have, else None."""
+    found = [record.config.get(key) for record in records]
+    return found[0] if all(value == found[0] for value in found) else None
+
+
+def _model(records: Sequence[Record]) -> str:
+    model = escape(_shared(records, "model") or "several models")
+    return f"{model} with random weights" if _shared(records, "weights") == "random" else model
+
+
+def _solver(records: Sequence[Record]) -> list[str]:
+    shapes = {
+        "scheduler": "{}",
+        "num_inference_steps": "{} steps",
+        "guidance_scale": "guidance {:g}",
+        "batch_size": "batch {}",
+        "dtype": "{}",
+    }
+    known = {key: _shared(records, key) for key in shapes}
+    return [shapes[key].format(value) for key, value in known.items() if value is not None]
+
+
+def _device(records: Sequence[Record]) -> str:
+    """The device's name, wherever a record's free environment has it."""
+    flat = flatten(records[0].environment)
+    for ending in ("gpu.name", "device.name", "device_name", "gpu", "device", "cpu.name", "cpu"):
+        found = [value for key, value in flat.items() if key == ending or key.endswith("." + ending)]
+        if found and found[0] not in ("", "null"):
+            return escape(found[0])
+    return "device not recorded"

@@ -1,0 +1,101 @@
+"""How every plot looks: one colour and marker a method, legible in print, grey and to everyone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import matplotlib as mpl
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from PIL import Image
+
+MAX_BYTES = 190_000
+DPI = 150
+GREY = "#8a8a8a"
+
+
+class Look(NamedTuple):
+    """How a method is drawn, in every plot."""
+
+    colour: str
+    marker: str
+    line: Any
+
+
+# Okabe and Ito's colours, and three of Paul Tol's: told apart by colour-blind readers.
+LOOKS = {
+    "baseline": Look("#000000", "*", "-"),
+    "dqar": Look("#0072B2", "o", "-"),
+    "fewer_steps": Look("#D55E00", "s", "--"),
+    "fora": Look("#009E73", "^", "-."),
+    "pab": Look("#CC79A7", "v", ":"),
+    "taylorseer": Look("#56B4E9", "D", (0, (5, 1))),
+    "first_block": Look("#E69F00", "P", (0, (3, 1, 1, 1))),
+    "magcache": Look("#882255", "X", (0, (1, 1))),
+    "fastercache": Look("#999933", "<", (0, (5, 5))),
+    "dbcache": Look("#332288", ">", (0, (3, 5, 1, 5))),
+}
+_OTHER = Look("#555555", "h", "-")
+
+_RC: dict[Any, Any] = {
+    "font.family": "DejaVu Sans",
+    "font.size": 8,
+    "axes.titlesize": 8.5,
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.7,
+    "axes.axisbelow": True,
+    "grid.color": "#e3e3e3",
+    "grid.linewidth": 0.6,
+    "legend.frameon": False,
+    "figure.constrained_layout.use": True,
+    "svg.hashsalt": "dqar",
+}
+
+
+def look(method: str) -> Look:
+    """The look of a method; one that is not known yet is grey."""
+    return LOOKS.get(method, _OTHER)
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """Draw in the reports' style, whatever the machine's matplotlibrc says."""
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        mpl.rcParams.update(_RC)
+        yield
+
+
+def canvas(width: float, height: float) -> Figure:
+    """An empty figure of so many inches, on a canvas that needs no display."""
+    figure = Figure(figsize=(width, height))
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def ends(middle: float, low: float, high: float) -> list[list[float]]:
+    """An interval as an error bar wants it: distances below and above."""
+    return [[max(middle - low, 0)], [max(high - middle, 0)]]
+
+
+def save(figure: Figure, path: Path) -> Path:
+    """Write a PNG without dates or versions in it, small enough to keep in a repository."""
+    figure.savefig(path, dpi=DPI, metadata={"Software": None}, facecolor="white")
+    if path.stat().st_size > MAX_BYTES:
+        _fewer_colours(path)
+    return path
+
+
+def _fewer_colours(path: Path) -> None:
+    """Shrink a picture to a palette of its own, the largest that stays below the limit."""
+    with Image.open(path) as opened:
+        full = opened.convert("RGB")
+    for colours in (256, 128, 64, 32):
+        full.quantize(colours, method=Image.Quantize.MEDIANCUT).save(path, optimize=True)
+        if path.stat().st_size <= MAX_BYTES:
+            return
