@@ -1,0 +1,1 @@
+"""How DQAR gets into a diffusers transformer."""

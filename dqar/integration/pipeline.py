@@ -1,0 +1,121 @@
+"""The user's way in: switch DQAR on and off on a stock diffusers pipeline."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from dqar.config import DQARConfig
+from dqar.core.snr import schedule_snr
+from dqar.integration.attention_processor import DQARAttentionProcessor
+from dqar.integration.manager import DQARManager, Summary
+
+HANDLE = "_dqar"  # the attribute of a pipeline that holds what `enable` changed
+
+
+@dataclass
+class Handle:
+    """What DQAR changed on a transformer, and how to undo it."""
+
+    manager: DQARManager
+    processors: list[tuple[Any, Any]]  # each attention with its own processor
+    hooks: list[Any]
+
+    def remove(self) -> None:
+        """Put every processor back and take the hooks off."""
+        for attention, processor in self.processors:
+            attention.processor = processor
+        for hook in self.hooks:
+            hook.remove()
+        self.manager.reset()
+
+
+def enable(pipe: Any, config: DQARConfig | None = None) -> None:
+    """Make `pipe`'s transformer reuse attention as `config` says, until `disable`.
+
+    `pipe` is a diffusers pipeline with a `transformer` and a `scheduler`, and is called as before,
+    with any scheduler; another configuration replaces the one before. Raises `ValueError` naming what
+    is missing, and then leaves `pipe` as it was.
+    """
+    for part in ("transformer", "scheduler"):
+        if getattr(pipe, part, None) is None:
+            raise ValueError(
+                f"pipe = {type(pipe).__name__} has no {part}; "
+                "allowed: a diffusers pipeline with a transformer and a scheduler"
+            )
+    schedule_snr(pipe.scheduler)
+    previous = getattr(pipe, HANDLE, None)
+    handle = attach(pipe.transformer, config or DQARConfig(), lambda: pipe.scheduler, previous)
+    setattr(pipe, HANDLE, handle)
+
+
+def disable(pipe: Any) -> None:
+    """Restore `pipe`; its output is then bit-identical to before `enable`. Harmless when off."""
+    handle = getattr(pipe, HANDLE, None)
+    if handle is not None:
+        handle.remove()
+        delattr(pipe, HANDLE)
+
+
+def summary(pipe: Any) -> Summary:
+    """What the last generation reused. Raises `RuntimeError` when DQAR is off or nothing has run."""
+    handle = getattr(pipe, HANDLE, None)
+    if handle is None:
+        raise RuntimeError("nothing to sum up: dqar.enable(pipe) was not called")
+    return handle.manager.summary()
+
+
+def attach(
+    transformer: nn.Module,
+    config: DQARConfig,
+    scheduler: Callable[[], Any],
+    previous: Handle | None = None,
+) -> Handle:
+    """Put DQAR's processors and step hooks on `transformer`, in place of those of `previous`."""
+    attentions = attention_layers(transformer)
+    manager = DQARManager(config, len(attentions), scheduler)
+    manager.check()
+    if previous is not None:
+        previous.remove()
+    if any(isinstance(a.processor, DQARAttentionProcessor) for a in attentions):
+        raise ValueError("transformer is under DQAR already; allowed: one that is not")
+    managed = attentions[: manager.layers]
+    handle = Handle(manager, [(a, a.processor) for a in managed], _step_hooks(transformer, manager))
+    for layer, (attention, processor) in enumerate(handle.processors):
+        attention.processor = DQARAttentionProcessor(layer, manager, processor)
+    return handle
+
+
+def attention_layers(transformer: nn.Module) -> list[Any]:
+    """The self-attention of each block in order. Raises `ValueError` where there is none."""
+    blocks = getattr(transformer, "transformer_blocks", ())
+    found = [block.attn1 for block in blocks if hasattr(getattr(block, "attn1", None), "processor")]
+    if not found:
+        raise ValueError(
+            f"transformer = {type(transformer).__name__} has no transformer_blocks[i].attn1; "
+            "allowed: a diffusers transformer with such attention modules"
+        )
+    return found
+
+
+def _step_hooks(transformer: nn.Module, manager: DQARManager) -> list[Any]:
+    names = tuple(inspect.signature(getattr(transformer, "_orig_mod", transformer).forward).parameters)
+
+    def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        given = dict(zip(names, args, strict=False)) | kwargs
+        prompt = given.get("encoder_hidden_states")
+        manager.begin_step(
+            given["hidden_states"], given["timestep"], None if prompt is None else prompt.shape[1]
+        )
+
+    def after(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        manager.end_step()
+
+    return [
+        transformer.register_forward_pre_hook(before, with_kwargs=True),
+        transformer.register_forward_hook(after),
+    ]
