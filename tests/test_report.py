@@ -1,0 +1,379 @@
+"""The report is a function of the records: it repeats them faithfully and hides nothing."""
+
+# ruff: noqa: RUF001 - the sign × is meant
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from bench.record import (
+    Distance,
+    Limits,
+    Mean,
+    Median,
+    Memory,
+    Quality,
+    Record,
+    Reuse,
+    Timing,
+    Worst,
+)
+from bench.report import tables
+from bench.report.columns import DASH
+from bench.report.render import write_index, write_report
+
+STEPS, LAYERS = 20, 10
+COMMAND = "python -m bench run made-up"
+
+
+def around(value: float, share: float) -> dict[str, float]:
+    return {"low": value * (1 - share), "high": value * (1 + share)}
+
+
+def timing(speed: float, disturbed: int = 0) -> Timing:
+    wobble = np.linspace(0.985, 1.02, 9)
+    return Timing(
+        speedup=Median(median=speed, **around(speed, 0.012)),
+        baseline_s=Median(median=2.0, **around(2.0, 0.01)),
+        candidate_s=Median(median=2.0 / speed, **around(2.0 / speed, 0.01)),
+        pairs=[(2.0 * float(w), 2.0 / speed) for w in wobble],
+        disturbed=list(range(disturbed)),
+        disturbed_why=["load"] * disturbed,
+        baseline="eager",
+        batch_size=16,
+        stopped="target",
+        verdict="FASTER" if speed > 1.02 else "SAME" if speed > 0.98 else "SLOWER",
+        verdict_why="made up",
+    )
+
+
+def memory() -> Memory:
+    return Memory(
+        rss_peak=812_345_678,
+        rss_idle=401_000_000,
+        torch_allocated_peak=None,
+        torch_reserved_peak=None,
+        nvml_device_peak=None,
+        nvml_device_idle=None,
+        nvml_process_peak=None,
+        cache_bytes=2_654_321,
+        energy_j=None,
+        missing={"torch_allocated_peak": "no CUDA device", "energy_j": "no counter"},
+    )
+
+
+def distance(fd: float, extractor: str = "emoji-96", n: int = 300) -> Distance:
+    kid = Mean(mean=fd / 1000, low=fd / 1500, high=fd / 700)
+    return Distance(fd=fd, kid=kid, extractor=extractor, reference="held-out images", n=n, n_reference=602)
+
+
+def quality(name: str, drift: float, own: float = 0.12, **changes: Any) -> Quality:
+    converged = float(np.hypot(drift, own))
+    spread = [drift * f for f in (1.4, 1.2, 1.1, 1.0, 0.8, 0.5)]
+    worst = [
+        Worst(index=i, seed=7 + i, label=f"face smiling {i}", drift=d, psnr_db=27.5 - i if d else None)
+        for i, d in enumerate(spread[:4])
+    ]
+    fields: dict[str, Any] = {
+        "n": 64,
+        "drift": Mean(mean=drift, **around(drift, 0.09)),
+        "drift_per_image": spread,
+        "psnr_db": Mean(mean=31.0 - 20 * drift, **around(31.0 - 20 * drift, 0.02)) if drift else None,
+        "ssim": Mean(mean=1 - drift / 3, low=0.9 - drift / 3, high=1.0),
+        "drift_converged": Mean(mean=converged, **around(converged, 0.1)),
+        "baseline_drift_converged": Mean(mean=own, **around(own, 0.1)),
+        "n_converged": 16,
+        "to_reference": distance(2.1 + drift),
+        "to_baseline": distance(0.3 + drift),
+        "identical": drift == 0,
+        "latents_sha256": f"digest of {name}",
+        "worst": worst,
+        "picture": f"{name}.png",
+        "missing": {},
+    }
+    return Quality(**fields | changes)
+
+
+def reuse(ratio: float) -> Reuse:
+    freed = (np.arange(STEPS)[:, None] - 4) / STEPS * ratio * 2.5 * LAYERS
+    table = (np.arange(LAYERS)[None] < freed).astype(int) if ratio else np.zeros((STEPS, LAYERS), int)
+    noise = np.random.default_rng(0).normal(0, 0.15, (STEPS, LAYERS))
+    entropy = 3.2 + noise + 0.8 * np.sin(np.arange(LAYERS) / 2)[None]
+    known = [[None if t else round(e, 3) for t, e in zip(*r, strict=True)] for r in zip(table.tolist(), entropy.tolist(), strict=True)]  # fmt: skip  # noqa: E501
+    return Reuse(
+        ratio=float(table.mean()),
+        plan_ratio=float(table.mean()),
+        map=table.tolist(),
+        entropy=known,
+        snr=np.logspace(-2, 3, STEPS).tolist(),
+        reasons={"reused": int(table.sum()), "warm-up": 40, "schedule": int(160 - table.sum())},
+    )
+
+
+def limits(speed: float, limit: float) -> Limits:
+    return Limits(
+        flops_generation=3.2e11,
+        attention_share=0.31,
+        speedup_limit=limit,
+        realised=(speed - 1) / (limit - 1) if limit != 1 else None,
+        flops_per_second=1.6e11,
+        mfu=None,
+    )
+
+
+def made(name: str, method: str, speed: float, drift: float, ratio: float = 0, **changes: Any) -> Record:
+    fields: dict[str, Any] = {
+        "key": f"key{name}",
+        "suite": "made-up",
+        "name": name,
+        "method": method,
+        "config": {
+            "model": "embedded",
+            "weights": "trained",
+            "scheduler": "ddim",
+            "num_inference_steps": STEPS,
+            "batch_size": 16,
+            "options": {"preset": name} if method == "dqar" else {},
+        },
+        "status": "ok",
+        "environment": {"cpu": {"name": "Test CPU", "cores": 2}, "packages": {"torch": "2.9"}},
+        "timing": timing(speed),
+        "memory": memory(),
+        "quality": quality(name, drift),
+        "reuse": reuse(ratio) if method == "dqar" else None,
+        "limits": limits(speed, 1 + ratio / 2),
+    }
+    return Record(**fields | changes)
+
+
+def failed() -> Record:
+    return Record(
+        key="k", suite="made-up", name="too-big", method="fora", config={}, status="failed",
+        reason="out of memory | 3 GB asked", environment={"load": 3},
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def records() -> list[Record]:
+    """Every kind of run: finished, twin, idle, without quality or memory, failed."""
+    twin = {"quality": quality("twin", 0.21, latents_sha256="digest of dqar-66")}
+    bare = {"quality": None, "memory": None, "timing": timing(1.03, disturbed=2)}
+    return [
+        made("dqar-33", "dqar", 1.04, 0.05, 0.12),
+        made("dqar-66", "dqar", 1.11, 0.21, 0.25),
+        made("dqar-66-twin", "dqar", 1.112, 0.21, 0.25, **twin),
+        made("dqar-100", "dqar", 1.18, 0.46, 0.39),
+        made("idle", "dqar", 1.001, 0.0),
+        made("ddim-16", "fewer_steps", 1.25, 0.26),
+        made("ddim-10", "fewer_steps", 1.98, 0.55),
+        made("fora-2", "fora", 1.52, 0.30),
+        made("pab-2", "pab", 1.22, 0.33),
+        made("taylorseer-3", "taylorseer", 1.61, 0.24),
+        made("bare", "first_block", 1.03, 0.1, **bare),
+        failed(),
+        made("baseline", "baseline", 1.002, 0.0),
+    ]
+
+
+def mosaic(path: Path, tiles: int = 4, side: int = 64) -> None:
+    """Row 0 and row 1 of discs on white: the second row a little shifted."""
+    y, x = np.mgrid[:side, :side]
+    picture = np.full((2 * side, tiles * side, 3), 255, np.uint8)
+    for row in range(2):
+        for i in range(tiles):
+            disc = np.hypot(x - side / 2 - 3 * row, y - side / 2) < side / 3
+            block = picture[row * side : (row + 1) * side, i * side : (i + 1) * side]
+            block[disc] = (250 - 20 * row, 200 - 30 * i, 60 + 10 * i)
+    Image.fromarray(picture).save(path)
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory, records: list[Record]) -> Path:
+    folder = tmp_path_factory.mktemp("results") / "made-up" / "machine"
+    folder.mkdir(parents=True)
+    for record in records:
+        (folder / f"{record.name}-{record.key}.json").write_text(record.model_dump_json())
+        if record.quality:
+            mosaic(folder / str(record.quality.picture))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def report(records: list[Record], results: Path) -> Path:
+    return write_report(records, results, results.parents[2] / "reports" / "made-up", COMMAND)
+
+
+def lines(report: Path) -> list[str]:
+    return report.read_text().splitlines()
+
+
+def rows_after(report: Path, first_header: str) -> list[list[str]]:
+    """The cells of the first Markdown table whose header row contains the words given."""
+    text = lines(report)
+    start = next(i for i, line in enumerate(text) if line.startswith("|") and first_header in line)
+    body = text[start : text.index("", start)]
+    return [[c.strip() for c in re.split(r"(?<!\\)\|", line)[1:-1]] for line in body]
+
+
+def test_same_records_same_bytes(records: list[Record], results: Path, report: Path) -> None:
+    """Rendering the same records again gives the same Markdown, tables and pictures."""
+    again = write_report(records, results, results.parents[2] / "reports" / "again", COMMAND).parent
+    first = {path.name: path.read_bytes() for path in report.parent.iterdir()}
+    assert first == {path.name: path.read_bytes() for path in again.iterdir()}
+
+
+def test_every_link_leads_somewhere(report: Path) -> None:
+    """Every picture and file that the Markdown names exists, and none by an absolute path."""
+    links = re.findall(r"\]\(([^)]+)\)", report.read_text())
+    assert len(links) > 20
+    assert not [link for link in links if link.startswith("/")]
+    assert not [link for link in links if not (report.parent / link).exists()]
+
+
+def test_pictures_are_small(report: Path) -> None:
+    """No picture is too heavy to be kept in a repository."""
+    assert max(path.stat().st_size for path in report.parent.glob("*.png")) < 200_000
+
+
+def test_warnings_stand_before_the_sentence(report: Path) -> None:
+    """Idle configurations and twins are flagged above the first figure that a reader meets."""
+    head = report.read_text().split("**In one sentence:**")[0]
+    assert "`dqar-66` and `dqar-66-twin` gave identical pictures" in head
+    assert "`idle` reused nothing" in head
+    assert "`idle` gave pictures identical to the baseline's" in head
+
+
+def test_failures_are_told(report: Path) -> None:
+    """A failed run is named with its reason, and stands in the table as FAILED."""
+    assert r"- `too-big` (fora): out of memory \| 3 GB asked" in lines(report)
+    row = next(row for row in rows_after(report, "verdict") if row[0] == "too-big")
+    assert row[3] == "FAILED" and set(row[4:]) == {DASH}
+
+
+def test_table_shows_the_records(records: list[Record], report: Path) -> None:
+    """Every headline figure of the main table is the record's, rounded only."""
+    cells = {row[0]: row for row in rows_after(report, "verdict")[2:]}
+    assert next(iter(cells)) == "baseline" and len(cells) == len(records)
+    for record in records:
+        for column, cell in zip(shown(records), cells[record.name], strict=True):
+            assert numbers(cell) == pytest.approx(expected(record, column), rel=0.03, abs=0.51)
+
+
+def shown(records: list[Record]) -> list[tables.Column]:
+    return tables.main_table(records).shown()
+
+
+def expected(record: Record, column: tables.Column) -> list[float]:
+    """The figures of a cell, straight from the record and not by the code under test."""
+    part, *rest = column.path.split(".")
+    found: Any = getattr(record, part)
+    for name in rest:
+        found = getattr(found, name, None) if found is not None else None
+    if found is None or isinstance(found, str):
+        return []
+    if isinstance(found, int | float):
+        return [found * column.scale]
+    middle = found.median if isinstance(found, Median) else found.mean
+    both = [(found.high - found.low) / 2] if column.interval == "±" else [found.low, found.high]
+    return [middle, *both]
+
+
+def numbers(cell: str) -> list[float]:
+    if not re.match(r"^[\d.-]+(e-\d+)?( |$)", cell):
+        return []
+    return [float(text) for text in re.findall(r"-?\d+\.?\d*(?:e-\d+)?", cell)]
+
+
+def test_csv_is_the_table(records: list[Record], report: Path) -> None:
+    """The CSV read back and rounded is the Markdown table, cell for cell."""
+    frame = pd.read_csv(report.parent / "configurations.csv")
+    read = tables.Table("configurations", tables.main_columns(records), frame)
+    assert read.rows() == rows_after(report, "verdict")[2:]
+
+
+def test_missing_figures_say_why(report: Path) -> None:
+    """A dash in the table, and a column left out, have their reason in the list below."""
+    text = report.read_text()
+    assert "peak GPU, torch (MB): no CUDA device (" in text
+    assert "quality was not measured (`bare`)" in text
+    assert "infinite: every picture is identical to the baseline's (`baseline`, `idle`)" in text
+
+
+def test_disturbed_pairs_are_counted(report: Path) -> None:
+    """Pairs that were measured but left out are counted and attributed."""
+    assert "Disturbed pairs left out of the figures: 2 of 108 (`bare` 2)." in report.read_text()
+
+
+def test_provenance_flags_differences(report: Path) -> None:
+    """The command and environment are shown, and what differs between records stands apart."""
+    text = report.read_text()
+    assert f"    {COMMAND}" in text and "**Differs between records:**" in text
+
+
+@pytest.mark.parametrize(
+    ("extractor", "n", "name"),
+    [
+        ("emoji-96", 300, "FD (emoji-96, n = 300, biased)"),
+        ("inception-v3-compat", 9_999, "FID (inception-v3-compat, n = 9,999, biased)"),
+        ("inception-v3-compat", 10_000, "FID (inception-v3-compat, n = 10,000)"),
+    ],
+)
+def test_fd_is_named_after_its_extractor(extractor: str, n: int, name: str) -> None:
+    """FID means Inception features; fewer than 10,000 pictures are called biased."""
+    assert tables.fd_name(distance(1.0, extractor, n)) == name
+
+
+def headline(tmp_path: Path, *records: Record) -> str:
+    text = write_report(list(records), tmp_path, tmp_path / "out", COMMAND).read_text()
+    return next(line for line in text.splitlines() if line.startswith("**In one sentence:**"))
+
+
+BASELINE = made("baseline", "baseline", 1.0, 0.0)
+
+
+def test_sentence_admits_that_nothing_was_gained(tmp_path: Path) -> None:
+    """Where no configuration is both faster and harmless, the sentence says exactly that."""
+    lossy = made("lossy", "dqar", 1.2, 0.5, 0.3)
+    assert "no configuration is both faster and within" in headline(tmp_path, BASELINE, lossy)
+    slow = made("slow", "dqar", 0.9, 0.01, 0.3)
+    assert "no configuration is faster" in headline(tmp_path, BASELINE, slow)
+
+
+def test_sentence_names_the_best_with_its_interval(tmp_path: Path) -> None:
+    """The fastest configuration that loses nothing is named with interval and loss."""
+    good, lossy = made("good", "dqar", 1.1, 0.02, 0.2), made("lossy", "dqar", 1.4, 0.5, 0.3)
+    text = headline(tmp_path, BASELINE, lossy, good)
+    assert "`good` runs at 1.10× [1.09, 1.11]" in text and "loses nothing measurable" in text
+
+
+def test_random_weights_are_said_first(tmp_path: Path) -> None:
+    """A suite on random weights says in its first line that it measures time and memory only."""
+    config = {"model": "facebook/DiT-XL-2-256", "weights": "random", "batch_size": 1}
+    bare = made("quick", "dqar", 1.2, 0.1, 0.3, quality=None, config=config)
+    text = write_report([bare], tmp_path, tmp_path / "out", COMMAND).read_text()
+    first = next(line for line in text.splitlines()[1:] if line)
+    assert first.startswith("**Random weights: time and memory only.**")
+
+
+def test_only_failures_still_make_a_report(tmp_path: Path) -> None:
+    """A suite of which nothing finished has a report that says so."""
+    text = write_report([failed()], tmp_path, tmp_path / "out", COMMAND).read_text()
+    assert "too-big" in text and "no configuration is faster" in text
+
+
+def test_index_lists_every_report(report: Path) -> None:
+    """The index has every report with its own one sentence."""
+    text = write_index(report.parents[1]).read_text()
+    sentence = headline_of(report)
+    assert "[made-up](made-up/README.md)" in text and sentence in text
+
+
+def headline_of(report: Path) -> str:
+    return report.read_text().split("**In one sentence:** ")[1].splitlines()[0]
