@@ -27,6 +27,7 @@ from bench.record import (
 )
 from bench.report import tables
 from bench.report.columns import DASH
+from bench.report.findings import sentence
 from bench.report.render import write_index, write_report
 
 STEPS, LAYERS = 20, 10
@@ -143,7 +144,7 @@ def made(name: str, method: str, speed: float, drift: float, ratio: float = 0, *
             "options": {"preset": name} if method == "dqar" else {},
         },
         "status": "ok",
-        "environment": {"cpu": {"name": "Test CPU", "cores": 2}, "packages": {"torch": "2.9"}},
+        "environment": {"cpu": {"model": "Test CPU", "cores": 2}, "git": {"commit": "a"}},
         "timing": timing(speed),
         "memory": memory(),
         "quality": quality(name, drift),
@@ -156,7 +157,7 @@ def made(name: str, method: str, speed: float, drift: float, ratio: float = 0, *
 def failed() -> Record:
     return Record(
         key="k", suite="made-up", name="too-big", method="fora", config={}, status="failed",
-        reason="out of memory | 3 GB asked", environment={"load": 3},
+        reason="out of memory | 3 GB asked", environment={"git": {"commit": "b"}},
     )  # fmt: skip
 
 
@@ -246,8 +247,7 @@ def test_warnings_stand_before_the_sentence(report: Path) -> None:
     """Idle configurations and twins are flagged above the first figure that a reader meets."""
     head = report.read_text().split("**In one sentence:**")[0]
     assert "`dqar-66` and `dqar-66-twin` gave identical pictures" in head
-    assert "`idle` reused nothing" in head
-    assert "`idle` gave pictures identical to the baseline's" in head
+    assert "`idle` reused nothing and gave pictures identical to the baseline's" in head
 
 
 def test_failures_are_told(report: Path) -> None:
@@ -315,6 +315,7 @@ def test_provenance_flags_differences(report: Path) -> None:
     """The command and environment are shown, and what differs between records stands apart."""
     text = report.read_text()
     assert f"    {COMMAND}" in text and "**Differs between records:**" in text
+    assert "**WARNING** The records differ in `git.commit`" in text
 
 
 @pytest.mark.parametrize(
@@ -330,26 +331,21 @@ def test_fd_is_named_after_its_extractor(extractor: str, n: int, name: str) -> N
     assert tables.fd_name(distance(1.0, extractor, n)) == name
 
 
-def headline(tmp_path: Path, *records: Record) -> str:
-    text = write_report(list(records), tmp_path, tmp_path / "out", COMMAND).read_text()
-    return next(line for line in text.splitlines() if line.startswith("**In one sentence:**"))
-
-
 BASELINE = made("baseline", "baseline", 1.0, 0.0)
 
 
-def test_sentence_admits_that_nothing_was_gained(tmp_path: Path) -> None:
+def test_sentence_admits_that_nothing_was_gained() -> None:
     """Where no configuration is both faster and harmless, the sentence says exactly that."""
     lossy = made("lossy", "dqar", 1.2, 0.5, 0.3)
-    assert "no configuration is both faster and within" in headline(tmp_path, BASELINE, lossy)
+    assert "no configuration is both faster and within" in sentence([BASELINE, lossy], "a test")
     slow = made("slow", "dqar", 0.9, 0.01, 0.3)
-    assert "no configuration is faster" in headline(tmp_path, BASELINE, slow)
+    assert "no configuration is faster" in sentence([BASELINE, slow], "a test")
 
 
-def test_sentence_names_the_best_with_its_interval(tmp_path: Path) -> None:
+def test_sentence_names_the_best_with_its_interval() -> None:
     """The fastest configuration that loses nothing is named with interval and loss."""
     good, lossy = made("good", "dqar", 1.1, 0.02, 0.2), made("lossy", "dqar", 1.4, 0.5, 0.3)
-    text = headline(tmp_path, BASELINE, lossy, good)
+    text = sentence([BASELINE, lossy, good], "a test")
     assert "`good` runs at 1.10× [1.09, 1.11]" in text and "loses nothing measurable" in text
 
 
@@ -371,8 +367,7 @@ def test_only_failures_still_make_a_report(tmp_path: Path) -> None:
 def test_index_lists_every_report(report: Path) -> None:
     """The index has every report with its own one sentence."""
     text = write_index(report.parents[1]).read_text()
-    sentence = headline_of(report)
-    assert "[made-up](made-up/README.md)" in text and sentence in text
+    assert "[made-up](made-up/README.md)" in text and headline_of(report) in text
 
 
 def headline_of(report: Path) -> str:

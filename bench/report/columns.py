@@ -129,6 +129,11 @@ def _of(column: Column, key: str) -> bool:
 
 
 def grid(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table of ready cells: the first column to the left, the others to the right."""
-    rule = [":--", *["--:"] * (len(titles) - 1)]
+    """A Markdown table of ready cells: columns of figures to the right, of words to the left."""
+    rule = [_rule([row[i] for row in rows]) for i in range(len(titles))]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in [titles, rule, *rows])
+
+
+def _rule(cells: Sequence[str]) -> str:
+    figures = all(cell == DASH or cell[:1].isdigit() or cell[:1] == "-" for cell in cells)
+    return "--:" if figures else ":--"

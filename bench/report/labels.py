@@ -1,58 +1,77 @@
-"""Labels beside points that overlap neither each other nor the points."""
+"""Labels beside points that overlap neither each other, nor points, nor lines."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import product
+from itertools import pairwise, product
 
 from matplotlib.axes import Axes
+from matplotlib.patheffects import withStroke
 from matplotlib.text import Annotation, Text
 from matplotlib.transforms import Bbox
 
-_RADII = (7, 16, 28, 42, 58, 76, 96)  # points of distance, nearest first
+Pair = tuple[float, float]
+_RADII = (7, 15, 26, 40, 56, 74, 95)  # points of distance, nearest first
 _SIDES = ((1, 0), (1, 1), (1, -1), (-1, 0), (-1, 1), (-1, -1), (0, 1), (0, -1))
-_MARKER = 5  # half a marker's width, in points
+_OFFSETS = [(r * x, r * y) for r, (x, y) in product(_RADII, _SIDES)]
+_MARKER, _LINE = 4.5, 1.0  # half of what a point and a piece of line take up, in points
 
 
-def label(ax: Axes, points: Sequence[tuple[float, float]], texts: Sequence[str]) -> None:
-    """Write each text at the nearest free place around its point, with a leader when far."""
+def label(ax: Axes, points: Sequence[Pair], texts: Sequence[str], lines: Sequence[Pair] = ()) -> None:
+    """Write each text at the nearest free place around its point, with a leader when far.
+
+    `lines` are corners of a polyline, in data coordinates, that labels should keep off.
+    """
     ax.figure.canvas.draw()  # fixes the layout, so that boxes are final
-    taken = [_around(ax, point) for point in points]
+    taken = [_around(ax, _pixel(ax, point), _MARKER) for point in points]
+    taken += [_around(ax, at, _LINE) for at in _along(ax, lines)]
     for point, text in zip(points, texts, strict=True):
         taken.append(_place(ax, point, text, taken))
 
 
-def _around(ax: Axes, point: tuple[float, float]) -> Bbox:
+def _pixel(ax: Axes, point: Pair) -> Pair:
     x, y = ax.transData.transform(point)
-    half = _MARKER * ax.figure.dpi / 72
-    return Bbox([[x - half, y - half], [x + half, y + half]])
+    return float(x), float(y)
 
 
-def _place(ax: Axes, point: tuple[float, float], text: str, taken: Sequence[Bbox]) -> Bbox:
+def _around(ax: Axes, at: Pair, half: float) -> Bbox:
+    half *= ax.figure.dpi / 72
+    return Bbox([[at[0] - half, at[1] - half], [at[0] + half, at[1] + half]])
+
+
+def _along(ax: Axes, corners: Sequence[Pair], pieces: int = 40) -> list[Pair]:
+    """Points along a polyline, in pixels."""
+    pixels = [_pixel(ax, corner) for corner in corners]
+    shares = [i / pieces for i in range(pieces + 1)]
+    return [(a[0] + t * (b[0] - a[0]), a[1] + t * (b[1] - a[1])) for a, b in pairwise(pixels) for t in shares]
+
+
+def _place(ax: Axes, point: Pair, text: str, taken: Sequence[Bbox]) -> Bbox:
     note = _note(ax, point, text)
-    candidates = [_at(ax, note, r * x, r * y) for r, (x, y) in product(_RADII, _SIDES)]
-    costs = [_cost(ax, box, taken) for _, box in candidates]
-    offset, box = candidates[costs.index(min(costs))]
-    _move(note, *offset)
-    return box
+    size = Text.get_window_extent(note, ax.figure.canvas.get_renderer()).size  # type: ignore[attr-defined]
+    at = _pixel(ax, point)
+    boxes = [_box(ax, at, size, offset) for offset in _OFFSETS]
+    costs = [_cost(ax, box, taken) for box in boxes]
+    best = costs.index(min(costs))
+    _move(note, *_OFFSETS[best])
+    return boxes[best]
 
 
-def _note(ax: Axes, point: tuple[float, float], text: str) -> Annotation:
-    leader = {"arrowstyle": "-", "color": "#b0b0b0", "lw": 0.5, "shrinkA": 0, "shrinkB": 3}
-    offset = "offset points"
-    return ax.annotate(text, point, (0, 0), textcoords=offset, arrowprops=leader, fontsize=7, zorder=6)
+def _note(ax: Axes, point: Pair, text: str) -> Annotation:
+    leader = {"arrowstyle": "-", "color": "#a0a0a0", "lw": 0.5, "shrinkA": 0, "shrinkB": 3}
+    note = ax.annotate(text, point, (0, 0), textcoords="offset points", arrowprops=leader)
+    note.set(fontsize=7, zorder=6, path_effects=[withStroke(linewidth=2, foreground="white")])
+    return note
 
 
-def _at(ax: Axes, note: Annotation, x: float, y: float) -> tuple[tuple[float, float], Bbox]:
-    _move(note, x, y)
-    return (x, y), _text_box(ax, note)
-
-
-def _text_box(ax: Axes, note: Annotation) -> Bbox:
-    """The box of the text alone: the annotation's own would include its leader."""
-    renderer = ax.figure.canvas.get_renderer()  # type: ignore[attr-defined]
-    note.update_positions(renderer)
-    return Text.get_window_extent(note, renderer)
+def _box(ax: Axes, at: Pair, size: Sequence[float], offset: Pair) -> Bbox:
+    """Where the text will lie, in pixels: the anchor is the side that faces the point."""
+    scale = ax.figure.dpi / 72
+    corner = [
+        at[i] + scale * offset[i] - size[i] * (0 if offset[i] > 0 else 1 if offset[i] < 0 else 0.5)
+        for i in (0, 1)
+    ]
+    return Bbox.from_bounds(corner[0], corner[1], size[0], size[1])
 
 
 def _move(note: Annotation, x: float, y: float) -> None:
@@ -64,7 +83,7 @@ def _move(note: Annotation, x: float, y: float) -> None:
 
 
 def _cost(ax: Axes, box: Bbox, taken: Sequence[Bbox]) -> float:
-    """How many boxes are hit; leaving the axes counts like hitting several."""
+    """How many boxes are hit; leaving the axes counts like hitting many."""
     inside = ax.bbox.padded(2)
     out = box.x0 < inside.x0 or box.x1 > inside.x1 or box.y0 < inside.y0 or box.y1 > inside.y1
-    return box.count_overlaps(list(taken)) + 5 * out
+    return box.count_overlaps(list(taken)) + 50 * out

@@ -40,6 +40,7 @@ def plot_maps(records: Sequence[Record], folder: Path) -> Path | None:
         small = axes[bool(signals) :].ravel()
         for ax, (record, reuse) in zip(small, maps, strict=False):
             _map(ax, record, reuse)
+        figure.supxlabel("denoising step (first to last)", size=8)
         for ax in [*(axes[0][len(signals) :] if signals else []), *small[len(maps) :]]:
             ax.axis("off")
         return save(figure, folder / "reuse-maps.png")
@@ -64,7 +65,7 @@ def _fullest(measured: Sequence[Any]) -> np.ndarray | None:
 
 
 def _steps(ax: Axes, steps: int, ylabel: str, title: str) -> None:
-    ax.set(xlim=(-0.5, steps - 0.5), xlabel="denoising step", ylabel=ylabel, title=title)
+    ax.set(xlim=(-0.5, steps - 0.5), ylabel=ylabel, title=title)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
 
 
@@ -83,14 +84,14 @@ def _entropy_mean(ax: Axes, entropy: np.ndarray) -> None:
     ax.fill_between(steps, low, high, color="#dcdcdc", lw=0)
     ax.plot(steps, np.nanmean(known, axis=1), color="black", lw=1.2)
     ax.grid(True)
-    _steps(ax, len(entropy), "entropy (nats)", "attention entropy: mean, range over layers")
+    _steps(ax, len(entropy), "entropy (nats)", "entropy: mean, range over layers")
 
 
 def _entropy_map(ax: Axes, entropy: np.ndarray) -> None:
     ax.set_facecolor("white")
     image = ax.imshow(entropy.T, aspect="auto", origin="lower", cmap="cividis")
     ax.figure.colorbar(image, ax=ax, label="nats", pad=0.02)
-    _steps(ax, len(entropy), "layer", "attention entropy (white: not measured)")
+    _steps(ax, len(entropy), "layer", "entropy (white: not measured)")
 
 
 def _map(ax: Axes, record: Record, reuse: Reuse) -> None:

@@ -7,21 +7,22 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from PIL import Image
 
 from bench.record import Record, Worst
 from bench.report.findings import ok
-from bench.report.style import canvas, look, save, style
+from bench.report.style import DPI, canvas, look, save, style
 
 AMPLIFICATION = 4
 CASES = 3  # worst cases a configuration
 _ROWS = 6  # configurations a page
-_TILE = 0.82  # inches
-_SHOWN = 128  # pixels a tile is drawn with at most
+_TILE, _GAP, _LINE, _HEAD = 128, 14, 26, 24  # pixels
+_CASE = 3 * (_TILE + 2) + _GAP
+_STRIP = _LINE + _TILE + 36
 _log = logging.getLogger(__name__)
 
 
@@ -72,41 +73,56 @@ def _read(path: Path) -> np.ndarray | None:
 
 
 def difference(case: Case) -> np.ndarray:
-    """Absolute difference, amplified and inverted: white where the two pictures agree."""
-    gap = np.abs(case.baseline.astype(int) - case.candidate.astype(int))
-    return (255 - np.clip(AMPLIFICATION * gap, 0, 255)).astype(np.uint8)
+    """Greatest absolute difference of the colours, amplified: white where the two agree."""
+    gap = np.abs(case.baseline.astype(int) - case.candidate.astype(int)).max(axis=2, keepdims=True)
+    grey = 255 - np.clip(AMPLIFICATION * gap, 0, 255)
+    return grey.astype(np.uint8).repeat(3, axis=2)
 
 
 def _page(strips: Sequence[Strip], path: Path) -> Path:
-    width = 3 * CASES * _TILE + 0.6
+    size = (CASES * _CASE + _GAP, len(strips) * _STRIP + _HEAD)
     with style():
-        figure = canvas(width, 0.25 + len(strips) * (_TILE + 0.47))
-        parts = figure.subfigures(len(strips), 1, squeeze=False)[:, 0]
-        for row, (part, strip) in enumerate(zip(parts, strips, strict=True)):
-            _strip(part.subplots(1, 3 * CASES), strip, first=row == 0)
-            title = f"{strip.record.name}  ({strip.record.method})"
-            part.suptitle(title, x=0.01, ha="left", size=8, color=look(strip.record.method).colour)
+        figure = canvas(size[0] / DPI, size[1] / DPI)
+        figure.set_layout_engine("none")
+        for row, strip in enumerate(strips):
+            _strip(figure, strip, _HEAD + row * _STRIP)
+        for left in (_GAP + i * _CASE for i in range(max(len(s.cases) for s in strips))):
+            _heads(figure, left)
         return save(figure, path)
 
 
-def _strip(axes: Sequence[Axes], strip: Strip, first: bool) -> None:
-    heads = ("baseline", "configuration", f"difference ×{AMPLIFICATION}")
-    for ax in axes:
-        ax.axis("off")
+def _strip(figure: Figure, strip: Strip, top: int) -> None:
+    """A configuration's name, and below it its cases side by side."""
+    name = f"{strip.record.name}  ({strip.record.method})"
+    colour = look(strip.record.method).colour
+    _text(figure, _GAP, top + _LINE - 6, name, ha="left", size=7.5, weight="bold", color=colour)
     for i, case in enumerate(strip.cases):
-        three = axes[3 * i : 3 * i + 3]
-        images = (case.baseline, case.candidate, difference(case))
-        for ax, image, head in zip(three, images, heads, strict=True):
-            _tile(ax, image, head if first else "")
-        three[1].text(0.5, -0.06, _caption(case.worst), transform=three[1].transAxes,
-                      ha="center", va="top", size=6.5)  # fmt: skip
+        left = _GAP + i * _CASE
+        for j, image in enumerate((case.baseline, case.candidate, difference(case))):
+            _tile(figure, left + j * (_TILE + 2), top + _LINE, image)
+        _text(figure, left + 1.5 * _TILE, top + _LINE + _TILE + 20, _caption(case.worst), size=6)
 
 
-def _tile(ax: Axes, image: np.ndarray, head: str) -> None:
+def _heads(figure: Figure, left: int) -> None:
+    for j, head in enumerate(("baseline", "configuration", f"difference ×{AMPLIFICATION}")):
+        _text(figure, left + j * (_TILE + 2) + _TILE / 2, _HEAD - 6, head, size=6.5)
+
+
+def _text(figure: Figure, x: float, y: float, text: str, ha: str = "center", **how: Any) -> None:
+    """Text whose baseline lies `y` pixels below the top."""
+    width, height = figure.get_size_inches() * DPI
+    figure.text(x / width, 1 - y / height, text, ha=ha, va="baseline", **how)
+
+
+def _tile(figure: Figure, left: int, top: int, image: np.ndarray) -> None:
+    """A picture on whole pixels, so that a 64 x 64 one is doubled exactly."""
+    width, height = figure.get_size_inches() * DPI
+    box = (left / width, 1 - (top + _TILE) / height, _TILE / width, _TILE / height)
+    ax = figure.add_axes(box, xticks=[], yticks=[])
+    ax.spines[:].set(visible=True, color="#cccccc", linewidth=0.5)
     small = Image.fromarray(image)
-    small.thumbnail((_SHOWN, _SHOWN))
+    small.thumbnail((_TILE, _TILE))
     ax.imshow(np.asarray(small), interpolation="nearest")
-    ax.set_title(head, size=6.5, loc="center", pad=3)
 
 
 def _caption(worst: Worst) -> str:

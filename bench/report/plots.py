@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 from matplotlib.axes import Axes
@@ -45,7 +46,7 @@ def plot_pareto(records: Sequence[Record], folder: Path) -> Path | None:
             _panel(ax, found, title, yardstick(records))
         _legend(axes[0][-1], [record for record, _, _ in known[0][0]])
         for ax, (found, _) in zip(axes[0], known, strict=True):
-            label(ax, [(s.median, e.mean) for _, s, e in found], [r.name for r, _, _ in found])
+            _names(ax, found)
         return save(figure, folder / "pareto.png")
 
 
@@ -56,19 +57,22 @@ def _panel(ax: Axes, found: Sequence[Point], title: str, own: Mean | None) -> No
         _own_drift(ax, own)
     for (record, speed, error), on_front in zip(found, best, strict=True):
         _cross(ax, record, speed, error, on_front)
-    _front(ax, [(s.median, e.mean) for (_, s, e), on in zip(found, best, strict=True) if on])
+    front = _front(found)
+    ax.plot([x for x, _ in front], [y for _, y in front], color="#444444", lw=0.9, zorder=2)
     ax.axvline(1, color=GREY, lw=0.7, zorder=1)
     ax.grid(True)
     ax.margins(0.14, 0.1)
-    ax.set(xlabel="speedup over the baseline (×)  →  better", title=title)
-    ax.set_ylabel("relative L2 of the final latent  →  worse")
+    ax.set(xlabel="speedup over the baseline (×), higher is better", title=title)
+    ax.set_ylabel("relative L2 of the final latent, lower is better")
 
 
 def _scale(ax: Axes, errors: Sequence[float]) -> None:
     """Linear over a narrow range; else a log axis that still shows an exact zero."""
     positive = [error for error in errors if error > 0]
     if positive and max(positive) > _LINEAR_UP_TO * min(positive):
-        ax.set_yscale("symlog", linthresh=min(positive) / 2, linscale=0.4)
+        ax.set_yscale("symlog", linthresh=min(positive) / 2, linscale=0.4, subs=[2, 5])
+        ax.yaxis.set_major_formatter("{x:g}")
+        ax.yaxis.set_minor_formatter("{x:g}")
 
 
 def _own_drift(ax: Axes, own: Mean) -> None:
@@ -92,9 +96,17 @@ def _cross(ax: Axes, record: Record, speed: Median, error: Mean, on_front: bool)
     )
 
 
-def _front(ax: Axes, best: Sequence[tuple[float, float]]) -> None:
-    ordered = sorted(best)
-    ax.plot([x for x, _ in ordered], [y for _, y in ordered], color="#444444", lw=0.9, zorder=2)
+def _front(found: Sequence[Point]) -> list[tuple[float, float]]:
+    """Corners of the staircase of what can be had: at least so fast, at no more loss than this."""
+    best = pareto([(speed.median, error.mean) for _, speed, error in found])
+    ordered = sorted((s.median, e.mean) for (_, s, e), on in zip(found, best, strict=True) if on)
+    steps = [(before[0], after[1]) for before, after in pairwise(ordered)]
+    return [corner for pair in zip(ordered, steps, strict=False) for corner in pair] + ordered[-1:]
+
+
+def _names(ax: Axes, found: Sequence[Point]) -> None:
+    where = [(speed.median, error.mean) for _, speed, error in found]
+    label(ax, where, [record.name for record, _, _ in found], _front(found))
 
 
 def _legend(ax: Axes, records: Sequence[Record]) -> None:
@@ -118,7 +130,7 @@ def plot_speedups(records: Sequence[Record], folder: Path) -> Path | None:
     if not timed:
         return None
     with style():
-        figure = canvas(7.2, 0.9 + 0.27 * len(timed))
+        figure = canvas(7.2, 0.9 + 0.3 * len(timed))
         ax = figure.subplots()
         for row, (record, timing) in enumerate(timed):
             _ratios(ax, row, record, timing)
@@ -135,10 +147,10 @@ def _ratios(ax: Axes, row: int, record: Record, timing: Timing) -> None:
     speed, drawn = timing.speedup, look(record.method)
     pairs = [pair for i, pair in enumerate(timing.pairs) if i not in timing.disturbed]
     ratios = [baseline / candidate for baseline, candidate in pairs]
-    ax.plot(ratios, [row] * len(ratios), "|", color=GREY, ms=6, mew=0.7, zorder=2)
+    ax.plot(ratios, [row + 0.3] * len(ratios), "|", color=GREY, ms=4, mew=0.7, zorder=2)
     xerr = ends(speed.median, speed.low, speed.high)
     ax.errorbar(speed.median, row, xerr=xerr, fmt=drawn.marker, color=drawn.colour, ms=6, capsize=3)
-    if record.limits:
+    if record.limits and record.limits.speedup_limit > 1:
         ax.plot(record.limits.speedup_limit, row, marker="D", mfc="none", mec="black", ms=5, ls="")
 
 

@@ -9,6 +9,9 @@ from typing import Any
 from bench.record import Record
 from bench.report.columns import escape, grid
 
+_FEW = 3  # distinct values that are listed one by one, with the configurations that had them
+_SAME_CODE = ("git.commit", "machine", "python", "packages.", "cuda")  # must not differ
+
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     """A nested dictionary as one level of dotted keys, sorted, every value as text."""
@@ -24,13 +27,11 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 
 def by_value(records: Sequence[Record]) -> dict[str, dict[str, list[str]]]:
     """For each environment key its values, and for each value the configurations that had it."""
-    flat = [(record.name, flatten(record.environment)) for record in records]
-    keys = sorted({key for _, values in flat for key in values})
-    found: dict[str, dict[str, list[str]]] = {key: {} for key in keys}
-    for name, values in flat:
-        for key in keys:
-            found[key].setdefault(values.get(key, "not recorded"), []).append(name)
-    return found
+    found: dict[str, dict[str, list[str]]] = {}
+    for record in records:
+        for key, value in flatten(record.environment).items():
+            found.setdefault(key, {}).setdefault(value, []).append(record.name)
+    return {key: found[key] for key in sorted(found)}
 
 
 def common(records: Sequence[Record]) -> str:
@@ -41,10 +42,33 @@ def common(records: Sequence[Record]) -> str:
 
 def differing(records: Sequence[Record]) -> str:
     """What differs between the records, as a table; empty where nothing does."""
-    rows = [
-        [escape(key), escape(value), escape(", ".join(names))]
+    found = [(key, values) for key, values in by_value(records).items() if len(values) > 1]
+    rows = [[escape(key), escape(_spread(values))] for key, values in found]
+    return grid(["what", "values"], rows) if rows else ""
+
+
+def mixed(records: Sequence[Record]) -> list[str]:
+    """A warning for each difference that makes records incomparable: code, machine, versions."""
+    return [
+        f"The records differ in `{key}`: {escape(_spread(values))}."
         for key, values in by_value(records).items()
-        if len(values) > 1
-        for value, names in values.items()
+        if len(values) > 1 and key.startswith(_SAME_CODE)
     ]
-    return grid(["what", "value", "configurations"], rows) if rows else ""
+
+
+def _spread(values: Mapping[str, Sequence[str]]) -> str:
+    """Few values with their configurations; of many the range, or how many there are."""
+    if len(values) <= _FEW:
+        return "; ".join(f"{value} ({', '.join(names)})" for value, names in values.items())
+    numbers = [_number(value) for value in values]
+    known = [number for number in numbers if number is not None]
+    if len(known) == len(numbers):
+        return f"{min(known):g} to {max(known):g} ({len(values)} values)"
+    return f"{next(iter(values))} and {len(values) - 1} others"
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None

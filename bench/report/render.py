@@ -85,9 +85,10 @@ def _words(records: Sequence[Record]) -> dict[str, Any]:
         "records": records,
         "setting": where,
         "random": any(record.config.get("weights") == "random" for record in records),
-        "warnings": findings.warnings(records),
+        "warnings": findings.warnings(records) + provenance.mixed(records),
         "sentence": findings.sentence(records, where),
         "yardstick": f" ({figures(3)(own.mean)} here)" if own else "",
+        "eager": _baselines(records),
         "missing": missing_lines(records, tables.main_columns(records)),
         "controls": findings.controls(records),
         "failed": [record for record in records if record.status == "failed"],
@@ -97,6 +98,11 @@ def _words(records: Sequence[Record]) -> dict[str, Any]:
         "cases": pictures.CASES,
         "dash": DASH,
     }
+
+
+def _baselines(records: Sequence[Record]) -> str:
+    """What the speedups are over: eager, compiled, or both."""
+    return " and ".join(dict.fromkeys(r.timing.baseline for r in records if r.timing))
 
 
 def _clear(out_dir: Path) -> None:

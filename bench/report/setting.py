@@ -18,8 +18,8 @@ def setting(records: Sequence[Record]) -> str:
 
 def _shared(records: Sequence[Record], key: str) -> Any:
     """The value that all records' configurations have, else None."""
-    found = [record.config.get(key) for record in records]
-    return found[0] if all(value == found[0] for value in found) else None
+    found = [record.config[key] for record in records if key in record.config]
+    return found[0] if found and all(value == found[0] for value in found) else None
 
 
 def _model(records: Sequence[Record]) -> str:
@@ -41,9 +41,8 @@ def _solver(records: Sequence[Record]) -> list[str]:
 
 def _device(records: Sequence[Record]) -> str:
     """The device's name, wherever a record's free environment has it."""
-    flat = flatten(records[0].environment)
-    for ending in ("gpu.name", "device.name", "device_name", "gpu", "device", "cpu.name", "cpu"):
-        found = [value for key, value in flat.items() if key == ending or key.endswith("." + ending)]
-        if found and found[0] not in ("", "null"):
-            return escape(found[0])
-    return "device not recorded"
+    flat = {k: v for record in records for k, v in flatten(record.environment).items()}
+    if flat.get("gpu.name"):
+        return escape(flat["gpu.name"])
+    cpu, cores = flat.get("cpu.model"), flat.get("cpu.cores")
+    return f"{escape(cpu)}, {cores} cores" if cpu else "device not recorded"
