@@ -10,6 +10,8 @@ import pytest
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, DiTPipeline, DiTTransformer2DModel
 
+torch.set_num_threads(1)  # the tiny model's operations are far too small to share out
+
 
 def build_tiny_pipeline() -> DiTPipeline:
     """A stock DiTPipeline with seeded random weights: 6 layers, width 32, 16 tokens, 16 px pictures."""

@@ -1,0 +1,164 @@
+"""Every field of the configuration is live, and a bad value is refused in one clear line."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import generate
+from diffusers import DiTPipeline
+
+import dqar
+from dqar import DQARConfig
+from dqar.config import RULES
+
+GATED = {"entropy_threshold": 2.72, "entropy_stride": 1}  # amid the tiny model's 2.70 to 2.73 nats
+
+# Field -> (what else is set, one value, another value): the two must differ in what they do.
+KNOBS: dict[str, tuple[dict[str, Any], Any, Any]] = {
+    "num_layers": ({}, 28, 3),
+    "num_heads": (GATED, 16, 1),
+    "entropy_threshold": ({}, math.inf, 0.5),
+    "snr_low": ({}, 0.0, 1.0),
+    "snr_high": ({}, math.inf, 1.0),
+    "adaptive_entropy": ({**GATED, "prompt_length": 19}, True, False),
+    "base_prompt_length": ({**GATED, "prompt_length": 77}, 77, 300),
+    "prompt_length": (GATED, None, 19),
+    "entropy_scales": ({"entropy_threshold": 4.0}, None, (1.0, 0.1, 1.0, 0.1, 1.0, 1.0)),
+    "entropy_stride": ({"entropy_threshold": 2.72}, 1, 8),
+    "trace_entropy": ({}, False, True),
+    "warmup_steps": ({}, 0, 8),
+    "warmup_fraction": ({}, 0.2, 0.6),
+    "use_layer_scheduling": ({}, True, False),
+    "schedule_type": ({}, "linear", "step"),
+    "layer_fraction": ({}, 1.0, 0.5),
+    "early_phase_end": ({"schedule_type": "step"}, 0.3, 0.6),
+    "mid_phase_end": ({"schedule_type": "step"}, 0.7, 0.9),
+    "custom_schedule": ({"schedule_type": "custom"}, (0.5,) * 6, (0.5, 0.9) * 3),
+    "deep_layer_snr_threshold": ({"use_layer_scheduling": False}, None, 1.0),
+    "max_age": ({}, None, 1),
+    "reuse_mode": ({}, "output", "kv"),
+    "quantization_mode": ({}, "per_tensor", "per_channel"),
+    "quantization_bits": ({}, 8, 4),
+}
+
+
+def observe(pipe: DiTPipeline, **fields: Any) -> tuple[bytes, ...]:
+    """All that a configuration does: latents, decisions and measured entropies of one run."""
+    dqar.enable(pipe, DQARConfig.preset("maximum", **fields))
+    latents = generate(pipe)
+    summary = dqar.summary(pipe)
+    return latents.numpy().tobytes(), summary.map.tobytes(), np.nan_to_num(summary.entropy).tobytes()
+
+
+def test_every_field_has_a_knob_test() -> None:
+    """No field can be added without a test that it is live, nor without a rule that bounds it."""
+    fields = {field.name for field in dataclasses.fields(DQARConfig)}
+    assert fields == set(KNOBS) == set(RULES)
+
+
+@pytest.mark.parametrize("field", KNOBS)
+def test_every_field_changes_a_decision_or_an_output(pipe: DiTPipeline, field: str) -> None:
+    """Changing the one field changes the latents, the decisions or the measured entropies."""
+    others, one, another = KNOBS[field]
+    assert observe(pipe, **others, **{field: one}) != observe(pipe, **others, **{field: another})
+
+
+BAD: list[tuple[str, Any]] = [
+    ("num_layers", 0),
+    ("num_heads", 2.5),
+    ("entropy_threshold", -1.0),
+    ("entropy_threshold", math.nan),
+    ("entropy_threshold", "high"),
+    ("snr_low", -0.1),
+    ("snr_low", 20.0),
+    ("snr_high", None),
+    ("adaptive_entropy", 1),
+    ("base_prompt_length", 0),
+    ("prompt_length", 0),
+    ("entropy_scales", (1.0, -1.0)),
+    ("entropy_stride", 0),
+    ("trace_entropy", "yes"),
+    ("warmup_steps", -1),
+    ("warmup_fraction", 1.0),
+    ("use_layer_scheduling", None),
+    ("schedule_type", "cosine"),
+    ("layer_fraction", 1.1),
+    ("early_phase_end", 0.9),
+    ("mid_phase_end", -0.1),
+    ("custom_schedule", (0.5,)),
+    ("deep_layer_snr_threshold", -1.0),
+    ("max_age", 0),
+    ("reuse_mode", "q"),
+    ("quantization_mode", "per_row"),
+    ("quantization_bits", 7),
+]
+
+
+@pytest.mark.parametrize(("field", "value"), BAD)
+def test_bad_value_names_field_value_and_what_is_allowed(field: str, value: Any) -> None:
+    """A value out of range is refused when the configuration is made, in one line that says all."""
+    with pytest.raises(ValueError, match=rf"^{field} = .* is not allowed; allowed: ") as error:
+        DQARConfig(**{field: value})
+    assert repr(value) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_every_field_has_a_bad_value() -> None:
+    """Each field's rule is exercised by at least one refused value."""
+    assert {field for field, _ in BAD} == set(RULES)
+
+
+def test_unknown_preset_lists_the_presets() -> None:
+    """An unknown preset is refused with the names there are."""
+    with pytest.raises(ValueError, match=r"preset = 'fast' .*conservative, recommended"):
+        DQARConfig.preset("fast")
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (DQARConfig(entropy_scales=(1.0, 2.0)), "entropy_scales has 2 entries; allowed: .* 6 layers"),
+        (
+            DQARConfig(schedule_type="custom", custom_schedule=(0.5,)),
+            "custom_schedule has 1 entries; allowed: .* 6 layers",
+        ),
+        (DQARConfig(quantization_mode="per_head", num_heads=5), None),
+    ],
+)
+def test_failed_enable_leaves_the_pipeline_as_it_was(
+    pipe: DiTPipeline, config: DQARConfig, message: str | None
+) -> None:
+    """A configuration that does not fit the model is refused, and the one before goes on working."""
+    dqar.enable(pipe, DQARConfig.preset("maximum"))
+    before = generate(pipe)
+    if message is None:
+        dqar.enable(pipe, config)  # heads are only those measured: never a reason to fail
+        return
+    with pytest.raises(ValueError, match=message):
+        dqar.enable(pipe, config)
+    assert torch.equal(generate(pipe), before)
+
+
+def test_enable_names_what_a_pipeline_lacks(pipe: DiTPipeline) -> None:
+    """A pipeline without a transformer, a known SNR or attention modules is refused by name."""
+    with pytest.raises(ValueError, match="has no transformer; allowed: "):
+        dqar.enable(SimpleNamespace(scheduler=pipe.scheduler))
+    with pytest.raises(ValueError, match="has no alphas_cumprod; allowed: "):
+        dqar.enable(SimpleNamespace(transformer=pipe.transformer, scheduler=SimpleNamespace(timesteps=[1])))
+    with pytest.raises(ValueError, match=r"transformer = Linear has no transformer_blocks.*; allowed: "):
+        dqar.enable(SimpleNamespace(transformer=torch.nn.Linear(1, 1), scheduler=pipe.scheduler))
+
+
+def test_summary_before_anything_ran_says_so(pipe: DiTPipeline) -> None:
+    """Asking for a summary with DQAR off, or before a call, is one clear error."""
+    with pytest.raises(RuntimeError, match="enable"):
+        dqar.summary(pipe)
+    dqar.enable(pipe)
+    with pytest.raises(RuntimeError, match="no generation"):
+        dqar.summary(pipe)
