@@ -144,7 +144,7 @@ def made(name: str, method: str, speed: float, drift: float, ratio: float = 0, *
             "options": {"preset": name} if method == "dqar" else {},
         },
         "status": "ok",
-        "environment": {"cpu": {"model": "Test CPU", "cores": 2}, "git": {"commit": "a"}},
+        "environment": {"cpu": {"model": "Test CPU", "cores": 2}, "inputs": {"sources": "a"}},
         "timing": timing(speed),
         "memory": memory(),
         "quality": quality(name, drift),
@@ -157,7 +157,7 @@ def made(name: str, method: str, speed: float, drift: float, ratio: float = 0, *
 def failed() -> Record:
     return Record(
         key="k", suite="made-up", name="too-big", method="fora", config={}, status="failed",
-        reason="out of memory | 3 GB asked", environment={"git": {"commit": "b"}},
+        reason="out of memory | 3 GB asked", environment={"inputs": {"sources": "b"}},
     )  # fmt: skip
 
 
@@ -315,7 +315,7 @@ def test_provenance_flags_differences(report: Path) -> None:
     """The command and environment are shown, and what differs between records stands apart."""
     text = report.read_text()
     assert f"    {COMMAND}" in text and "**Differs between records:**" in text
-    assert "**WARNING** The records differ in `git.commit`" in text
+    assert "**WARNING** The records differ in `inputs.sources`" in text
 
 
 @pytest.mark.parametrize(

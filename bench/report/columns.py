@@ -26,13 +26,14 @@ def fixed(digits: int, unit: str = "") -> Show:
 
 
 def figures(digits: int) -> Show:
-    """Show a number with so many significant figures, without an exponent where it can be read."""
-    return lambda value: _plain(float(f"{value:.{digits}g}"))
+    """Show a number with so many significant figures: 0.120, 1234, 1.20e-05."""
 
+    def show(value: float) -> str:
+        if value == 0 or abs(value) >= 10**digits:
+            return f"{value:.0f}"
+        return f"{value:#.{digits}g}".rstrip(".")
 
-def _plain(value: float) -> str:
-    """1e-05 stays as it is; 1234.0 becomes 1234."""
-    return f"{value:.0f}" if value == int(value) and abs(value) < 1e15 else f"{value:g}"
+    return show
 
 
 def escape(text: object) -> str:

@@ -63,11 +63,18 @@ def sentence(records: Sequence[Record], setting: str) -> str:
 
 
 def _none_free(quick: Sequence[Record], own: Mean | None) -> str:
-    gain = f"{_gain(quick[0])}, at {_loss(quick[0])}"
+    gain = f"{_gain(quick[0])} ({_loss(quick[0])})"
     if own is None:
         return f"{gain}; whether that is much is unknown, the converged trajectory was not measured"
     within = f"the baseline's own drift of {_mean(own)} from the converged trajectory"
-    return f"no configuration is both faster and within {within}; the fastest, {gain}"
+    mild = min(quick, key=_drift)
+    milder = f"; the mildest, {_gain(mild)} ({_loss(mild)})" if mild is not quick[0] else ""
+    return f"no configuration is both faster and within {within}; the fastest, {gain}{milder}"
+
+
+def _drift(record: Record) -> float:
+    drift = lookup(record, "quality.drift_converged")
+    return float(drift.mean) if drift else float("inf")
 
 
 def _best_dqar(free: Sequence[Record], quick: Sequence[Record]) -> str:

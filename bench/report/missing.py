@@ -52,4 +52,9 @@ def why_missing(record: Record, path: str) -> str:
 
 def _line(reason: str, names: Sequence[str], titles: Sequence[str], total: int) -> str:
     who = "all configurations" if len(names) == total else ", ".join(f"`{n}`" for n in names)
-    return escape(f"{', '.join(titles)}: {reason} ({who}).")
+    return escape(f"{_bare(titles)}: {reason} ({who}).")
+
+
+def _bare(titles: Sequence[str]) -> str:
+    """Titles without the arrows that say which way is better."""
+    return ", ".join(titles).replace(" ↑", "").replace(" ↓", "")

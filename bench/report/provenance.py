@@ -10,7 +10,8 @@ from bench.record import Record
 from bench.report.columns import escape, grid
 
 _FEW = 3  # distinct values that are listed one by one, with the configurations that had them
-_SAME_CODE = ("git.commit", "machine", "python", "packages.", "cuda")  # must not differ
+_MUST_AGREE = ("inputs.", "machine")  # what figures depend on; a commit may leave it alone
+_NAMED = 4  # configurations that are named; more are counted
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
@@ -52,19 +53,23 @@ def mixed(records: Sequence[Record]) -> list[str]:
     return [
         f"The records differ in `{key}`: {escape(_spread(values))}."
         for key, values in by_value(records).items()
-        if len(values) > 1 and key.startswith(_SAME_CODE)
+        if len(values) > 1 and key.startswith(_MUST_AGREE)
     ]
 
 
 def _spread(values: Mapping[str, Sequence[str]]) -> str:
     """Few values with their configurations; of many the range, or how many there are."""
     if len(values) <= _FEW:
-        return "; ".join(f"{value} ({', '.join(names)})" for value, names in values.items())
+        return "; ".join(f"{value} ({_who(names)})" for value, names in values.items())
     numbers = [_number(value) for value in values]
     known = [number for number in numbers if number is not None]
     if len(known) == len(numbers):
         return f"{min(known):g} to {max(known):g} ({len(values)} values)"
     return f"{next(iter(values))} and {len(values) - 1} others"
+
+
+def _who(names: Sequence[str]) -> str:
+    return ", ".join(names) if len(names) <= _NAMED else f"{len(names)} configurations"
 
 
 def _number(text: str) -> float | None:

@@ -89,6 +89,7 @@ def _words(records: Sequence[Record]) -> dict[str, Any]:
         "sentence": findings.sentence(records, where),
         "yardstick": f" ({figures(3)(own.mean)} here)" if own else "",
         "eager": _baselines(records),
+        "counts": _counts(records),
         "missing": missing_lines(records, tables.main_columns(records)),
         "controls": findings.controls(records),
         "failed": [record for record in records if record.status == "failed"],
@@ -105,6 +106,14 @@ def _baselines(records: Sequence[Record]) -> str:
     return " and ".join(dict.fromkeys(r.timing.baseline for r in records if r.timing))
 
 
+def _counts(records: Sequence[Record]) -> str:
+    """Over how many pictures drift was measured."""
+    measured = [record.quality for record in records if record.quality]
+    pictures = " or ".join(dict.fromkeys(str(quality.n) for quality in measured))
+    converged = " or ".join(dict.fromkeys(str(quality.n_converged) for quality in measured))
+    return f"{pictures} pictures, {converged} for the converged trajectory" if measured else ""
+
+
 def _clear(out_dir: Path) -> None:
     """Remove what an earlier report left, so that no stale picture stays beside a new text."""
     for old in [*out_dir.glob("*.png"), *out_dir.glob("*.csv")]:
@@ -116,9 +125,9 @@ def _link(target: Path, out_dir: Path) -> str:
 
 
 def _headline(report: Path) -> tuple[str, str]:
-    """A report's title without its suite, and its sentence; empty where it is no report."""
+    """How many configurations a report has, and its sentence; empty where it is no report."""
     text = report.read_text(encoding="utf-8")
-    title = re.match(r"# [^:]*: (.*)", text)
+    title = re.match(r"# [^:]*: (.*?) on ", text)
     sentence = re.search(re.escape(_MARK) + "(.*)", text)
     return (title[1] if title else "", sentence[1] if sentence else "")
 

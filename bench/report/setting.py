@@ -12,7 +12,7 @@ from bench.report.provenance import flatten
 
 def setting(records: Sequence[Record]) -> str:
     """Model, solver, steps, guidance, batch, precision and device, as far as records agree."""
-    parts = [_model(records), *_solver(records), _device(records)]
+    parts = ["model " + _model(records), *_solver(records), _device(records)]
     return ", ".join(part for part in parts[:-1] if part) + f" ({parts[-1]})"
 
 
