@@ -81,8 +81,11 @@ def _best_dqar(free: Sequence[Record], quick: Sequence[Record]) -> str:
     """What DQAR reaches, where something else came out best."""
     if free[0].method == "dqar":
         return ""
-    own = next((record for record in [*free, *quick] if record.method == "dqar"), None)
-    return f"; of DQAR's, {_gain(own)} ({_loss(own)})" if own else "; none of DQAR's is faster"
+    for found, said in ((free, "DQAR's best,"), (quick, "none of DQAR's does both; its fastest,")):
+        own = next((record for record in found if record.method == "dqar"), None)
+        if own:
+            return f"; {said} {_gain(own)} ({_loss(own)})"
+    return "; none of DQAR's is faster than the baseline"
 
 
 def _nearest(records: Sequence[Record]) -> str:

@@ -19,7 +19,7 @@ from bench.report.style import DPI, canvas, look, save, style
 
 AMPLIFICATION = 4
 CASES = 3  # worst cases a configuration
-_ROWS = 6  # configurations a page
+_ROWS = 6  # configurations a page; half as many where pictures are large
 _TILE, _GAP, _LINE, _HEAD = 128, 14, 26, 24  # pixels
 _CASE = 3 * (_TILE + 2) + _GAP
 _STRIP = _LINE + _TILE + 36
@@ -45,7 +45,8 @@ def plot_pictures(records: Sequence[Record], results_dir: Path, folder: Path) ->
     """Pages of worst cases by drift; identical pictures are left out, there is nothing to see."""
     found = [Strip(record, cases(record, results_dir)) for record in ok(records)]
     strips = [strip for strip in found if strip.cases]
-    pages = [strips[i : i + _ROWS] for i in range(0, len(strips), _ROWS)]
+    rows = _ROWS if all(len(strip.cases[0].baseline) <= 64 for strip in strips) else _ROWS // 2
+    pages = [strips[i : i + rows] for i in range(0, len(strips), rows)]
     return [_page(page, folder / f"pictures-{i}.png") for i, page in enumerate(pages, 1)]
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, SymmetricalLogLocator
 
 from bench.record import Mean, Median, Record, Timing
 from bench.report.findings import ok, yardstick
@@ -18,7 +19,7 @@ from bench.report.style import GREY, canvas, ends, look, save, style
 from bench.stats import pareto
 
 Point = tuple[Record, Median, Mean]
-_LINEAR_UP_TO = 8  # times the smallest positive error; a wider range needs a log axis
+_LINEAR_UP_TO = 4  # times the smallest positive error; a wider range needs a log axis
 
 
 def points(records: Sequence[Record], field: str) -> list[Point]:
@@ -67,12 +68,19 @@ def _panel(ax: Axes, found: Sequence[Point], title: str, own: Mean | None) -> No
 
 
 def _scale(ax: Axes, errors: Sequence[float]) -> None:
-    """Linear over a narrow range; else a log axis that still shows an exact zero."""
+    """Linear over a narrow range; else a log axis, and one that still shows an exact zero."""
     positive = [error for error in errors if error > 0]
-    if positive and max(positive) > _LINEAR_UP_TO * min(positive):
-        ax.set_yscale("symlog", linthresh=min(positive) / 2, linscale=0.4, subs=[2, 5])
-        ax.yaxis.set_major_formatter("{x:g}")
-        ax.yaxis.set_minor_formatter("{x:g}")
+    if not positive or max(positive) <= _LINEAR_UP_TO * min(positive):
+        return
+    if len(positive) == len(errors):
+        ax.set_yscale("log", subs=[])
+        ax.yaxis.set_major_locator(LogLocator(subs=[1, 1.5, 2, 3, 5, 7]))
+    else:
+        threshold = min(positive) / 2
+        ax.set_yscale("symlog", linthresh=threshold, linscale=0.4)
+        at = SymmetricalLogLocator(base=10, linthresh=threshold, subs=[1, 2, 5])
+        ax.yaxis.set_major_locator(at)
+    ax.yaxis.set_major_formatter("{x:g}")
 
 
 def _own_drift(ax: Axes, own: Mean) -> None:
@@ -118,9 +126,10 @@ def _legend(ax: Axes, records: Sequence[Record]) -> None:
     entries += [
         Line2D([], [], color=GREY, marker="o", mfc="white", ls="", label="dominated"),
         Line2D([], [], color="#444444", lw=0.9, label="Pareto front"),
-        Line2D([], [], color="black", lw=0.9, ls=(0, (6, 3)), label="baseline's own drift\n"
-               "from converged"),
-    ]  # fmt: skip
+    ]
+    if yardstick(records):
+        name = "baseline's own drift\nfrom converged"
+        entries.append(Line2D([], [], color="black", lw=0.9, ls=(0, (6, 3)), label=name))
     ax.legend(handles=entries, loc="center left", bbox_to_anchor=(1.01, 0.5))
 
 
