@@ -50,6 +50,8 @@ def faster(records: Sequence[Record]) -> list[Record]:
 def sentence(records: Sequence[Record], setting: str) -> str:
     """The report in one sentence, with an interval, and honest when nothing is gained."""
     quick = faster(records)
+    if not ok(records):
+        return f"On {setting}, no configuration finished: see the failures below."
     if not quick:
         return f"On {setting}, no configuration is faster than the baseline{_nearest(records)}."
     if not any(record.quality for record in quick):

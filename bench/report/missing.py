@@ -13,6 +13,7 @@ _BY_SCHEMA = {
     "limits.mfu": "the device's peak is unknown",
     "quality.psnr_db": "infinite: every picture is identical to the baseline's",
 }
+_REUSE_NOTHING = ("baseline", "fewer_steps")
 _BY_PART = {
     "timing": "not timed",
     "memory": "memory was not measured",
@@ -44,6 +45,8 @@ def why_missing(record: Record, path: str) -> str:
     """The reason a record gives for a null, else what the schema means by it."""
     part_name, field = path.split(".")[:2]
     part = getattr(record, part_name)
+    if part is None and part_name == "reuse" and record.method in _REUSE_NOTHING:
+        return "the method reuses nothing"
     if part is None:
         return _BY_PART[part_name]
     stated = getattr(part, "missing", {}).get(field)

@@ -12,7 +12,7 @@ from bench.report.provenance import flatten
 
 def setting(records: Sequence[Record]) -> str:
     """Model, solver, steps, guidance, batch, precision and device, as far as records agree."""
-    parts = ["model " + _model(records), *_solver(records), _device(records)]
+    parts = [_model(records), *_solver(records), _device(records)]
     return ", ".join(part for part in parts[:-1] if part) + f" ({parts[-1]})"
 
 
@@ -23,8 +23,9 @@ def _shared(records: Sequence[Record], key: str) -> Any:
 
 
 def _model(records: Sequence[Record]) -> str:
-    model = escape(_shared(records, "model") or "several models")
-    return f"{model} with random weights" if _shared(records, "weights") == "random" else model
+    model = _shared(records, "model")
+    shown = f"model {escape(model)}" if model else "several models"
+    return f"{shown} with random weights" if _shared(records, "weights") == "random" else shown
 
 
 def _solver(records: Sequence[Record]) -> list[str]:
