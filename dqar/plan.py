@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from dqar.config import DQARConfig
-from dqar.core.reuse_gate import Reason, ReuseGate, blocked_by_rules
+from dqar.core.reuse_gate import Reason, Reasons, ReuseGate
 from dqar.core.snr import schedule_snr
+from dqar.policy.layer_scheduler import LayerScheduler
 
 
 def plan(
@@ -18,10 +19,11 @@ def plan(
 ) -> npt.NDArray[np.bool_]:
     """Where reuse is allowed on `scheduler`'s timesteps, `[steps, num_layers]`, True = reused.
 
-    Warm-up, layer schedule, SNR and age decide; entropy is taken to pass. `num_layers` is the
-    model's (default: the configuration's); layers beyond `config.num_layers` are never reused. The
-    table has a row for each call of the transformer: `num_steps`, or more with a second-order
-    scheduler. `scheduler` is not changed. Raises `ValueError` for one without a known SNR.
+    Warm-up, layer schedule, SNR and age decide; entropy, policy and observed change are taken to
+    allow everything. `num_layers` is the model's (default: the configuration's); layers beyond
+    `config.num_layers` are never reused. The table has a row for each call of the transformer:
+    `num_steps`, or more with a second-order scheduler. `scheduler` is not changed. Raises
+    `ValueError` for one without a known SNR.
     """
     scheduler = copy.deepcopy(scheduler)
     scheduler.set_timesteps(num_steps)
@@ -36,3 +38,17 @@ def allowed(config: DQARConfig, snr: npt.NDArray[np.float64], num_layers: int) -
     for step, blocked in enumerate(blocked_by_rules(config, snr, managed)):
         table[step, :managed] = gate.decide(blocked) == Reason.REUSED
     return table
+
+
+def blocked_by_rules(config: DQARConfig, snr: npt.NDArray[np.float64], num_layers: int) -> Reasons:
+    """What the rules that depend on no data forbid: `[steps, num_layers]`, REUSED where nothing does.
+
+    `snr` is the SNR of each step, `[steps]`. A cache entry's presence and age are the gate's to judge.
+    """
+    gate, scheduler = ReuseGate(config, num_layers), LayerScheduler(config, num_layers)
+    blocked = np.empty((len(snr), num_layers), dtype=np.int8)
+    for step, step_snr in enumerate(snr):
+        for_all = gate.blocked(step, len(snr), step_snr)
+        by_layer = scheduler.blocked(step, len(snr), step_snr)
+        blocked[step] = by_layer if for_all is Reason.REUSED else for_all
+    return blocked

@@ -15,7 +15,7 @@ from diffusers import DiTPipeline
 
 import dqar
 from dqar import DQARConfig
-from dqar.config import RULES
+from dqar.validation import RULES
 
 GATED = {"entropy_threshold": 2.72, "entropy_stride": 1}  # amid the tiny model's 2.70 to 2.73 nats
 
@@ -41,6 +41,9 @@ KNOBS: dict[str, tuple[dict[str, Any], Any, Any]] = {
     "mid_phase_end": ({"schedule_type": "step"}, 0.7, 0.9),
     "custom_schedule": ({"schedule_type": "custom"}, (0.5,) * 6, (0.5, 0.9) * 3),
     "deep_layer_snr_threshold": ({"use_layer_scheduling": False}, None, 1.0),
+    "adaptive_tolerance": ({"schedule_type": "adaptive"}, 0.01, 0.5),
+    "probe_interval": ({"schedule_type": "adaptive", "adaptive_tolerance": math.inf}, 3, 5),
+    "cfg_sharing": ({}, False, True),
     "max_age": ({}, None, 1),
     "reuse_mode": ({}, "output", "kv"),
     "quantization_mode": ({}, "per_tensor", "per_channel"),
@@ -93,6 +96,13 @@ BAD: list[tuple[str, Any]] = [
     ("mid_phase_end", -0.1),
     ("custom_schedule", (0.5,)),
     ("deep_layer_snr_threshold", -1.0),
+    ("adaptive_tolerance", -0.1),
+    ("probe_interval", 1),
+    ("use_learned_policy", "yes"),
+    ("policy_path", 5),
+    ("policy_path", ""),
+    ("reuse_threshold", 1.5),
+    ("cfg_sharing", None),
     ("max_age", 0),
     ("reuse_mode", "q"),
     ("quantization_mode", "per_row"),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dqar.config import QUANTIZATION_BITS, QUANTIZATION_MODES
+from dqar.validation import QUANTIZATION_BITS, QUANTIZATION_MODES
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +79,83 @@ class KVQuantizer:
             raise ValueError(f"num_heads = {self.num_heads!r} is not allowed; allowed: a divisor of {width}")
         channels = x.abs().amax((0, 1)).view(self.num_heads, -1)
         return channels.amax(1, keepdim=True).expand_as(channels).reshape(1, 1, width)
+
+
+State = tuple[int, float, tuple[int, ...]]  # bytes, error, the option of each layer so far
+
+
+class MixedPrecisionKVQuantizer:
+    """Chooses each layer's bits so that a cache of all layers fits `budget` bytes with least error.
+
+    `samples` holds what a layer keeps, one tensor or several (K and V) each, as measured on a real run.
+    A layer's error at some bits is the relative error of its samples' round trip,
+    ||x - x_q|| / ||x||, times its `weights` entry (default 1). The choice is the exact optimum of the
+    sum (multiple-choice knapsack by its Pareto front, Kellerer et al. 2004, ch. 11); layers of one
+    shape have few distinct sums of bytes, so that the front stays short. Raises `ValueError` when
+    the budget is too small for 4 bits everywhere, or `weights` has another length.
+    """
+
+    def __init__(
+        self,
+        samples: Sequence[Tensor | Sequence[Tensor]],
+        budget: int,
+        mode: str = "per_tensor",
+        num_heads: int | None = None,
+        weights: Sequence[float] | None = None,
+    ) -> None:
+        if weights is not None and len(weights) != len(samples):
+            raise ValueError(f"weights has {len(weights)} entries; allowed: one a layer, {len(samples)}")
+        self.options = [KVQuantizer(mode, bits, num_heads) for bits in QUANTIZATION_BITS]
+        layers = [(x,) if isinstance(x, Tensor) else tuple(x) for x in samples]
+        measured = [[_round_trip(quantizer, xs) for quantizer in self.options] for xs in layers]
+        self.nbytes = [[size for size, _ in row] for row in measured]  # [layers][options]
+        scales = weights or [1.0] * len(layers)
+        self.errors = [[error * w for _, error in row] for row, w in zip(measured, scales, strict=True)]
+        self.choice = self._choose(budget)
+
+    @property
+    def bits(self) -> tuple[int, ...]:
+        """Bits of each layer."""
+        return tuple(quantizer.bits for quantizer in self.quantizers)
+
+    @property
+    def quantizers(self) -> list[KVQuantizer]:
+        """One quantiser a layer, as `LayerWiseKVCache` takes them."""
+        return [self.options[i] for i in self.choice]
+
+    def _choose(self, budget: int) -> tuple[int, ...]:
+        least = sum(min(sizes) for sizes in self.nbytes)
+        if budget < least:
+            raise ValueError(f"budget = {budget!r} bytes is not allowed; allowed: at least {least} (4 bits)")
+        front: list[State] = [(0, 0.0, ())]
+        for sizes, errors in zip(self.nbytes, self.errors, strict=True):
+            grown = [
+                (size + sizes[i], error + errors[i], (*chosen, i))
+                for size, error, chosen in front
+                for i in range(len(self.options))
+            ]
+            front = _pareto([state for state in grown if state[0] <= budget])
+        return front[-1][2]
+
+
+def _round_trip(quantizer: KVQuantizer, samples: Sequence[Tensor]) -> tuple[int, float]:
+    """Bytes and relative error of keeping `samples` by `quantizer`."""
+    stored = [quantizer.quantize(x) for x in samples]
+    lost = sum(
+        float((x.float() - quantizer.dequantize(q).float()).square().sum())
+        for x, q in zip(samples, stored, strict=True)
+    )
+    power = sum(float(x.float().square().sum()) for x in samples)
+    return sum(q.nbytes for q in stored), (lost / power) ** 0.5 if power else 0.0
+
+
+def _pareto(states: list[State]) -> list[State]:
+    """The states that no smaller one matches in error, by rising bytes and falling error."""
+    kept: list[State] = []
+    for state in sorted(states):
+        if not kept or state[1] < kept[-1][1]:
+            kept.append(state)
+    return kept
 
 
 def _pack(values: Tensor) -> Tensor:

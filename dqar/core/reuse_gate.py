@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from enum import IntEnum
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from dqar.config import DQARConfig
-from dqar.policy.layer_scheduler import LayerScheduler
+from dqar.config import GateConfig
+
+if TYPE_CHECKING:
+    from dqar.policy.layer_scheduler import AdaptiveLayerScheduler
+    from dqar.policy.mlp_policy import ReusePolicy
+
+__all__ = ["Decision", "GateConfig", "Reason", "ReuseGate", "Signals", "entropy_thresholds"]
 
 Reasons = npt.NDArray[np.int8]  # [..., layers] of Reason
+FloatArray = npt.NDArray[np.float64]
 
 
 class Reason(IntEnum):
@@ -19,12 +27,15 @@ class Reason(IntEnum):
 
     REUSED = 0
     WARMUP = 1
-    SCHEDULE = 2
-    SNR = 3
+    SNR = 2
+    SCHEDULE = 3
     DEEP_SNR = 4
-    NO_ENTRY = 5
-    AGE = 6
-    ENTROPY = 7
+    PROBE = 5
+    NO_ENTRY = 6
+    AGE = 7
+    CHANGE = 8
+    ENTROPY = 9
+    POLICY = 10
 
     @property
     def label(self) -> str:
@@ -32,28 +43,97 @@ class Reason(IntEnum):
         return self.name.lower().replace("_", " ")
 
 
-def blocked_by_rules(config: DQARConfig, snr: npt.NDArray[np.float64], num_layers: int) -> Reasons:
-    """What the rules that depend on no data forbid: `[steps, num_layers]`, REUSED where nothing does.
+class Decision(NamedTuple):
+    """One layer's decision at one step."""
 
-    `snr` is the SNR of each step, `[steps]`. A cache entry's presence and age are the gate's to judge.
+    reuse: bool
+    reason: Reason
+
+
+@dataclass(frozen=True)
+class Signals:
+    """What is known from the data when a step is decided; nan = not known, which forbids a reuse."""
+
+    entropy: FloatArray  # [layers], nats, of each layer's last computation
+    snr: float
+    time: float = 0.0  # t / training steps, 1 = pure noise
+    latent_norm: float = math.nan  # mean L2 norm of the batch's latents; only a policy asks for it
+
+
+class ReuseGate:
+    """Walks one trajectory: decides each step's row from the rules, the entries' ages and the data.
+
+    `policy` decides in place of the thresholds in policy mode; `adaptive` forbids layers whose
+    observed change is too large. Raises `ValueError` when `entropy_scales` has another length.
     """
-    scheduler, steps = LayerScheduler(config, num_layers), len(snr)
-    blocked = np.zeros((steps, num_layers), dtype=np.int8)
-    deep = np.arange(num_layers) >= (num_layers + 1) // 2
-    for step in range(steps):  # the later assignment wins, so the first rule comes last
-        row = blocked[step]
-        if config.deep_layer_snr_threshold is not None and snr[step] < config.deep_layer_snr_threshold:
-            row[deep] = Reason.DEEP_SNR
-        if not config.snr_low <= snr[step] <= config.snr_high:
-            row[:] = Reason.SNR
-        row[~scheduler.free(step, steps)] = Reason.SCHEDULE
-        if scheduler.in_warmup(step, steps):
-            row[:] = Reason.WARMUP
-    return blocked
+
+    def __init__(
+        self,
+        config: GateConfig,
+        num_layers: int = 1,
+        prompt_length: int | None = None,
+        policy: ReusePolicy | None = None,
+        adaptive: AdaptiveLayerScheduler | None = None,
+    ) -> None:
+        self.config = config
+        self.thresholds = entropy_thresholds(config, num_layers, prompt_length)
+        self.policy = policy
+        self.adaptive = adaptive
+        self.age = np.zeros(num_layers)  # steps that each entry has served
+        self.has_entry = np.zeros(num_layers, dtype=np.bool_)
+
+    def blocked(self, step: int, steps: int, snr: float) -> Reason:
+        """What warm-up and SNR window say of a step (from 0), for every layer alike."""
+        c = self.config
+        if step < c.warmup_steps or progress(step, steps) < c.warmup_fraction:
+            return Reason.WARMUP
+        if not c.use_learned_policy and not c.snr_low <= snr <= c.snr_high:
+            return Reason.SNR
+        return Reason.REUSED
+
+    def decide(self, blocked: Reasons, signals: Signals | None = None) -> Reasons:
+        """The step's reasons, `[layers]`: `blocked` (the rules' row), and what age and data add.
+
+        Without `signals` the data is taken to allow everything, which makes a plan.
+        """
+        row = blocked.copy()
+        if signals is not None:
+            for reason, forbidden in self._by_data(signals):
+                row[(row == Reason.REUSED) & forbidden] = reason
+        if self.config.max_age is not None:
+            row[(row == Reason.REUSED) & (self.age >= self.config.max_age)] = Reason.AGE
+        row[(row == Reason.REUSED) & ~self.has_entry] = Reason.NO_ENTRY
+        self.age = np.where(row == Reason.REUSED, self.age + 1, 0)
+        self.has_entry[:] = True
+        return row
+
+    def should_reuse(self, entropy: float, snr: float, step: int, steps: int) -> Decision:
+        """Decide a single layer that has a cache entry, with the reason."""
+        reason = self.blocked(step, steps, snr)
+        if reason is Reason.REUSED:
+            for why, forbidden in self._by_data(Signals(np.array([entropy]), snr)):
+                reason = why if forbidden[0] else reason
+        return Decision(reason is Reason.REUSED, reason)
+
+    def _by_data(self, signals: Signals) -> list[tuple[Reason, npt.NDArray[np.bool_]]]:
+        rules: list[tuple[Reason, npt.NDArray[np.bool_]]] = []
+        if self.adaptive is not None:
+            rules.append((Reason.CHANGE, ~self.adaptive.tolerates(self.age + 1)))
+        if self.policy is not None:
+            probability = self.policy.probabilities(signals)
+            rules.append((Reason.POLICY, ~(probability >= self.config.reuse_threshold)))
+        elif self.config.entropy_gate:
+            rules.append((Reason.ENTROPY, ~(signals.entropy < self.thresholds)))
+        return rules
+
+
+def progress(step: int, steps: int) -> float:
+    """How far a step (from 0) is along the trajectory, 0 to 1."""
+    return step / (steps - 1) if steps > 1 else 0.0
 
 
 def entropy_thresholds(
-    config: DQARConfig, num_layers: int, prompt_length: int | None = None
+    config: GateConfig, num_layers: int, prompt_length: int | None = None
 ) -> npt.NDArray[np.float64]:
     """tau of each layer in nats, `[num_layers]`: base * sqrt(prompt_length / base length) * scale.
 
@@ -71,29 +151,3 @@ def entropy_thresholds(
     if config.adaptive_entropy:
         scales = scales * math.sqrt(length / config.base_prompt_length)
     return config.entropy_threshold * scales
-
-
-class ReuseGate:
-    """Walks one trajectory: decides each step's row from the rules, the entries' ages and entropy."""
-
-    def __init__(self, config: DQARConfig, num_layers: int, prompt_length: int | None = None) -> None:
-        self.max_age = math.inf if config.max_age is None else config.max_age
-        self.thresholds = entropy_thresholds(config, num_layers, prompt_length)
-        self.entropy_gate = config.entropy_gate
-        self.age = np.zeros(num_layers)
-        self.has_entry = np.zeros(num_layers, dtype=np.bool_)
-
-    def decide(self, blocked: Reasons, entropy: npt.ArrayLike | None = None) -> Reasons:
-        """The step's reasons, `[layers]`: `blocked` (a row of the rules) and what the data adds.
-
-        `entropy` is each layer's at its last computation, nats; an unknown (nan) one forbids reuse.
-        None = every entropy passes, which makes a plan.
-        """
-        row = blocked.copy()
-        if self.entropy_gate and entropy is not None:
-            row[(row == Reason.REUSED) & ~(np.asarray(entropy) < self.thresholds)] = Reason.ENTROPY
-        row[(row == Reason.REUSED) & (self.age >= self.max_age)] = Reason.AGE
-        row[(row == Reason.REUSED) & ~self.has_entry] = Reason.NO_ENTRY
-        self.age = np.where(row == Reason.REUSED, self.age + 1, 0)
-        self.has_entry[:] = True
-        return row

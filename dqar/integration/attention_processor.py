@@ -33,32 +33,35 @@ class DQARAttentionProcessor:
     ) -> Tensor:
         """Return the layer's attention output, `[batch, tokens, width]`, fresh or cached."""
         manager, layer = self.manager, self.layer
-        inputs = (hidden_states, encoder_hidden_states, attention_mask)
         if manager.reused[layer]:
-            return self._serve(attn, *inputs)
-        if not manager.needs_qkv(layer):
-            output = self.inner(attn, *inputs, temb)
-            if manager.keep[layer]:
-                manager.cache.store(layer, output)
-            return output
-        return self._compute(attn, *inputs)
+            return self._serve(attn, hidden_states, attention_mask)
+        if manager.needs_qkv(layer):
+            return self._compute(attn, hidden_states, encoder_hidden_states, attention_mask)
+        output = self.inner(attn, hidden_states, encoder_hidden_states, attention_mask, temb)
+        self._note(output)
+        return output
 
-    def _serve(self, attn: Any, x: Tensor, context: Tensor | None, mask: Tensor | None) -> Tensor:
+    def _serve(self, attn: Any, x: Tensor, mask: Tensor | None) -> Tensor:
         if not self.manager.caches_kv:
-            return self.manager.cache.load(self.layer)[0]
-        key, value = self.manager.cache.load(self.layer)
+            return self.manager.load(self.layer)[0]
+        key, value = self.manager.load(self.layer)
         return attend(attn, project_query(attn, x), key, value, mask)
 
     def _compute(self, attn: Any, x: Tensor, context: Tensor | None, mask: Tensor | None) -> Tensor:
-        manager, layer = self.manager, self.layer
         query = project_query(attn, x)
         key, value = project_key_value(attn, x if context is None else context)
-        if manager.measure[layer]:
-            manager.measure_entropy(layer, query, key, attn.scale)
+        if self.manager.measure[self.layer]:
+            self.manager.measure_entropy(self.layer, query, key, attn.scale)
         output = attend(attn, query, key, value, mask)
-        if manager.keep[layer]:
-            manager.cache.store(layer, *((key, value) if manager.caches_kv else (output,)))
+        self._note(*((key, value) if self.manager.caches_kv else (output,)))
         return output
+
+    def _note(self, *fresh: Tensor) -> None:
+        """Compare what was computed with the entry it replaces, and keep it, as ordered."""
+        if self.manager.compare[self.layer]:
+            self.manager.measure_change(self.layer, fresh[0])
+        if self.manager.keep[self.layer]:
+            self.manager.store(self.layer, *fresh)
 
 
 def project_query(attn: Any, x: Tensor) -> Tensor:

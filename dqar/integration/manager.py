@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -17,55 +14,11 @@ from dqar.cache.kv_cache import QuantizedKVCache
 from dqar.config import DQARConfig
 from dqar.core.entropy import entropy_from_qk
 from dqar.core.quantization import KVQuantizer
-from dqar.core.reuse_gate import Reason, ReuseGate, blocked_by_rules
+from dqar.core.reuse_gate import Reason, ReuseGate, Signals
 from dqar.core.snr import schedule_snr
-from dqar.plan import allowed
-from dqar.policy.layer_scheduler import LayerScheduler
-
-NOT_RUN = -1  # in a trajectory's reasons: a step that has not run
-
-
-@dataclass
-class Trajectory:
-    """One generation as it runs: the schedule it follows and what was decided on the way."""
-
-    timesteps: Any  # the scheduler's own object: a new one means a new generation
-    inputs: tuple[Any, ...]  # shape, dtype and device of the latent
-    snr: npt.NDArray[np.float64]  # [steps]
-    blocked: npt.NDArray[np.int8]  # [steps, layers], what the rules forbid
-    gate: ReuseGate
-    reasons: npt.NDArray[np.int8]  # [steps, layers]; -1 = not run yet
-    entropy: npt.NDArray[np.float64]  # [steps, layers], nan = not measured
-    known: npt.NDArray[np.float64]  # [layers], the entropy of each layer's last measurement
-    step: int
-    cache_bytes: int = 0
-
-    @property
-    def last(self) -> bool:
-        """Whether this step is the last of the schedule."""
-        return self.step == len(self.snr) - 1
-
-
-@dataclass(frozen=True, kw_only=True)
-class Summary:
-    """What the last generation reused. `str()` of it is a short text."""
-
-    steps: int
-    layers: int
-    ratio: float  # reused attention calls / all
-    plan_ratio: float  # the same for the plan, in which every entropy passes
-    map: npt.NDArray[np.bool_] = field(repr=False)  # [steps, layers], True = reused
-    entropy: npt.NDArray[np.float64] = field(repr=False)  # [steps, layers], nats, nan = not measured
-    snr: npt.NDArray[np.float64] = field(repr=False)  # [steps]
-    reasons: dict[str, int]  # why calls were reused or computed -> calls
-    cache_bytes: int  # the most the cache held
-
-    def __str__(self) -> str:
-        why = ", ".join(f"{reason} {count}" for reason, count in self.reasons.items())
-        return (
-            f"{self.steps} steps x {self.layers} layers: {self.ratio:.2%} of the attention calls "
-            f"reused (plan {self.plan_ratio:.2%}), cache {self.cache_bytes / 2**20:.2f} MiB\n{why}"
-        )
+from dqar.integration.trajectory import Summary, Trajectory, summarize
+from dqar.plan import allowed, blocked_by_rules
+from dqar.policy.layer_scheduler import AdaptiveLayerScheduler, LayerScheduler
 
 
 class DQARManager:
@@ -74,8 +27,13 @@ class DQARManager:
     `scheduler` returns the diffusers scheduler in use now, so that a pipeline may change its own.
     A generation begins when that scheduler's `timesteps` were set anew, or have all been used; a
     changed latent shape, dtype or device begins one too. Steps are counted, not read from a tensor:
-    past the first step the only host sync is the one that reads a step's entropies, and only where
-    a gate waits for them.
+    past the first step the only host sync is the one that reads what a gate waits for.
+
+    `reused`, `keep`, `measure` and `compare` are this step's orders to the layers, `[layers]` of bool.
+    They are plain tuples: constants to torch.compile, and cheap to index in the hot path.
+
+    Raises `ValueError` where the configuration does not fit the model's number of layers, or its
+    policy file cannot be used.
     """
 
     def __init__(self, config: DQARConfig, layers: int, scheduler: Callable[[], Any]) -> None:
@@ -84,27 +42,26 @@ class DQARManager:
         self.layers = min(layers, config.num_layers)
         self.scheduler = scheduler
         self.caches_kv = config.reuse_mode == "kv"
-        quantizer = KVQuantizer(config.quantization_mode, config.quantization_bits)
+        self.policy = _load_policy(config, self.layers)
+        LayerScheduler(config, self.layers), ReuseGate(config, self.layers)  # do they fit the model?
+        quantizer = KVQuantizer(config.quantization_mode, config.quantization_bits, config.num_heads)
         self.cache = QuantizedKVCache(self.layers, quantizer)
-        self.trajectory: Trajectory | None = None
-        self._measured: list[tuple[int, int, Tensor]] = []  # step, layer, nats
-        self._set_step(np.full(self.layers, Reason.WARMUP, np.int8), np.zeros(self.layers, bool))
+        self.shared_branch: int | None = None  # the guidance half that serves both, if one does
+        self.reset()
 
     def begin_step(self, latent: Tensor, timestep: Any, prompt_length: int | None = None) -> None:
         """Decide the step that a call of the transformer on `latent` at `timestep` makes.
 
-        `latent` is `[batch, ...]`; `timestep` a number or a tensor whose first element counts; it is
-        read only where a generation begins.
+        `latent` is `[batch, ...]`; `timestep` a number or a tensor whose first element counts. Both
+        are read only where a generation begins, or a policy asks for the latent's norm.
         """
         run = self._follow(latent, timestep, prompt_length)
+        blocked = run.blocked[run.step + 1]
+        signals = self._read(run, latent if self.policy and (blocked == Reason.REUSED).any() else None)
         run.step += 1
-        self._read_entropies(run)
-        row = run.gate.decide(run.blocked[run.step], run.known)
-        run.reasons[run.step] = row
-        wanted = self._wanted(run)
-        for layer in np.flatnonzero((row != Reason.REUSED) & ~wanted):
-            self.cache.drop(int(layer))
-        self._set_step(row, wanted)
+        run.span = run.gate.age + 1
+        run.reasons[run.step] = run.gate.decide(blocked, signals)
+        self._order(run.reasons[run.step] == Reason.REUSED, run.wanted)
 
     def end_step(self) -> None:
         """Note the cache's size after the transformer has run; free it after the last step."""
@@ -115,104 +72,140 @@ class DQARManager:
         if run.last:
             self.cache.clear()
 
-    def check(self) -> None:
-        """Raise `ValueError` where the configuration does not fit the model's number of layers."""
-        ReuseGate(self.config, self.layers)
-        LayerScheduler(self.config, self.layers)
-
     def reset(self) -> None:
         """Forget the generation in progress and what it cached."""
-        self.trajectory = None
-        self._measured.clear()
+        self.trajectory: Trajectory | None = None
+        self._clear_measurements()
         self.cache.clear()
+        self.keep = (False,) * self.layers
+        nothing = np.zeros(self.layers, dtype=np.bool_)
+        self._order(nothing, nothing)
+
+    def store(self, layer: int, *tensors: Tensor) -> None:
+        """Keep a layer's output, or K and V, of which `[batch, ...]` one guidance half if it is shared."""
+        if self.shared_branch is not None:
+            # A copy: a view of one half would keep the other half's memory alive.
+            tensors = tuple([t.chunk(2)[self.shared_branch].clone() for t in tensors])
+        self.cache.store(layer, *tensors)
+
+    def load(self, layer: int) -> tuple[Tensor, ...]:
+        """Return what `store` kept, for the whole batch."""
+        tensors = self.cache.load(layer)
+        if self.shared_branch is not None:
+            tensors = tuple([torch.cat((t, t)) for t in tensors])
+        return tensors
 
     def needs_qkv(self, layer: int) -> bool:
         """Whether the layer's K, V or entropy is wanted at this step."""
-        return self.measure[layer] or (self.caches_kv and self.keep[layer])
+        return self.measure[layer] or (self.caches_kv and (self.keep[layer] or self.compare[layer]))
 
     def measure_entropy(self, layer: int, query: Tensor, key: Tensor, scale: float) -> None:
         """Measure on the device; the value is read with all others of the step."""
         heads = min(self.config.num_heads, query.shape[1])
-        entropy = entropy_from_qk(query[:, :heads], key[:, :heads], scale, self.config.entropy_stride)
-        assert self.trajectory is not None
-        self._measured.append((self.trajectory.step, layer, entropy))
+        query, key = query[:, :heads], key[:, :heads]
+        self._entropy[layer] = entropy_from_qk(query, key, scale, self.config.entropy_stride)
+
+    def measure_change(self, layer: int, fresh: Tensor) -> None:
+        """Measure how far the layer's entry is from what was just computed, on the device."""
+        cached = self.load(layer)[0]
+        self._change[layer] = ((fresh - cached).float().norm() / fresh.float().norm()).clamp_max(1e6)
 
     def summary(self) -> Summary:
         """Describe the last generation. Raises `RuntimeError` when none has run."""
         run = self.trajectory
         if run is None:
             raise RuntimeError("nothing to sum up: no generation has run since dqar.enable")
-        self._read_entropies(run)
-        done = run.reasons[:, 0] != NOT_RUN
-        table = self._widen(run.reasons[done] == Reason.REUSED, False)
-        counts = Counter(Reason(code).label for code in run.reasons[done].flat)
-        return Summary(
-            steps=len(table),
-            layers=self.model_layers,
-            ratio=float(table.mean()),
-            plan_ratio=float(allowed(self.config, run.snr, self.model_layers).mean()),
-            map=table,
-            entropy=self._widen(run.entropy[done], math.nan),
-            snr=run.snr[done],
-            reasons=dict(sorted(counts.items())),
-            cache_bytes=run.cache_bytes,
-        )
+        self._read(run)
+        plan_ratio = float(allowed(self.config, run.snr, self.model_layers).mean())
+        return summarize(run, self.model_layers, plan_ratio)
 
     def _follow(self, latent: Tensor, timestep: Any, prompt_length: int | None) -> Trajectory:
         """The generation that this step belongs to, begun anew where it is another than before."""
         run, timesteps = self.trajectory, self.scheduler().timesteps
         inputs = (latent.shape, latent.dtype, latent.device)
         if run is None or run.timesteps is not timesteps or run.last or run.inputs != inputs:
+            first, guided = _first_look(latent, timestep)
             run = self._start(timesteps, inputs, prompt_length)
-            run.step = _position(timesteps, timestep) - 1
+            run.step = _position(timesteps, first) - 1
+            if self.config.cfg_sharing and guided:
+                # DiTPipeline puts the conditional half first, text pipelines put it second.
+                self.shared_branch = 0 if prompt_length is None else 1
         return run
 
     def _start(self, timesteps: Any, inputs: tuple[Any, ...], prompt_length: int | None) -> Trajectory:
         self.reset()
-        snr = schedule_snr(self.scheduler())
-        shape = (len(snr), self.layers)
+        self.shared_branch = None
+        config, scheduler = self.config, self.scheduler()
+        snr = schedule_snr(scheduler)
+        adaptive = AdaptiveLayerScheduler(self.layers, config.adaptive_tolerance) if config.adaptive else None
         self.trajectory = Trajectory(
             timesteps=timesteps,
             inputs=inputs,
             snr=snr,
-            blocked=blocked_by_rules(self.config, snr, self.layers),
-            gate=ReuseGate(self.config, self.layers, prompt_length),
-            reasons=np.full(shape, NOT_RUN, dtype=np.int8),
-            entropy=np.full(shape, np.nan),
-            known=np.full(self.layers, np.nan),
+            time=_host(timesteps) / scheduler.config.num_train_timesteps,
+            blocked=blocked_by_rules(config, snr, self.layers),
+            gate=ReuseGate(config, self.layers, prompt_length, self.policy, adaptive),
             step=-1,
         )
         return self.trajectory
 
-    def _wanted(self, run: Trajectory) -> npt.NDArray[np.bool_]:
-        """Layers that the rules let the next step reuse: only their outputs are worth keeping."""
-        if run.last:
-            return np.zeros(self.layers, dtype=np.bool_)
-        return run.blocked[run.step + 1] == Reason.REUSED
-
-    def _set_step(self, row: npt.NDArray[np.int8], wanted: npt.NDArray[np.bool_]) -> None:
-        # Plain tuples of bools: constants to torch.compile, and cheap to index in the hot path.
-        measure = wanted & self.config.entropy_gate | self.config.trace_entropy
-        self.reused = tuple((row == Reason.REUSED).tolist())
+    def _order(self, reused: npt.NDArray[np.bool_], wanted: npt.NDArray[np.bool_]) -> None:
+        compare = np.array(self.keep) & ~reused & self.config.adaptive
+        for layer in np.flatnonzero(~reused & ~compare):
+            self.cache.drop(int(layer))  # before it is computed again: never two of a layer at once
+        measure = np.ones_like(wanted) if self.config.trace_entropy else wanted & self.config.needs_entropy
+        self.reused = tuple(reused.tolist())
         self.keep = tuple(wanted.tolist())
-        self.measure = tuple(np.broadcast_to(measure, row.shape).tolist())
+        self.measure = tuple(measure.tolist())
+        self.compare = tuple(compare.tolist())
 
-    def _read_entropies(self, run: Trajectory) -> None:
-        """Bring the entropies measured since the last reading to the host: one sync for all."""
-        if not self._measured:
-            return
-        steps, layers, values = zip(*self._measured, strict=True)
-        run.known[list(layers)] = torch.stack(values).tolist()
-        run.entropy[list(steps), list(layers)] = run.known[list(layers)]
-        self._measured.clear()
+    def _clear_measurements(self) -> None:
+        self._entropy: list[Tensor | None] = [None] * self.layers
+        self._change: list[Tensor | None] = [None] * self.layers
 
-    def _widen(self, table: npt.NDArray[Any], fill: Any) -> npt.NDArray[Any]:
-        """Add the columns of the model's layers that are not managed."""
-        return np.pad(table, ((0, 0), (0, self.model_layers - self.layers)), constant_values=fill)
+    def _read(self, run: Trajectory, latent: Tensor | None = None) -> Signals:
+        """Bring what the last step measured, and the norm of `latent`, to the host: one sync for all."""
+        norm = latent.float().flatten(1).norm(dim=1).mean() if latent is not None else None
+        entropy, change, (latent_norm,) = _to_host(self._entropy, self._change, [norm])
+        self._clear_measurements()
+        measured = ~np.isnan(entropy)
+        run.known_entropy[measured] = run.entropy[run.step, measured] = entropy[measured]
+        if run.gate.adaptive is not None:
+            run.gate.adaptive.observe(change, run.span)
+        coming = min(run.step + 1, len(run.snr) - 1)
+        return Signals(run.known_entropy, run.snr[coming], run.time[coming], latent_norm)
 
 
-def _position(timesteps: Any, timestep: Any) -> int:
-    """Where a generation that begins at `timestep` begins in the schedule; 0 if it is not in it."""
-    first = float(torch.as_tensor(timestep).flatten()[0])
-    found = np.flatnonzero(np.asarray(torch.as_tensor(timesteps).cpu(), dtype=np.float64) == first)
+def _to_host(*groups: list[Tensor | None]) -> list[npt.NDArray[np.float64]]:
+    """Groups of scalar tensors as arrays, nan for None, in one transfer; none where all are None."""
+    present = [t for group in groups for t in group if t is not None]
+    values = iter(torch.stack(present).tolist() if present else ())
+    return [np.array([np.nan if t is None else next(values) for t in group]) for group in groups]
+
+
+def _first_look(latent: Tensor, timestep: Any) -> tuple[float, bool]:
+    """A generation's first timestep, and whether its batch is two equal guidance halves: one sync."""
+    first = torch.as_tensor(timestep, device=latent.device).flatten()[0].double()
+    if len(latent) % 2:
+        return float(first), False
+    one, other = latent.chunk(2)
+    value, guided = torch.stack((first, (one == other).all().double())).tolist()
+    return value, bool(guided)
+
+
+def _position(timesteps: Any, first: float) -> int:
+    """Where a generation that begins at timestep `first` begins in the schedule; 0 if it is not in it."""
+    found = np.flatnonzero(_host(timesteps) == first)
     return int(found[0]) if len(found) else 0
+
+
+def _host(timesteps: Any) -> npt.NDArray[np.float64]:
+    return np.asarray(torch.as_tensor(timesteps).cpu(), dtype=np.float64)
+
+
+def _load_policy(config: DQARConfig, layers: int) -> Any:
+    if not config.use_learned_policy:
+        return None
+    from dqar.policy.mlp_policy import load_policy
+
+    return load_policy(config.policy_path, layers)

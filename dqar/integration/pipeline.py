@@ -78,7 +78,6 @@ def attach(
     """Put DQAR's processors and step hooks on `transformer`, in place of those of `previous`."""
     attentions = attention_layers(transformer)
     manager = DQARManager(config, len(attentions), scheduler)
-    manager.check()
     if previous is not None:
         previous.remove()
     if any(isinstance(a.processor, DQARAttentionProcessor) for a in attentions):

@@ -1,4 +1,4 @@
-"""Which layers a schedule frees for reuse as denoising goes on."""
+"""Which layers are free for reuse as denoising goes on: by a schedule, or by what was observed."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ import numpy as np
 import numpy.typing as npt
 
 from dqar.config import DQARConfig
+from dqar.core.reuse_gate import Reason, Reasons, progress
 
 EXPONENTIAL_RATE = 5.0  # of `exponential`: half of the layers are free after 86 % of the ramp
 
 BoolArray = npt.NDArray[np.bool_]
+FloatArray = npt.NDArray[np.float64]
 
 
 class LayerScheduler:
@@ -32,34 +34,60 @@ class LayerScheduler:
         self.num_layers = num_layers
         self.cap = int(num_layers * config.layer_fraction)
 
-    def in_warmup(self, step: int, steps: int) -> bool:
-        """Whether `step` (from 0) belongs to the warm-up, in which nothing is reused."""
-        c = self.config
-        return step < c.warmup_steps or _progress(step, steps) < c.warmup_fraction
+    def blocked(self, step: int, steps: int, snr: float) -> Reasons:
+        """What the schedule and the deep-layer SNR rule forbid at `step` (from 0), `[num_layers]`."""
+        c, layers = self.config, np.arange(self.num_layers)
+        row = np.full(self.num_layers, Reason.REUSED, dtype=np.int8)
+        if c.deep_layer_snr_threshold is not None and snr < c.deep_layer_snr_threshold:
+            row[layers >= (self.num_layers + 1) // 2] = Reason.DEEP_SNR
+        if c.adaptive:
+            row[(step + layers) % c.probe_interval == 0] = Reason.PROBE
+        row[~self.free(step, steps)] = Reason.SCHEDULE
+        return row
 
     def free(self, step: int, steps: int) -> BoolArray:
-        """Layers free at `step`, `[num_layers]`; the warm-up is not looked at here."""
-        c, progress = self.config, _progress(step, steps)
+        """Layers that the schedule frees at `step`, `[num_layers]`."""
+        c, done = self.config, progress(step, steps)
         layers = np.arange(self.num_layers)
         if not c.use_layer_scheduling:
             return np.ones(self.num_layers, dtype=np.bool_)
         if c.custom_schedule is not None:
-            return progress >= np.asarray(c.custom_schedule)
-        count = self._count(progress)
+            return done >= np.asarray(c.custom_schedule)
+        count = self._count(done)
         if c.schedule_type == "linear_reverse":
             return layers >= self.num_layers - count
         return layers < count
 
-    def _count(self, progress: float) -> int:
+    def _count(self, done: float) -> int:
         c = self.config
-        ramp = max(0.0, (progress - c.warmup_fraction) / (1.0 - c.warmup_fraction))
+        ramp = max(0.0, (done - c.warmup_fraction) / (1.0 - c.warmup_fraction))
+        if c.schedule_type == "adaptive":
+            return self.cap
         if c.schedule_type == "step":
-            thirds = 1 + (progress >= c.early_phase_end) + (progress >= c.mid_phase_end)
+            thirds = 1 + (done >= c.early_phase_end) + (done >= c.mid_phase_end)
             return self.cap * thirds // 3
         if c.schedule_type == "exponential":
             ramp = math.expm1(EXPONENTIAL_RATE * ramp) / math.expm1(EXPONENTIAL_RATE)
         return int(ramp * self.cap)
 
 
-def _progress(step: int, steps: int) -> float:
-    return step / (steps - 1) if steps > 1 else 0.0
+class AdaptiveLayerScheduler:
+    """Frees the layers whose outputs were seen to change little.
+
+    Whenever a layer is computed while it has an entry (and each layer is, every `probe_interval`
+    steps) the relative change ||fresh - cached|| / ||fresh|| over the entry's steps is observed. A
+    layer may be served an entry for n steps while n times its last change a step is tolerated; a
+    layer that was never observed may not.
+    """
+
+    def __init__(self, num_layers: int, tolerance: float) -> None:
+        self.tolerance = tolerance
+        self.rate = np.full(num_layers, np.nan)  # relative change a step
+
+    def observe(self, change: FloatArray, steps: FloatArray) -> None:
+        """Note each layer's change over so many steps, both `[num_layers]`; nan = not observed."""
+        self.rate = np.where(np.isnan(change), self.rate, change / steps)
+
+    def tolerates(self, steps: FloatArray) -> BoolArray:
+        """Layers whose expected change over `steps` is tolerated, `[num_layers]`."""
+        return self.rate * steps <= self.tolerance

@@ -1,0 +1,94 @@
+"""One generation: the schedule it follows, what was decided on the way, and its summary."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dqar.core.reuse_gate import Reason, ReuseGate
+
+NOT_RUN = -1  # in a trajectory's reasons: a step that has not run
+
+FloatArray = npt.NDArray[np.float64]
+
+
+@dataclass
+class Trajectory:
+    """A generation as it runs. Tables are `[steps, layers]`, vectors `[layers]`."""
+
+    timesteps: Any  # the scheduler's own object: a new one means a new generation
+    inputs: tuple[Any, ...]  # shape, dtype and device of the latent
+    snr: FloatArray  # [steps]
+    time: FloatArray  # [steps], t / training steps
+    blocked: npt.NDArray[np.int8]  # what the rules forbid
+    gate: ReuseGate
+    step: int  # the step that ran last, or runs
+    reasons: npt.NDArray[np.int8] = field(init=False)
+    entropy: FloatArray = field(init=False)  # nats, nan = not measured
+    known_entropy: FloatArray = field(init=False)  # of each layer's last measurement
+    span: FloatArray = field(init=False)  # steps since the entry was made that a computed layer has
+    cache_bytes: int = 0
+
+    def __post_init__(self) -> None:
+        self.reasons = np.full(self.blocked.shape, NOT_RUN, dtype=np.int8)
+        self.entropy = np.full(self.blocked.shape, np.nan)
+        self.known_entropy = np.full(self.blocked.shape[1], np.nan)
+        self.span = np.ones(self.blocked.shape[1])
+
+    @property
+    def last(self) -> bool:
+        """Whether this step is the last of the schedule."""
+        return self.step == len(self.snr) - 1
+
+    @property
+    def wanted(self) -> npt.NDArray[np.bool_]:
+        """Layers whose entry may be asked for at the next step: only these are worth keeping."""
+        if self.last:
+            return np.zeros(self.blocked.shape[1], dtype=np.bool_)
+        coming = self.blocked[self.step + 1]
+        return (coming == Reason.REUSED) | (coming == Reason.PROBE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """What the last generation reused. `str()` of it is a short text."""
+
+    steps: int
+    layers: int
+    ratio: float  # reused attention calls / all
+    plan_ratio: float  # the same for the plan, in which the data allows everything
+    map: npt.NDArray[np.bool_] = field(repr=False)  # [steps, layers], True = reused
+    entropy: FloatArray = field(repr=False)  # [steps, layers], nats, nan = not measured
+    snr: FloatArray = field(repr=False)  # [steps]
+    reasons: dict[str, int]  # why calls were reused or computed -> calls
+    cache_bytes: int  # the most the cache held
+
+    def __str__(self) -> str:
+        why = ", ".join(f"{reason} {count}" for reason, count in self.reasons.items())
+        return (
+            f"{self.steps} steps x {self.layers} layers: {self.ratio:.2%} of the attention calls "
+            f"reused (plan {self.plan_ratio:.2%}), cache {self.cache_bytes / 2**20:.2f} MiB\n{why}"
+        )
+
+
+def summarize(run: Trajectory, model_layers: int, plan_ratio: float) -> Summary:
+    """Sum up the steps that have run, for all of the model's layers, managed or not."""
+    done = run.reasons[:, 0] != NOT_RUN
+    unmanaged = ((0, 0), (0, model_layers - run.reasons.shape[1]))
+    table = np.pad(run.reasons[done] == Reason.REUSED, unmanaged)
+    counts = Counter(Reason(code).label for code in run.reasons[done].flat)
+    return Summary(
+        steps=len(table),
+        layers=model_layers,
+        ratio=float(table.mean()),
+        plan_ratio=plan_ratio,
+        map=table,
+        entropy=np.pad(run.entropy[done], unmanaged, constant_values=np.nan),
+        snr=run.snr[done],
+        reasons=dict(sorted(counts.items())),
+        cache_bytes=run.cache_bytes,
+    )
