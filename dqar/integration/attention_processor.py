@@ -18,6 +18,8 @@ class DQARAttentionProcessor:
     same operations as diffusers' `AttnProcessor2_0`, so that the output is bit-identical to it.
     """
 
+    supports_kv = True
+
     def __init__(self, layer: int, manager: DQARManager, inner: Any) -> None:
         self.layer = layer
         self.manager = manager
@@ -38,7 +40,7 @@ class DQARAttentionProcessor:
         if manager.needs_qkv(layer):
             return self._compute(attn, hidden_states, encoder_hidden_states, attention_mask)
         output = self.inner(attn, hidden_states, encoder_hidden_states, attention_mask, temb)
-        self._note(output)
+        manager.note(layer, output)
         return output
 
     def _serve(self, attn: Any, x: Tensor, mask: Tensor | None) -> Tensor:
@@ -53,15 +55,8 @@ class DQARAttentionProcessor:
         if self.manager.measure[self.layer]:
             self.manager.measure_entropy(self.layer, query, key, attn.scale)
         output = attend(attn, query, key, value, mask)
-        self._note(*((key, value) if self.manager.caches_kv else (output,)))
+        self.manager.note(self.layer, *((key, value) if self.manager.caches_kv else (output,)))
         return output
-
-    def _note(self, *fresh: Tensor) -> None:
-        """Compare what was computed with the entry it replaces, and keep it, as ordered."""
-        if self.manager.compare[self.layer]:
-            self.manager.measure_change(self.layer, fresh[0])
-        if self.manager.keep[self.layer]:
-            self.manager.store(self.layer, *fresh)
 
 
 def project_query(attn: Any, x: Tensor) -> Tensor:

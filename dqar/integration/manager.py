@@ -36,7 +36,9 @@ class DQARManager:
     policy file cannot be used.
     """
 
-    def __init__(self, config: DQARConfig, layers: int, scheduler: Callable[[], Any]) -> None:
+    def __init__(
+        self, config: DQARConfig, layers: int, scheduler: Callable[[], Any], heads: int | None = None
+    ) -> None:
         self.config = config
         self.model_layers = layers
         self.layers = min(layers, config.num_layers)
@@ -44,7 +46,7 @@ class DQARManager:
         self.caches_kv = config.reuse_mode == "kv"
         self.policy = _load_policy(config, self.layers)
         LayerScheduler(config, self.layers), ReuseGate(config, self.layers)  # do they fit the model?
-        quantizer = KVQuantizer(config.quantization_mode, config.quantization_bits, config.num_heads)
+        quantizer = KVQuantizer(config.quantization_mode, config.quantization_bits, heads)
         self.cache = QuantizedKVCache(self.layers, quantizer)
         self.shared_branch: int | None = None  # the guidance half that serves both, if one does
         self.reset()
@@ -80,6 +82,13 @@ class DQARManager:
         self.keep = (False,) * self.layers
         nothing = np.zeros(self.layers, dtype=np.bool_)
         self._order(nothing, nothing)
+
+    def note(self, layer: int, *fresh: Tensor) -> None:
+        """Compare what a layer computed with the entry it replaces, and keep it, as ordered."""
+        if self.compare[layer]:
+            self.measure_change(layer, fresh[0])
+        if self.keep[layer]:
+            self.store(layer, *fresh)
 
     def store(self, layer: int, *tensors: Tensor) -> None:
         """Keep a layer's output, or K and V, of which `[batch, ...]` one guidance half if it is shared."""

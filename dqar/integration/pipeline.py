@@ -7,12 +7,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from diffusers.models.attention_processor import Attention
 from torch import nn
 
 from dqar.config import DQARConfig
 from dqar.core.snr import schedule_snr
 from dqar.integration.attention_processor import DQARAttentionProcessor
-from dqar.integration.manager import DQARManager, Summary
+from dqar.integration.joint_attention import DQARJointAttentionProcessor
+from dqar.integration.manager import DQARManager
+from dqar.integration.trajectory import Summary
+from dqar.validation import refusal
 
 HANDLE = "_dqar"  # the attribute of a pipeline that holds what `enable` changed
 
@@ -77,28 +81,47 @@ def attach(
 ) -> Handle:
     """Put DQAR's processors and step hooks on `transformer`, in place of those of `previous`."""
     attentions = attention_layers(transformer)
-    manager = DQARManager(config, len(attentions), scheduler)
+    manager = DQARManager(config, len(attentions), scheduler, attentions[0].heads)
+    processors = [_processor(attention) for attention in attentions]
+    if config.reuse_mode == "kv" and not all(kind.supports_kv for kind in processors):
+        raise refusal("reuse_mode", "kv", "'output' for joint attention")
     if previous is not None:
         previous.remove()
-    if any(isinstance(a.processor, DQARAttentionProcessor) for a in attentions):
+    if any(isinstance(a.processor, kind) for a, kind in zip(attentions, processors, strict=True)):
         raise ValueError("transformer is under DQAR already; allowed: one that is not")
     managed = attentions[: manager.layers]
     handle = Handle(manager, [(a, a.processor) for a in managed], _step_hooks(transformer, manager))
-    for layer, (attention, processor) in enumerate(handle.processors):
-        attention.processor = DQARAttentionProcessor(layer, manager, processor)
+    for layer, (attention, own) in enumerate(handle.processors):
+        attention.processor = processors[layer](layer, manager, own)
     return handle
 
 
 def attention_layers(transformer: nn.Module) -> list[Any]:
-    """The self-attention of each block in order. Raises `ValueError` where there is none."""
-    blocks = getattr(transformer, "transformer_blocks", ())
-    found = [block.attn1 for block in blocks if hasattr(getattr(block, "attn1", None), "processor")]
+    """The self- or joint attention of each block in order. Raises `ValueError` where there is none."""
+    blocks = [
+        *getattr(transformer, "transformer_blocks", ()),
+        *getattr(transformer, "single_transformer_blocks", ()),
+    ]
+    candidates = [getattr(block, "attn1", None) or getattr(block, "attn", None) for block in blocks]
+    found = [attention for attention in candidates if hasattr(attention, "processor")]
     if not found:
         raise ValueError(
-            f"transformer = {type(transformer).__name__} has no transformer_blocks[i].attn1; "
+            f"transformer = {type(transformer).__name__} has no transformer_blocks[i].attn1 or .attn; "
             "allowed: a diffusers transformer with such attention modules"
         )
     return found
+
+
+def _processor(attention: Any) -> type[DQARAttentionProcessor] | type[DQARJointAttentionProcessor]:
+    """The DQAR processor for an attention: joint where text has projections or the class its own rotary."""
+    joint = hasattr(attention, "add_k_proj") and attention.add_k_proj is not None
+    return DQARJointAttentionProcessor if joint or not _is_plain(attention) else DQARAttentionProcessor
+
+
+def _is_plain(attention: Any) -> bool:
+    """Whether the attention computes as diffusers' `Attention` with `AttnProcessor2_0` and no extras."""
+    extras = ("group_norm", "spatial_norm", "norm_cross", "residual_connection")
+    return isinstance(attention, Attention) and not any(getattr(attention, name, None) for name in extras)
 
 
 def _step_hooks(transformer: nn.Module, manager: DQARManager) -> list[Any]:
