@@ -135,6 +135,7 @@ class Record(Part):
 
     schema_version: int = SCHEMA_VERSION
     key: str  # hash of spec, sources, model files and machine: what the result depends on
+    digest: str = ""  # of the rest of this record, set on writing: `bench validate` checks it
     suite: str
     name: str
     method: str

@@ -1,0 +1,105 @@
+"""What NVML tells about the GPU that torch uses; None where there is none or it does not tell."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import pynvml
+
+# Why a clock is held down; idling and settings made by a user do not count.
+THROTTLES = {
+    "software power cap": pynvml.nvmlClocksEventReasonSwPowerCap,
+    "software thermal slowdown": pynvml.nvmlClocksEventReasonSwThermalSlowdown,
+    "hardware slowdown": pynvml.nvmlClocksThrottleReasonHwSlowdown,
+    "hardware thermal slowdown": pynvml.nvmlClocksThrottleReasonHwThermalSlowdown,
+    "hardware power brake": pynvml.nvmlClocksThrottleReasonHwPowerBrakeSlowdown,
+}
+
+
+@cache
+def handle() -> Any:
+    """NVML's handle of torch's current device; by UUID, since NVML ignores CUDA_VISIBLE_DEVICES."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return None
+    uuid = f"GPU-{torch.cuda.get_device_properties().uuid}"
+    return by_uuid(uuid)
+
+
+def by_uuid(uuid: str) -> Any:
+    """The handle of that device, or None; also for processes that have no torch."""
+    try:
+        pynvml.nvmlInit()
+        return pynvml.nvmlDeviceGetHandleByUUID(uuid)
+    except pynvml.NVMLError:
+        return None
+
+
+def ask(query: Callable[..., Any], *arguments: Any) -> Any:
+    """A query of the device, None where NVML does not answer it."""
+    try:
+        return query(handle(), *arguments) if handle() is not None else None
+    except pynvml.NVMLError:
+        return None
+
+
+def describe() -> dict[str, Any] | None:
+    """Name, driver, memory in bytes and power limit in watts."""
+    if handle() is None:
+        return _described_by_torch()
+    memory, limit = ask(pynvml.nvmlDeviceGetMemoryInfo), ask(pynvml.nvmlDeviceGetPowerManagementLimit)
+    return {
+        "name": ask(pynvml.nvmlDeviceGetName),
+        "driver": pynvml.nvmlSystemGetDriverVersion(),
+        "memory": memory and memory.total,
+        "power_limit_w": limit and limit / 1000,
+    }
+
+
+def _described_by_torch() -> dict[str, Any] | None:
+    import torch
+
+    return {"name": torch.cuda.get_device_name()} if torch.cuda.is_available() else None
+
+
+def state() -> dict[str, Any] | None:
+    """Clocks in MHz, temperature in °C, power in watts, throttle reasons, foreign processes."""
+    if handle() is None:
+        return None
+    power = ask(pynvml.nvmlDeviceGetPowerUsage)
+    return {
+        "sm_mhz": ask(pynvml.nvmlDeviceGetClockInfo, pynvml.NVML_CLOCK_SM),
+        "memory_mhz": ask(pynvml.nvmlDeviceGetClockInfo, pynvml.NVML_CLOCK_MEM),
+        "temperature_c": ask(pynvml.nvmlDeviceGetTemperature, pynvml.NVML_TEMPERATURE_GPU),
+        "power_w": power and power / 1000,
+        "throttle": throttles(),
+        "foreign_processes": foreign(),
+    }
+
+
+def throttles() -> list[str]:
+    """The reasons for which the device runs below its clock right now."""
+    bits = ask(pynvml.nvmlDeviceGetCurrentClocksEventReasons) or 0
+    return [name for name, bit in THROTTLES.items() if bits & bit]
+
+
+def foreign() -> int | None:
+    """Processes on the device besides this one; slow, so twice a run and no more."""
+    processes = ask(pynvml.nvmlDeviceGetComputeRunningProcesses)
+    return None if processes is None else sum(p.pid != os.getpid() for p in processes)
+
+
+def process_bytes() -> int | None:
+    """Device memory of this process; containers often do not tell."""
+    processes = ask(pynvml.nvmlDeviceGetComputeRunningProcesses) or []
+    return next((p.usedGpuMemory for p in processes if p.pid == os.getpid()), None)
+
+
+def energy_j() -> float | None:
+    """Energy since the driver was loaded; it advances about every 100 ms."""
+    millijoules = ask(pynvml.nvmlDeviceGetTotalEnergyConsumption)
+    return None if millijoules is None else millijoules / 1000

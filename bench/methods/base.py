@@ -1,0 +1,39 @@
+"""What a method is to the harness: a check of its options and a context manager on a pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any
+
+from bench.record import Reuse
+
+
+def nothing_reused() -> None:
+    """For methods that reuse nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arm:
+    """A pipeline under a method: what differs in the call, and what is read afterwards."""
+
+    call: dict[str, Any] = field(default_factory=dict)  # arguments in place of the baseline's
+    reuse: Callable[[], Reuse | None] = nothing_reused  # of the last generation
+    cache_bytes: Callable[[], int] = lambda: 0  # held after the last generation
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """One method; `check` raises ValueError naming option, value and what is allowed."""
+
+    check: Callable[[dict[str, Any]], object]
+    # (pipe, options) -> context manager; on leaving, the pipeline is as it was, bit for bit
+    apply: Callable[[Any, dict[str, Any]], AbstractContextManager[Arm]]
+
+
+def only(options: dict[str, Any], allowed: tuple[str, ...]) -> None:
+    """ValueError naming the first option that is not allowed."""
+    for name in options:
+        if name not in allowed:
+            raise ValueError(f"unknown option {name!r}; allowed: {', '.join(allowed) or 'none'}")

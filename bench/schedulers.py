@@ -1,0 +1,18 @@
+"""The solvers a suite may name, built from the pipeline's own noise schedule and spacing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+SCHEDULERS = {
+    "ddim": "DDIMScheduler",
+    "dpm_solver++": "DPMSolverMultistepScheduler",
+    "unipc": "UniPCMultistepScheduler",
+}
+
+
+def from_pipeline(pipe: Any, name: str) -> Any:
+    """A fresh scheduler `name` with the configuration (betas, spacing) of the pipeline's own."""
+    import diffusers
+
+    return getattr(diffusers, SCHEDULERS[name]).from_config(pipe.scheduler.config)

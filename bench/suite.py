@@ -1,0 +1,221 @@
+"""Suites: a YAML file becomes a list of `RunSpec`, or one line that says what is wrong with it."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from bench import methods
+from bench.errors import BadInput
+
+SUITES_DIR = Path(__file__).parent / "suites"
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._=+-]*$")]
+
+
+class Part(BaseModel):
+    """A part of a suite: frozen, and closed to unknown fields."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Timing(Part):
+    """How long a configuration is timed, and when its speedup counts as one."""
+
+    min_pairs: int = Field(default=5, ge=2)
+    max_pairs: int = Field(default=100, ge=2)
+    target_halfwidth: float = Field(default=0.02, gt=0, lt=1)  # of the interval, relative
+    budget_s: float = Field(default=60, gt=0)  # for pairs beyond those that must be
+    warmup: int = Field(default=1, ge=0)  # generations of each arm
+    verdict_threshold: float = Field(default=0.02, gt=0, lt=1)
+
+    @model_validator(mode="after")
+    def _bounds(self) -> Self:
+        if self.max_pairs < self.min_pairs:
+            raise ValueError(f"max_pairs {self.max_pairs} is below min_pairs {self.min_pairs}")
+        return self
+
+
+class Quality(Part):
+    """Which pictures are compared, and with what."""
+
+    n: int = Field(default=64, ge=0)  # pictures; 0 = time and memory only
+    converged_n: int = Field(default=16, ge=0)
+    converged_factor: int = Field(default=10, ge=2)  # times the steps
+    extractor: Literal["embedded"] | None = "embedded"
+    worst: int = Field(default=8, ge=1)
+
+    @model_validator(mode="after")
+    def _bounds(self) -> Self:
+        if self.converged_n > self.n:
+            raise ValueError(f"converged_n {self.converged_n} is above n {self.n}")
+        return self
+
+
+class Settings(Part):
+    """What all runs of a suite share."""
+
+    model: str = Field(min_length=1)  # "embedded", a directory, or a hub id
+    random: bool = False  # fall back on random weights (time and memory only)
+    dtype: Literal["fp32", "bf16", "fp16"] = "fp32"
+    scheduler: Literal["ddim", "dpm_solver++", "unipc"] | None = None  # None = the model's own
+    num_inference_steps: int = Field(default=50, ge=1, le=1000)
+    guidance_scale: float = Field(default=4.0, ge=0)
+    batch_size: int = Field(default=16, ge=1)
+    labels: Literal["cycle"] | list[Annotated[int, Field(ge=0, lt=1000)]] = "cycle"
+    seed: int = Field(default=0, ge=0)  # picture i has seed + i
+    timing: Timing = Timing()
+    quality: Quality = Quality()
+    memory: bool = True
+    timeout_s: float = Field(default=600, gt=0)
+
+    @property
+    def pairs_needed(self) -> int:
+        """Pairs of generations that every run makes: enough pictures, and enough to time."""
+        return max(self.timing.min_pairs, -(-self.quality.n // self.batch_size))
+
+
+class Run(Part):
+    """One entry of `runs`; a grid makes one configuration of each combination of its values."""
+
+    name: Name
+    method: str
+    options: dict[str, Any] = {}
+    grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}
+
+    def expand(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """The names and options of the configurations."""
+        for values in itertools.product(*self.grid.values()):
+            chosen = dict(zip(self.grid, values, strict=True))
+            suffix = "".join(f"-{key}={value}" for key, value in chosen.items())
+            yield self.name + re.sub(r"[^A-Za-z0-9._=+-]", "_", suffix), self.options | chosen
+
+
+class Suite(Settings):
+    """A suite file."""
+
+    title: str
+    runs: list[Run] = Field(min_length=1)
+
+
+class RunSpec(Settings):
+    """One configuration, with all that decides its figures."""
+
+    suite: Name
+    name: Name
+    method: str
+    options: dict[str, Any] = {}
+    weights: Literal["trained", "random"] = "trained"
+
+    def public(self) -> dict[str, Any]:
+        """As it stands in a record: the last part of a directory's path, never a path."""
+        dumped = self.model_dump() | {"model": shown_model(self.model)}
+        plain: dict[str, Any] = finite(dumped)
+        return plain
+
+
+def finite(value: Any) -> Any:
+    """`value` as strict JSON has it: infinities, which it lacks, become words."""
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(item) for item in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def shown_model(model: str) -> str:
+    """`model` without the path of this machine."""
+    return Path(model).name if Path(model).is_dir() else model
+
+
+def available() -> dict[str, Path]:
+    """The suites that come with the harness, by name."""
+    return {path.stem: path for path in sorted(SUITES_DIR.glob("*.yaml"))}
+
+
+def find(name: str) -> Path:
+    """The file of a suite: a name that `list` shows, or a path ending in .yaml."""
+    path = Path(name) if name.endswith((".yaml", ".yml")) else available().get(name)
+    if path is None or not path.is_file():
+        raise BadInput(
+            f"suite {name!r}: no such suite; allowed: {', '.join(['auto', *available()])},"
+            " or the path of a .yaml file"
+        )
+    return path
+
+
+def load(path: Path, **overrides: Any) -> Suite:
+    """Read a suite file; BadInput names the file, the field, the value and what is allowed."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise BadInput(f"{path.name}: not readable as YAML: {_one_line(error)}") from error
+    if not isinstance(content, dict):
+        raise BadInput(f"{path.name}: a mapping is needed, found {type(content).__name__}")
+    try:
+        return Suite(**content | {key: v for key, v in overrides.items() if v is not None})
+    except ValidationError as error:
+        raise BadInput(f"{path.name}: {describe(error)}") from error
+
+
+def specs(path: Path, suite: Suite, only: str | None = None) -> list[RunSpec]:
+    """The configurations of a suite in order; `only` keeps one name."""
+    shared = suite.model_dump(exclude={"title", "runs"})
+    found = [
+        RunSpec(**shared, suite=path.stem, name=name, method=run.method, options=options)
+        for run in suite.runs
+        for name, options in run.expand()
+    ]
+    _check_names(path, [spec.name for spec in found])
+    for spec in found:
+        methods.check(spec.method, spec.options, where=f"{path.name}: runs: {spec.name}")
+    return _keep(found, only, path)
+
+
+def _check_names(path: Path, names: list[str]) -> None:
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise BadInput(f"{path.name}: runs: name: {twice[0]!r} stands twice; names must differ")
+
+
+def _keep(found: list[RunSpec], only: str | None, path: Path) -> list[RunSpec]:
+    kept = [spec for spec in found if only in (None, spec.name)]
+    if not kept:
+        names = ", ".join(spec.name for spec in found)
+        raise BadInput(f"{path.name}: --only: {only!r} is not a run; allowed: {names}")
+    return kept
+
+
+def describe(error: ValidationError) -> str:
+    """A validation error as one line: field, value, what is allowed, and how many more."""
+    first, *rest = error.errors()
+    field = ".".join(str(part) for part in first["loc"]) or "suite"
+    if first["type"] == "extra_forbidden":
+        said = f"{field}: unknown field; allowed: {', '.join(_siblings(first['loc'][:-1]))}"
+    elif first["type"] == "missing":
+        said = f"{field}: missing; it must be given"
+    else:
+        said = f"{field}: {_short(first['input'])} is not allowed: {_one_line(first['msg'])}"
+    return said + (f" (and {len(rest)} more)" if rest else "")
+
+
+def _siblings(loc: tuple[int | str, ...]) -> list[str]:
+    part: type[BaseModel] = {"timing": Timing, "quality": Quality, "runs": Run}.get(
+        str(loc[0]) if loc else "", Suite
+    )
+    return list(part.model_fields)
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _one_line(error: object) -> str:
+    return re.sub(r"\s+", " ", str(error)).strip().removeprefix("Value error, ")
