@@ -164,10 +164,11 @@ def failed() -> Record:
 @pytest.fixture(scope="module")
 def records() -> list[Record]:
     """Every kind of run: finished, twin, idle, without quality or memory, failed."""
+    partial = quality("dqar-33", 0.05, missing={"psnr_db": "2 of 64 pictures are identical"})
     twin = {"quality": quality("twin", 0.21, latents_sha256="digest of dqar-66")}
     bare = {"quality": None, "memory": None, "timing": timing(1.03, disturbed=2)}
     return [
-        made("dqar-33", "dqar", 1.04, 0.05, 0.12),
+        made("dqar-33", "dqar", 1.04, 0.05, 0.12, quality=partial),
         made("dqar-66", "dqar", 1.11, 0.21, 0.25),
         made("dqar-66-twin", "dqar", 1.112, 0.21, 0.25, **twin),
         made("dqar-100", "dqar", 1.18, 0.46, 0.39),
@@ -303,6 +304,7 @@ def test_missing_figures_say_why(report: Path) -> None:
     text = report.read_text()
     assert "peak GPU, torch (MB): no CUDA device (" in text
     assert "quality was not measured (`bare`)" in text
+    assert "PSNR (dB): 2 of 64 pictures are identical (`dqar-33`)" in text
     assert "infinite: every picture is identical to the baseline's (`baseline`, `idle`)" in text
 
 

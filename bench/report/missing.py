@@ -10,7 +10,7 @@ from bench.report.columns import Column, escape, lookup
 # What the schema means by a null that its part gives no reason for.
 _BY_SCHEMA = {
     "limits.realised": "the limit is 1: nothing could be gained",
-    "limits.mfu": "the device's peak is unknown",
+    "limits.mfu": "the device's peak at this precision is unknown",
     "quality.psnr_db": "infinite: every picture is identical to the baseline's",
 }
 _REUSE_NOTHING = ("baseline", "fewer_steps")
@@ -36,21 +36,27 @@ def missing_lines(records: Sequence[Record], columns: Sequence[Column]) -> list[
 def _reasons(records: Sequence[Record], column: Column) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for record in records:
-        if lookup(record, column.path) is None:
+        if lookup(record, column.path) is None or _stated(record, column.path):
             found.setdefault(why_missing(record, column.path), []).append(record.name)
     return found
 
 
 def why_missing(record: Record, path: str) -> str:
     """The reason a record gives for a null, else what the schema means by it."""
-    part_name, field = path.split(".")[:2]
+    part_name = path.split(".")[0]
     part = getattr(record, part_name)
     if part is None and part_name == "reuse" and record.method in _REUSE_NOTHING:
         return "the method reuses nothing"
     if part is None:
         return _BY_PART[part_name]
-    stated = getattr(part, "missing", {}).get(field)
-    return stated or _BY_SCHEMA.get(path, "no reason was recorded")
+    return _stated(record, path) or _BY_SCHEMA.get(path, "no reason was recorded")
+
+
+def _stated(record: Record, path: str) -> str | None:
+    """What the record itself says of a figure that is missing, or stands for a part only."""
+    part, *field = path.split(".")[:2]
+    missing: dict[str, str] = getattr(getattr(record, part), "missing", {})
+    return missing.get(field[0]) if field else None
 
 
 def _line(reason: str, names: Sequence[str], titles: Sequence[str], total: int) -> str:

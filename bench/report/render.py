@@ -91,6 +91,7 @@ def _words(records: Sequence[Record]) -> dict[str, Any]:
         "eager": _baselines(records),
         "counts": _counts(records),
         "missing": missing_lines(records, tables.main_columns(records)),
+        "no_mfu": missing_lines(records, [tables.MFU]),
         "controls": findings.controls(records),
         "failed": [record for record in records if record.status == "failed"],
         "common": provenance.common(records),

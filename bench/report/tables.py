@@ -51,6 +51,9 @@ PEAKS = [
 ]
 
 
+MFU = Column("baseline MFU (%)", "mfu_percent", "limits.mfu", fixed(1), 100)
+
+
 def main_columns(records: Sequence[Record]) -> list[Column]:
     """Columns of the full table; the Fréchet distance is named after what it was measured with."""
     distances = [
@@ -145,7 +148,7 @@ def limits_table(records: Sequence[Record]) -> Table:
         Column("attention / FLOPs (%)", "attention_percent", "limits.attention_share", fixed(1), 100),
         Column("GFLOP / generation", "gflop", "limits.flops_generation", figures(4), 1e-9),
         Column("baseline GFLOP/s", "gflops", "limits.flops_per_second", figures(4), 1e-9),
-        Column("baseline MFU (%)", "mfu_percent", "limits.mfu", fixed(1), 100),
+        MFU,
     ]
     return table("limits", columns, [r for r in records if r.limits])
 
