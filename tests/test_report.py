@@ -27,7 +27,7 @@ from bench.record import (
 )
 from bench.report import tables
 from bench.report.columns import DASH
-from bench.report.findings import sentence
+from bench.report.findings import controls, sentence
 from bench.report.render import write_index, write_report
 
 STEPS, LAYERS = 20, 10
@@ -311,6 +311,13 @@ def test_missing_figures_say_why(report: Path) -> None:
 def test_disturbed_pairs_are_counted(report: Path) -> None:
     """Pairs that were measured but left out are counted and attributed."""
     assert "Disturbed pairs left out of the figures: 2 of 108 (`bare` 2)." in report.read_text()
+
+
+def test_pairs_that_were_all_disturbed_count_as_used() -> None:
+    """Where hardly a calm pair remains the figures use all of them, and the report says so."""
+    noisy = made("noisy", "dqar", 1.1, 0.1, 0.2, timing=timing(1.1, disturbed=8))
+    said = " ".join(controls([noisy]))
+    assert "left out of the figures: 0 of 9 (none)" in said and "all were used: `noisy`" in said
 
 
 def test_provenance_flags_differences(report: Path) -> None:

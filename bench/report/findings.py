@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import combinations
 
-from bench.record import Mean, Record
+from bench.record import Mean, Record, Timing
 from bench.report.columns import figures, fixed, lookup
 
 _short, _ratio = figures(3), fixed(2)
@@ -170,7 +170,7 @@ def _covers_one(record: Record) -> bool:
 def controls(records: Sequence[Record]) -> list[str]:
     """The baseline against itself, in words; and how many measured pairs were left out."""
     lines = [line for record in baselines(records) for line in _control(record)]
-    return [*lines, _left_out(records)]
+    return [*lines, *_disturbed(records)]
 
 
 def _control(record: Record) -> list[str]:
@@ -188,10 +188,18 @@ def _control(record: Record) -> list[str]:
     return lines
 
 
-def _left_out(records: Sequence[Record]) -> str:
+def left_out(timing: Timing) -> set[int]:
+    """Indices of the pairs that the figures leave out; none where fewer than two would remain."""
+    return set(timing.disturbed) if len(timing.pairs) - len(timing.disturbed) >= 2 else set()
+
+
+def _disturbed(records: Sequence[Record]) -> list[str]:
+    """How many pairs were disturbed, where, and whether they were left out."""
     timed = [(r.name, r.timing) for r in ok(records) if r.timing]
     total = sum(len(timing.pairs) for _, timing in timed)
-    counts = [(name, len(timing.disturbed)) for name, timing in timed if timing.disturbed]
+    counts = [(name, len(left_out(timing))) for name, timing in timed if left_out(timing)]
     named = ", ".join(f"`{name}` {count}" for name, count in counts)
-    left = sum(count for _, count in counts)
-    return f"Disturbed pairs left out of the figures: {left} of {total}" + (f" ({named})." if named else ".")
+    count = sum(count for _, count in counts)
+    used = ", ".join(f"`{name}`" for name, t in timed if t.disturbed and not left_out(t))
+    lines = [f"Disturbed pairs left out of the figures: {count} of {total} ({named or 'none'})."]
+    return lines + [f"So disturbed that no calm pairs remain, all were used: {used}."] * bool(used)

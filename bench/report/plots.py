@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, SymmetricalLogLocator
 
 from bench.record import Mean, Median, Record, Timing
-from bench.report.findings import ok, yardstick
+from bench.report.findings import left_out, ok, yardstick
 from bench.report.labels import label
 from bench.report.style import GREY, canvas, ends, look, save, style
 from bench.stats import pareto
@@ -154,7 +154,7 @@ def plot_speedups(records: Sequence[Record], folder: Path) -> Path | None:
 
 def _ratios(ax: Axes, row: int, record: Record, timing: Timing) -> None:
     speed, drawn = timing.speedup, look(record.method)
-    pairs = [pair for i, pair in enumerate(timing.pairs) if i not in timing.disturbed]
+    pairs = [pair for i, pair in enumerate(timing.pairs) if i not in left_out(timing)]
     ratios = [baseline / candidate for baseline, candidate in pairs]
     ax.plot(ratios, [row + 0.3] * len(ratios), "|", color=GREY, ms=4, mew=0.7, zorder=2)
     xerr = ends(speed.median, speed.low, speed.high)

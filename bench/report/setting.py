@@ -37,13 +37,18 @@ def _solver(records: Sequence[Record]) -> list[str]:
         "dtype": "{}",
     }
     known = {key: _shared(records, key) for key in shapes}
+    known["scheduler"] = known["scheduler"] or _facts(records).get("scheduler")  # null: the model's
     return [shapes[key].format(value) for key, value in known.items() if value is not None]
 
 
 def _device(records: Sequence[Record]) -> str:
     """The device's name, wherever a record's free environment has it."""
-    flat = {k: v for record in records for k, v in flatten(record.environment).items()}
+    flat = _facts(records)
     if flat.get("gpu.name"):
         return escape(flat["gpu.name"])
     cpu, cores = flat.get("cpu.model"), flat.get("cpu.cores")
     return f"{escape(cpu)}, {cores} cores" if cpu else "device not recorded"
+
+
+def _facts(records: Sequence[Record]) -> dict[str, str]:
+    return {k: v for record in records for k, v in flatten(record.environment).items()}
