@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from diffusers.models.attention_processor import Attention
 from torch import nn
 
@@ -18,6 +19,7 @@ from dqar.integration.manager import DQARManager
 from dqar.integration.trajectory import Summary
 from dqar.validation import refusal
 
+COMPILED_VARIANTS = 1024  # more than the steps of any generation; a variant is made when first met
 HANDLE = "_dqar"  # the attribute of a pipeline that holds what `enable` changed
 
 
@@ -89,6 +91,8 @@ def attach(
         previous.remove()
     if any(isinstance(a.processor, kind) for a, kind in zip(attentions, processors, strict=True)):
         raise ValueError("transformer is under DQAR already; allowed: one that is not")
+    if hasattr(transformer, "_orig_mod"):
+        _allow_compiled_variants()
     managed = attentions[: manager.layers]
     handle = Handle(manager, [(a, a.processor) for a in managed], _step_hooks(transformer, manager))
     for layer, (attention, own) in enumerate(handle.processors):
@@ -122,6 +126,13 @@ def _is_plain(attention: Any) -> bool:
     """Whether the attention computes as diffusers' `Attention` with `AttnProcessor2_0` and no extras."""
     extras = ("group_norm", "spatial_norm", "norm_cross", "residual_connection")
     return isinstance(attention, Attention) and not any(getattr(attention, name, None) for name in extras)
+
+
+def _allow_compiled_variants() -> None:
+    """Let torch.compile keep a variant for each set of orders; its limit of 8 would fail a `fullgraph`."""
+    compiler = torch._dynamo.config
+    compiler.recompile_limit = max(compiler.recompile_limit, COMPILED_VARIANTS)
+    compiler.accumulated_recompile_limit = max(compiler.accumulated_recompile_limit, COMPILED_VARIANTS)
 
 
 def _step_hooks(transformer: nn.Module, manager: DQARManager) -> list[Any]:
