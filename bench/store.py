@@ -36,8 +36,8 @@ SOURCES = (
     "bench/measure/*.py",
     "bench/methods/*.py",
     "bench/embedded/__init__.py",
-    "bench/embedded/extractor*",
-    "bench/embedded/*.safetensors",
+    "bench/embedded/extractor.py",
+    "bench/embedded/extractor/*",
 )
 
 

@@ -1,0 +1,230 @@
+"""`python -m bench`: run suites, report and compare their records, say what can be measured."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from tabulate import tabulate
+from tqdm import tqdm
+
+from bench import models, store, suite
+from bench.errors import BadInput
+from bench.measure import environment
+from bench.record import Record
+from bench.suite import RunSpec
+
+OK, REGRESSED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+
+app = typer.Typer(
+    help=__doc__,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+SuiteName = Annotated[str, typer.Argument(metavar="SUITE", help="A name from `list`, or auto.")]
+Results = Annotated[Path, typer.Option(help="Folder of the records.")]
+Reports = Annotated[Path, typer.Option(help="Folder of the reports.")]
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Bad input is one line on stderr and exit code 2, without a traceback."""
+    try:
+        yield
+    except BadInput as error:
+        print(error, file=sys.stderr)
+        raise typer.Exit(BAD_INPUT) from error
+    except KeyboardInterrupt:
+        print("interrupted: run it again to resume", file=sys.stderr)
+        raise typer.Exit(INTERRUPTED) from None
+
+
+def command(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Register a command whose bad input is told in one line."""
+    name = function.__name__.removesuffix("_")  # `list_` is called list
+    return app.command(name)(one_line_errors()(function))
+
+
+@command
+def run(
+    name: SuiteName,
+    results: Results = Path("results"),
+    reports: Reports = Path("reports"),
+    only: Annotated[str | None, typer.Option(help="Run this configuration alone.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the first picture.")] = None,
+    model: Annotated[str | None, typer.Option(help="A directory or a hub id instead.")] = None,
+    force: Annotated[bool, typer.Option(help="Measure again what is finished.")] = False,
+) -> None:
+    """Run a suite: one record a configuration, then the report. Resumes where it was stopped.
+
+    Exit code 0: all done; 1: a run failed (its record says why); 2: bad input.
+    """
+    from bench.runner import Runner
+
+    path = suite.find(chosen(name))
+    loaded = suite.load(path, seed=seed, model=model)
+    specs = suite.specs(path, loaded, only)
+    weights = models.with_weights(loaded)
+    folder = store.Store(results, path.stem, environment.machine())
+    folder.prepare()
+    with tqdm(total=len(specs), unit="run", disable=None, file=sys.stderr) as bar:
+        runner = Runner(results=results, force=force, say=bar.set_description_str)
+        for spec in specs:
+            runner.run(spec.model_copy(update={"weights": weights}))
+            bar.update()
+    names = [spec.name for spec in suite.specs(path, loaded)]
+    records = folder.records(names)
+    written = report_of(records, folder.folder, reports / path.stem, path.stem)
+    print(table(records))
+    print(f"records: {folder.folder}\nreport:  {written}")
+    failed = [r.name for r in records if r.status == "failed" and only in (None, r.name)]
+    raise typer.Exit(REGRESSED if failed else OK)
+
+
+@command
+def report(
+    name: SuiteName,
+    results: Results = Path("results"),
+    reports: Reports = Path("reports"),
+    machine: Annotated[str | None, typer.Option(help="Whose records; default: this one's.")] = None,
+) -> None:
+    """Write a suite's report again from its records."""
+    path = suite.find(chosen(name))
+    folder = store.Store(results, path.stem, machine or measured_on(results / path.stem)).folder
+    records = store.Store(results, path.stem, folder.name).records(names_of(path))
+    if not records:
+        raise BadInput(f"results: {folder}: no sound records; first: python -m bench run {name}")
+    print(report_of(records, folder, reports / path.stem, path.stem))
+
+
+@command
+def show(name: SuiteName) -> None:
+    """Show a suite's configurations, how many there are, and the most time they may take."""
+    path = suite.find(chosen(name))
+    loaded = suite.load(path)
+    specs = suite.specs(path, loaded)
+    rows = [(s.name, s.method, ", ".join(f"{k}={v}" for k, v in s.options.items())) for s in specs]
+    print(f"{path.stem}: {loaded.title}\n")
+    print(tabulate(rows, headers=("run", "method", "options")))
+    print(f"\n{len(specs)} runs of at least {loaded.pairs_needed} pairs; {estimate(specs)}")
+
+
+@command
+def list_() -> None:
+    """List the suites."""
+    found = {name: suite.load(path) for name, path in suite.available().items()}
+    rows = [(name, len(suite.specs(suite.find(name), s)), s.title) for name, s in found.items()]
+    print(tabulate(rows, headers=("suite", "runs", "title")))
+
+
+@command
+def doctor() -> None:
+    """Say what this machine can measure, and what not and why."""
+    from bench.doctor import checks
+
+    rows = [("yes" if found.there else "no", found.what, found.why) for found in checks()]
+    print(tabulate(rows, headers=("", "what", "why"), maxcolwidths=[None, None, 80]))
+
+
+@command
+def validate(folder: Annotated[Path, typer.Argument(metavar="DIR")]) -> None:
+    """Name every record under DIR that is truncated, foreign or tampered with; 1 if there are."""
+    if not folder.is_dir():
+        raise BadInput(f"validate: {folder}: no such folder")
+    files = store.record_files(folder)
+    flaws = [(path, why) for path in files if (why := store.flaw(path))]
+    for path, why in flaws:
+        print(f"{path}: {why}")
+    print(f"{len(files) - len(flaws)} of {len(files)} records are sound")
+    raise typer.Exit(REGRESSED if flaws else OK)
+
+
+@command
+def compare(
+    a: Annotated[Path, typer.Argument(metavar="A", help="Folder of records, before.")],
+    b: Annotated[Path, typer.Argument(metavar="B", help="Folder of records, after.")],
+    metric: Annotated[str, typer.Option(help="Dotted field of a record.")] = "timing.speedup",
+    threshold: Annotated[float, typer.Option(help="Smallest relative change that counts.")] = 0.02,
+    cross_machine: Annotated[bool, typer.Option(help="Though the machines differ.")] = False,
+) -> None:
+    """Compare two folders of records, configuration by configuration.
+
+    Exit code 0: all the same or better; 1: something regressed; 2: something could not be compared.
+    """
+    from bench.compare import compared, exit_code
+
+    rows = compared(a, b, metric, threshold, cross_machine)
+    print(tabulate([row.cells() for row in rows], headers=("run", "A", "B", "verdict", "reason")))
+    raise typer.Exit(exit_code(rows))
+
+
+def chosen(name: str) -> str:
+    """The suite that `auto` means here."""
+    if name != "auto":
+        return name
+    return "a100" if models.device() == "cuda" else "embedded"
+
+
+def names_of(path: Path) -> list[str]:
+    """The names of a suite's configurations, in order."""
+    return [spec.name for spec in suite.specs(path, suite.load(path))]
+
+
+def measured_on(folder: Path) -> str:
+    """This machine if it has records there, else the only one that has; BadInput if several."""
+    here = environment.machine()
+    others = sorted(p.name for p in folder.glob("*") if p.is_dir())
+    if here in others or not others:
+        return here
+    if len(others) > 1:
+        raise BadInput(f"results: {folder}: --machine is needed; allowed: {', '.join(others)}")
+    return others[0]
+
+
+def report_of(records: list[Record], folder: Path, out: Path, name: str) -> Path:
+    """Write the report; its path."""
+    from bench.report.render import write_report
+
+    out.mkdir(parents=True, exist_ok=True)
+    return write_report(records, folder, out, f"python -m bench run {name}")
+
+
+def estimate(specs: list[RunSpec]) -> str:
+    """What the suite allows itself, in minutes."""
+    most = sum(spec.timing.budget_s for spec in specs) / 60
+    limit = sum(spec.timeout_s for spec in specs) / 60
+    return f"about {most:.0f} minutes of timing, at most {limit:.0f} in all"
+
+
+def table(records: list[Record]) -> str:
+    """The final table: one row a configuration."""
+    headers = ("run", "speedup [95 %]", "verdict", "drift", "PSNR dB", "reused", "limit")
+    return tabulate([row(record) for record in records], headers=headers)
+
+
+def row(record: Record) -> tuple[str, ...]:
+    """A configuration's row in the final table."""
+    if record.status == "failed":
+        return record.name, "failed", record.reason or ""
+    timing, quality, reuse, limits = record.timing, record.quality, record.reuse, record.limits
+    ratio = timing and timing.speedup
+    return (
+        record.name,
+        f"{ratio.median:.3f} [{ratio.low:.3f}, {ratio.high:.3f}]" if ratio else "",
+        timing.verdict if timing else "",
+        f"{quality.drift.mean:.4f}" if quality else "",
+        f"{quality.psnr_db.mean:.1f}" if quality and quality.psnr_db else "",
+        f"{reuse.ratio:.1%}" if reuse else "",
+        f"{limits.speedup_limit:.3f}" if limits else "",
+    )
+
+
+logging.basicConfig(format="%(message)s", level=logging.WARNING)

@@ -1,0 +1,81 @@
+"""Counted FLOPs of the pipeline, and the speedup that they allow a method."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from bench.measure import nvml
+from bench.measure.generation import Session
+from bench.record import Limits, Reuse, Timing
+
+# Dense bf16/fp16 peak in FLOP/s by the vendor's data sheets.
+PEAKS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12}
+
+
+@dataclass(frozen=True)
+class Cost:
+    """FLOPs (two a multiply-add) of the parts of one baseline generation."""
+
+    forward: float  # one call of the transformer
+    attention: float  # of which attention: projections, core and output
+    decode: float
+
+    def generation(self, steps: int) -> float:
+        """FLOPs of a generation of that many steps."""
+        return steps * self.forward + self.decode
+
+
+@torch.no_grad()
+def count(session: Session) -> Cost:
+    """Count one call of the transformer at the batch of a generation, and one decoding."""
+    pipe, spec = session.pipe, session.spec
+    rows = spec.batch_size * (2 if spec.guidance_scale > 1 else 1)
+    shape, where = pipe.transformer.config, {"device": pipe.device, "dtype": pipe.dtype}
+    latent = torch.zeros(rows, shape.in_channels, shape.sample_size, shape.sample_size, **where)
+    step = torch.zeros(rows, dtype=torch.long, device=pipe.device)
+    # The math backend, for the counter knows its products on every device.
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as forward:
+        pipe.transformer(latent, timestep=step, class_labels=step)
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as decode:
+        pipe.vae.decode(latent[: spec.batch_size])
+    return Cost(forward.get_total_flops(), _attention(forward), decode.get_total_flops())
+
+
+def _attention(counter: FlopCounterMode) -> float:
+    counts = counter.get_flop_counts()
+    return sum(sum(ops.values()) for name, ops in counts.items() if name.endswith(".attn1"))
+
+
+def limits(session: Session, cost: Cost, timing: Timing) -> Limits:
+    """S = 1 / (1 - r f) for reuse ratio r and attention's share f; FLOPs over FLOPs for fewer
+    steps; and how much of S - 1 was realised."""
+    steps = session.spec.num_inference_steps
+    whole = cost.generation(steps)
+    share = steps * cost.attention / whole
+    limit = whole / _candidate(session, cost, session.reuse)
+    rate = whole / timing.baseline_s.median
+    return Limits(
+        flops_generation=whole,
+        attention_share=share,
+        speedup_limit=limit,
+        realised=(timing.speedup.median - 1) / (limit - 1) if limit > 1 + 1e-9 else None,
+        flops_per_second=rate,
+        mfu=rate / peak if (peak := peak_flops()) and session.spec.dtype != "fp32" else None,
+    )
+
+
+def _candidate(session: Session, cost: Cost, reuse: Reuse | None) -> float:
+    steps: int = session.call.get("num_inference_steps", session.spec.num_inference_steps)
+    ratio = reuse.ratio if reuse else 0.0
+    return cost.generation(steps) - steps * cost.attention * ratio
+
+
+def peak_flops() -> float | None:
+    """The device's dense half-precision peak in FLOP/s, None where it is not known."""
+    name: Any = (nvml.describe() or {}).get("name") or ""
+    return next((peak for part, peak in PEAKS.items() if part in name), None)

@@ -1,0 +1,158 @@
+"""One generation of a batch: timed as a whole, its final latents and pictures kept."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bench import models
+from bench.errors import NonFinite
+from bench.methods import Arm, get
+from bench.record import Reuse
+from bench.suite import RunSpec
+
+
+@dataclass(frozen=True)
+class Generation:
+    """What a call of the pipeline made, on the CPU."""
+
+    seconds: float
+    latents: Tensor  # float32 [batch, channels, height, width], before the decoder
+    images: Tensor  # uint8 [batch, 3, height, width]
+
+
+@dataclass
+class Session:
+    """A loaded pipeline and the configuration under test, both arms at hand."""
+
+    pipe: Any
+    spec: RunSpec
+    labels: list[int] = field(default_factory=list)
+    reuse: Reuse | None = None  # of the candidate's last generation
+    cache_bytes: int = 0
+    call: dict[str, Any] = field(default_factory=dict)  # what the candidate changes in the call
+
+    @classmethod
+    def open(cls, spec: RunSpec) -> Session:
+        """Load the model that the configuration names."""
+        pipe = models.load(spec)
+        return cls(pipe=pipe, spec=spec, labels=models.labels(spec, pipe))
+
+    def label(self, picture: int) -> int:
+        """The class of a picture, by its number within the run."""
+        return self.labels[picture % len(self.labels)]
+
+    def baseline(self, pictures: range, **call: Any) -> Generation:
+        """The untouched pipeline makes these pictures; `call` overrides its arguments."""
+        return generate(self.pipe, self.arguments(pictures) | call)
+
+    def candidate(self, pictures: range) -> Generation:
+        """The method makes the same pictures: same labels, same noise."""
+        with get(self.spec.method).apply(self.pipe, self.spec.options) as arm:
+            try:
+                made = generate(self.pipe, self.arguments(pictures) | arm.call)
+            except NonFinite as error:
+                raise NonFinite(f"{error}; {self._diagnose(pictures, arm)}") from error
+            self.reuse, self.cache_bytes, self.call = arm.reuse(), arm.cache_bytes(), arm.call
+        return made
+
+    def arguments(self, pictures: range) -> dict[str, Any]:
+        """The arguments of the pipeline's call; each picture has a generator of its own, so that
+        it does not depend on the batch that it is in."""
+        spec = self.spec
+        return {
+            "class_labels": [self.label(i) for i in pictures],
+            "generator": [torch.Generator("cpu").manual_seed(spec.seed + i) for i in pictures],
+            "guidance_scale": spec.guidance_scale,
+            "num_inference_steps": spec.num_inference_steps,
+            "output_type": "pt",
+        }
+
+    def _diagnose(self, pictures: range, arm: Arm) -> str:
+        with first_non_finite(self.pipe.transformer) as found:
+            self.pipe(**self.arguments(pictures) | arm.call)
+        return found[0] if found else "not reproduced by a second generation"
+
+
+def generate(pipe: Any, arguments: dict[str, Any]) -> Generation:
+    """Call the pipeline once; NonFinite where a latent is NaN or infinite."""
+    with final_latents(pipe) as seen, stopwatch() as seconds:
+        images = pipe(**arguments).images
+    latents = torch.cat(seen).float().cpu()
+    if not torch.isfinite(latents).all():
+        raise NonFinite("the final latent is NaN or infinite")
+    return Generation(seconds[0], latents, images.mul(255).round().to("cpu", torch.uint8))
+
+
+@contextmanager
+def final_latents(pipe: Any) -> Iterator[list[Tensor]]:
+    """Collect the latents as they enter the decoder, in the scale of the diffusion."""
+    scale, seen = pipe.vae.config.scaling_factor, []
+    module = pipe.vae.post_quant_conv or pipe.vae.decoder
+    hook = module.register_forward_pre_hook(lambda _, args: seen.append(args[0] * scale))
+    try:
+        yield seen
+    finally:
+        hook.remove()
+
+
+@contextmanager
+def stopwatch() -> Iterator[list[float]]:
+    """Append the seconds that the body took: CUDA events with a device, else the wall clock.
+
+    The garbage collector is off meanwhile, for it strikes at random.
+    """
+    seconds: list[float] = []
+    gc.collect()
+    gc.disable()
+    try:
+        yield from _cuda_seconds(seconds) if torch.cuda.is_available() else _wall_seconds(seconds)
+    finally:
+        gc.enable()
+
+
+def _wall_seconds(seconds: list[float]) -> Iterator[list[float]]:
+    start = time.perf_counter()
+    yield seconds
+    seconds.append(time.perf_counter() - start)
+
+
+def _cuda_seconds(seconds: list[float]) -> Iterator[list[float]]:
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    torch.cuda.synchronize()
+    start.record()
+    yield seconds
+    end.record()
+    torch.cuda.synchronize()
+    seconds.append(start.elapsed_time(end) / 1000)
+
+
+@contextmanager
+def first_non_finite(transformer: Any) -> Iterator[list[str]]:
+    """Collect where a NaN or an infinity first comes out of a block: `step 7, layer 3`."""
+    found: list[str] = []
+    step = -1
+
+    def enter(*_: Any) -> None:
+        nonlocal step
+        step += 1
+
+    def leave(layer: int, output: Any) -> None:
+        if not found and not torch.isfinite(output).all():
+            found.append(f"first at step {step}, layer {layer}")
+
+    hooks = [transformer.register_forward_pre_hook(enter)]
+    for i, block in enumerate(transformer.transformer_blocks):
+        hooks.append(block.register_forward_hook(lambda _, __, out, i=i: leave(i, out)))
+    try:
+        yield found
+    finally:
+        for hook in hooks:
+            hook.remove()

@@ -1,0 +1,55 @@
+"""Distances between two sets of pictures, or of latents, one figure a picture."""
+
+from __future__ import annotations
+
+import io
+
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+
+def drift(latents: Tensor, reference: Tensor) -> Tensor:
+    """Relative L2 of each latent, ||x - ref|| / ||ref||: [n, ...] and the same -> [n]."""
+    gap = (latents - reference).flatten(1).double().norm(dim=1)
+    return gap / reference.flatten(1).double().norm(dim=1)
+
+
+def psnr(images: Tensor, reference: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio in dB, uint8 [n, 3, h, w] -> [n]; infinite where identical."""
+    error = (images.double() - reference.double()).square().flatten(1).mean(dim=1)
+    return 10 * torch.log10(255**2 / error)
+
+
+def ssim(images: Tensor, reference: Tensor) -> Tensor:
+    """Structural similarity, uint8 [n, 3, h, w] -> [n].
+
+    Wang et al. 2004: an 11 x 11 Gaussian window of sigma 1.5, K1 = 0.01, K2 = 0.03, the mean over
+    all whole windows and the three colours.
+    """
+    x, y = images.double(), reference.double()
+    mx, my = _blur(x), _blur(y)
+    vx, vy = _blur(x * x) - mx * mx, _blur(y * y) - my * my
+    covariance = _blur(x * y) - mx * my
+    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+    likeness = (2 * mx * my + c1) * (2 * covariance + c2)
+    return (likeness / ((mx * mx + my * my + c1) * (vx + vy + c2))).flatten(1).mean(dim=1)
+
+
+def _blur(x: Tensor) -> Tensor:
+    """Gaussian window means, valid windows only: [n, 3, h, w] -> [n, 3, h - 10, w - 10]."""
+    at = torch.arange(11, dtype=x.dtype) - 5
+    kernel = torch.exp(-(at**2) / (2 * 1.5**2))
+    window = torch.outer(kernel, kernel) / kernel.sum() ** 2
+    channels = x.shape[1]
+    return F.conv2d(x, window.expand(channels, 1, 11, 11), groups=channels)
+
+
+def mosaic(top: Tensor, bottom: Tensor) -> bytes:
+    """A lossless PNG of two rows of pictures, uint8 [n, 3, h, w] each."""
+    rows = [torch.cat(list(row), dim=2) for row in (top, bottom)]
+    stream = io.BytesIO()
+    picture = torch.cat(rows, dim=1).permute(1, 2, 0).contiguous().numpy()
+    Image.fromarray(picture).save(stream, format="PNG", optimize=True)
+    return stream.getvalue()

@@ -1,0 +1,121 @@
+"""Runs the configurations of a suite one after another, each in a process of its own.
+
+What happens in such a process, an error, a crash, a hang, is that configuration's record; the
+others go on. Killed at any moment, a suite resumes: finished records are found by their keys.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from bench import store
+from bench.errors import BadInput
+from bench.suite import RunSpec
+from bench.worker import Job
+
+WORKER = (sys.executable, "-m", "bench.worker")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Runner:
+    """How to run: where records go, whether finished ones are redone, what to tell on the way."""
+
+    results: Path
+    force: bool = False
+    say: Callable[[str], None] = lambda text: None
+    worker: Sequence[str] = WORKER
+
+    def run(self, spec: RunSpec) -> str:
+        """Run one configuration unless it is finished; its key."""
+        given = store.inputs(spec)
+        key = store.key_of(spec.public(), given)
+        job = Job(spec=spec, key=key, inputs=given, results=self.results, parent=os.getpid())
+        self.say(spec.name)
+        with job.store.lock(key):
+            if self.force or not job.store.finished(spec.name, key):
+                self._work(job)
+        return key
+
+    def _work(self, job: Job) -> None:
+        """Start the worker and see it through; where it left no record, write why."""
+        before = _stamp(job)
+        with tempfile.TemporaryFile("w+") as errors:
+            code, timed_out = self._supervise(job, errors)
+            errors.seek(0)
+            said = errors.read().strip()
+        if code == 2 and said.startswith("results: "):
+            raise BadInput(said.splitlines()[-1])
+        if _stamp(job) == before:
+            job.store.write(job.failure(_why(job, code, timed_out), said[-4000:] or None))
+
+    def _supervise(self, job: Job, errors: IO[str]) -> tuple[int, bool]:
+        process = subprocess.Popen(
+            self.worker,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            start_new_session=True,  # its children share its group: one kill ends them all
+        )
+        alarm = Alarm(job.spec.timeout_s, process)
+        try:
+            self._follow(job, process)
+            return process.wait(), alarm.rang
+        finally:
+            alarm.cancel()
+            kill(process)
+
+    def _follow(self, job: Job, process: subprocess.Popen[str]) -> None:
+        assert process.stdin and process.stdout
+        try:
+            process.stdin.write(job.model_dump_json())
+            process.stdin.close()
+        except BrokenPipeError:
+            return  # it died at once: its exit code tells
+        for line in process.stdout:
+            self.say(f"{job.spec.name}: {line.strip()}")
+
+
+class Alarm(threading.Timer):
+    """Kills a worker that exceeds its time."""
+
+    def __init__(self, seconds: float, process: subprocess.Popen[str]) -> None:
+        super().__init__(seconds, self._ring, [process])
+        self.rang = False
+        self.daemon = True
+        self.start()
+
+    def _ring(self, process: subprocess.Popen[str]) -> None:
+        self.rang = True
+        kill(process)
+
+
+def kill(process: subprocess.Popen[str]) -> None:
+    """End a worker and its children."""
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _stamp(job: Job) -> int | None:
+    path = job.store.path(job.spec.name, job.key)
+    return path.stat().st_mtime_ns if path.exists() else None
+
+
+def _why(job: Job, code: int, timed_out: bool) -> str:
+    if timed_out:
+        return f"time limit: no result within {job.spec.timeout_s:g} s"
+    if code == -signal.SIGKILL:
+        return "killed (SIGKILL): most likely by the kernel, out of memory"
+    if code < 0:
+        return f"crashed: {signal.Signals(-code).name}"
+    return f"the worker ended with {code} and left no record"
