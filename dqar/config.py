@@ -45,16 +45,16 @@ class GateConfig:
     use_learned_policy: bool = False
     """Let the policy of `policy_path` decide in place of the entropy and SNR thresholds."""
     policy_path: str | None = None
-    """The learned policy's file, `*.safetensors`."""
-    reuse_threshold: float = 0.5
-    """The learned policy's probability of a harmless reuse from which a layer is reused."""
+    """The learned policy's folder, as `ReusePolicy.save` writes it."""
+    reuse_threshold: float | None = 0.5
+    """The policy's probability from which a layer is reused; None = the one found in training."""
 
     def __post_init__(self) -> None:
         check_fields({field.name: getattr(self, field.name) for field in dataclasses.fields(self)})
         if self.snr_low > self.snr_high:
             raise refusal("snr_low", self.snr_low, f"at most snr_high = {self.snr_high}")
         if self.use_learned_policy and self.policy_path is None:
-            raise refusal("policy_path", None, "a policy file, with use_learned_policy = True")
+            raise refusal("policy_path", None, "a policy folder, with use_learned_policy = True")
 
     @property
     def entropy_gate(self) -> bool:

@@ -104,8 +104,11 @@ RULES: dict[str, Rule] = {
     "probe_interval": _count(2),
     "max_age": _optional_count(1),
     "use_learned_policy": _flag(),
-    "policy_path": (lambda v: v is None or (isinstance(v, str) and v != ""), "None, or the path of a file"),
-    "reuse_threshold": _share(),
+    "policy_path": (lambda v: v is None or (isinstance(v, str) and v != ""), "None, or the path of a folder"),
+    "reuse_threshold": (
+        lambda v: v is None or (_is_number(v) and 0 <= v <= 1),
+        "None, or a number from 0 to 1",
+    ),
     "cfg_sharing": _flag(),
     "reuse_mode": _choice(REUSE_MODES),
     "quantization_mode": _choice(QUANTIZATION_MODES),

@@ -15,9 +15,11 @@ from diffusers import DiTPipeline
 
 import dqar
 from dqar import DQARConfig
+from dqar.policy.mlp_policy import ReusePolicy
 from dqar.validation import RULES
 
 GATED = {"entropy_threshold": 2.72, "entropy_stride": 1}  # amid the tiny model's 2.70 to 2.73 nats
+POLICY = {"policy_path": "POLICY:0"}  # stands for a folder that the test makes
 
 # Field -> (what else is set, one value, another value): the two must differ in what they do.
 KNOBS: dict[str, tuple[dict[str, Any], Any, Any]] = {
@@ -44,6 +46,9 @@ KNOBS: dict[str, tuple[dict[str, Any], Any, Any]] = {
     "adaptive_tolerance": ({"schedule_type": "adaptive"}, 0.01, 0.5),
     "probe_interval": ({"schedule_type": "adaptive", "adaptive_tolerance": math.inf}, 3, 5),
     "cfg_sharing": ({}, False, True),
+    "use_learned_policy": (POLICY, False, True),
+    "policy_path": ({"use_learned_policy": True}, "POLICY:0", "POLICY:1"),
+    "reuse_threshold": ({"use_learned_policy": True} | POLICY, 0.0, 1.0),
     "max_age": ({}, None, 1),
     "reuse_mode": ({}, "output", "kv"),
     "quantization_mode": ({}, "per_tensor", "per_channel"),
@@ -65,10 +70,30 @@ def test_every_field_has_a_knob_test() -> None:
     assert fields == set(KNOBS) == set(RULES)
 
 
+@pytest.fixture(scope="module")
+def policies(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Placeholder -> folder of a saved policy: the first is for every reuse, the second against."""
+    folders = {}
+    for seed, certainty in enumerate((0.4, -20.0)):
+        policy = ReusePolicy()
+        torch.nn.init.zeros_(policy.net[-1].weight)
+        torch.nn.init.constant_(policy.net[-1].bias, certainty)
+        folders[f"POLICY:{seed}"] = str(tmp_path_factory.mktemp("policy"))
+        policy.save(folders[f"POLICY:{seed}"])
+    return folders
+
+
 @pytest.mark.parametrize("field", KNOBS)
-def test_every_field_changes_a_decision_or_an_output(pipe: DiTPipeline, field: str) -> None:
+def test_every_field_changes_a_decision_or_an_output(
+    pipe: DiTPipeline, field: str, policies: dict[str, str]
+) -> None:
     """Changing the one field changes the latents, the decisions or the measured entropies."""
     others, one, another = KNOBS[field]
+    others = {
+        name: policies.get(value, value) if isinstance(value, str) else value
+        for name, value in others.items()
+    }
+    one, another = (policies.get(v, v) if isinstance(v, str) else v for v in (one, another))
     assert observe(pipe, **others, **{field: one}) != observe(pipe, **others, **{field: another})
 
 

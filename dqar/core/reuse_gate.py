@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from dqar.config import GateConfig
 
@@ -120,11 +121,20 @@ class ReuseGate:
         if self.adaptive is not None:
             rules.append((Reason.CHANGE, ~self.adaptive.tolerates(self.age + 1)))
         if self.policy is not None:
-            probability = self.policy.probabilities(signals)
-            rules.append((Reason.POLICY, ~(probability >= self.config.reuse_threshold)))
+            limit = self.config.reuse_threshold
+            limit = self.policy.threshold if limit is None else limit
+            rules.append((Reason.POLICY, ~(_probabilities(self.policy, signals) >= limit)))
         elif self.config.entropy_gate:
             rules.append((Reason.ENTROPY, ~(signals.entropy < self.thresholds)))
         return rules
+
+
+@torch.no_grad()
+def _probabilities(policy: ReusePolicy, signals: Signals) -> FloatArray:
+    """The policy's p_reuse of each layer, `[layers]`, computed on the host; nan where entropy is."""
+    rest = [math.log(max(signals.snr, 1e-12)), signals.latent_norm, signals.time]
+    features = [[entropy, *rest] for entropy in signals.entropy]
+    return policy(torch.tensor(features, dtype=torch.float32)).double().numpy()
 
 
 def progress(step: int, steps: int) -> float:

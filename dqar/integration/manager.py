@@ -19,6 +19,7 @@ from dqar.core.snr import schedule_snr
 from dqar.integration.trajectory import Summary, Trajectory, summarize
 from dqar.plan import allowed, blocked_by_rules
 from dqar.policy.layer_scheduler import AdaptiveLayerScheduler, LayerScheduler
+from dqar.policy.mlp_policy import ReusePolicy
 
 
 class DQARManager:
@@ -212,9 +213,11 @@ def _host(timesteps: Any) -> npt.NDArray[np.float64]:
     return np.asarray(torch.as_tensor(timesteps).cpu(), dtype=np.float64)
 
 
-def _load_policy(config: DQARConfig, layers: int) -> Any:
-    if not config.use_learned_policy:
+def _load_policy(config: DQARConfig, layers: int) -> ReusePolicy | None:
+    if not config.use_learned_policy or config.policy_path is None:
         return None
-    from dqar.policy.mlp_policy import load_policy
-
-    return load_policy(config.policy_path, layers)
+    policy = ReusePolicy.load(config.policy_path)
+    expected = getattr(policy, "num_layers", layers)
+    if expected != layers:
+        raise ValueError(f"policy_path = {config.policy_path!r} is for {expected} layers; allowed: {layers}")
+    return policy
