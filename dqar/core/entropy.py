@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -15,14 +17,66 @@ def compute_attention_entropy(weights: Tensor, eps: float = 1e-12) -> Tensor:
     return -(a * (a + eps).log()).sum(-1).mean()
 
 
-def entropy_from_qk(query: Tensor, key: Tensor, scale: float, stride: int = 1) -> Tensor:
+def entropy_from_qk(
+    query: Tensor, key: Tensor, scale: float, stride: int = 1, chunk: int | None = None
+) -> Tensor:
     """Mean attention entropy over every `stride`-th query row, without the full attention matrix.
 
     `query` `[batch, heads, queries, width]` and `key` `[batch, heads, keys, width]`; `scale` multiplies
     their products. H = logsumexp(s) - sum p s, in float32 (from the definition, with p = softmax(s)).
-    Exact over the rows it takes. Returns a scalar tensor, nats.
+    Exact over the rows it takes; `chunk` of them are held at a time (None = all). Returns a scalar
+    tensor, nats.
     """
     rows = query[:, :, ::stride]
+    if chunk is None:
+        return _row_entropies(rows, key, scale).mean()
+    return torch.cat([_row_entropies(part, key, scale) for part in rows.split(chunk, dim=2)], 2).mean()
+
+
+def _row_entropies(rows: Tensor, key: Tensor, scale: float) -> Tensor:
     scores = torch.matmul(rows, key.transpose(-1, -2)).float() * scale  # [batch, heads, rows, keys]
-    log_z = scores.logsumexp(-1)
-    return (log_z - (scores.softmax(-1) * scores).sum(-1)).mean()
+    return scores.logsumexp(-1) - (scores.softmax(-1) * scores).sum(-1)
+
+
+class AttentionEntropyComputer:
+    """Measures attention entropies and keeps the history of each layer over the steps.
+
+    From queries and keys it takes every `stride`-th query row (1 = all: exact), `chunk` rows at a time.
+    Raises `ValueError` when either is below 1.
+    """
+
+    def __init__(self, stride: int = 1, chunk: int = 256) -> None:
+        for name, value in (("stride", stride), ("chunk", chunk)):
+            if value < 1:
+                raise ValueError(f"{name} = {value!r} is not allowed; allowed: a whole number, at least 1")
+        self.stride, self.chunk = stride, chunk
+        self._recorded: dict[tuple[int, int], float | Tensor] = {}
+
+    def from_weights(self, weights: Tensor) -> Tensor:
+        """Mean entropy of attention weights `[..., queries, keys]`, nats."""
+        return compute_attention_entropy(weights)
+
+    def from_qk(self, query: Tensor, key: Tensor, scale: float | None = None) -> Tensor:
+        """Mean entropy of `query` on `key`, both `[batch, heads, tokens, width]`, nats.
+
+        `scale` is width^-0.5 when left out, as in scaled dot-product attention.
+        """
+        return entropy_from_qk(query, key, scale or query.shape[-1] ** -0.5, self.stride, self.chunk)
+
+    def record(self, layer: int, step: int, value: float | Tensor) -> None:
+        """Note a layer's entropy at a step; a tensor stays on its device until the history is read."""
+        self._recorded[step, layer] = value
+
+    def history(self) -> npt.NDArray[np.float64]:
+        """What was recorded, `[steps, layers]` up to the last of each; nan where nothing was."""
+        if not self._recorded:
+            return np.empty((0, 0))
+        steps, layers = (list(axis) for axis in zip(*self._recorded, strict=True))
+        table = np.full((max(steps) + 1, max(layers) + 1), np.nan)
+        values = [torch.as_tensor(value, dtype=torch.float32) for value in self._recorded.values()]
+        table[steps, layers] = torch.stack(values).tolist()
+        return table
+
+    def reset(self) -> None:
+        """Forget the history."""
+        self._recorded.clear()

@@ -9,6 +9,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
+
 
 def compute_latent_snr(latent: Tensor, predicted: Tensor, eps: float = 1e-8) -> Tensor:
     """SNR of each latent against its predicted clean latent, ||x_0||^2 / (||x_t - x_0||^2 + eps).
@@ -45,6 +47,58 @@ def schedule_snr(scheduler: Any) -> npt.NDArray[np.float64]:
             "allowed: a diffusers scheduler with alphas_cumprod, or one for flow matching"
         )
     return signal / np.maximum(1.0 - signal, 1e-12)
+
+
+class SNRComputer:
+    """SNR of a diffusers scheduler's noise schedule, and of what a model predicts under it.
+
+    For variance-preserving schedulers (DDIM, DPM-Solver, ...). Raises `ValueError` for a scheduler
+    without `alphas_cumprod`, or whose `prediction_type` is none of epsilon, v_prediction and sample.
+    """
+
+    def __init__(self, scheduler: Any) -> None:
+        if getattr(scheduler, "alphas_cumprod", None) is None:
+            raise ValueError(
+                f"scheduler = {type(scheduler).__name__} has no alphas_cumprod; allowed: one that has"
+            )
+        self.prediction_type = scheduler.config.get("prediction_type", "epsilon")
+        if self.prediction_type not in PREDICTION_TYPES:
+            raise ValueError(
+                f"prediction_type = {self.prediction_type!r} is not allowed; "
+                f"allowed: {', '.join(PREDICTION_TYPES)}"
+            )
+        self.scheduler = scheduler
+
+    def schedule(self) -> npt.NDArray[np.float64]:
+        """SNR at each of the scheduler's timesteps now set, `[steps]`."""
+        return schedule_snr(self.scheduler)
+
+    def at(self, timestep: int) -> float:
+        """The schedule's SNR at a training timestep, alpha_bar / (1 - alpha_bar)."""
+        alpha_bar = float(self.scheduler.alphas_cumprod[int(timestep)])
+        return alpha_bar / max(1.0 - alpha_bar, 1e-12)
+
+    def predicted_latent(self, latent: Tensor, model_output: Tensor, timestep: int) -> Tensor:
+        """The clean latent x_0 that a model's output for x_t means, `[batch, ...]`, unclipped.
+
+        With a^2 = alpha_bar_t and s^2 = 1 - a^2: epsilon, (x_t - s eps) / a (Song et al. 2021, DDIM,
+        eq. 12); v_prediction, a x_t - s v (Salimans & Ho 2022, appendix D); sample, the output itself.
+        Channels of `model_output` beyond the latent's (a learned variance) are left out.
+        """
+        output = model_output[:, : latent.shape[1]]
+        alpha_bar = float(self.scheduler.alphas_cumprod[int(timestep)])
+        a, s = alpha_bar**0.5, (1.0 - alpha_bar) ** 0.5
+        if self.prediction_type == "epsilon":
+            return (latent - s * output) / a
+        return a * latent - s * output if self.prediction_type == "v_prediction" else output
+
+    def from_prediction(self, latent: Tensor, model_output: Tensor, timestep: int) -> Tensor:
+        """SNR of each latent against the x_0 predicted for it, `[batch]`, float32.
+
+        This is not the schedule's SNR: for x_t = a x_0 + s eps with x_0 of unit power it is
+        1 / ((1 - a)^2 + s^2), equal to a^2 / s^2 only as noise vanishes, and never below 1/2.
+        """
+        return compute_latent_snr(latent, self.predicted_latent(latent, model_output, timestep))
 
 
 def _host(values: Any) -> npt.NDArray[np.float64]:

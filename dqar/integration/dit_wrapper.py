@@ -1,0 +1,82 @@
+"""The seed's way in: a transformer wrapped together with its DQAR configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import nn
+
+from dqar.config import DQARConfig
+from dqar.integration.manager import Summary
+from dqar.integration.pipeline import Handle, attach
+
+__all__ = ["DQARConfig", "DQARDiTWrapper"]
+
+
+class DQARDiTWrapper(nn.Module):
+    """A diffusers transformer that reuses attention as `config` says; called like the transformer.
+
+    Attributes it lacks (`config`, `dtype`, ...) are the transformer's. A trajectory is followed along
+    `scheduler`'s timesteps; a sampler sets it. Raises `ValueError` for a transformer without attention
+    layers that DQAR knows, and then leaves it as it was.
+    """
+
+    def __init__(
+        self, transformer: nn.Module, config: DQARConfig | None = None, scheduler: Any = None
+    ) -> None:
+        super().__init__()
+        self.transformer = transformer
+        self.scheduler = scheduler
+        self.dqar_config = config or DQARConfig()
+        self._handle: Handle | None = self._attach()
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the transformer. Raises `RuntimeError` before a scheduler is known."""
+        return self.transformer(*args, **kwargs)
+
+    def summary(self) -> Summary:
+        """What the last generation reused. Raises `RuntimeError` when nothing has run."""
+        if self._handle is None:
+            raise RuntimeError("nothing to sum up: the wrapper was removed")
+        return self._handle.manager.summary()
+
+    def reset(self) -> None:
+        """Forget the trajectory and the cache."""
+        if self._handle is not None:
+            self._handle.manager.reset()
+
+    def remove(self) -> None:
+        """Put the transformer's own processors back; its output is then bit-identical to before."""
+        if self._handle is not None:
+            self._handle.remove()
+        self._handle = None
+
+    @contextmanager
+    def disabled(self) -> Iterator[None]:
+        """Within the context nothing is reused or kept: the transformer is as it was."""
+        active = self._handle is not None
+        self.remove()
+        try:
+            yield
+        finally:
+            self._handle = self._attach() if active else None
+
+    def _attach(self) -> Handle:
+        return attach(self.transformer, self.dqar_config, self._known_scheduler)
+
+    def _known_scheduler(self) -> Any:
+        if self.scheduler is None:
+            raise RuntimeError(
+                "DQARDiTWrapper has no scheduler; allowed: one given as `scheduler`, or by a DQAR sampler"
+            )
+        return self.scheduler
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if name == "transformer":  # not set yet: the lookup below would not end
+                raise
+            return getattr(self.transformer, name)

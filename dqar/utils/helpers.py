@@ -1,0 +1,84 @@
+"""Small helpers around a generation: seeds, loading a model, writing pictures."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import DiTPipeline
+from PIL import Image
+from torch import Tensor
+
+Images = Tensor | np.ndarray | Sequence[Image.Image]
+"""Pictures: `[n, 3, h, w]` tensor or `[n, h, w, 3]` array, uint8 or float in [0, 1]; or PIL images."""
+
+
+def seed_everything(seed: int) -> None:
+    """Seed the generators of Python, NumPy and PyTorch, on all devices."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def load_dit_model(
+    path: str | Path, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
+) -> DiTPipeline:
+    """Load a `DiTPipeline` (transformer, VAE, scheduler) from a directory or by hub id.
+
+    Raises `ValueError`, in one line, where there is none that can be read.
+    """
+    try:
+        return DiTPipeline.from_pretrained(str(path), torch_dtype=dtype).to(device)
+    except (OSError, ValueError, RuntimeError, AttributeError) as error:
+        why = " ".join(str(error).split())[:160]
+        raise ValueError(f"path = {str(path)!r} holds no readable DiTPipeline: {why}") from error
+
+
+def as_uint8(images: Images) -> Tensor:
+    """Pictures as a uint8 tensor `[n, 3, h, w]` on the CPU.
+
+    Raises `ValueError` for another shape, or floats outside [0, 1].
+    """
+    if isinstance(images, Sequence):
+        images = np.stack([np.asarray(image.convert("RGB")) for image in images])
+    pixels = torch.from_numpy(images).permute(0, 3, 1, 2) if isinstance(images, np.ndarray) else images
+    if pixels.ndim != 4 or pixels.shape[1] != 3:
+        raise ValueError(
+            f"images has shape {tuple(images.shape)}; allowed: [n, 3, h, w] (NumPy: [n, h, w, 3])"
+        )
+    pixels = pixels.detach().cpu()
+    if pixels.dtype == torch.uint8:
+        return pixels
+    if pixels.min() < 0 or pixels.max() > 1:
+        raise ValueError("images has floats outside 0 to 1; allowed: 0 to 1, or uint8")
+    return (pixels.float() * 255).round().to(torch.uint8)
+
+
+def save_images(images: Images, path: str | Path) -> list[Path]:
+    """Write pictures and return the files: a grid if `path` has a suffix (.png, .jpg), else a folder.
+
+    The folder gets 0000.png, 0001.png, ...; pictures as `as_uint8` takes them.
+    """
+    path, pixels = Path(path), as_uint8(images).permute(0, 2, 3, 1).numpy()
+    if path.suffix:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(_grid(pixels)).save(path)
+        return [path]
+    path.mkdir(parents=True, exist_ok=True)
+    files = [path / f"{number:04d}.png" for number in range(len(pixels))]
+    for file, picture in zip(files, pixels, strict=True):
+        Image.fromarray(picture).save(file)
+    return files
+
+
+def _grid(pixels: np.ndarray) -> np.ndarray:
+    """Pictures `[n, h, w, 3]` as one, as square as can be, row by row; empty places are white."""
+    n, height, width, _ = pixels.shape
+    columns = int(np.ceil(np.sqrt(n)))
+    rows = -(-n // columns)
+    sheet = np.full((rows * columns, height, width, 3), 255, dtype=np.uint8)
+    sheet[:n] = pixels
+    return sheet.reshape(rows, columns, height, width, 3).swapaxes(1, 2).reshape(rows * height, -1, 3)
