@@ -93,7 +93,7 @@ def test_wrapper_delegates_and_is_removed(pipe: DiTPipeline) -> None:
 def test_wrapper_without_scheduler(pipe: DiTPipeline) -> None:
     """Called before a scheduler is known, the wrapper says so in one line."""
     wrapped = DQARDiTWrapper(pipe.transformer, REUSES)
-    with pytest.raises(RuntimeError, match="has no scheduler"):
+    with pytest.raises(RuntimeError, match=r"has no scheduler"):
         wrapped(torch.zeros(2, 4, 8, 8), timestep=torch.tensor([9, 9]), class_labels=torch.tensor([1, 2]))
 
 
@@ -116,12 +116,12 @@ def test_bad_fields(field: str, value: Any) -> None:
 def test_bad_calls(pipe: DiTPipeline) -> None:
     """Reuse without a wrapper, eta with DPM-Solver, and wrong labels or latents are refused."""
     plain = (pipe.transformer, pipe.scheduler)
-    with pytest.raises(ValueError, match="enable_dqar"):
+    with pytest.raises(ValueError, match=r"enable_dqar"):
         DQARDDIMSampler(*plain, config())
-    with pytest.raises(ValueError, match="eta = 0.5"):
+    with pytest.raises(ValueError, match=r"eta = 0.5"):
         DQARDPMSolverSampler(*plain, config(enable_dqar=False, eta=0.5))
     sampler = DQARDDIMSampler(*plain, config(enable_dqar=False))
-    with pytest.raises(ValueError, match="class_labels has 1 entries"):
+    with pytest.raises(ValueError, match=r"class_labels has 1 entries"):
         sampler.sample(2, [1])
-    with pytest.raises(ValueError, match="latents has shape"):
+    with pytest.raises(ValueError, match=r"latents has shape"):
         sampler.sample(2, [1, 2], latents=torch.zeros(1, 4, 8, 8))

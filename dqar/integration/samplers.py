@@ -64,7 +64,7 @@ class DQARSampler:
     the configuration does not fit the model or the solver.
     """
 
-    scheduler_class: type
+    scheduler_class: Any
 
     def __init__(self, model: nn.Module, scheduler: Any, config: SamplerConfig | None = None) -> None:
         self.config = config or SamplerConfig()

@@ -18,6 +18,7 @@ from dqar.validation import refusal
 FEATURES = ("entropy", "log_snr", "latent_norm", "timestep")
 """The inputs: H_t in nats; ln SNR_t; ||x_t||_2 of one latent; t / T, training timesteps."""
 EMBEDDING = 8  # numbers that tell the layers apart
+WEIGHTS, ABOUT = "policy.safetensors", "policy.json"
 
 
 class ReusePolicy(nn.Module):
@@ -57,29 +58,30 @@ class ReusePolicy(nn.Module):
         self.mean.copy_(mean)
         self.std.copy_(torch.where(std > 0, std, 1.0))
 
-    def save(self, path: str | Path) -> None:
-        """Write the weights to `path`, a name in .safetensors, and the rest beside it, in .json."""
-        path = _checked(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(self.state_dict(), path)
+    def save(self, folder: str | Path) -> None:
+        """Write `policy.safetensors` and `policy.json` into `folder`."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file(self.state_dict(), folder / WEIGHTS)
         about = {"kind": type(self).__name__, "features": FEATURES, "config": self._config()}
         text = json.dumps(about | {"figures": self.figures}, indent=2)
-        path.with_suffix(".json").write_text(text + "\n", encoding="utf-8")
+        (folder / ABOUT).write_text(text + "\n", encoding="utf-8")
 
     @classmethod
-    def load(cls, path: str | Path) -> Self:
+    def load(cls, folder: str | Path) -> Self:
         """Read a policy of this class, in evaluation mode. Raises `ValueError` for any other content."""
-        path = _checked(path)
-        about = _read_about(path.with_suffix(".json"))
-        kinds = {kind.__name__: kind for kind in (ReusePolicy, LayerWiseReusePolicy) if issubclass(kind, cls)}
+        about = _read_about(Path(folder) / ABOUT)
+        kinds: dict[str, type[Self]] = {
+            kind.__name__: kind for kind in (ReusePolicy, LayerWiseReusePolicy) if issubclass(kind, cls)
+        }
         _expect("kind", about.get("kind"), about.get("kind") in kinds, ", ".join(kinds))
         _expect("features", about.get("features"), about.get("features") == [*FEATURES], ", ".join(FEATURES))
         try:
-            policy: Self = kinds[about["kind"]](**about["config"])
+            policy = kinds[about["kind"]](**about["config"])
         except (KeyError, TypeError) as error:
             raise refusal("config", about.get("config"), f"the fields of {about['kind']}") from error
         policy.figures = about.get("figures", {})
-        policy.load_state_dict(_read_weights(path, policy.state_dict()))
+        policy.load_state_dict(_read_weights(Path(folder) / WEIGHTS, policy.state_dict()))
         return policy.eval()
 
     def _inputs(self) -> int:
@@ -139,11 +141,6 @@ def _mlp(inputs: int, hidden_dims: Sequence[int], dropout: float) -> nn.Sequenti
         for module in (nn.Linear(a, b), nn.ReLU(), nn.Dropout(dropout))
     ]
     return nn.Sequential(*hidden, nn.Linear(widths[-1], 1))
-
-
-def _checked(path: str | Path) -> Path:
-    _expect("policy", str(path), Path(path).suffix == ".safetensors", "a name that ends in .safetensors")
-    return Path(path)
 
 
 def _read_about(path: Path) -> dict[str, Any]:

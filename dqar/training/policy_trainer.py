@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from dqar.policy.mlp_policy import ReusePolicy
@@ -105,7 +105,7 @@ class PolicyTrainer:
 
     def _initialise(self, training: Trace) -> None:
         for module in self.policy.modules():
-            if hasattr(module, "reset_parameters"):
+            if isinstance(module, (nn.Linear, nn.Embedding)):
                 module.reset_parameters()
         self.policy.fit_standardisation(training.features)
 

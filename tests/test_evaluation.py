@@ -1,0 +1,115 @@
+"""Fréchet distance, CLIP score and profile: right where known, clear where they cannot be had."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import DiTPipeline
+from torch_fidelity.feature_extractor_base import FeatureExtractorBase
+from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY, register_feature_extractor
+
+from dqar.evaluation.metrics import compute_clip_score, compute_fid
+from dqar.evaluation.profiling import profile_inference
+
+
+class MeanColour(FeatureExtractorBase):
+    """A picture's mean red, green and blue."""
+
+    def __init__(self, name: str, features_list: list[str], **options: Any) -> None:
+        super().__init__(name, features_list)
+
+    @staticmethod
+    def get_provided_features_list() -> tuple[str, ...]:
+        """The one layer there is."""
+        return ("colour",)
+
+    @staticmethod
+    def get_default_feature_layer_for_metric(metric: str) -> str:
+        """The layer for every metric."""
+        return "colour"
+
+    @staticmethod
+    def can_be_compiled() -> bool:
+        """It need not be."""
+        return False
+
+    def forward(self, pictures: torch.Tensor) -> tuple[torch.Tensor]:
+        """`[n, 3, h, w]` -> `[n, 3]`."""
+        return (pictures.double().mean((2, 3)),)
+
+
+def pictures(count: int = 12) -> torch.Tensor:
+    return torch.randint(0, 200, (count, 3, 8, 8), generator=torch.Generator().manual_seed(0)).byte()
+
+
+def test_frechet_distance_is_named_by_its_extractor() -> None:
+    """Pictures shifted by 10 in each channel are 300 apart in mean colour, called fd, never fid."""
+    if "mean-colour" not in FEATURE_EXTRACTORS_REGISTRY:
+        register_feature_extractor("mean-colour", MeanColour)
+    found = compute_fid(pictures() + 10, pictures(), extractor="mean-colour")
+    assert found.keys() == {"fd", "extractor"} and found["extractor"] == "mean-colour"
+    assert found["fd"] == pytest.approx(300.0, rel=1e-4)
+
+
+def test_fid_needs_inception(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without Inception weights, or with a file that is none, the error names the option."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    with pytest.raises(ValueError, match="inception_weights = None is not allowed; allowed: a path to "):
+        compute_fid(pictures(), pictures())
+    (tmp_path / "weights.pth").write_bytes(b"no weights")
+    with pytest.raises(ValueError, match="inception_weights = "):
+        compute_fid(pictures(), pictures(), inception_weights=tmp_path / "weights.pth")
+    with pytest.raises(ValueError, match="extractor = 'none' is not allowed; allowed: inception"):
+        compute_fid(pictures(), pictures(), extractor="none")
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny CLIP with random weights, saved with its processor."""
+    from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor, CLIPTokenizer
+
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("clip")
+    letters = [*"abcdefghijklmnopqrstuvwxyz", *(f"{c}</w>" for c in "abcdefghijklmnopqrstuvwxyz")]
+    vocabulary = {token: i for i, token in enumerate([*letters, "<|startoftext|>", "<|endoftext|>"])}
+    (path / "vocab.json").write_text(json.dumps(vocabulary))
+    (path / "merges.txt").write_text("#version: 0.2\n")
+    tokenizer = CLIPTokenizer.from_pretrained(path)
+    size = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    text = size | {"vocab_size": 54, "bos_token_id": 52, "eos_token_id": 53, "pad_token_id": 53}
+    vision = size | {"image_size": 8, "patch_size": 4}
+    CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=8)).save_pretrained(path)
+    square = {"height": 8, "width": 8}
+    processor = CLIPProcessor(CLIPImageProcessor(size={"shortest_edge": 8}, crop_size=square), tokenizer)
+    processor.save_pretrained(path)
+    return path
+
+
+def test_clip_score(clip: Path) -> None:
+    """The score is from 0 to 100 and does not depend on how the pairs are cut into batches."""
+    prompts = ["a dog", "a cat", "the sea", "a hat"] * 3
+    scores = [compute_clip_score(pictures(), prompts, clip, batch_size=size) for size in (12, 5)]
+    assert scores[0] == pytest.approx(scores[1], abs=1e-3) and 0 <= scores[0] <= 100
+    with pytest.raises(ValueError, match="prompts has 1 entries; allowed: one a picture, 12"):
+        compute_clip_score(pictures(), prompts[:1], clip)
+
+
+def test_clip_score_needs_a_model(tmp_path: Path) -> None:
+    """A directory without a CLIP model is one line that names the option."""
+    with pytest.raises(ValueError, match=r"model_path = .* allowed: a directory with a CLIP model") as error:
+        compute_clip_score(pictures(1), ["a dog"], tmp_path)
+    assert "\n" not in str(error.value)
+
+
+def test_profile(pipe: DiTPipeline, tmp_path: Path) -> None:
+    """Shares sum to 1, every group has one, the trace is JSON, and no hook is left behind."""
+    found = profile_inference(pipe, [1, 2], num_inference_steps=3, trace_path=tmp_path / "trace.json")
+    assert found.shares.keys() == {"attention", "mlp", "norm", "embeddings", "vae", "rest"}
+    assert sum(found.shares.values()) == pytest.approx(1.0)
+    assert min(found.shares.values()) > 0 and found.peak_memory > 0
+    assert json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in pipe.transformer.modules())
