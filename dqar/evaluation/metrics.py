@@ -60,6 +60,7 @@ def compute_fid(
         batch_size=batch_size,
         cuda=torch.device(device).type == "cuda",
         cache=False,
+        save_cpu_ram=not isinstance(generated, (str, Path)),  # in memory: loader processes only cost
         verbose=False,
         **weights,
     )

@@ -71,7 +71,7 @@ class ReusePolicy(nn.Module):
     def load(cls, folder: str | Path) -> Self:
         """Read a policy of this class, in evaluation mode. Raises `ValueError` for any other content."""
         about = _read_about(Path(folder) / ABOUT)
-        kinds: dict[str, type[Self]] = {
+        kinds: dict[str, type[Any]] = {
             kind.__name__: kind for kind in (ReusePolicy, LayerWiseReusePolicy) if issubclass(kind, cls)
         }
         _expect("kind", about.get("kind"), about.get("kind") in kinds, ", ".join(kinds))
