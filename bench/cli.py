@@ -207,7 +207,8 @@ def estimate(specs: list[RunSpec]) -> str:
 def table(records: list[Record]) -> str:
     """The final table: one row a configuration."""
     headers = ("run", "speedup [95 %]", "verdict", "drift", "PSNR dB", "reused", "limit")
-    return tabulate([row(record) for record in records], headers=headers)
+    rows = [row(record) for record in records]
+    return tabulate(rows, headers=headers, disable_numparse=True)
 
 
 def row(record: Record) -> tuple[str, ...]:

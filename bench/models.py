@@ -160,7 +160,8 @@ def _trained(spec: RunSpec, dtype: Any) -> Any:
         return load_pipeline(dtype)
     from diffusers import DiTPipeline
 
-    return DiTPipeline.from_pretrained(directory(spec.model), torch_dtype=dtype)
+    # The name of the dtype's argument changed between releases of diffusers: convert afterwards.
+    return DiTPipeline.from_pretrained(directory(spec.model)).to(dtype)
 
 
 # The architecture of facebook/DiT-XL-2-256 (its config.json) and of its autoencoder.
@@ -184,7 +185,10 @@ def _random(spec: RunSpec, dtype: Any) -> Any:
     torch.manual_seed(0)
     with torch.device(device()):
         transformer, vae = DiTTransformer2DModel(**DIT_XL), AutoencoderKL(**VAE)
-    pipe = DiTPipeline(transformer, vae, DDIMScheduler(clip_sample=False))
+    pipe: Any = DiTPipeline(transformer, vae, DDIMScheduler(clip_sample=False))
+    # Fresh modules are in training mode, where labels are dropped at random.
+    pipe.transformer.eval()
+    pipe.vae.eval()
     return pipe.to(dtype)
 
 

@@ -206,10 +206,8 @@ def describe(error: ValidationError) -> str:
 
 
 def _siblings(loc: tuple[int | str, ...]) -> list[str]:
-    part: type[BaseModel] = {"timing": Timing, "quality": Quality, "runs": Run}.get(
-        str(loc[0]) if loc else "", Suite
-    )
-    return list(part.model_fields)
+    parts: dict[str, type[BaseModel]] = {"timing": Timing, "quality": Quality, "runs": Run}
+    return list(parts.get(str(loc[0]) if loc else "", Suite).model_fields)
 
 
 def _short(value: object) -> str:

@@ -100,6 +100,14 @@ def _cpu_model() -> str:
     return found.group(1).strip() if found else platform.processor() or platform.machine()
 
 
+def cpu_flags() -> set[str]:
+    """The instruction sets of the CPU, empty where the system does not list them."""
+    info = Path("/proc/cpuinfo")
+    text = info.read_text() if info.exists() else ""
+    found = re.search(r"^flags\s*:\s*(.+)$", text, re.MULTILINE)
+    return set(found.group(1).split()) if found else set()
+
+
 def state() -> dict[str, Any]:
     """The machine right now: load, clocks, governor, temperature, throttling, foreign work."""
     frequency = psutil.cpu_freq()

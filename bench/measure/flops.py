@@ -11,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from bench.measure import nvml
 from bench.measure.generation import Session
+from bench.methods import ATTENTION
 from bench.record import Limits, Reuse, Timing
 
 # Dense bf16/fp16 peak in FLOP/s by the vendor's data sheets.
@@ -23,6 +24,7 @@ class Cost:
 
     forward: float  # one call of the transformer
     attention: float  # of which attention: projections, core and output
+    saved: float  # of which a reuse saves: all of attention, or the parts that the method names
     decode: float
 
     def generation(self, steps: int) -> float:
@@ -43,12 +45,17 @@ def count(session: Session) -> Cost:
         pipe.transformer(latent, timestep=step, class_labels=step)
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as decode:
         pipe.vae.decode(latent[: spec.batch_size])
-    return Cost(forward.get_total_flops(), _attention(forward), decode.get_total_flops())
+    return Cost(
+        forward=forward.get_total_flops(),
+        attention=_modules(forward, (ATTENTION,)),
+        saved=_modules(forward, session.saves),
+        decode=decode.get_total_flops(),
+    )
 
 
-def _attention(counter: FlopCounterMode) -> float:
+def _modules(counter: FlopCounterMode, endings: tuple[str, ...]) -> float:
     counts = counter.get_flop_counts()
-    return sum(sum(ops.values()) for name, ops in counts.items() if name.endswith(".attn1"))
+    return sum(sum(ops.values()) for name, ops in counts.items() if name.endswith(endings))
 
 
 def limits(session: Session, cost: Cost, timing: Timing) -> Limits:
@@ -72,7 +79,7 @@ def limits(session: Session, cost: Cost, timing: Timing) -> Limits:
 def _candidate(session: Session, cost: Cost, reuse: Reuse | None) -> float:
     steps: int = session.call.get("num_inference_steps", session.spec.num_inference_steps)
     ratio = reuse.ratio if reuse else 0.0
-    return cost.generation(steps) - steps * cost.attention * ratio
+    return cost.generation(steps) - steps * cost.saved * ratio
 
 
 def peak_flops() -> float | None:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from bench import models
 from bench.errors import NonFinite
-from bench.methods import Arm, get
+from bench.methods import ATTENTION, Arm, get
 from bench.record import Reuse
 from bench.suite import RunSpec
 
@@ -37,6 +37,7 @@ class Session:
     labels: list[int] = field(default_factory=list)
     reuse: Reuse | None = None  # of the candidate's last generation
     cache_bytes: int = 0
+    saves: tuple[str, ...] = (ATTENTION,)  # modules whose work a reuse saves
     call: dict[str, Any] = field(default_factory=dict)  # what the candidate changes in the call
 
     @classmethod
@@ -60,7 +61,8 @@ class Session:
                 made = generate(self.pipe, self.arguments(pictures) | arm.call)
             except NonFinite as error:
                 raise NonFinite(f"{error}; {self._diagnose(pictures, arm)}") from error
-            self.reuse, self.cache_bytes, self.call = arm.reuse(), arm.cache_bytes(), arm.call
+            self.reuse, self.cache_bytes = arm.reuse(), arm.cache_bytes()
+            self.call, self.saves = arm.call, arm.saves
         return made
 
     def arguments(self, pictures: range) -> dict[str, Any]:

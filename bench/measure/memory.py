@@ -116,8 +116,8 @@ def device_peak() -> Iterator[list[int]]:
         return
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
-    uuid = f"GPU-{torch.cuda.get_device_properties().uuid}"
-    sampler = context.Process(target=sample, args=(uuid, os.getpid(), theirs), daemon=True)
+    arguments = (nvml.uuid(), os.getpid(), theirs)
+    sampler = context.Process(target=sample, args=arguments, daemon=True)
     sampler.start()
     ours.recv()  # it samples from now on
     try:

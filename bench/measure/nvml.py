@@ -22,12 +22,20 @@ THROTTLES = {
 @cache
 def handle() -> Any:
     """NVML's handle of torch's current device; by UUID, since NVML ignores CUDA_VISIBLE_DEVICES."""
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return None  # and torch, which takes seconds to import, need not be asked
     import torch
 
-    if not torch.cuda.is_available():
-        return None
-    uuid = f"GPU-{torch.cuda.get_device_properties().uuid}"
-    return by_uuid(uuid)
+    return by_uuid(uuid()) if torch.cuda.is_available() else None
+
+
+def uuid() -> str:
+    """The device that torch uses, in NVML's spelling."""
+    import torch
+
+    return f"GPU-{torch.cuda.get_device_properties().uuid}"
 
 
 def by_uuid(uuid: str) -> Any:
@@ -50,7 +58,7 @@ def ask(query: Callable[..., Any], *arguments: Any) -> Any:
 def describe() -> dict[str, Any] | None:
     """Name, driver, memory in bytes and power limit in watts."""
     if handle() is None:
-        return _described_by_torch()
+        return None
     memory, limit = ask(pynvml.nvmlDeviceGetMemoryInfo), ask(pynvml.nvmlDeviceGetPowerManagementLimit)
     return {
         "name": ask(pynvml.nvmlDeviceGetName),
@@ -58,12 +66,6 @@ def describe() -> dict[str, Any] | None:
         "memory": memory and memory.total,
         "power_limit_w": limit and limit / 1000,
     }
-
-
-def _described_by_torch() -> dict[str, Any] | None:
-    import torch
-
-    return {"name": torch.cuda.get_device_name()} if torch.cuda.is_available() else None
 
 
 def state() -> dict[str, Any] | None:

@@ -17,6 +17,9 @@ from bench.measure.generation import Generation, Session
 from bench.record import Timing
 from bench.suite import RunSpec
 
+# Of fewer pairs even the widest interval of a median, from least to greatest, covers less than
+# 1 - 2^(1-n) = 94 %: no verdict on them.
+FEWEST = 5
 SPARE = 0.15  # cores that others may take from those torch computes on before a pair is disturbed
 Stopped = Literal["target", "budget", "pairs"]
 
@@ -111,8 +114,9 @@ def summarise(pairs: Pairs, spec: RunSpec) -> Timing:
     kept = pairs.kept()
     ratio = stats.speedup(kept, spec.seed)
     verdict, why = stats.verdict(ratio, spec.timing.verdict_threshold)
-    if len(pairs.disturbed) > len(pairs.seconds) - 2:
-        verdict, why = "AMBIGUOUS", f"{len(pairs.disturbed)} of {len(pairs.seconds)} pairs disturbed"
+    calm = len(pairs.seconds) - len(pairs.disturbed)
+    if calm < FEWEST:
+        verdict, why = "AMBIGUOUS", f"{calm} undisturbed pairs carry no verdict; needed: {FEWEST}"
     return Timing(
         speedup=ratio,
         baseline_s=stats.median_interval([pair[0] for pair in kept], spec.seed),

@@ -9,6 +9,8 @@ from typing import Any
 
 from bench.record import Reuse
 
+ATTENTION = ".attn1"  # how the names of a DiT's attention modules end
+
 
 def nothing_reused() -> None:
     """For methods that reuse nothing."""
@@ -20,6 +22,7 @@ class Arm:
 
     call: dict[str, Any] = field(default_factory=dict)  # arguments in place of the baseline's
     reuse: Callable[[], Reuse | None] = nothing_reused  # of the last generation
+    saves: tuple[str, ...] = (ATTENTION,)  # endings of the modules whose work a reuse saves
     cache_bytes: Callable[[], int] = lambda: 0  # held after the last generation
 
 

@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 
 import dqar
-from bench.methods.base import Arm, Method, only
+from bench.methods.base import ATTENTION, Arm, Method, only
 from bench.record import Reuse
+
+KV_PROJECTIONS = (f"{ATTENTION}.to_k", f"{ATTENTION}.to_v")
 
 
 def config(options: dict[str, Any]) -> dqar.DQARConfig:
@@ -30,9 +32,11 @@ def config(options: dict[str, Any]) -> dqar.DQARConfig:
 @contextmanager
 def apply(pipe: Any, options: dict[str, Any]) -> Iterator[Arm]:
     """Enable reuse on every attention layer of the pipeline's transformer."""
-    dqar.enable(pipe, config(shape_of(pipe) | options))
+    chosen = config(shape_of(pipe) | options)
+    dqar.enable(pipe, chosen)
     try:
         yield Arm(
+            saves=KV_PROJECTIONS if chosen.reuse_mode == "kv" else (ATTENTION,),
             reuse=lambda: reuse(dqar.summary(pipe)),
             cache_bytes=lambda: int(dqar.summary(pipe).cache_bytes),
         )

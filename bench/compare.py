@@ -1,0 +1,157 @@
+"""Two folders of records, compared configuration by configuration, with a verdict and its reason."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from bench import stats, store
+from bench.errors import BadInput
+from bench.record import Median, Record
+
+HIGHER_IS_BETTER = (
+    "timing.speedup",
+    "quality.psnr_db",
+    "quality.ssim",
+    "reuse.ratio",
+    "reuse.plan_ratio",
+    "limits.speedup_limit",
+    "limits.realised",
+    "limits.mfu",
+    "limits.flops_per_second",
+)
+WORSE = ("SLOWER", "WORSE", "FAILED")
+UNKNOWN = ("AMBIGUOUS", "NOT COMPARED")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One configuration's comparison."""
+
+    name: str
+    before: str
+    after: str
+    verdict: str  # SAME, FASTER, SLOWER, BETTER, WORSE, AMBIGUOUS, FAILED or NOT COMPARED
+    why: str
+
+    def cells(self) -> tuple[str, ...]:
+        """As a row of a table."""
+        return self.name, self.before, self.after, self.verdict, self.why
+
+
+def exit_code(rows: Sequence[Row]) -> int:
+    """0 all the same or better, 1 something regressed, 2 something could not be compared."""
+    if any(row.verdict in WORSE for row in rows):
+        return 1
+    return 2 if any(row.verdict in UNKNOWN for row in rows) else 0
+
+
+def compared(a: Path, b: Path, metric: str, threshold: float, cross_machine: bool) -> list[Row]:
+    """A row for each configuration that either folder has; BadInput where a folder has none."""
+    if not 0 < threshold < 1:
+        raise BadInput(f"compare: --threshold: {threshold} is not allowed; allowed: between 0 and 1")
+    _check_metric(metric)
+    before, after = _records(a), _records(b)
+    names = dict.fromkeys([*before, *after])
+    return [_row("/".join(n), before.get(n), after.get(n), metric, threshold, cross_machine) for n in names]
+
+
+def _records(folder: Path) -> dict[tuple[str, str], Record]:
+    """Records by suite and name."""
+    if not folder.is_dir():
+        raise BadInput(f"compare: {folder}: no such folder; needed: a folder of records")
+    records = store.sound(folder)
+    machines = sorted({str(record.environment.get("machine")) for record in records})
+    if len(machines) > 1:
+        raise BadInput(f"compare: {folder}: records of {', '.join(machines)}; needed: of one machine")
+    found = {(record.suite, record.name): record for record in records}
+    if not found:
+        raise BadInput(f"compare: {folder}: no sound records in it")
+    return found
+
+
+def _check_metric(metric: str) -> None:
+    part: Any = Record
+    for name in metric.split("."):
+        fields = part.model_fields if isinstance(part, type) and issubclass(part, BaseModel) else {}
+        if name not in fields:
+            allowed = ", ".join(fields) or "nothing below it"
+            raise BadInput(f"compare: --metric: {metric!r}: no field {name!r}; allowed: {allowed}")
+        kinds = getattr(fields[name].annotation, "__args__", (fields[name].annotation,))
+        part = next((k for k in kinds if isinstance(k, type) and issubclass(k, BaseModel)), None)
+
+
+def _row(name: str, a: Record | None, b: Record | None, metric: str, threshold: float, cross: bool) -> Row:
+    if a is None or b is None:
+        return Row(name, "", "", "NOT COMPARED", f"only in {'B' if a is None else 'A'}")
+    if why := _incomparable(a, b, cross):
+        return Row(name, "", "", "NOT COMPARED", why)
+    if b.status == "failed":
+        verdict = "NOT COMPARED" if a.status == "failed" else "FAILED"
+        return Row(name, a.status, b.status, verdict, b.reason or "")
+    x, y = _value(a, metric), _value(b, metric)
+    if x is None or y is None:
+        return Row(name, _shown(x), _shown(y), "NOT COMPARED", f"{metric} is missing in a record")
+    verdict, why = _judge(x, y, metric, threshold)
+    return Row(name, _shown(x), _shown(y), verdict, why)
+
+
+def _incomparable(a: Record, b: Record, cross_machine: bool) -> str | None:
+    here, there = a.environment.get("machine"), b.environment.get("machine")
+    if here != there and not cross_machine:
+        return f"machines differ: {here}, {there} (--cross-machine allows that)"
+    if a.environment["inputs"].get("model") != b.environment["inputs"].get("model"):
+        return "models differ"
+    differing = [key for key in a.config if a.config[key] != b.config.get(key)]
+    return f"configurations differ in {', '.join(differing)}" if differing else None
+
+
+def _value(record: Record, metric: str) -> Median | None:
+    """The figure as an interval, which has no width where none was measured."""
+    part: Any = record
+    for name in metric.split("."):
+        part = getattr(part, name, None)
+    if part is None or isinstance(part, Median):
+        return part
+    if hasattr(part, "mean"):
+        return Median(median=part.mean, low=part.low, high=part.high)
+    if not isinstance(part, (int, float)):
+        raise BadInput(f"compare: --metric: {metric!r} is no single figure; allowed: a number")
+    return Median(median=part, low=part, high=part)
+
+
+def _judge(a: Median, b: Median, metric: str, threshold: float) -> tuple[str, str]:
+    """The verdict on the ratio of goodness, after over before; its interval takes both at their
+    worst, so that it errs towards AMBIGUOUS."""
+    if a == b:
+        return "SAME", "equal"
+    if min(a.low, b.low) <= 0:
+        return _judge_signed(a, b, metric)
+    ratio = Median(median=b.median / a.median, low=b.low / a.high, high=b.high / a.low)
+    if metric not in HIGHER_IS_BETTER:
+        ratio = Median(median=1 / ratio.median, low=1 / ratio.high, high=1 / ratio.low)
+    verdict, why = stats.verdict(ratio, threshold)
+    if metric.startswith("timing."):
+        return verdict, why
+    return {"FASTER": "BETTER", "SLOWER": "WORSE"}.get(verdict, verdict), why
+
+
+def _judge_signed(a: Median, b: Median, metric: str) -> tuple[str, str]:
+    """Where a figure may be zero or negative a ratio means nothing: do the intervals overlap?"""
+    if a.low <= b.high and b.low <= a.high:
+        return "AMBIGUOUS", "the intervals overlap around zero"
+    better = (b.median > a.median) == (metric in HIGHER_IS_BETTER)
+    return "BETTER" if better else "WORSE", "the intervals do not overlap"
+
+
+def _shown(value: Median | None) -> str:
+    if value is None:
+        return ""
+    if math.isclose(value.low, value.high):
+        return f"{value.median:.4g}"
+    return f"{value.median:.4g} [{value.low:.4g}, {value.high:.4g}]"

@@ -1,0 +1,118 @@
+"""What this machine can measure, and what not and why."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import psutil
+import torch
+
+from bench import models
+from bench.errors import BadInput
+from bench.measure import environment, flops, nvml
+
+DIT_XL = "facebook/DiT-XL-2-256"
+INCEPTION = "weights-inception-2015-12-05-6726825d.pth"  # torch-fidelity's file
+
+
+class Check(NamedTuple):
+    """Whether something can be measured here."""
+
+    there: bool
+    what: str
+    why: str
+
+
+def checks() -> Iterator[Check]:
+    """Every check, quick ones all: nothing is fetched or run for long."""
+    yield cuda()
+    yield Check(nvml.handle() is not None, "device memory, clocks, energy (NVML)", _nvml())
+    yield embedded()
+    yield dit_xl()
+    yield inception()
+    yield bf16()
+    yield compiler()
+    yield Check(flops.peak_flops() is not None, "model-FLOPs utilisation", _peak())
+    yield rss()
+    yield quiet()
+
+
+def cuda() -> Check:
+    """A CUDA device that torch can use."""
+    if torch.cuda.is_available():
+        return Check(True, "CUDA", torch.cuda.get_device_name())
+    return Check(False, "CUDA", "torch finds no device: suites run on the CPU, `auto` is embedded")
+
+
+def _nvml() -> str:
+    if nvml.handle() is not None:
+        return str((nvml.describe() or {}).get("driver"))
+    return "NVML does not answer" if torch.cuda.is_available() else "no CUDA device"
+
+
+def embedded() -> Check:
+    """The model that ships with the repository."""
+    try:
+        path = models.directory("embedded")
+        models.check(path)
+    except (BadInput, ImportError) as error:
+        return Check(False, "embedded model", str(error))
+    return Check(True, "embedded model", "bench/embedded/model")
+
+
+def dit_xl() -> Check:
+    """The weights of DiT-XL in the local cache of the hub."""
+    from huggingface_hub import try_to_load_from_cache
+
+    if isinstance(try_to_load_from_cache(DIT_XL, "model_index.json"), str):
+        return Check(True, f"{DIT_XL} weights", "in the hub's cache")
+    why = "not in the hub's cache: fetched on use if the hub can be reached, else random weights"
+    return Check(False, f"{DIT_XL} weights", f"{why} (time and memory only)")
+
+
+def inception() -> Check:
+    """Inception's weights, without which a Fréchet distance is no FID."""
+    file = Path(torch.hub.get_dir()) / "checkpoints" / INCEPTION
+    if file.exists():
+        return Check(True, "FID (Inception weights)", "in torch's cache; no suite uses them yet")
+    return Check(False, "FID (Inception weights)", "not there: FD with the embedded extractor")
+
+
+def bf16() -> Check:
+    """Whether half precision is native, or only emulated."""
+    if torch.cuda.is_available():
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+        return Check(native, "bf16", "native" if native else "the device only emulates it")
+    flags = environment.cpu_flags()
+    native = bool(flags & {"avx512_bf16", "amx_bf16"})
+    return Check(native, "bf16", "native" if native else "runs, but this CPU only emulates it")
+
+
+def compiler() -> Check:
+    """What torch.compile needs: a C++ compiler, and Triton with CUDA."""
+    if torch.cuda.is_available() and importlib.util.find_spec("triton") is None:
+        return Check(False, "torch.compile", "Triton is not installed")
+    found = next((name for name in ("g++", "clang++") if shutil.which(name)), None)
+    return Check(found is not None, "torch.compile", found or "no C++ compiler on the path")
+
+
+def _peak() -> str:
+    peak = flops.peak_flops()
+    return f"{peak / 1e12:.0f} TFLOP/s dense" if peak else "the device's peak is not known"
+
+
+def rss() -> Check:
+    """Peak resident memory of a part of a run needs the kernel's help."""
+    there = Path("/proc/self/clear_refs").exists()
+    return Check(there, "peak host memory of a generation", "" if there else "of the process only")
+
+
+def quiet() -> Check:
+    """Whether the machine is idle enough to time anything."""
+    busy, cores = psutil.cpu_percent(interval=0.5) / 100, environment.cores()
+    why = f"{busy:.0%} of {cores} cores busy"
+    return Check(busy < 0.15, "undisturbed timing", why + ("" if busy < 0.15 else ": others work"))
