@@ -1,0 +1,147 @@
+"""The diffusion transformer: v-prediction on unit-scale latents, one class label a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import DDIMScheduler, DiTTransformer2DModel
+from diffusers.models.attention_processor import AttnProcessor
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from bench.embedded.classes import CLASSES
+from bench.embedded.data import EmojiData
+from bench.embedded.loop import Budget, Trainer, load_ema, seeded
+from bench.embedded.vae import encode
+
+BATCH = 64
+LABEL_DROPOUT = 0.1
+NULL_CLASS = 1000  # `DiTPipeline` fixes it
+SEED = 2
+
+
+def new_scheduler() -> Any:
+    """DiT-XL/2's noise schedule, but for a v-predicting model."""
+    return DDIMScheduler(
+        num_train_timesteps=1000,
+        beta_start=1e-4,
+        beta_end=0.02,
+        beta_schedule="linear",
+        clip_sample=False,
+        prediction_type="v_prediction",
+        timestep_spacing="leading",
+    )
+
+
+def new_dit() -> Any:
+    """12 layers, 6 heads x 32; every block's output starts at 0 (adaLN-zero, Peebles & Xie 2023).
+
+    diffusers leaves that initialisation to the caller.
+    """
+    model: Any = DiTTransformer2DModel(
+        num_attention_heads=6,
+        attention_head_dim=32,
+        num_layers=12,
+        in_channels=4,
+        out_channels=4,
+        sample_size=16,
+        patch_size=2,
+        num_embeds_ada_norm=1000,
+        norm_type="ada_norm_zero",
+        activation_fn="gelu-approximate",
+        attention_bias=True,
+    )
+    zeroed = [block.norm1.linear for block in model.transformer_blocks]
+    for layer in [*zeroed, model.proj_out_1, model.proj_out_2]:
+        nn.init.zeros_(layer.weight)
+        nn.init.zeros_(layer.bias)
+    for block in model.transformer_blocks:
+        # Each block would drop labels by itself; the training loop drops them once for all.
+        block.norm1.emb.class_embedder.dropout_prob = 0.0
+    nn.init.normal_(
+        model.transformer_blocks[0].norm1.emb.class_embedder.embedding_table.weight, std=0.02
+    )
+    return model
+
+
+def share_embedder(model: Any) -> None:
+    """Let all blocks use the first one's timestep and label embedder."""
+    for block in model.transformer_blocks[1:]:
+        block.norm1.emb = model.transformer_blocks[0].norm1.emb
+
+
+def use_plain_attention(model: Any) -> None:
+    """Two batched matrix products: on CPU far faster backwards than the fused kernel."""
+    for block in model.transformer_blocks:
+        block.attn1.set_processor(AttnProcessor())
+
+
+def training_latents(data: EmojiData, vae: Any) -> tuple[Tensor, Tensor]:
+    """Latents [n, 4, 16, 16] and labels [n] of the training images, mirrored where that is fair."""
+    images, labels = data.split("train")
+    flips = torch.tensor([spec.flip for spec in CLASSES])[labels]
+    pool = torch.cat([images, images[flips].flip(-1)])
+    return encode(vae, pool), torch.cat([labels, labels[flips]])
+
+
+def balanced_weights(labels: Tensor) -> Tensor:
+    """Sampling weights under which a class of n pictures is drawn in proportion to sqrt(n)."""
+    return labels.bincount()[labels].float().rsqrt()
+
+
+def stratified_timesteps(draw: torch.Generator, steps: int = 1000) -> Tensor:
+    """One uniform timestep from each of BATCH equal slices: less noise in the loss."""
+    uniform = (torch.arange(BATCH) + torch.rand(BATCH, generator=draw)) / BATCH
+    return (uniform * steps).long()
+
+
+def make_loss(model: nn.Module, latents: Tensor, labels: Tensor) -> Callable[[int], Tensor]:
+    """Mean squared error of v = sqrt(a) eps - sqrt(1 - a) x0 (Salimans & Ho 2022)."""
+    compiled = torch.compile(model)
+    scheduler = new_scheduler()
+    weights = balanced_weights(labels)
+
+    def loss(step: int) -> Tensor:
+        draw = seeded(SEED, step)
+        chosen = torch.multinomial(weights, BATCH, replacement=True, generator=draw)
+        noise = torch.randn(latents[chosen].shape, generator=draw)
+        dropped = torch.rand(BATCH, generator=draw) < LABEL_DROPOUT
+        timesteps = stratified_timesteps(draw)
+        noisy = scheduler.add_noise(latents[chosen], noise, timesteps)
+        target = scheduler.get_velocity(latents[chosen], noise, timesteps)
+        with torch.autocast("cpu", torch.bfloat16):
+            condition = labels[chosen].masked_fill(dropped, NULL_CLASS)
+            output = compiled(noisy, timestep=timesteps, class_labels=condition, return_dict=False)
+        return F.mse_loss(output[0].float(), target)
+
+    return loss
+
+
+def train(data: EmojiData, vae: Any, work: Path, budget: Budget) -> None:
+    """Train, or resume, into `work/dit.pt`."""
+    torch.manual_seed(SEED)
+    model = new_dit()
+    share_embedder(model)
+    use_plain_attention(model)
+    Trainer(
+        model=model,
+        loss=make_loss(model, *training_latents(data, vae)),
+        budget=budget,
+        checkpoint=work / "dit.pt",
+        learning_rate=1e-3,
+    ).run()
+
+
+@torch.no_grad()
+def load_unshared(work: Path) -> Any:
+    """The averaged model with the shared embedder copied into each block, unused labels zeroed."""
+    shared, model = new_dit(), new_dit()
+    share_embedder(shared)
+    load_ema(shared, work / "dit.pt")
+    model.load_state_dict(shared.state_dict())  # a shared module is saved once for each user
+    for block in model.transformer_blocks:
+        block.norm1.emb.class_embedder.embedding_table.weight[len(CLASSES) : NULL_CLASS] = 0
+    return model.eval()

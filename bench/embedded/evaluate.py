@@ -1,0 +1,129 @@
+"""Figures of the shipped model: reconstruction, distance to real pictures, memorisation, a grid."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image, ImageDraw
+from torch import Tensor
+from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
+from tqdm import tqdm
+
+from bench.embedded import classifier
+from bench.embedded.classes import CLASSES
+from bench.embedded.data import EmojiData
+from bench.embedded.extractor import extract
+from bench.embedded.vae import psnr
+
+STEPS = 50
+SEED = 4
+
+
+def sample(
+    pipe: Any, labels: Tensor, guidance: float, batch: int = 50, steps: int = STEPS
+) -> Tensor:
+    """Pictures uint8 [n, 3, 64, 64] by the pipeline of its own scheduler, one generator seed a batch."""
+    pipe.set_progress_bar_config(disable=True)
+    pictures = []
+    for start in tqdm(range(0, len(labels), batch), desc="sample", unit="batch"):
+        images = pipe(
+            class_labels=labels[start : start + batch].tolist(),
+            guidance_scale=guidance,
+            num_inference_steps=steps,
+            generator=torch.Generator().manual_seed(SEED * 10_000 + start),
+            output_type="pt",
+        ).images
+        pictures.append((images.float() * 255).round().to(torch.uint8))
+    return torch.cat(pictures)
+
+
+def frechet(first: Tensor, second: Tensor) -> float:
+    """Frechet distance of two sets of features [n, 96], by torch-fidelity's own functions."""
+    a, b = (fid_features_to_statistics(features) for features in (first, second))
+    return float(fid_statistics_to_metric(a, b, verbose=False)["frechet_inception_distance"])
+
+
+def like(labels: Tensor, n: int) -> Tensor:
+    """n labels with the class shares of `labels`."""
+    draw = torch.Generator().manual_seed(SEED)
+    return labels[torch.randint(len(labels), (n,), generator=draw)]
+
+
+def match(pool: Tensor, wanted: Tensor) -> Tensor:
+    """Indices into `pool` with labels `wanted`, each taken at most once while there are any."""
+    draw = torch.Generator().manual_seed(SEED)
+    chosen = []
+    for label in wanted.unique():
+        candidates = (pool == label).nonzero()[:, 0]
+        order = candidates[torch.randperm(len(candidates), generator=draw)]
+        chosen.append(order[: int((wanted == label).sum())])
+    return torch.cat(chosen)
+
+
+def distances(data: EmojiData, pictures: Tensor, wanted: Tensor) -> dict[str, Any]:
+    """FD of `pictures` to the held-out ones beside those of real pictures, each with both n."""
+    heldout, _ = data.split("heldout")
+    train, train_labels = data.split("train")
+    real = extract(heldout)
+    order = torch.randperm(len(real), generator=torch.Generator().manual_seed(SEED))
+    halves = order.chunk(2)
+    matched = extract(train[match(train_labels, wanted)])
+    generated = extract(pictures)
+    pairs = {
+        "samples to held-out": (generated, real),
+        "training to held-out, same classes": (matched, real),
+        "halves of held-out": (real[halves[0]], real[halves[1]]),
+        "samples to held-out, n of a half": (generated[: len(halves[0])], real[halves[1]]),
+    }
+    return {k: {"fd": frechet(a, b), "n": [len(a), len(b)]} for k, (a, b) in pairs.items()}
+
+
+def nearest(pictures: Tensor, pool: Tensor) -> tuple[Tensor, Tensor]:
+    """RMSE [n] (0 to 1) to the nearest of `pool` or its mirror image, and its index [n]."""
+    flat = (pool.float() / 255).flatten(1)
+    mirrored = (pool.flip(-1).float() / 255).flatten(1)
+    query = (pictures.float() / 255).flatten(1)
+    both = torch.minimum(torch.cdist(query, flat), torch.cdist(query, mirrored))
+    best = both.min(dim=1)
+    return best.values / query.shape[1] ** 0.5, best.indices
+
+
+def memorisation(data: EmojiData, pictures: Tensor) -> dict[str, float]:
+    """How near samples lie to training pictures, beside how near unseen real pictures do."""
+    train, _ = data.split("train")
+    ours, real = nearest(pictures, train)[0], nearest(data.split("heldout")[0], train)[0]
+    return {
+        "samples: median RMSE to the nearest training picture": float(ours.median()),
+        "held-out: median RMSE to the nearest training picture": float(real.median()),
+        "held-out: 5th percentile": float(real.quantile(0.05)),
+        "share of samples below it": float((ours < real.quantile(0.05)).float().mean()),
+    }
+
+
+def figures(data: EmojiData, pipe: Any, work: Path, n: int, guidance: float) -> dict[str, Any]:
+    """All figures of the README, measured now."""
+    heldout, labels = data.split("heldout")
+    wanted = like(labels, n)
+    pictures = sample(pipe, wanted, guidance)
+    return {
+        "guidance": guidance,
+        "steps": STEPS,
+        "vae_psnr_heldout_db": psnr(pipe.vae, heldout),
+        "extractor_accuracy_heldout": classifier.accuracy(classifier.load(work), data),
+        "frechet_distance": distances(data, pictures, wanted),
+        "memorisation": memorisation(data, pictures),
+    }
+
+
+def grid(pipe: Any, guidance: float, columns: int = 6) -> Image.Image:
+    """One class a row with its name; the first seeds as they come, none chosen."""
+    pictures = sample(pipe, torch.arange(len(CLASSES)).repeat_interleave(columns), guidance)
+    sheet = Image.new("RGB", (100 + 66 * columns, 66 * len(CLASSES)), "white")
+    for row, spec in enumerate(CLASSES):
+        ImageDraw.Draw(sheet).text((4, 66 * row + 26), spec.name, fill="black")
+        for column in range(columns):
+            tile = pictures[row * columns + column].permute(1, 2, 0).numpy()
+            sheet.paste(Image.fromarray(tile), (100 + 66 * column, 66 * row + 1))
+    return sheet.quantize(128)

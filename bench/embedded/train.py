@@ -1,0 +1,117 @@
+"""`python -m bench.embedded.train`: everything from the pictures to the shipped model."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+
+from bench.embedded import classifier, data, dit, export, vae
+from bench.embedded.loop import Budget, parse_until
+
+app = typer.Typer(no_args_is_help=True, add_completion=False)
+
+Work = Annotated[Path, typer.Option(help="Folder of the data and the checkpoints.")]
+Minutes = Annotated[float, typer.Option(min=0.01, help="Busy minutes to train.")]
+Until = Annotated[str, typer.Option(help="Local time HH:MM at which training must have ended.")]
+Steps = Annotated[int, typer.Option(min=0, help="Fixed number of steps in place of minutes.")]
+WORK = Path(".embedded-training")
+HERE = Path(__file__).parent
+
+
+def budget(minutes: float, until: str, steps: int) -> Budget:
+    """The budget that the options name."""
+    moment: datetime | None = parse_until(until) if until else None
+    return Budget(minutes=minutes, until=moment, steps=steps or None)
+
+
+@app.callback()
+def main() -> None:
+    """Train the model of bench/embedded; each part resumes from its checkpoint."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    torch.set_num_threads(2)
+
+
+@app.command("data")
+def data_command(work: Work = WORK) -> None:
+    """Fetch the pictures with `npm pack` and build the dataset."""
+    data.load(work / "data")
+
+
+@app.command("vae")
+def vae_command(
+    minutes: Minutes = 14, until: Until = "", steps: Steps = 0, work: Work = WORK
+) -> None:
+    """Train the autoencoder."""
+    vae.train(data.load(work / "data"), work, budget(minutes, until, steps))
+
+
+@app.command("dit")
+def dit_command(
+    minutes: Minutes = 65, until: Until = "", steps: Steps = 0, work: Work = WORK
+) -> None:
+    """Train the transformer on the autoencoder's latents."""
+    pictures = data.load(work / "data")
+    dit.train(pictures, vae.load_folded(pictures, work), work, budget(minutes, until, steps))
+
+
+@app.command("extractor")
+def extractor_command(
+    minutes: Minutes = 3, until: Until = "", steps: Steps = 0, work: Work = WORK
+) -> None:
+    """Train the feature extractor; write it and the reference features."""
+    pictures = data.load(work / "data")
+    classifier.train(pictures, work, budget(minutes, until, steps))
+    classifier.export(pictures, work)
+
+
+@app.command("export")
+def export_command(work: Work = WORK) -> None:
+    """Write the pipeline directory from the checkpoints."""
+    export.write_model(data.load(work / "data"), work)
+
+
+@app.command("evaluate")
+def evaluate_command(
+    samples: Annotated[int, typer.Option(min=200)] = 1000,
+    guidance: Annotated[float, typer.Option(min=1)] = 2.0,
+    work: Work = WORK,
+) -> None:
+    """Measure the figures of the README and draw the grid."""
+    from bench.embedded import evaluate, load_pipeline  # after `export`: it reads the class names
+
+    pipe = load_pipeline()
+    evaluate.grid(pipe, guidance).save(HERE / "samples.png", optimize=True)
+    found = evaluate.figures(data.load(work / "data"), pipe, work, samples, guidance)
+    (HERE / "figures.json").write_text(json.dumps(found, indent=2) + "\n")
+    print(json.dumps(found, indent=2))
+
+
+@app.command("all")
+def all_command(work: Work = WORK) -> None:
+    """Every step in order, with the times of the shipped model."""
+    parts: tuple[Callable[..., Any], ...] = (
+        data_command,
+        vae_command,
+        extractor_command,
+        dit_command,
+        export_command,
+        evaluate_command,
+    )
+    for part in parts:
+        part(work=work)
+
+
+if __name__ == "__main__":
+    try:
+        app()
+    except (ValueError, FileNotFoundError) as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)

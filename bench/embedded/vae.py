@@ -1,0 +1,142 @@
+"""The autoencoder: 64x64 RGB pictures to 4x16x16 latents of unit scale."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from bench.embedded.data import EmojiData, to_float
+from bench.embedded.loop import Budget, Trainer, load_ema, seeded
+
+# diffusers imports lazily, which hides its classes from mypy: hence `Any` for its models.
+BATCH = 16
+KL_WEIGHT = 1e-4
+SEED = 1
+
+
+def new_vae() -> Any:
+    """0.9 M parameters; no attention in the middle, as the pictures are small."""
+    return AutoencoderKL(
+        block_out_channels=(32, 64, 64),
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3,
+        layers_per_block=1,
+        latent_channels=4,
+        norm_num_groups=16,
+        sample_size=64,
+        scaling_factor=1.0,  # the scale is folded into the quant convolutions: see `fold_scale`
+        mid_block_add_attention=False,
+    )
+
+
+def edges(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Finite differences along x and y of [n, 3, h, w]."""
+    return images.diff(dim=-1), images.diff(dim=-2)
+
+
+def reconstruction_loss(output: Tensor, target: Tensor) -> Tensor:
+    """L1 + L2 + half the L1 of the edges: sharp outlines without a perceptual network."""
+    error = output - target
+    gradient = sum(e.abs().mean() for e in edges(error))
+    return error.abs().mean() + error.square().mean() + 0.5 * gradient
+
+
+def kl(mean: Tensor, logvar: Tensor) -> Tensor:
+    """KL(N(mean, exp logvar) || N(0, 1)), mean over latent dimensions, nats."""
+    return 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
+
+
+def make_loss(vae: Any, images: Tensor) -> Callable[[int], Tensor]:
+    """Loss of one batch of `images` (uint8), half of them mirrored."""
+    compiled = torch.compile(_Reconstruct(vae))
+
+    def loss(step: int) -> Tensor:
+        draw = seeded(SEED, step)
+        batch = to_float(images[torch.randint(len(images), (BATCH,), generator=draw)])
+        mirror = torch.rand(BATCH, 1, 1, 1, generator=draw) < 0.5
+        batch = torch.where(mirror, batch.flip(-1), batch)
+        noise = torch.randn(BATCH, 4, 16, 16, generator=draw)
+        with torch.autocast("cpu", torch.bfloat16):
+            output, mean, logvar = compiled(
+                batch.contiguous(memory_format=torch.channels_last), noise
+            )
+        fit = reconstruction_loss(output.float(), batch)
+        return fit + KL_WEIGHT * kl(mean.float(), logvar.float())
+
+    return loss
+
+
+class _Reconstruct(nn.Module):
+    """encode -> reparametrise -> decode with the caller's noise, so that runs repeat."""
+
+    def __init__(self, vae: Any) -> None:
+        super().__init__()
+        self.vae = vae
+
+    def forward(self, images: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        mean, logvar = self.vae.quant_conv(self.vae.encoder(images)).chunk(2, dim=1)
+        logvar = logvar.clamp(-30, 20)
+        latents = mean + (0.5 * logvar).exp() * noise
+        return self.vae.decoder(self.vae.post_quant_conv(latents)), mean, logvar
+
+
+def train(data: EmojiData, work: Path, budget: Budget) -> None:
+    """Train, or resume, into `work/vae.pt`."""
+    torch.manual_seed(SEED)
+    vae = new_vae().to(memory_format=torch.channels_last)
+    images, _ = data.split("train")
+    Trainer(
+        model=vae,
+        loss=make_loss(vae, images),
+        budget=budget,
+        checkpoint=work / "vae.pt",
+        learning_rate=2e-3,
+        ema_decay=0.99,
+    ).run()
+
+
+@torch.no_grad()
+def encode(vae: Any, images: Tensor) -> Tensor:
+    """Mean latents [n, 4, 16, 16] of uint8 images, in chunks."""
+    return torch.cat([vae.encode(to_float(c)).latent_dist.mean for c in images.split(64)])
+
+
+@torch.no_grad()
+def fold_scale(vae: Any, latents: Tensor) -> None:
+    """Make every latent channel mean 0 and std 1 over `latents`, within the 1x1 convolutions.
+
+    `DiTPipeline` knows a scaling factor but no shift, and channels differ: so z' = (z - m) / s goes
+    into `quant_conv` (means first, then log-variances) and its inverse into `post_quant_conv`.
+    """
+    m, s = latents.mean(dim=(0, 2, 3)), latents.std(dim=(0, 2, 3))
+    quant, post = vae.quant_conv, vae.post_quant_conv
+    post.bias += post.weight[:, :, 0, 0] @ m  # W (s z' + m) + b, with the old W
+    post.weight *= s[None, :, None, None]
+    quant.weight[:4] /= s[:, None, None, None]
+    quant.bias[:4] = (quant.bias[:4] - m) / s
+    quant.bias[4:] -= 2 * s.log()
+
+
+def load_folded(data: EmojiData, work: Path) -> Any:
+    """The trained autoencoder with unit-scale latents over the training images."""
+    vae = new_vae().eval()
+    load_ema(vae, work / "vae.pt")
+    fold_scale(vae, encode(vae, data.split("train")[0]))
+    return vae
+
+
+@torch.no_grad()
+def psnr(vae: Any, images: Tensor) -> float:
+    """Mean over uint8 `images` of the reconstruction's PSNR in dB (peak 255)."""
+    values = []
+    for chunk in images.split(64):
+        output = vae.decode(vae.encode(to_float(chunk)).latent_dist.mean).sample.clamp(-1, 1)
+        error = F.mse_loss(output, to_float(chunk), reduction="none").mean(dim=(1, 2, 3))
+        values.append(10 * torch.log10(4 / error))
+    return float(torch.cat(values).mean())
