@@ -19,7 +19,9 @@ COLUMNS = {
     "layer": torch.int64,
     "trajectory": torch.int64,
     "damage": torch.float32,
+    "final_damage": torch.float32,
 }
+NOT_MEASURED = torch.tensor(torch.nan)
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,8 @@ class Trace:
     """Rows of measurements: one layer at one step of one trajectory each.
 
     `features` `[n, 4]` in the order of `FEATURES`; `layer`, `trajectory` `[n]`; `damage` `[n]`, 0 or
-    more, in the unit of the damage budget. Raises `ValueError` for other shapes or damages.
+    more, in the unit of the damage budget; `final_damage` `[n]`, that to the end of the trajectory, nan
+    where it was not measured. Raises `ValueError` for other shapes or damages.
     """
 
     features: Tensor
@@ -35,8 +38,11 @@ class Trace:
     trajectory: Tensor
     damage: Tensor
     metadata: dict[str, Any] = field(default_factory=dict)
+    final_damage: Tensor = NOT_MEASURED
 
     def __post_init__(self) -> None:
+        if self.final_damage is NOT_MEASURED:
+            object.__setattr__(self, "final_damage", NOT_MEASURED.expand(len(self.damage)))
         for name, dtype in COLUMNS.items():
             column = torch.as_tensor(getattr(self, name)).to(dtype)
             object.__setattr__(self, name, column)
@@ -51,7 +57,7 @@ class Trace:
 
     def __getitem__(self, rows: Tensor) -> Trace:
         """The rows of a mask or an index."""
-        return Trace(*(getattr(self, name)[rows] for name in COLUMNS), self.metadata)
+        return Trace(**{name: getattr(self, name)[rows] for name in COLUMNS}, metadata=self.metadata)
 
     def save(self, path: str | Path) -> None:
         """Write a safetensors file: a tensor for each column, the metadata as JSON in its header."""
@@ -64,7 +70,7 @@ class Trace:
         try:
             with safe_open(path, "pt") as file:
                 metadata = json.loads(file.metadata()["dqar_trace"])
-                return cls(*(file.get_tensor(name) for name in COLUMNS), metadata)
+                return cls(**{name: file.get_tensor(name) for name in COLUMNS}, metadata=metadata)
         except (OSError, SafetensorError, KeyError, TypeError) as error:
             raise ValueError(
                 f"trace = {str(path)!r} is not readable; allowed: a file of `Trace.save`"

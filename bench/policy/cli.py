@@ -1,0 +1,146 @@
+"""`python -m bench policy`: trace a model, train its reuse policy, compare it at equal reuse."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from tabulate import tabulate
+
+from bench.errors import BadInput
+
+app = typer.Typer(help=__doc__, no_args_is_help=True)
+
+POLICY_DIR = Path(__file__).parents[1] / "embedded" / "policy"
+
+Model = Annotated[str, typer.Option(help="embedded, or the directory of a DiTPipeline.")]
+Steps = Annotated[int, typer.Option(help="Denoising steps.")]
+Guidance = Annotated[float, typer.Option(help="Weight of classifier-free guidance, above 1.")]
+Results = Annotated[Path, typer.Option(help="Folder of the results.")]
+
+
+def command(function: Callable[..., None]) -> Callable[..., None]:
+    """Register a command whose bad input is told in one line."""
+
+    @functools.wraps(function)
+    def told(*args: Any, **kwargs: Any) -> None:
+        from bench.cli import one_line_errors  # bench.cli imports this module
+
+        with one_line_errors():
+            function(*args, **kwargs)
+
+    return app.command(function.__name__.removesuffix("_"))(told)
+
+
+@command
+def trace(
+    model: Model = "embedded",
+    trajectories: Annotated[int, typer.Option(help="Pictures, one trajectory each.")] = 24,
+    steps: Steps = 50,
+    out: Annotated[Path | None, typer.Option(help="Trace file; default: under results/policy.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the first trajectory.")] = 0,
+    guidance: Guidance = 4.0,
+    finals: Annotated[int, typer.Option(help="Reuses a trajectory followed to the final latent.")] = 8,
+    results: Results = Path("results"),
+) -> None:
+    """Measure, for each layer and step, what the gate would see and what reuse there breaks."""
+    _at_least(trajectories=(trajectories, 2), steps=(steps, 2), finals=(finals, 0))
+    from bench.policy.session import open_session
+    from bench.policy.trace import rank_correlation
+    from bench.policy.trace import trace as run
+
+    session = open_session(model, steps, guidance, seed, evaluation=False)
+    rows = run(session, trajectories, finals)
+    path = out or _trace_file(results)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows.save(path)
+    correlation, n = rank_correlation(rows)
+    typer.echo(f"{len(rows.damage)} rows, damage {rows.damage.median():.4f} (median)")
+    typer.echo(f"Spearman of a step's damage with the final latent's: {correlation:.3f}, n = {n}")
+    typer.echo(f"trace: {path}")
+
+
+@command
+def train(
+    trace: Annotated[Path | None, typer.Option(help="Trace file; default: the last one.")] = None,
+    budget: Annotated[float | None, typer.Option(help="Damage up to which reuse is harmless.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder of the policy.")] = POLICY_DIR,
+    seed: Annotated[int, typer.Option(help="Of the split and the weights.")] = 0,
+    results: Results = Path("results"),
+) -> None:
+    """Train both kinds of policy on a trace and keep the better one on unseen trajectories."""
+    from bench.policy.train import WEIGHTS, load_trace
+    from bench.policy.train import train as run
+
+    found = run(load_trace(trace or _trace_file(results)), budget, seed)
+    fields = ("roc_auc", "reuse_ratio", "damage", "best_ratio", "threshold", "epochs")
+    rows = [(type(c.policy).__name__, *(getattr(c.figures, name) for name in fields)) for c in found]
+    typer.echo(tabulate(rows, headers=("policy", *fields), floatfmt=".4f"))
+    typer.echo(
+        f"budget {found[0].figures.budget:.5f}; figures of the held-out trajectories; kept: {rows[0][0]}"
+    )
+    found[0].policy.save(out / WEIGHTS)
+    typer.echo(f"policy: {out}")
+
+
+@command
+def eval_(
+    policy: Annotated[Path, typer.Option(help="Folder of the policy.")] = POLICY_DIR,
+    model: Model = "embedded",
+    n: Annotated[int, typer.Option(help="Pictures.")] = 12,
+    steps: Steps = 50,
+    targets: Annotated[str, typer.Option(help="Reuse ratios, with commas between.")] = "0.1,0.2,0.3",
+    max_age: Annotated[int, typer.Option(help="Steps that an entry may serve, for all.")] = 2,
+    seed: Annotated[int, typer.Option(help="Seed of the first picture; not one of the trace.")] = 100_000,
+    guidance: Guidance = 4.0,
+    results: Results = Path("results"),
+    reports: Annotated[Path, typer.Option(help="Folder of the reports.")] = Path("reports"),
+) -> None:
+    """Compare the policy with thresholds, the schedule and a random mask at equal measured reuse."""
+    _at_least(n=(n, 2), steps=(steps, 2), max_age=(max_age, 1))
+    ratios = _ratios(targets)
+    from bench.policy.evaluate import check_unseen, evaluate
+    from bench.policy.report import table, write_report
+    from bench.policy.session import open_session
+    from bench.policy.train import load_policy
+    from bench.store import write_atomic
+
+    learned, weights = load_policy(policy)
+    check_unseen(learned, seed, n)
+    session = open_session(model, steps, guidance, seed, evaluation=True)
+    found = evaluate(session, learned, weights, n, ratios, max_age)
+    path = _folder(results) / "eval.json"
+    write_atomic(path, (json.dumps(found, indent=1) + "\n").encode())
+    page = write_report(found, reports / "policy")
+    typer.echo(table(found["rows"]))
+    typer.echo(f"figures: {path}\nreport:  {page}")
+
+
+def _folder(results: Path) -> Path:
+    from bench.measure import environment
+
+    return results / "policy" / environment.machine()
+
+
+def _trace_file(results: Path) -> Path:
+    return _folder(results) / ".cache" / "trace.safetensors"  # remade at will: not committed
+
+
+def _at_least(**given: tuple[int, int]) -> None:
+    for name, (value, low) in given.items():
+        if value < low:
+            raise BadInput(f"{name}: {value} is not allowed; allowed: {low} or more")
+
+
+def _ratios(text: str) -> list[float]:
+    try:
+        found = [float(part) for part in text.split(",")]
+    except ValueError:
+        found = []
+    if not found or not all(0 < ratio < 1 for ratio in found):
+        raise BadInput(f"targets: {text!r} is not allowed; allowed: numbers between 0 and 1, as 0.15,0.3")
+    return found

@@ -1,0 +1,129 @@
+"""The learned policy against what needs no training, at equal measured reuse."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench import models
+from bench.errors import BadInput
+from bench.measure import environment
+from bench.measure.generation import Session
+from bench.policy.arena import POLICY, Arena, Contestant, Floats, Measured, contestants, enabled
+from bench.stats import mean_interval
+from bench.suite import shown_model
+from dqar import DQARConfig
+from dqar.policy.mlp_policy import ReusePolicy
+
+TOLERANCE = 0.01  # of the reuse ratio, within which two are called equal
+AIM = TOLERANCE / 4  # how near the search comes
+TRIES = 3  # measurements that a search may take: a replay is near, not exact
+BITS = (16, 8)
+
+
+def evaluate(
+    session: Session, policy: ReusePolicy, weights: Path, n: int, targets: list[float], max_age: int
+) -> dict[str, Any]:
+    """All figures of the comparison, ready for JSON; each row a contestant, target and quantisation.
+
+    `over_policy` of a row is its drift less the policy's on the same pictures: above 0 the policy is
+    better. BadInput where the policy is for another number of layers.
+    """
+    _check_fits(session.pipe, weights)
+    arena = Arena(session, weights, n, max_age)
+    rows: list[dict[str, Any]] = []
+    for target in targets:
+        matched = [
+            (who, match(arena, who, target)) for who in contestants(policy, weights, arena.highest_entropy())
+        ]
+        for bits in BITS:
+            found = [
+                (who, at if bits == BITS[0] else arena.measure(who, at.knob, bits)) for who, at in matched
+            ]
+            rows += [_row(who, at, found[0][1], target, bits) for who, at in found]
+    return _setting(session, policy, n, max_age) | {"control_drift": arena.control, "rows": rows}
+
+
+def match(arena: Arena, who: Contestant, target: float) -> Measured:
+    """The contestant at the knob where its measured ratio is nearest to `target`."""
+    aim, tried = target, []
+    for _ in range(TRIES):
+        knob = search(lambda k: arena.replay(who, k), who.nothing, who.most, aim)
+        tried.append(arena.measure(who, knob))
+        miss = target - tried[-1].ratio.mean()
+        if abs(miss) <= AIM or knob == who.most:
+            break
+        aim += miss
+    return min(tried, key=lambda found: abs(found.ratio.mean() - target))
+
+
+def search(ratio: Callable[[float], float], nothing: float, most: float, target: float) -> float:
+    """The knob between its two ends at which `ratio`, rising from one to the other, is `target`.
+
+    `most` where even that is too little; of a ratio that jumps over the target, the nearer side.
+    """
+    if ratio(most) <= target:
+        return most
+    best, gap = nothing, target
+    for _ in range(40):
+        middle = (nothing + most) / 2
+        found = ratio(middle)
+        if abs(found - target) < gap:
+            best, gap = middle, abs(found - target)
+        if gap <= AIM / 4:
+            break
+        nothing, most = (middle, most) if found < target else (nothing, middle)
+    return best
+
+
+def _check_fits(pipe: Any, weights: Path) -> None:
+    try:
+        with enabled(pipe, DQARConfig(use_learned_policy=True, policy_path=str(weights))):
+            pass
+    except ValueError as error:
+        raise BadInput(f"{weights.name}: {error}") from error
+
+
+def check_unseen(policy: ReusePolicy, seed: int, n: int) -> None:
+    """BadInput where one of the seeds `seed` to `seed + n - 1` is of a trace that `policy` learned from."""
+    first, last = policy.figures.get("trace", {}).get("seeds", [0, 0])
+    if seed < last and first < seed + n:
+        raise BadInput(
+            f"seed: {seed} is not allowed; allowed: {last} or more, for the policy saw those before"
+        )
+
+
+def _row(who: Contestant, at: Measured, policy: Measured, target: float, bits: int) -> dict[str, Any]:
+    over = None if who.name == POLICY else _interval(at.drift - policy.drift)
+    return {
+        "method": who.name,
+        "target": target,
+        "bits": bits,
+        "knob": {who.knob: at.knob},
+        "ratio": float(at.ratio.mean()),
+        "equal": bool(abs(at.ratio.mean() - target) <= TOLERANCE),
+        "drift": _interval(at.drift),
+        "over_policy": over,
+        "ratio_per_picture": at.ratio.tolist(),
+        "drift_per_picture": at.drift.tolist(),
+    }
+
+
+def _interval(values: Floats) -> dict[str, float]:
+    return mean_interval(np.asarray(values)).model_dump()
+
+
+def _setting(session: Session, policy: ReusePolicy, n: int, max_age: int) -> dict[str, Any]:
+    spec = session.spec
+    return {
+        "environment": environment.provenance(spec.seed),
+        "model": {"name": shown_model(spec.model), "fingerprint": models.fingerprint(spec)},
+        "policy": {"kind": type(policy).__name__, "figures": policy.figures},
+        "pictures": {"n": n, "seeds": [spec.seed, spec.seed + n], "classes": session.labels},
+        "steps": spec.num_inference_steps,
+        "guidance": spec.guidance_scale,
+        "max_age": max_age,
+    }

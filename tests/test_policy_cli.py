@@ -1,0 +1,200 @@
+"""A policy is traced, trained and compared: damages and features are those of the runtime itself."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from test_entropy import host_syncs
+from typer.testing import CliRunner
+
+import dqar
+from bench.measure.generation import Session, final_latents
+from bench.policy.arena import OPEN, POLICY, Arena, RandomMask, Recorder, contestants, enabled
+from bench.policy.cli import app
+from bench.policy.evaluate import search
+from bench.policy.report import sentence, verdict
+from bench.policy.session import open_session
+from bench.policy.trace import Walk, by_hand, rank_correlation, trace
+from bench.policy.train import WEIGHTS, load_policy, train
+from dqar import DQARConfig
+from dqar.policy.mlp_policy import LayerWiseReusePolicy
+from dqar.training.traces import Trace
+
+STEPS, LAYERS, GUIDANCE = 10, 6, 4.0
+
+
+@pytest.fixture
+def session(tiny_model_dir: Path) -> Session:
+    return open_session(str(tiny_model_dir), STEPS, GUIDANCE, seed=0, evaluation=False)
+
+
+@pytest.fixture(scope="module")
+def rows(tiny_model_dir: Path) -> Trace:
+    opened = open_session(str(tiny_model_dir), STEPS, GUIDANCE, seed=0, evaluation=False)
+    return trace(opened, trajectories=5, finals=4, progress=False)
+
+
+@pytest.fixture(scope="module")
+def policy_dir(rows: Trace, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("policy")
+    train(rows, budget=None, progress=False)[0].policy.save(folder / WEIGHTS)
+    return folder
+
+
+def learned(folder: Path, threshold: float | None = None) -> DQARConfig:
+    return DQARConfig(
+        **OPEN,
+        use_learned_policy=True,
+        policy_path=str(folder / WEIGHTS),
+        reuse_threshold=threshold,
+        max_age=2,
+    )
+
+
+def test_every_step_and_layer_is_traced(rows: Trace) -> None:
+    """A row for each layer at each step but the first, all damages positive, some followed to the end."""
+    assert len(rows.damage) == 5 * (STEPS - 1) * LAYERS
+    assert (rows.damage > 0).all()
+    assert rows.trajectory.unique().tolist() == [0, 1, 2, 3, 4]
+    known = rows.final_damage.isfinite()
+    assert known.sum() == 5 * 4 and (rows.final_damage[known] > 0).all()
+    assert rank_correlation(rows)[1] == 20
+    assert 2 not in rows.metadata["classes"] and rows.metadata["seeds"] == [0, 5]
+
+
+def test_unchanged_output_does_no_damage(session: Session) -> None:
+    """Where a layer's attention gives the same at every step, its reuse changes nothing; others' does."""
+    projection = session.pipe.transformer.transformer_blocks[3].attn1.to_out[0]
+    torch.nn.init.zeros_(projection.weight)
+    found = trace(session, trajectories=1, finals=0, progress=False)
+    assert (found.damage[found.layer == 3] == 0).all()
+    assert (found.damage[found.layer != 3] > 0).all()
+
+
+def test_walk_is_the_stock_pipeline(session: Session) -> None:
+    """With nothing reused the final latent is the pipeline's own, and the pipeline is restored after."""
+    with final_latents(session.pipe) as seen:
+        session.pipe(**session.arguments(range(1)))
+    before = [block.attn1.processor for block in session.pipe.transformer.transformer_blocks]
+    with by_hand(session.pipe) as manager, torch.no_grad():
+        walk = Walk(session, manager, 0)
+        final = walk.finish(walk.start)
+    torch.testing.assert_close(final, seen[0], rtol=1e-6, atol=1e-6)  # seen is divided by the VAE's scale
+    assert [block.attn1.processor for block in session.pipe.transformer.transformer_blocks] == before
+
+
+def test_features_are_those_of_the_running_gate(session: Session, rows: Trace, policy_dir: Path) -> None:
+    """A gated run of the same picture shows its policy the traced features up to the first reuse."""
+    recorder = Recorder(load_policy(policy_dir)[0])
+    with enabled(session.pipe, learned(policy_dir), recorder):
+        session.pipe(**session.arguments(range(1)))
+        reused = dqar.summary(session.pipe).map
+    assert reused.any()
+    first = int(np.argmax(reused.any(axis=1)))
+    seen = torch.stack(recorder.rows)[1 : first + 1]
+    traced = rows.features[rows.trajectory == 0].reshape(STEPS - 1, LAYERS, 4)[:first]
+    assert len(seen) >= 1
+    torch.testing.assert_close(traced, seen, rtol=1e-6, atol=1e-6)
+
+
+def test_trained_policy_runs_with_one_sync_a_step(session: Session, policy_dir: Path) -> None:
+    """trace, train, enable: the policy reuses something, and reads the device at most once a step."""
+    untouched = host_syncs(session.pipe, STEPS)
+    dqar.enable(session.pipe, learned(policy_dir))
+    assert host_syncs(session.pipe, STEPS) <= untouched + STEPS
+    summary = dqar.summary(session.pipe)
+    assert summary.ratio > 0 and summary.reasons["policy"] > 0
+
+
+def test_replay_foretells_the_measured_ratio(session: Session, policy_dir: Path) -> None:
+    """The gate on recorded features chooses nearly what it does in a run; only recording drifts by 0."""
+    policy, weights = load_policy(policy_dir)
+    arena = Arena(session, weights, n=2, max_age=2, progress=False)
+    assert arena.control == 0
+    for who in contestants(policy, weights, arena.highest_entropy()):
+        knob = search(lambda k, who=who: arena.replay(who, k), who.nothing, who.most, 0.15)
+        measured = arena.measure(who, knob)
+        assert measured.ratio.mean() == pytest.approx(arena.replay(who, knob), abs=0.1), who.name
+        assert (measured.drift > 0).all() and arena.replay(who, who.nothing) <= 1 / STEPS, who.name
+
+
+def test_search_finds_the_knob() -> None:
+    """A ratio that rises towards an end, on either side; that end itself where even it is too little."""
+    assert search(lambda k: 1 - k, 1.0, 0.0, 0.3) == pytest.approx(0.7, abs=0.001)
+    assert search(lambda k: k / 4, 0.0, 1.0, 0.1) == pytest.approx(0.4, abs=0.01)
+    assert search(lambda k: k / 4, 0.0, 1.0, 0.3) == 1.0
+
+
+def test_random_mask_repeats() -> None:
+    """One seed, one mask."""
+    first, again, other = (RandomMask(seed)(torch.zeros(64, 4)) for seed in (1, 1, 2))
+    assert torch.equal(first, again) and not torch.equal(first, other)
+
+
+def test_sentence_says_when_the_policy_loses() -> None:
+    """The verdict is the paired interval's, and a row off its target takes no part."""
+    shared = {"bits": 16, "equal": True, "target": 0.15}
+    rows = [
+        shared | {"method": POLICY, "over_policy": None},
+        shared | {"method": "schedule alone", "over_policy": {"mean": -2, "low": -3, "high": -1}},
+        shared | {"method": "random mask", "over_policy": {"mean": 2, "low": 1, "high": 3}},
+        shared | {"method": "SNR + entropy", "equal": False, "over_policy": {"mean": 2, "low": 1, "high": 3}},
+    ]
+    assert [verdict(row) for row in rows[1:3]] == ["worse", "better"]
+    said = sentence(rows)
+    assert "loses to the schedule alone (15%)" in said and "drifts less than the random mask (15%)" in said
+    assert "entropy" not in said
+
+
+def run(*arguments: object) -> tuple[int, str]:
+    found = CliRunner().invoke(app, [*map(str, arguments)])
+    return found.exit_code, found.output
+
+
+def test_commands_end_to_end(tiny_model_dir: Path, tmp_path: Path) -> None:
+    """The three commands in a row leave a trace, a policy, figures and a page with its plot."""
+    file, folder, places = tmp_path / "trace.safetensors", tmp_path / "policy", ("--results", tmp_path)
+    model = ("--model", tiny_model_dir, "--steps", 8)
+    code, said = run("trace", *model, "--trajectories", 4, "--finals", 2, "--out", file)
+    assert code == 0 and "Spearman" in said and "n = 8" in said
+    code, said = run("train", "--trace", file, "--out", folder)
+    assert code == 0 and "roc_auc" in said and (folder / WEIGHTS).exists()
+    reports = ("--reports", tmp_path / "reports")
+    code, said = run("eval", "--policy", folder, *model, "--n", 2, "--targets", "0.2", *places, *reports)
+    assert code == 0, said
+    (figures,) = tmp_path.glob("policy/*/eval.json")
+    assert len(json.loads(figures.read_text())["rows"]) == 4 * 2
+    page = (tmp_path / "reports/policy/README.md").read_text()
+    assert "**In one sentence:**" in page and str(tmp_path) not in page + figures.read_text()
+    assert (tmp_path / "reports/policy/drift.png").stat().st_size > 10_000
+
+
+def test_bad_input_is_one_line(tiny_model_dir: Path, rows: Trace, policy_dir: Path, tmp_path: Path) -> None:
+    """Each names the file or field, the value and what is allowed, and exits with 2."""
+    broken, alone, other = (tmp_path / f"{name}.safetensors" for name in ("broken", "alone", "other"))
+    broken.write_bytes(b"no trace")
+    rows[rows.trajectory == 0].save(alone)
+    LayerWiseReusePolicy(LAYERS + 1).save(other)
+    model = ("--model", tiny_model_dir)
+    cases = {
+        ("trace", "--trajectories", 1): "trajectories: 1 is not allowed; allowed: 2 or more",
+        ("trace", "--steps", 1): "steps: 1 is not allowed",
+        ("trace", "--guidance", 1.0): "guidance: 1.0 is not allowed; allowed: above 1",
+        ("trace", "--seed", -1, *model): "seed: -1 is not allowed",
+        ("trace", "--model", tmp_path / "nowhere"): "nowhere",
+        ("train", "--trace", broken): "broken.safetensors",
+        ("train", "--trace", alone, "--out", tmp_path): "1 trajectories is not allowed",
+        ("train", "--trace", alone, "--budget", -1.0): "budget = -1.0 is not allowed; allowed",
+        ("eval", "--targets", "2"): "targets: '2' is not allowed; allowed",
+        ("eval", "--policy", tmp_path / "none"): "policy",
+        ("eval", "--policy", other, *model): "for 7 layers; allowed: 6",
+        ("eval", "--policy", policy_dir, "--seed", 3, *model): "seed: 3 is not allowed; allowed: 5 or more",
+    }
+    for arguments, expected in cases.items():
+        code, said = run(*arguments)
+        *loading, line = said.strip().splitlines()  # diffusers' progress bars, where a model was loaded
+        assert code == 2 and expected in line and not any("Traceback" in x for x in loading), said
