@@ -142,9 +142,11 @@ def device() -> str:
 def load(spec: RunSpec) -> Any:
     """The pipeline of a run on this machine's device, silent, with the suite's scheduler."""
     import torch
+    from diffusers.utils import logging as diffusers_logging
 
     from bench.schedulers import from_pipeline
 
+    diffusers_logging.disable_progress_bar()
     dtype = getattr(torch, DTYPES[spec.dtype])
     pipe = _random(spec, dtype) if spec.weights == "random" else _trained(spec, dtype)
     pipe.set_progress_bar_config(disable=True)
@@ -160,8 +162,7 @@ def _trained(spec: RunSpec, dtype: Any) -> Any:
         return load_pipeline(dtype)
     from diffusers import DiTPipeline
 
-    # The name of the dtype's argument changed between releases of diffusers: convert afterwards.
-    return DiTPipeline.from_pretrained(directory(spec.model)).to(dtype)
+    return DiTPipeline.from_pretrained(directory(spec.model), dtype=dtype)
 
 
 # The architecture of facebook/DiT-XL-2-256 (its config.json) and of its autoencoder.

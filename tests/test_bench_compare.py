@@ -1,0 +1,92 @@
+"""Comparing two folders of records: verdicts, reasons and exit codes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench import store
+from bench.compare import compared, exit_code
+from bench.errors import BadInput
+from bench.record import Record
+from bench.store import Store
+
+
+def write(folder: Path, speedup: float, width: float = 0.005, **changes: Any) -> Path:
+    """One record in `folder` with that speedup; `changes`: machine, model, steps, status, name."""
+    machine = changes.get("machine", "m")
+    inputs = {"machine": machine, "model": changes.get("model", "w")}
+    config = {"steps": changes.get("steps", 50)}
+    ratio = {"median": speedup, "low": speedup - width, "high": speedup + width}
+    timing = {
+        "speedup": ratio, "baseline_s": ratio, "candidate_s": ratio, "pairs": [(1.0, 1.0)],
+        "disturbed": [], "disturbed_why": [], "baseline": "eager", "batch_size": 1,
+        "stopped": "target", "verdict": "SAME", "verdict_why": "",
+    }  # fmt: skip
+    status = changes.get("status", "ok")
+    made = Record.model_validate(
+        {
+            "key": store.key_of(config, inputs), "suite": "tiny", "method": "dqar",
+            "name": changes.get("name", "run"), "config": config, "status": status,
+            "reason": None if status == "ok" else "out of memory",
+            "environment": {"machine": machine, "inputs": inputs},
+            "timing": timing if status == "ok" else None,
+        }
+    )  # fmt: skip
+    Store(folder, "tiny", machine).write(made)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("after", "verdict", "code"),
+    [
+        ({"speedup": 1.2}, "SAME", 0),
+        ({"speedup": 1.4}, "FASTER", 0),
+        ({"speedup": 1.0}, "SLOWER", 1),
+        ({"speedup": 1.25, "width": 0.2}, "AMBIGUOUS", 2),
+        ({"speedup": 1.2, "status": "failed"}, "FAILED", 1),
+        ({"speedup": 1.2, "machine": "n"}, "NOT COMPARED", 2),
+        ({"speedup": 1.2, "model": "v"}, "NOT COMPARED", 2),
+        ({"speedup": 1.2, "steps": 25}, "NOT COMPARED", 2),
+        ({"speedup": 1.2, "name": "other"}, "NOT COMPARED", 2),
+    ],
+)
+def test_verdicts(tmp_path: Path, after: dict[str, Any], verdict: str, code: int) -> None:
+    """Each change gets its verdict, a reason, and the exit code that CI can act on."""
+    a, b = write(tmp_path / "a", 1.2), write(tmp_path / "b", **after)
+    rows = compared(a, b, "timing.speedup", 0.02, cross_machine=False)
+    assert rows[0].verdict == verdict
+    assert rows[0].why
+    assert exit_code(rows) == code
+
+
+def test_machines_may_differ_if_asked(tmp_path: Path) -> None:
+    """--cross-machine compares what was measured on two machines."""
+    a, b = write(tmp_path / "a", 1.2), write(tmp_path / "b", 1.2, machine="n")
+    assert exit_code(compared(a, b, "timing.speedup", 0.02, cross_machine=True)) == 0
+
+
+def test_less_is_better_for_seconds(tmp_path: Path) -> None:
+    """For a figure that is better lower, growth is a regression."""
+    a, b = write(tmp_path / "a", 1.0), write(tmp_path / "b", 1.5)
+    rows = compared(a, b, "timing.candidate_s", 0.02, cross_machine=False)
+    assert rows[0].verdict == "SLOWER"
+
+
+@pytest.mark.parametrize("metric", ["timing.speedpu", "speed", "timing.speedup.median.x"])
+def test_an_unknown_metric_is_named(tmp_path: Path, metric: str) -> None:
+    """A metric that no record has is one line, with the fields there are."""
+    a = write(tmp_path / "a", 1.2)
+    with pytest.raises(BadInput, match="allowed"):
+        compared(a, a, metric, 0.02, cross_machine=False)
+
+
+def test_nothing_to_compare(tmp_path: Path) -> None:
+    """A folder that is missing or has no records cannot be compared."""
+    a = write(tmp_path / "a", 1.2)
+    (tmp_path / "empty").mkdir()
+    for other in ("missing", "empty"):
+        with pytest.raises(BadInput, match=other):
+            compared(a, tmp_path / other, "timing.speedup", 0.02, cross_machine=False)

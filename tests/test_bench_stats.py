@@ -1,0 +1,70 @@
+"""Statistics of paired measurements against cases worked out by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from bench import stats
+from bench.record import Median
+
+
+def test_speedup_is_the_median_of_paired_ratios() -> None:
+    """Ratios are taken within pairs, so a slow spell that hits both arms changes nothing."""
+    ratio = stats.speedup([(2.0, 1.0), (20.0, 10.0), (3.0, 1.0)])
+    assert ratio.median == 2.0
+    assert ratio.low == 2.0
+    assert ratio.high == 3.0
+
+
+def test_interval_of_a_mean_agrees_with_the_normal_one() -> None:
+    """The bootstrap interval of a mean of 400 normals is 1.96 standard errors wide each side."""
+    values = np.random.default_rng(1).normal(5.0, 2.0, 400)
+    interval = stats.mean_interval(values)
+    error = 1.96 * values.std() / 20
+    assert interval.high - interval.mean == pytest.approx(error, rel=0.1)
+    assert interval.mean - interval.low == pytest.approx(error, rel=0.1)
+
+
+def test_interval_covers_the_median_as_often_as_it_says() -> None:
+    """Over 200 samples of 9 the interval covers the true median in at least 90 % of them."""
+    rng = np.random.default_rng(2)
+    intervals = [stats.median_interval(rng.normal(1.0, 0.05, 9)) for _ in range(200)]
+    assert sum(i.low <= 1.0 <= i.high for i in intervals) >= 180
+
+
+def test_intervals_are_seeded() -> None:
+    """The same values and seed give the same interval; another seed gives another one."""
+    values = np.random.default_rng(0).random(50)
+    assert stats.mean_interval(values, 1) == stats.mean_interval(values, 1)
+    assert stats.mean_interval(values, 1) != stats.mean_interval(values, 2)
+
+
+def test_interval_of_nothing_is_an_error() -> None:
+    """No values, no interval."""
+    with pytest.raises(ValueError, match="at least one"):
+        stats.median_interval([])
+
+
+@pytest.mark.parametrize(
+    ("low", "median", "high", "verdict"),
+    [
+        (0.99, 1.0, 1.01, "SAME"),
+        (1.05, 1.1, 1.2, "FASTER"),
+        (0.8, 0.9, 0.99, "SLOWER"),
+        (0.9, 1.0, 1.1, "AMBIGUOUS"),  # too wide
+        (1.005, 1.015, 1.03, "AMBIGUOUS"),  # faster, but by less than counts
+    ],
+)
+def test_verdicts(low: float, median: float, high: float, verdict: str) -> None:
+    """Each verdict is given for the interval it names, with the figures as its reason."""
+    given, why = stats.verdict(Median(median=median, low=low, high=high), threshold=0.02)
+    assert given == verdict
+    assert f"{median:.3f}" in why
+
+
+def test_pareto_front() -> None:
+    """A point is on the front unless another gains as much and loses as little."""
+    points = [(1.0, 0.0), (1.2, 0.1), (1.1, 0.2), (1.5, 0.3), (1.5, 0.3), (1.5, 0.4)]
+    assert stats.pareto(points) == [True, True, False, True, True, False]
+    assert stats.pareto([]) == []

@@ -1,0 +1,145 @@
+"""The store: whole records or none, found by content, and every flaw named."""
+
+from __future__ import annotations
+
+import errno
+import json
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench import store
+from bench.errors import BadInput
+from bench.record import Record
+from bench.store import Store
+
+
+def record(name: str = "baseline", seed: int = 0, status: str = "ok") -> Record:
+    inputs = {"machine": "m", "sources": "s", "model": "w", "packages": {}}
+    config = {"name": name, "seed": seed}
+    return Record.model_validate(
+        {
+            "key": store.key_of(config, inputs),
+            "suite": "tiny",
+            "name": name,
+            "method": "baseline",
+            "config": config,
+            "status": status,
+            "environment": {"machine": "m", "inputs": inputs},
+        }
+    )
+
+
+@pytest.fixture
+def there(tmp_path: Path) -> Store:
+    return Store(tmp_path, "tiny", "m")
+
+
+def test_a_record_is_read_as_it_was_written(there: Store) -> None:
+    """Writing and reading gives the same record, sealed, with no flaw and no temporary file."""
+    made = record()
+    there.write(made, picture=b"png")
+    path = there.path(made.name, made.key)
+    assert store.read(path) == store.seal(made)
+    assert store.flaw(path) is None
+    assert there.finished(made.name, made.key)
+    assert sorted(p.suffix for p in there.folder.iterdir()) == [".json", ".png"]
+
+
+def test_only_records_of_the_same_name_are_superseded(there: Store) -> None:
+    """A new key removes the old record of that name, and leaves names that begin alike."""
+    for old in (record("quick", 1), record("quick-age2", 1), record("quick", 2)):
+        there.write(old)
+    assert [r.config["seed"] for r in there.records(["quick", "quick-age2"])] == [2, 1]
+
+
+def test_failures_are_tried_again(there: Store) -> None:
+    """A failed record is sound but does not count as finished."""
+    made = record(status="failed")
+    there.write(made)
+    assert store.flaw(there.path(made.name, made.key)) is None
+    assert not there.finished(made.name, made.key)
+
+
+def damage(path: Path, how: str) -> Path:
+    text = path.read_text()
+    if how == "truncated":
+        path.write_text(text[: len(text) // 2])
+    elif how == "not a record":
+        path.write_text('{"a": 1}')
+    elif how == "foreign":
+        return path.rename(path.with_name(f"other-{path.name.split('-')[1]}"))
+    else:
+        content = json.loads(text)
+        content["config"]["seed"] = 7
+        path.write_text(json.dumps(content))
+    return path
+
+
+@pytest.mark.parametrize("how", ["truncated", "not a record", "foreign", "tampered"])
+def test_flaws_are_named(there: Store, how: str) -> None:
+    """A damaged record is named with its flaw, is not finished, and is left out when reading."""
+    made = record()
+    there.write(made)
+    path = damage(there.path(made.name, made.key), how)
+    assert how in (store.flaw(path) or "")
+    assert not there.finished(made.name, made.key)
+    assert there.records([made.name]) == []
+
+
+def test_a_resealed_change_of_configuration_is_found(there: Store) -> None:
+    """Even with its digest made anew, a configuration that does not match the key is tampered."""
+    made = record()
+    forged = store.seal(made.model_copy(update={"config": {"name": "baseline", "seed": 9}}))
+    there.write(made)
+    path = there.path(made.name, made.key)
+    path.write_text(forged.model_dump_json())
+    assert "key" in (store.flaw(path) or "")
+
+
+def test_the_key_is_of_content() -> None:
+    """The order of fields does not matter to a key; any input does."""
+    config, inputs = {"a": 1, "b": 2}, {"sources": "x", "machine": "m"}
+    assert store.key_of(config, inputs) == store.key_of({"b": 2, "a": 1}, inputs)
+    assert store.key_of(config, inputs) != store.key_of(config, inputs | {"sources": "y"})
+    assert store.key_of(config, inputs) != store.key_of(config | {"b": 3}, inputs)
+
+
+def test_a_full_disk_leaves_what_was_there(there: Store, monkeypatch: Any) -> None:
+    """A write that fails half-way is one line, and the old record and no fragment remain."""
+    there.write(record())
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(store.os, "fsync", full)
+    with pytest.raises(BadInput, match="No space left on device"):
+        there.write(record(seed=1))
+    assert [r.config["seed"] for r in there.records(["baseline"])] == [0]
+    assert [p.suffix for p in there.folder.iterdir()] == [".json"]
+
+
+def test_a_folder_that_cannot_be_written_is_found_before_anything_runs(tmp_path: Path) -> None:
+    """Where results cannot be written, `prepare` says so in one line."""
+    (tmp_path / "results").write_text("a file, where a folder should be")
+    with pytest.raises(BadInput, match=r"^results: [^\n]+ cannot be written"):
+        Store(tmp_path / "results", "tiny", "m").prepare()
+
+
+def test_a_lock_is_held_by_one(there: Store) -> None:
+    """Whoever comes second to a configuration waits until the first has done with it."""
+    order: list[str] = []
+
+    def second() -> None:
+        with there.lock("k"):
+            order.append("second")
+
+    with there.lock("k"):
+        waiting = threading.Thread(target=second)
+        waiting.start()
+        waiting.join(timeout=0.2)
+        order.append("first")
+    waiting.join()
+    assert order == ["first", "second"]

@@ -1,0 +1,105 @@
+"""Suites: what is expanded, and that each mistake is one line naming file, field and value."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from bench import suite
+from bench.errors import BadInput
+
+GOOD: dict[str, Any] = {
+    "title": "a test",
+    "model": "embedded",
+    "runs": [{"name": "baseline", "method": "baseline"}],
+}
+
+
+def specs(tmp_path: Path, **changes: Any) -> list[suite.RunSpec]:
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(GOOD | changes))
+    return suite.specs(path, suite.load(path))
+
+
+@pytest.mark.parametrize("name", list(suite.available()))
+def test_shipped_suites_are_sound(name: str) -> None:
+    """Every suite that ships can be read, expanded and checked."""
+    path = suite.find(name)
+    found = suite.specs(path, suite.load(path))
+    assert len({spec.name for spec in found}) == len(found)
+
+
+def test_a_grid_is_the_product_of_its_values(tmp_path: Path) -> None:
+    """A grid makes one configuration a combination, named by it, over the entry's options."""
+    grid = {"layer_fraction": [0.33, 0.5], "max_age": [1, 2]}
+    run = {"name": "g", "method": "dqar", "options": {"preset": "maximum"}, "grid": grid}
+    found = specs(tmp_path, runs=[run])
+    assert [spec.name for spec in found] == [
+        "g-layer_fraction=0.33-max_age=1",
+        "g-layer_fraction=0.33-max_age=2",
+        "g-layer_fraction=0.5-max_age=1",
+        "g-layer_fraction=0.5-max_age=2",
+    ]
+    assert found[1].options == {"preset": "maximum", "layer_fraction": 0.33, "max_age": 2}
+
+
+def test_every_run_makes_the_pictures_that_quality_needs(tmp_path: Path) -> None:
+    """The least number of pairs covers both the timing's and the pictures' wants."""
+    (spec,) = specs(tmp_path, batch_size=8, quality={"n": 50}, timing={"min_pairs": 3})
+    assert spec.pairs_needed == 7
+
+
+def run(method: str, **options: Any) -> dict[str, Any]:
+    return {"runs": [{"name": "r", "method": method, "options": options}]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"stepz": 3}, ["stepz", "allowed", "num_inference_steps"]),
+        ({"timing": {"pears": 3}}, ["timing.pears", "allowed", "min_pairs"]),
+        ({"batch_size": 0}, ["batch_size", "0", "greater than or equal to 1"]),
+        ({"dtype": "fp8"}, ["dtype", "'fp8'", "'fp32', 'bf16' or 'fp16'"]),
+        ({"quality": {"n": 4, "converged_n": 8}}, ["quality", "converged_n 8 is above n 4"]),
+        ({"runs": []}, ["runs", "at least 1"]),
+        ({"runs": [{"name": "a/b", "method": "baseline"}]}, ["runs.0.name", "'a/b'", "pattern"]),
+        ({"runs": GOOD["runs"] * 2}, ["name", "'baseline'", "twice"]),
+        (run("teacache"), ["r", "method", "'teacache'", "allowed", "fewer_steps"]),
+        (run("baseline", x=1), ["r", "'x'", "allowed: none"]),
+        (run("dqar", layer_fracton=1), ["r", "'layer_fracton'", "layer_fraction"]),
+        (run("dqar", layer_fraction=2), ["r", "layer_fraction", "2", "0 to 1"]),
+        (run("dqar", preset="best"), ["r", "preset", "'best'", "conservative"]),
+        (run("fewer_steps", steps=0), ["r", "steps", "0", "1 to 1000"]),
+        (run("fewer_steps", scheduler="euler"), ["r", "'euler'", "dpm_solver++"]),
+        (run("fewer_steps"), ["r", "steps", "scheduler"]),
+    ],
+)
+def test_mistakes_are_named(tmp_path: Path, changes: dict[str, Any], named: list[str]) -> None:
+    """A mistake is one line with the file, the field, the value and what is allowed."""
+    with pytest.raises(BadInput) as caught:
+        specs(tmp_path, **changes)
+    line = str(caught.value)
+    assert "\n" not in line
+    assert all(part in line for part in ["mine.yaml", *named]), line
+
+
+@pytest.mark.parametrize("text", ["runs: [", "- a list", "", "!!python/object:os.system {}"])
+def test_files_that_are_no_suite(tmp_path: Path, text: str) -> None:
+    """Broken YAML, another shape, and tags that would make objects are refused in one line."""
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    with pytest.raises(BadInput, match=r"^mine\.yaml: [^\n]+$"):
+        suite.load(path)
+
+
+def test_a_record_never_shows_a_path(tmp_path: Path) -> None:
+    """A model directory stands in the record by its last part only; infinities are words."""
+    (tmp_path / "tiny").mkdir()
+    (spec,) = specs(tmp_path, model=str(tmp_path / "tiny"), **run("dqar", snr_high=float("inf")))
+    shown = spec.public()
+    assert shown["model"] == "tiny"
+    assert shown["options"] == {"snr_high": "inf"}
+    assert str(tmp_path) not in str(shown)
