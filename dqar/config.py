@@ -103,8 +103,8 @@ class DQARConfig(GateConfig):
     """Keep one guidance branch's entry, the conditional one's, and serve it to both."""
     quantization_mode: str = "per_tensor"
     """One int8 scale for each tensor, channel or head."""
-    quantization_bits: int = 8
-    """Bits of a cached number: 4, 8, or 16 = kept as computed."""
+    quantization_bits: int | tuple[int, ...] = 8
+    """Bits of a cached number: 4, 8, or 16 = kept as computed; one for all layers, or one for each."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

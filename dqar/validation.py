@@ -41,6 +41,10 @@ def _holds(allows: Callable[[Any], bool], value: Any) -> bool:
         return False
 
 
+def _as_tuple(value: Any) -> tuple[Any, ...]:
+    return value if isinstance(value, tuple) else (value,)
+
+
 def _flag() -> Rule:
     return lambda v: isinstance(v, bool), "true or false"
 
@@ -112,5 +116,8 @@ RULES: dict[str, Rule] = {
     "cfg_sharing": _flag(),
     "reuse_mode": _choice(REUSE_MODES),
     "quantization_mode": _choice(QUANTIZATION_MODES),
-    "quantization_bits": _choice(QUANTIZATION_BITS),
+    "quantization_bits": (
+        lambda v: all(_is_int(bits) and bits in QUANTIZATION_BITS for bits in _as_tuple(v)) and v != (),
+        "4, 8, 16, or a tuple of these, one a layer",
+    ),
 }

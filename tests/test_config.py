@@ -132,6 +132,8 @@ BAD: list[tuple[str, Any]] = [
     ("reuse_mode", "q"),
     ("quantization_mode", "per_row"),
     ("quantization_bits", 7),
+    ("quantization_bits", (8, 3)),
+    ("quantization_bits", ()),
 ]
 
 
@@ -163,6 +165,7 @@ def test_unknown_preset_lists_the_presets() -> None:
             DQARConfig(schedule_type="custom", custom_schedule=(0.5,)),
             "custom_schedule has 1 entries; allowed: .* 6 layers",
         ),
+        (DQARConfig(quantization_bits=(8, 4)), "quantization_bits has 2 entries; allowed: .* 6 layers"),
         (DQARConfig(quantization_mode="per_head", num_heads=5), None),
     ],
 )

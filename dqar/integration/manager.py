@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from dqar.cache.kv_cache import QuantizedKVCache
+from dqar.cache.kv_cache import LayerWiseKVCache
 from dqar.config import DQARConfig
 from dqar.core.entropy import entropy_from_qk
 from dqar.core.quantization import KVQuantizer
@@ -47,8 +47,7 @@ class DQARManager:
         self.caches_kv = config.reuse_mode == "kv"
         self.policy = _load_policy(config, self.layers)
         LayerScheduler(config, self.layers), ReuseGate(config, self.layers)  # do they fit the model?
-        quantizer = KVQuantizer(config.quantization_mode, config.quantization_bits, heads)
-        self.cache = QuantizedKVCache(self.layers, quantizer)
+        self.cache = LayerWiseKVCache(_quantizers(config, self.layers, heads))
         self.shared_branch: int | None = None  # the guidance half that serves both, if one does
         self.reset()
 
@@ -184,6 +183,16 @@ class DQARManager:
             run.gate.adaptive.observe(change, run.span)
         coming = min(run.step + 1, len(run.snr) - 1)
         return Signals(run.known_entropy, run.snr[coming], run.time[coming], latent_norm)
+
+
+def _quantizers(config: DQARConfig, layers: int, heads: int | None) -> list[KVQuantizer]:
+    bits = config.quantization_bits
+    each = bits if isinstance(bits, tuple) else (bits,) * layers
+    if len(each) != layers:
+        raise ValueError(
+            f"quantization_bits has {len(each)} entries; allowed: one for each of the {layers} layers"
+        )
+    return [KVQuantizer(config.quantization_mode, b, heads) for b in each]
 
 
 def _to_host(*groups: list[Tensor | None]) -> list[npt.NDArray[np.float64]]:

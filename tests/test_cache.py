@@ -1,0 +1,93 @@
+"""The cache holds what it says, in the bytes it says, and nothing beside it."""
+
+from __future__ import annotations
+
+import gc
+from typing import Any
+
+import pytest
+import torch
+from conftest import generate
+from diffusers import DiTPipeline
+
+import dqar
+from dqar import DQARConfig
+from dqar.cache.kv_cache import LayerWiseKVCache, QuantizedKVCache
+from dqar.core.quantization import KVQuantizer, MixedPrecisionKVQuantizer
+
+TOKENS, WIDTH, LAYERS = 16, 32, 6  # the tiny pipeline's
+NUMBERS = 4 * TOKENS * WIDTH  # of one output: two pictures, each with guidance
+
+
+@pytest.mark.parametrize(("bits", "per_number"), [(16, 4.0), (8, 1.0), (4, 0.5)])
+def test_bytes_are_those_of_the_numbers_held(pipe: DiTPipeline, bits: int, per_number: float) -> None:
+    """The most a run held is the formula's bytes (here float32 when off) for all layers at once."""
+    config = DQARConfig.preset("maximum", use_layer_scheduling=False, quantization_bits=bits)
+    dqar.enable(pipe, config)
+    generate(pipe)
+    scales = 0 if bits == 16 else 4
+    assert dqar.summary(pipe).cache_bytes == LAYERS * (NUMBERS * per_number + scales)
+
+
+def held_tensors(numel: int) -> list[torch.Tensor]:
+    gc.collect()
+    found = [o for o in gc.get_objects() if isinstance(o, torch.Tensor) and o.numel() == numel]
+    return [tensor for tensor in found if not isinstance(tensor, torch.nn.Parameter)]
+
+
+def test_no_full_precision_copy_stays_beside_an_int8_entry(pipe: DiTPipeline) -> None:
+    """In mid-run every tensor of an output's size that is alive is int8: no hidden copy."""
+    dqar.enable(pipe, DQARConfig.preset("maximum", use_layer_scheduling=False))
+    kinds: list[set[Any]] = []
+
+    def look(*_: Any) -> None:
+        kinds.append({t.dtype for t in held_tensors(NUMBERS)})
+
+    hook = pipe.transformer.register_forward_pre_hook(look)
+    generate(pipe)
+    hook.remove()
+    assert {torch.int8} in kinds
+    assert all(kind <= {torch.int8} for kind in kinds)
+
+
+def test_cache_does_not_grow_and_is_freed_after_the_last_step(pipe: DiTPipeline) -> None:
+    """From the first step with all entries on the bytes held stay the same, and end at none."""
+    dqar.enable(pipe, DQARConfig.preset("maximum", use_layer_scheduling=False, max_age=2))
+    cache, held = pipe._dqar.manager.cache, []
+    hook = pipe.transformer.register_forward_pre_hook(lambda *_: held.append(cache.nbytes))
+    generate(pipe, steps=20)
+    hook.remove()
+    full = dqar.summary(pipe).cache_bytes
+    assert max(held) == full and cache.nbytes == 0
+
+
+def test_mixed_precision_plugs_into_the_configuration(pipe: DiTPipeline) -> None:
+    """Bits chosen per layer within a byte budget run, and the run holds no more than the budget."""
+    samples = [torch.randn(4, TOKENS, WIDTH) * (1 + 9 * (layer % 2)) for layer in range(LAYERS)]
+    budget = int(LAYERS * NUMBERS * 0.8)
+    mixed = MixedPrecisionKVQuantizer(samples, budget)
+    bits = tuple(quantizer.bits for quantizer in mixed.quantizers)
+    assert len(set(bits)) > 1
+    dqar.enable(pipe, DQARConfig.preset("maximum", use_layer_scheduling=False, quantization_bits=bits))
+    generate(pipe)
+    assert dqar.summary(pipe).cache_bytes <= budget
+
+
+def test_each_layer_has_its_own_quantiser() -> None:
+    """A layer-wise cache stores each layer in its own bits and gives all of them back."""
+    cache = LayerWiseKVCache([KVQuantizer(bits=bits) for bits in (4, 8, 16)])
+    x = torch.randn(2, 8, 4)
+    errors = []
+    for layer in range(3):
+        cache.store(layer, x)
+        errors.append(float((cache.load(layer)[0] - x).abs().max()))
+    assert errors[0] > errors[1] > errors[2] == 0
+
+
+def test_unknown_layer_and_missing_entry_are_named() -> None:
+    """A layer that does not exist, or has nothing stored, is refused with its number."""
+    cache = QuantizedKVCache(3)
+    with pytest.raises(IndexError, match="layer = 3 is not in the cache; allowed: 0 to 2"):
+        cache.store(3, torch.zeros(1))
+    with pytest.raises(KeyError, match="layer 1 has no cache entry"):
+        cache.load(1)
