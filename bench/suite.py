@@ -73,6 +73,7 @@ class Settings(Part):
     timing: Timing = Timing()
     quality: Quality = Quality()
     memory: bool = True
+    compile: bool = False  # both arms under torch.compile(fullgraph=True)
     timeout_s: float = Field(default=600, gt=0)
 
     @property

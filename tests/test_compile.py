@@ -56,6 +56,9 @@ def test_one_variant_for_each_set_of_orders(pipe: DiTPipeline, change: dict[str,
     assert compiled_graphs() == len(orders) > 1
     latents = generate(pipe)
     assert compiled_graphs() == len(orders)
+    dqar.enable(pipe, config)
+    assert torch.equal(generate(pipe), latents)
+    assert compiled_graphs() == len(orders)  # nor after it was switched on anew
     assert torch.allclose(latents, eager, rtol=1e-4, atol=1e-4 * float(eager.abs().max()))
 
 

@@ -24,6 +24,7 @@ class Cost:
 
     forward: float  # one call of the transformer
     attention: float  # of which attention: projections, core and output
+    key_value: float  # of which the projections to K and V
     saved: float  # of which a reuse saves: all of attention, or the parts that the method names
     decode: float
 
@@ -40,9 +41,10 @@ def count(session: Session) -> Cost:
     shape, where = pipe.transformer.config, {"device": pipe.device, "dtype": pipe.dtype}
     latent = torch.zeros(rows, shape.in_channels, shape.sample_size, shape.sample_size, **where)
     step = torch.zeros(rows, dtype=torch.long, device=pipe.device)
+    transformer = getattr(pipe.transformer, "_orig_mod", pipe.transformer)  # eager, where it is compiled
     # The math backend, for the counter knows its products on every device.
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as forward:
-        pipe.transformer(latent, timestep=step, class_labels=step)
+        transformer(latent, timestep=step, class_labels=step)
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as decode:
         pipe.vae.decode(latent[: spec.batch_size])
     return Cost(
@@ -59,8 +61,8 @@ def _modules(counter: FlopCounterMode, endings: tuple[str, ...]) -> float:
 
 
 def limits(session: Session, cost: Cost, timing: Timing) -> Limits:
-    """S = 1 / (1 - r f) for reuse ratio r and attention's share f; FLOPs over FLOPs for fewer
-    steps; and how much of S - 1 was realised."""
+    """S = 1 / (1 - r f) for reuse ratio r and the share f that a reuse saves (attention, or K and
+    V alone); FLOPs over FLOPs for fewer steps; and how much of S - 1 was realised."""
     steps = session.spec.num_inference_steps
     whole = cost.generation(steps)
     share = steps * cost.attention / whole

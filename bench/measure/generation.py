@@ -44,6 +44,8 @@ class Session:
     def open(cls, spec: RunSpec) -> Session:
         """Load the model that the configuration names."""
         pipe = models.load(spec)
+        if spec.compile:
+            pipe.transformer = torch.compile(pipe.transformer, fullgraph=True)
         return cls(pipe=pipe, spec=spec, labels=models.labels(spec, pipe))
 
     def label(self, picture: int) -> int:

@@ -124,7 +124,7 @@ def summarise(pairs: Pairs, spec: RunSpec) -> Timing:
         pairs=pairs.seconds,
         disturbed=list(pairs.disturbed),
         disturbed_why=list(pairs.disturbed.values()),
-        baseline="eager",
+        baseline="compiled" if spec.compile else "eager",
         batch_size=spec.batch_size,
         stopped=pairs.stopped,
         verdict=verdict,
