@@ -16,6 +16,7 @@ from tqdm import tqdm
 from bench import models, store, suite
 from bench.errors import BadInput
 from bench.measure import environment
+from bench.policy.cli import app as policy_app
 from bench.record import Record
 from bench.suite import RunSpec
 
@@ -228,4 +229,5 @@ def row(record: Record) -> tuple[str, ...]:
     )
 
 
+app.add_typer(policy_app, name="policy")
 logging.basicConfig(format="%(message)s", level=logging.WARNING)

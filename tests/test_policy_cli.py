@@ -12,9 +12,9 @@ from test_entropy import host_syncs
 from typer.testing import CliRunner
 
 import dqar
+from bench.cli import app
 from bench.measure.generation import Session, final_latents
 from bench.policy.arena import OPEN, POLICY, Arena, RandomMask, Recorder, contestants, enabled
-from bench.policy.cli import app
 from bench.policy.evaluate import search
 from bench.policy.report import sentence, verdict
 from bench.policy.session import open_session
@@ -151,7 +151,7 @@ def test_sentence_says_when_the_policy_loses() -> None:
 
 
 def run(*arguments: object) -> tuple[int, str]:
-    found = CliRunner().invoke(app, [*map(str, arguments)])
+    found = CliRunner().invoke(app, ["policy", *map(str, arguments)])
     return found.exit_code, found.output
 
 
