@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import errno
 import json
+import resource
 import threading
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -107,16 +106,16 @@ def test_the_key_is_of_content() -> None:
     assert store.key_of(config, inputs) != store.key_of(config | {"b": 3}, inputs)
 
 
-def test_a_full_disk_leaves_what_was_there(there: Store, monkeypatch: Any) -> None:
+def test_a_full_disk_leaves_what_was_there(there: Store) -> None:
     """A write that fails half-way is one line, and the old record and no fragment remain."""
     there.write(record())
-
-    def full(descriptor: int) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(store.os, "fsync", full)
-    with pytest.raises(BadInput, match="No space left on device"):
-        there.write(record(seed=1))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))  # bytes: less than a record
+    try:
+        with pytest.raises(BadInput, match="File too large"):
+            there.write(record(seed=1))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert [r.config["seed"] for r in there.records(["baseline"])] == [0]
     assert [p.suffix for p in there.folder.iterdir()] == [".json"]
 

@@ -24,7 +24,6 @@ class Cost:
 
     forward: float  # one call of the transformer
     attention: float  # of which attention: projections, core and output
-    key_value: float  # of which the projections to K and V
     saved: float  # of which a reuse saves: all of attention, or the parts that the method names
     decode: float
 
@@ -41,7 +40,7 @@ def count(session: Session) -> Cost:
     shape, where = pipe.transformer.config, {"device": pipe.device, "dtype": pipe.dtype}
     latent = torch.zeros(rows, shape.in_channels, shape.sample_size, shape.sample_size, **where)
     step = torch.zeros(rows, dtype=torch.long, device=pipe.device)
-    transformer = getattr(pipe.transformer, "_orig_mod", pipe.transformer)  # eager, where it is compiled
+    transformer = getattr(pipe.transformer, "_orig_mod", pipe.transformer)  # eager: it can be counted
     # The math backend, for the counter knows its products on every device.
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as forward:
         transformer(latent, timestep=step, class_labels=step)

@@ -1,0 +1,55 @@
+"""Runs a suite of instant configurations: the real runner and store, no model.
+
+`light_worker.py run RESULTS LOG` runs the suite; `light_worker.py work LOG` is its worker, which
+notes in LOG when it starts and writes its record by the store, as the real one does.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+
+from bench.process import die_with
+from bench.runner import Runner
+from bench.suite import RunSpec
+from bench.worker import Job
+
+NAMES = [f"run-{i}" for i in range(5)]
+
+
+def spec(name: str) -> RunSpec:
+    """A configuration without a model to load."""
+    return RunSpec(
+        suite="light", name=name, method="baseline", model="owner/light", random=True,
+        weights="random",
+    )  # fmt: skip
+
+
+def run(results: Path, log: Path) -> None:
+    """Run the suite as `bench run` does."""
+    worker = (sys.executable, __file__, "work", str(log))
+    for name in NAMES:
+        Runner(results=results, worker=worker).run(spec(name))
+
+
+def work(log: Path) -> None:
+    """One configuration: take a while, then write the record."""
+    job = Job.model_validate_json(sys.stdin.read())
+    die_with(job.parent)
+    note(log, f"start {job.spec.name} {os.getpid()}")
+    time.sleep(0.1)
+    job.store.write(job.record(status="ok"), picture=b"not really a picture")
+    note(log, f"wrote {job.spec.name} {os.getpid()}")
+
+
+def note(log: Path, line: str) -> None:
+    """Append a line, whole even where two processes write."""
+    with log.open("a") as stream:
+        stream.write(line + "\n")
+
+
+if __name__ == "__main__":
+    action, *paths = sys.argv[1:]
+    {"run": run, "work": work}[action](*map(Path, paths))

@@ -1,0 +1,86 @@
+"""SIGKILL at any moment: a suite resumes, loses no finished record and repeats none."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+from light_worker import NAMES
+
+from bench import store
+
+HERE = Path(__file__).parent
+COMMAND = [sys.executable, str(HERE / "light_worker.py"), "run"]
+KILLS = 8
+
+
+def start(results: Path, log: Path) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([*COMMAND, str(results), str(log)], cwd=HERE.parent)
+
+
+def finished(results: Path) -> dict[str, int]:
+    """Sound records by name, with the moment each was written."""
+    paths = store.record_files(results) if results.exists() else []
+    return {store.read(p).name: p.stat().st_mtime_ns for p in paths if store.flaw(p) is None}
+
+
+def started(log: Path) -> list[list[str]]:
+    return [line.split() for line in log.read_text().splitlines()] if log.exists() else []
+
+
+def gone(pid: int) -> bool:
+    """Whether the process ends without being asked, with some time for a busy machine."""
+    end = time.monotonic() + 20
+    while psutil.pid_exists(pid) and time.monotonic() < end:
+        time.sleep(0.01)
+    return not psutil.pid_exists(pid)
+
+
+def kill_after(results: Path, log: Path, events: int, delay: float) -> None:
+    """Start the suite and SIGKILL it `delay` seconds after `events` more lines in its log."""
+    before, process = len(started(log)), start(results, log)
+    while len(started(log)) < before + events and process.poll() is None:
+        time.sleep(0.005)
+    time.sleep(delay)
+    process.kill()
+    process.wait()
+
+
+def test_killed_suites_resume(tmp_path: Path) -> None:
+    """Killed at random moments and started again, a suite ends with the records of an undisturbed
+    one; what was finished is never touched again; no worker outlives its parent."""
+    results, log, rng = tmp_path / "results", tmp_path / "log", random.Random(0)
+    for _ in range(KILLS):
+        had = finished(results)
+        kill_after(results, log, rng.choice((0, 1, 1, 2)), rng.uniform(0.0, 0.15))
+        assert all(gone(int(pid)) for _, _, pid in started(log))
+        assert had.items() <= finished(results).items()
+    assert start(results, log).wait() == 0
+
+    assert sorted(finished(results)) == NAMES
+    assert not [p for p in store.record_files(results) if store.flaw(p)]
+    wrote = [name for what, name, _ in started(log) if what == "wrote"]
+    assert len(wrote) == len(set(wrote))
+    undisturbed = tmp_path / "undisturbed"
+    assert start(undisturbed, tmp_path / "other-log").wait() == 0
+    assert _names(undisturbed) == _names(results)
+
+
+def test_two_suites_at_once_share_the_work(tmp_path: Path) -> None:
+    """Two suites on one folder run each configuration once between them and corrupt nothing."""
+    results, log = tmp_path / "results", tmp_path / "log"
+    both = [start(results, log) for _ in range(2)]
+    assert [process.wait() for process in both] == [0, 0]
+    assert sorted(finished(results)) == NAMES
+    assert sorted(name for what, name, _ in started(log) if what == "start") == NAMES
+
+
+def _names(results: Path) -> list[str]:
+    return sorted(
+        os.path.relpath(p, results) for p in results.rglob("*-*.*") if p.is_file() and ".cache" not in p.parts
+    )

@@ -1,0 +1,248 @@
+"""What is measured, against definitions, closed forms and cases worked out by hand."""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from bench import models
+from bench.measure import distributions, flops, generation, images, memory, quality, timing
+from bench.measure.generation import Session
+from bench.suite import RunSpec
+
+
+def spec(model: Path, method: str = "baseline", **changes: Any) -> RunSpec:
+    settings: dict[str, Any] = {
+        "suite": "tiny",
+        "name": "run",
+        "method": method,
+        "model": str(model),
+        "num_inference_steps": 6,
+        "batch_size": 2,
+        "timing": {"min_pairs": 2, "max_pairs": 3, "warmup": 0},
+        "quality": {"n": 4, "converged_n": 2, "extractor": None, "worst": 2},
+    }
+    return RunSpec(**settings | changes)
+
+
+def test_psnr_of_a_known_error() -> None:
+    """An error of 255 everywhere is 0 dB, of 25.5 it is 20 dB, none is infinite."""
+    black = torch.zeros(1, 3, 16, 16, dtype=torch.uint8)
+    assert images.psnr(black + 255, black).item() == pytest.approx(0.0)
+    assert images.psnr(black + 51, black).item() == pytest.approx(13.979, abs=1e-3)
+    assert images.psnr(black, black).item() == float("inf")
+
+
+def test_ssim_of_constant_pictures() -> None:
+    """For constants only the luminance term is left; identical pictures give 1."""
+    a = torch.full((1, 3, 16, 16), 100, dtype=torch.uint8)
+    b = torch.full((1, 3, 16, 16), 200, dtype=torch.uint8)
+    c1 = (0.01 * 255) ** 2
+    assert images.ssim(a, b).item() == pytest.approx((2 * 20000 + c1) / (50000 + c1), abs=1e-6)
+    noisy = torch.randint(256, (2, 3, 16, 16), dtype=torch.uint8)
+    assert torch.allclose(images.ssim(noisy, noisy), torch.ones(2, dtype=torch.float64))
+
+
+def test_drift_is_relative() -> None:
+    """Twice the latent is a drift of 1, whatever its size; each picture has its own."""
+    x = torch.randn(3, 4, 8, 8)
+    factors = torch.tensor([1.0, 2.0, 0.5]).view(3, 1, 1, 1)
+    assert images.drift(x * factors, x).tolist() == pytest.approx([0.0, 1.0, 0.5])
+
+
+def test_the_mosaic_is_lossless() -> None:
+    """The PNG holds row 0 and row 1 exactly."""
+    import io
+
+    import numpy as np
+    from PIL import Image
+
+    top, bottom = (torch.randint(256, (3, 3, 8, 8), dtype=torch.uint8) for _ in range(2))
+    seen = np.asarray(Image.open(io.BytesIO(images.mosaic(top, bottom))))
+    assert seen.shape == (16, 24, 3)
+    assert (seen[:8, 8:16] == top[1].permute(1, 2, 0).numpy()).all()
+    assert (seen[8:, 16:] == bottom[2].permute(1, 2, 0).numpy()).all()
+
+
+def test_distances_between_gaussians() -> None:
+    """Shifting unit Gaussians by 2 in one of 4 dimensions is an FD of 4; KID tells, and its
+    interval of identical distributions holds 0."""
+    rng = torch.Generator().manual_seed(0)
+    a, b = (torch.randn(4000, 4, generator=rng) for _ in range(2))
+    shifted = b + torch.tensor([2.0, 0, 0, 0])
+    far = distributions.distance(shifted, a, "identity", "a Gaussian")
+    near = distributions.distance(b, a, "identity", "a Gaussian")
+    assert far.fd == pytest.approx(4.0, rel=0.05)
+    assert near.fd == pytest.approx(0.0, abs=0.02)
+    assert near.kid.low <= 0 <= near.kid.high < far.kid.low
+
+
+def test_flops_agree_with_the_formula(tiny_model_dir: Path) -> None:
+    """Attention's counted FLOPs are 8 n d^2 + 4 n^2 d a row and layer (two a multiply-add), and
+    the speedup allowed for a reuse ratio follows S = 1 / (1 - r f)."""
+    session = Session.open(spec(tiny_model_dir, "dqar", options={"preset": "maximum"}))
+    session.candidate(range(2))
+    cost = flops.count(session)
+    rows, layers, tokens, width = 4, 6, 16, 32
+    expected = rows * layers * (8 * tokens * width**2 + 4 * tokens**2 * width)
+    assert cost.attention == expected
+    made = timing.Pairs(seconds=[(2.0, 1.0)] * 3)
+    limits = flops.limits(session, cost, timing.summarise(made, session.spec))
+    assert session.reuse is not None
+    ratio = session.reuse.ratio
+    assert limits.speedup_limit == pytest.approx(1 / (1 - ratio * limits.attention_share))
+    assert limits.realised == pytest.approx(1 / (limits.speedup_limit - 1))
+
+
+def test_fewer_steps_may_gain_what_they_save(tiny_model_dir: Path) -> None:
+    """Half the steps save half the forwards, and nothing of the decoder."""
+    session = Session.open(spec(tiny_model_dir, "fewer_steps", options={"steps": 3}))
+    session.candidate(range(2))
+    cost = flops.count(session)
+    made = timing.Pairs(seconds=[(2.0, 1.0)] * 3)
+    limits = flops.limits(session, cost, timing.summarise(made, session.spec))
+    assert limits.speedup_limit == pytest.approx(cost.generation(6) / cost.generation(3))
+    assert 1.5 < limits.speedup_limit < 2
+
+
+def test_a_picture_does_not_depend_on_its_batch(tiny_model_dir: Path) -> None:
+    """Picture 3 is the same latent alone and among others, up to rounding."""
+    session = Session.open(spec(tiny_model_dir))
+    alone = session.baseline(range(3, 4)).latents
+    among = session.baseline(range(2, 5)).latents[1:2]
+    assert images.drift(alone, among).item() < 1e-5
+
+
+def test_pairs_are_interleaved_until_a_reason_to_stop(tiny_model_dir: Path) -> None:
+    """Both arms make the same pictures, in an order that varies; the reason to stop is noted."""
+    session = Session.open(spec(tiny_model_dir, timing={"min_pairs": 2, "max_pairs": 3,
+                                "warmup": 0, "target_halfwidth": 1e-9}))  # fmt: skip
+    order: list[str] = []
+    for arm in ("baseline", "candidate"):
+        _note_calls(session, arm, order)
+    pairs = timing.measure(session, say=lambda text: None)
+    assert pairs.stopped == "pairs"
+    assert len(pairs.seconds) == 3
+    assert {tuple(order[i : i + 2]) for i in (0, 2, 4)} > {("baseline", "candidate")}
+    assert torch.equal(pairs.baseline[1].latents, pairs.candidate[1].latents)
+
+
+def _note_calls(session: Session, arm: str, order: list[str]) -> None:
+    original = getattr(session, arm)
+
+    def noted(pictures: range) -> generation.Generation:
+        order.append(arm)
+        made: generation.Generation = original(pictures)
+        return made
+
+    setattr(session, arm, noted)
+
+
+def test_a_spent_budget_stops_at_the_pictures_needed(tiny_model_dir: Path) -> None:
+    """With no budget left, a run still makes the pictures that all runs compare, and no more."""
+    settings = {"min_pairs": 2, "max_pairs": 9, "warmup": 0, "budget_s": 1e-6,
+                "target_halfwidth": 1e-9}  # fmt: skip
+    pairs = timing.measure(Session.open(spec(tiny_model_dir, timing=settings)), lambda text: None)
+    assert (len(pairs.seconds), pairs.stopped) == (2, "budget")
+
+
+def test_disturbed_pairs_are_left_out() -> None:
+    """Disturbed pairs stay in the record, but not in the speedup; too few left, no verdict."""
+    calm, wild = [(2.0, 1.0)] * 5, [(9.0, 1.0)] * 2
+    plain = RunSpec(suite="s", name="n", method="baseline", model="embedded")
+    made = timing.Pairs(seconds=[*calm, *wild], disturbed={5: "why", 6: "why"})
+    timed = timing.summarise(made, plain)
+    assert (timed.speedup.median, timed.verdict, len(timed.pairs)) == (2.0, "FASTER", 7)
+    fewer = timing.Pairs(seconds=calm, disturbed={0: "why"})
+    assert timing.summarise(fewer, plain).verdict == "AMBIGUOUS"
+
+
+def test_the_work_of_others_is_seen() -> None:
+    """A process that keeps every core busy disturbs a pair."""
+    cores = timing.environment.cores()
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(cores)]
+    try:
+        torch.set_num_threads(cores)
+        watch = timing.Disturbance()
+        _work(0.4)
+        assert "other processes took" in (watch.found() or "")
+    finally:
+        torch.set_num_threads(1)
+        for process in busy:
+            process.kill()
+            process.wait()
+
+
+def _work(seconds: float) -> None:
+    import time
+
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        random.random()
+
+
+def test_the_converged_trajectory_is_made_once(tiny_model_dir: Path, tmp_path: Path) -> None:
+    """It is the untouched model at ten times the steps, and is read back from the cache."""
+    session = Session.open(spec(tiny_model_dir))
+    solved = quality.converged(session, tmp_path)
+    assert torch.equal(solved, session.baseline(range(2), num_inference_steps=60).latents)
+    session.pipe = None  # not needed again
+    assert torch.equal(quality.converged(session, tmp_path), solved)
+
+
+def test_fewer_steps_drift_from_the_converged_trajectory(tiny_model_dir: Path, tmp_path: Path) -> None:
+    """The baseline is nearer to the converged trajectory than a third of its steps are."""
+    session = Session.open(spec(tiny_model_dir, "fewer_steps", options={"steps": 2}))
+    pairs = timing.measure(session, say=lambda text: None)
+    found, picture = quality.measure(session, pairs, tmp_path, "p.png")
+    assert found and picture and found.drift_converged and found.baseline_drift_converged
+    assert found.drift_converged.mean > found.baseline_drift_converged.mean > 0
+    assert found.worst[0].drift == pytest.approx(max(found.drift_per_image))
+    assert not found.identical
+
+
+def test_the_peak_of_resident_memory_is_seen() -> None:
+    """256 MiB that are held for a moment are in the peak afterwards."""
+    memory.reset_rss_peak()
+    before = memory.rss_peak()
+    torch.ones(64 * 2**20).sum()  # 256 MiB
+    assert memory.rss_peak() - before > 250 * 2**20
+
+
+def test_models_that_cannot_be_used_are_named(tiny_model_dir: Path, tmp_path: Path) -> None:
+    """Missing directories, files and weights, and damaged ones, are each one line."""
+    import shutil
+
+    from bench.errors import BadInput
+
+    def broken(change: str) -> str:
+        path = tmp_path / change
+        shutil.copytree(tiny_model_dir, path)
+        weights = path / "transformer" / "diffusion_pytorch_model.safetensors"
+        {
+            "index": lambda: (path / "model_index.json").unlink(),
+            "config": lambda: (path / "vae" / "config.json").write_text("{"),
+            "weights": weights.unlink,
+            "cut": lambda: weights.write_bytes(weights.read_bytes()[:100]),
+            "class": lambda: (path / "model_index.json").write_text(
+                json.dumps({"_class_name": "StableDiffusionPipeline"})
+            ),
+        }[change]()
+        with pytest.raises(BadInput) as caught:
+            models.check(path)
+        return str(caught.value)
+
+    assert "model_index.json: missing" in broken("index")
+    assert "vae/config.json: not readable" in broken("config")
+    assert "transformer: weights missing" in broken("weights")
+    assert "diffusion_pytorch_model.safetensors: not readable" in broken("cut")
+    assert "'StableDiffusionPipeline'" in broken("class")
+    with pytest.raises(BadInput, match="no directory"):
+        models.directory("nowhere")
