@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -19,10 +20,10 @@ from bench.policy.evaluate import search
 from bench.policy.report import sentence, verdict
 from bench.policy.session import open_session
 from bench.policy.trace import Walk, by_hand, rank_correlation, trace
-from bench.policy.train import WEIGHTS, load_policy, train
+from bench.policy.train import WEIGHTS, foreseen, load_policy, train
 from dqar import DQARConfig
 from dqar.policy.mlp_policy import LayerWiseReusePolicy
-from dqar.training.traces import Trace
+from dqar.training.traces import NOT_MEASURED, Trace
 
 STEPS, LAYERS, GUIDANCE = 10, 6, 4.0
 
@@ -137,17 +138,27 @@ def test_random_mask_repeats() -> None:
 
 def test_sentence_says_when_the_policy_loses() -> None:
     """The verdict is the paired interval's, and a row off its target takes no part."""
-    shared = {"bits": 16, "equal": True, "target": 0.15}
+    shared = {"bits": 16, "target": 0.15}
     rows = [
         shared | {"method": POLICY, "over_policy": None},
         shared | {"method": "schedule alone", "over_policy": {"mean": -2, "low": -3, "high": -1}},
         shared | {"method": "random mask", "over_policy": {"mean": 2, "low": 1, "high": 3}},
-        shared | {"method": "SNR + entropy", "equal": False, "over_policy": {"mean": 2, "low": 1, "high": 3}},
+        shared | {"method": "SNR + entropy", "over_policy": None},
     ]
     assert [verdict(row) for row in rows[1:3]] == ["worse", "better"]
     said = sentence(rows)
     assert "loses to the schedule alone (15%)" in said and "drifts less than the random mask (15%)" in said
     assert "entropy" not in said
+
+
+def test_final_damage_is_foreseen_from_the_step_and_its_time() -> None:
+    """Where damage grows by exp(3 t) to the end, a few rows followed there tell it for all."""
+    features = torch.rand(60, 4, generator=torch.Generator().manual_seed(0))
+    damage, growth = features[:, 0] + 0.1, (3 * features[:, 3]).exp()
+    followed = torch.where(torch.arange(60) % 3 == 0, damage * growth, torch.nan)
+    rows = Trace(features, torch.arange(60) % 2, torch.arange(60) // 6, damage, final_damage=followed)
+    every = torch.ones(60, dtype=torch.bool)
+    torch.testing.assert_close(foreseen(rows, every).damage, damage * growth, rtol=1e-3, atol=0)
 
 
 def run(*arguments: object) -> tuple[int, str]:
@@ -159,8 +170,8 @@ def test_commands_end_to_end(tiny_model_dir: Path, tmp_path: Path) -> None:
     """The three commands in a row leave a trace, a policy, figures and a page with its plot."""
     file, folder, places = tmp_path / "trace.safetensors", tmp_path / "policy", ("--results", tmp_path)
     model = ("--model", tiny_model_dir, "--steps", 8)
-    code, said = run("trace", *model, "--trajectories", 4, "--finals", 2, "--out", file)
-    assert code == 0 and "Spearman" in said and "n = 8" in said
+    code, said = run("trace", *model, "--trajectories", 4, "--finals", 3, "--out", file)
+    assert code == 0 and "Spearman" in said and "n = 12" in said
     code, said = run("train", "--trace", file, "--out", folder)
     assert code == 0 and "roc_auc" in said and (folder / WEIGHTS).exists()
     reports = ("--reports", tmp_path / "reports")
@@ -178,6 +189,8 @@ def test_bad_input_is_one_line(tiny_model_dir: Path, rows: Trace, policy_dir: Pa
     broken, alone, other = (tmp_path / f"{name}.safetensors" for name in ("broken", "alone", "other"))
     broken.write_bytes(b"no trace")
     rows[rows.trajectory == 0].save(alone)
+    few = tmp_path / "few.safetensors"
+    dataclasses.replace(rows[rows.trajectory < 2], final_damage=NOT_MEASURED).save(few)
     LayerWiseReusePolicy(LAYERS + 1).save(other)
     model = ("--model", tiny_model_dir)
     cases = {
@@ -188,7 +201,8 @@ def test_bad_input_is_one_line(tiny_model_dir: Path, rows: Trace, policy_dir: Pa
         ("trace", "--model", tmp_path / "nowhere"): "nowhere",
         ("train", "--trace", broken): "broken.safetensors",
         ("train", "--trace", alone, "--out", tmp_path): "1 trajectories is not allowed",
-        ("train", "--trace", alone, "--budget", -1.0): "budget = -1.0 is not allowed; allowed",
+        ("train", "--trace", few, "--budget", -1.0, "--step"): "budget = -1.0 is not allowed; allowed",
+        ("train", "--trace", few): "0 usable final damages; needed: 6 or more, or --step",
         ("eval", "--targets", "2"): "targets: '2' is not allowed; allowed",
         ("eval", "--policy", tmp_path / "none"): "policy",
         ("eval", "--policy", other, *model): "for 7 layers; allowed: 6",

@@ -44,7 +44,7 @@ def trace(
     out: Annotated[Path | None, typer.Option(help="Trace file; default: under results/policy.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the first trajectory.")] = 0,
     guidance: Guidance = 4.0,
-    finals: Annotated[int, typer.Option(help="Reuses a trajectory followed to the final latent.")] = 8,
+    finals: Annotated[int, typer.Option(help="Reuses a trajectory followed to the final latent.")] = 16,
     results: Results = Path("results"),
 ) -> None:
     """Measure, for each layer and step, what the gate would see and what reuse there breaks."""
@@ -68,6 +68,9 @@ def trace(
 def train(
     trace: Annotated[Path | None, typer.Option(help="Trace file; default: the last one.")] = None,
     budget: Annotated[float | None, typer.Option(help="Damage up to which reuse is harmless.")] = None,
+    final: Annotated[
+        bool, typer.Option("--final/--step", help="Whose damage labels: foreseen, or own.")
+    ] = True,
     out: Annotated[Path, typer.Option(help="Folder of the policy.")] = POLICY_DIR,
     seed: Annotated[int, typer.Option(help="Of the split and the weights.")] = 0,
     results: Results = Path("results"),
@@ -76,12 +79,17 @@ def train(
     from bench.policy.train import WEIGHTS, load_trace
     from bench.policy.train import train as run
 
-    found = run(load_trace(trace or _trace_file(results)), budget, seed)
+    found = run(load_trace(trace or _trace_file(results)), budget, final, seed)
     fields = ("roc_auc", "reuse_ratio", "damage", "best_ratio", "threshold", "epochs")
     rows = [(type(c.policy).__name__, *(getattr(c.figures, name) for name in fields)) for c in found]
     typer.echo(tabulate(rows, headers=("policy", *fields), floatfmt=".4f"))
     typer.echo(
         f"budget {found[0].figures.budget:.5f}; figures of the held-out trajectories; kept: {rows[0][0]}"
+    )
+    known = found[0].policy.figures["final_damage"]
+    typer.echo(
+        f"Spearman with the measured final damage: the step's {known['spearman']:.3f} (n = {known['rows']}), "
+        f"the label's {known['label_spearman']:.3f} on unseen trajectories (n = {known['label_rows']})"
     )
     found[0].policy.save(out / WEIGHTS)
     typer.echo(f"policy: {out}")

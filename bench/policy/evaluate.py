@@ -30,7 +30,7 @@ def evaluate(
     """All figures of the comparison, ready for JSON; each row a contestant, target and quantisation.
 
     `over_policy` of a row is its drift less the policy's on the same pictures: above 0 the policy is
-    better. BadInput where the policy is for another number of layers.
+    better; null where not both reach the target. BadInput where the policy is for another number of layers.
     """
     _check_fits(session.pipe, weights)
     arena = Arena(session, weights, n, max_age)
@@ -97,19 +97,24 @@ def check_unseen(policy: ReusePolicy, seed: int, n: int) -> None:
 
 
 def _row(who: Contestant, at: Measured, policy: Measured, target: float, bits: int) -> dict[str, Any]:
-    over = None if who.name == POLICY else _interval(at.drift - policy.drift)
+    equal = _equal(at, target)
+    comparable = who.name != POLICY and equal and _equal(policy, target)
     return {
         "method": who.name,
         "target": target,
         "bits": bits,
         "knob": {who.knob: at.knob},
         "ratio": float(at.ratio.mean()),
-        "equal": bool(abs(at.ratio.mean() - target) <= TOLERANCE),
+        "equal": equal,
         "drift": _interval(at.drift),
-        "over_policy": over,
+        "over_policy": _interval(at.drift - policy.drift) if comparable else None,
         "ratio_per_picture": at.ratio.tolist(),
         "drift_per_picture": at.drift.tolist(),
     }
+
+
+def _equal(at: Measured, target: float) -> bool:
+    return bool(abs(at.ratio.mean() - target) <= TOLERANCE)
 
 
 def _interval(values: Floats) -> dict[str, float]:

@@ -26,7 +26,7 @@ from dqar.integration.manager import DQARManager
 from dqar.integration.pipeline import attach
 from dqar.training.traces import Trace
 
-FINALS = 8  # single reuses a trajectory that are followed to the final latent
+FINALS = 16  # single reuses a trajectory that are followed to the final latent
 NULL_CLASS = 1000  # `DiTPipeline` fixes it
 
 
