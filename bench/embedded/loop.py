@@ -38,6 +38,12 @@ class Budget:
     step: int = 0
     _recent: deque[float] = field(default_factory=lambda: deque(maxlen=51))
 
+    def __post_init__(self) -> None:
+        if self.minutes <= 0:
+            raise ValueError(f"minutes: {self.minutes}; allowed: above 0")
+        if self.steps is not None and self.steps < 1:
+            raise ValueError(f"steps: {self.steps}; allowed: at least 1")
+
     def count(self, duration_s: float) -> None:
         """Book one step; the first one, which compiles, is free."""
         self._recent.append(duration_s)
@@ -56,8 +62,11 @@ class Budget:
 
 def parse_until(clock: str) -> datetime:
     """The next moment at which the local clock shows HH:MM."""
-    hour, minute = (int(part) for part in clock.split(":"))
-    moment = datetime.now().replace(hour=hour, minute=minute, second=0, microsecond=0)
+    try:
+        time_of_day = datetime.strptime(clock, "%H:%M").time()
+    except ValueError:
+        raise ValueError(f"--until: {clock!r}; allowed: HH:MM, 00:00 to 23:59") from None
+    moment = datetime.combine(datetime.now(), time_of_day)
     return moment if moment > datetime.now() else moment + timedelta(days=1)
 
 

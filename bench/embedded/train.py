@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import subprocess
 import sys
 from collections.abc import Callable
 from datetime import datetime
@@ -19,17 +20,17 @@ from bench.embedded.loop import Budget, parse_until
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
 Work = Annotated[Path, typer.Option(help="Folder of the data and the checkpoints.")]
-Minutes = Annotated[float, typer.Option(min=0.01, help="Busy minutes to train.")]
+Minutes = Annotated[float, typer.Option(help="Busy minutes to train.")]
 Until = Annotated[str, typer.Option(help="Local time HH:MM at which training must have ended.")]
-Steps = Annotated[int, typer.Option(min=0, help="Fixed number of steps in place of minutes.")]
+Steps = Annotated[int | None, typer.Option(help="Fixed number of steps in place of minutes.")]
 WORK = Path(".embedded-training")
 HERE = Path(__file__).parent
 
 
-def budget(minutes: float, until: str, steps: int) -> Budget:
+def budget(minutes: float, until: str, steps: int | None) -> Budget:
     """The budget that the options name."""
     moment: datetime | None = parse_until(until) if until else None
-    return Budget(minutes=minutes, until=moment, steps=steps or None)
+    return Budget(minutes=minutes, until=moment, steps=steps)
 
 
 @app.callback()
@@ -47,7 +48,7 @@ def data_command(work: Work = WORK) -> None:
 
 @app.command("vae")
 def vae_command(
-    minutes: Minutes = 14, until: Until = "", steps: Steps = 0, work: Work = WORK
+    minutes: Minutes = 14, until: Until = "", steps: Steps = None, work: Work = WORK
 ) -> None:
     """Train the autoencoder."""
     vae.train(data.load(work / "data"), work, budget(minutes, until, steps))
@@ -55,7 +56,7 @@ def vae_command(
 
 @app.command("dit")
 def dit_command(
-    minutes: Minutes = 65, until: Until = "", steps: Steps = 0, work: Work = WORK
+    minutes: Minutes = 60, until: Until = "", steps: Steps = None, work: Work = WORK
 ) -> None:
     """Train the transformer on the autoencoder's latents."""
     pictures = data.load(work / "data")
@@ -64,7 +65,7 @@ def dit_command(
 
 @app.command("extractor")
 def extractor_command(
-    minutes: Minutes = 3, until: Until = "", steps: Steps = 0, work: Work = WORK
+    minutes: Minutes = 1.7, until: Until = "", steps: Steps = None, work: Work = WORK
 ) -> None:
     """Train the feature extractor; write it and the reference features."""
     pictures = data.load(work / "data")
@@ -112,6 +113,6 @@ def all_command(work: Work = WORK) -> None:
 if __name__ == "__main__":
     try:
         app()
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError, subprocess.CalledProcessError) as error:
         print(error, file=sys.stderr)
         sys.exit(2)
