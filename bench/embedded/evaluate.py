@@ -15,7 +15,7 @@ from bench.embedded import classifier
 from bench.embedded.classes import CLASSES
 from bench.embedded.data import EmojiData
 from bench.embedded.extractor import extract
-from bench.embedded.vae import psnr
+from bench.embedded.vae import load_folded, psnr
 
 STEPS = 50
 SEED = 4
@@ -102,28 +102,22 @@ def memorisation(data: EmojiData, pictures: Tensor) -> dict[str, float]:
     }
 
 
-def figures(data: EmojiData, pipe: Any, work: Path, n: int, guidance: float) -> dict[str, Any]:
-    """All figures of the README, measured now."""
-    heldout, labels = data.split("heldout")
-    wanted = like(labels, n)
-    pictures = sample(pipe, wanted, guidance)
+def figures(data: EmojiData, pictures: Tensor, wanted: Tensor, work: Path) -> dict[str, Any]:
+    """All figures of the README for `pictures` [n, 3, 64, 64] of classes `wanted` [n]."""
     return {
-        "guidance": guidance,
-        "steps": STEPS,
-        "vae_psnr_heldout_db": psnr(pipe.vae, heldout),
+        "vae_psnr_heldout_db": psnr(load_folded(data, work), data.split("heldout")[0]),
         "extractor_accuracy_heldout": classifier.accuracy(classifier.load(work), data),
         "frechet_distance": distances(data, pictures, wanted),
         "memorisation": memorisation(data, pictures),
     }
 
 
-def grid(pipe: Any, guidance: float, columns: int = 6) -> Image.Image:
-    """One class a row with its name; the first seeds as they come, none chosen."""
-    pictures = sample(pipe, torch.arange(len(CLASSES)).repeat_interleave(columns), guidance)
+def grid(pictures: Tensor, labels: Tensor, columns: int = 6) -> Image.Image:
+    """One class a row with its name: the first pictures of each class as they came, none chosen."""
     sheet = Image.new("RGB", (100 + 66 * columns, 66 * len(CLASSES)), "white")
     for row, spec in enumerate(CLASSES):
         ImageDraw.Draw(sheet).text((4, 66 * row + 26), spec.name, fill="black")
-        for column in range(columns):
-            tile = pictures[row * columns + column].permute(1, 2, 0).numpy()
-            sheet.paste(Image.fromarray(tile), (100 + 66 * column, 66 * row + 1))
+        for column, picture in enumerate(pictures[labels == row][:columns]):
+            tile = Image.fromarray(picture.permute(1, 2, 0).numpy())
+            sheet.paste(tile, (100 + 66 * column, 66 * row + 1))
     return sheet.quantize(128)
