@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +19,15 @@ from dqar import DQARConfig
 from dqar.policy.mlp_policy import ReusePolicy
 
 TOLERANCE = 0.01  # of the reuse ratio, within which two are called equal
-AIM = TOLERANCE / 4  # how near the search comes
+AIM = TOLERANCE / 2  # how near the search comes
 TRIES = 3  # measurements that a search may take: a replay is near, not exact
-BITS = (16, 8)
+BITS = (16, 8)  # of the cache; the knob is searched at the first
 
 
 def evaluate(
     session: Session, policy: ReusePolicy, weights: Path, n: int, targets: list[float], max_age: int
-) -> dict[str, Any]:
-    """All figures of the comparison, ready for JSON; each row a contestant, target and quantisation.
+) -> Iterator[dict[str, Any]]:
+    """All figures so far, ready for JSON, after each target; a row a contestant, target and quantisation.
 
     `over_policy` of a row is its drift less the policy's on the same pictures: above 0 the policy is
     better; null where not both reach the target. BadInput where the policy is for another number of layers.
@@ -35,16 +35,18 @@ def evaluate(
     _check_fits(session.pipe, weights)
     arena = Arena(session, weights, n, max_age)
     rows: list[dict[str, Any]] = []
+    rivals = contestants(policy, weights, arena.highest_entropy())
     for target in targets:
-        matched = [
-            (who, match(arena, who, target)) for who in contestants(policy, weights, arena.highest_entropy())
+        found = {BITS[0]: [match(arena, who, target) for who in rivals]}
+        found[BITS[1]] = [
+            arena.measure(who, at.knob, BITS[1]) for who, at in zip(rivals, found[BITS[0]], strict=True)
         ]
-        for bits in BITS:
-            found = [
-                (who, at if bits == BITS[0] else arena.measure(who, at.knob, bits)) for who, at in matched
-            ]
-            rows += [_row(who, at, found[0][1], target, bits) for who, at in found]
-    return _setting(session, policy, n, max_age) | {"control_drift": arena.control, "rows": rows}
+        rows += [
+            _row(who, at, made[0], target, bits)
+            for bits, made in found.items()
+            for who, at in zip(rivals, made, strict=True)
+        ]
+        yield _setting(session, policy, n, max_age) | {"control_drift": arena.control, "rows": rows}
 
 
 def match(arena: Arena, who: Contestant, target: float) -> Measured:
