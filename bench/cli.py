@@ -81,7 +81,7 @@ def run(
         for spec in specs:
             runner.run(spec.model_copy(update={"weights": weights}))
             bar.update()
-    names = [spec.name for spec in suite.specs(path, loaded)]
+    names = [spec.name for spec in suite.expanded(path, loaded)]
     records = folder.records(names)
     written = report_of(records, folder.folder, reports / path.stem, path.stem)
     print(table(records))
@@ -122,7 +122,7 @@ def show(name: SuiteName) -> None:
 def list_() -> None:
     """List the suites."""
     found = {name: suite.load(path) for name, path in suite.available().items()}
-    rows = [(name, len(suite.specs(suite.find(name), s)), s.title) for name, s in found.items()]
+    rows = [(name, len(suite.expanded(suite.find(name), s)), s.title) for name, s in found.items()]
     print(tabulate(rows, headers=("suite", "runs", "title")))
 
 
@@ -176,7 +176,7 @@ def chosen(name: str) -> str:
 
 def names_of(path: Path) -> list[str]:
     """The names of a suite's configurations, in order."""
-    return [spec.name for spec in suite.specs(path, suite.load(path))]
+    return [spec.name for spec in suite.expanded(path, suite.load(path))]
 
 
 def measured_on(folder: Path) -> str:

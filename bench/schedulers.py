@@ -15,4 +15,7 @@ def from_pipeline(pipe: Any, name: str) -> Any:
     """A fresh scheduler `name` with the configuration (betas, spacing) of the pipeline's own."""
     import diffusers
 
-    return getattr(diffusers, SCHEDULERS[name]).from_config(pipe.scheduler.config)
+    # Without its private keys: by these, diffusers would replace values that happen to be the old
+    # scheduler's defaults (such as its timestep spacing) with the new one's.
+    config = {key: v for key, v in pipe.scheduler.config.items() if not key.startswith("_")}
+    return getattr(diffusers, SCHEDULERS[name]).from_config(config)

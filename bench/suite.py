@@ -20,9 +20,12 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._=+-]*$")]
 
 
 class Part(BaseModel):
-    """A part of a suite: frozen, and closed to unknown fields."""
+    """A part of a suite: frozen, and closed to unknown fields.
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    Defaults are validated too, so that 60 and 60.0 are one value to the content key.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
 
 class Timing(Part):
@@ -166,7 +169,15 @@ def load(path: Path, **overrides: Any) -> Suite:
 
 
 def specs(path: Path, suite: Suite, only: str | None = None) -> list[RunSpec]:
-    """The configurations of a suite in order; `only` keeps one name."""
+    """The configurations of a suite in order, checked; `only` keeps one name."""
+    kept = _keep(expanded(path, suite), only, path)
+    for spec in kept:
+        methods.check(spec.method, spec.options, where=f"{path.name}: runs: {spec.name}")
+    return kept
+
+
+def expanded(path: Path, suite: Suite) -> list[RunSpec]:
+    """The configurations of a suite, their methods' options not yet checked (which takes torch)."""
     shared = suite.model_dump(exclude={"title", "runs"})
     found = [
         RunSpec(**shared, suite=path.stem, name=name, method=run.method, options=options)
@@ -174,9 +185,7 @@ def specs(path: Path, suite: Suite, only: str | None = None) -> list[RunSpec]:
         for name, options in run.expand()
     ]
     _check_names(path, [spec.name for spec in found])
-    for spec in found:
-        methods.check(spec.method, spec.options, where=f"{path.name}: runs: {spec.name}")
-    return _keep(found, only, path)
+    return found
 
 
 def _check_names(path: Path, names: list[str]) -> None:

@@ -84,6 +84,14 @@ def test_distances_between_gaussians() -> None:
     assert near.kid.low <= 0 <= near.kid.high < far.kid.low
 
 
+def test_the_kernel_distance_of_paired_sets_is_not_below_zero() -> None:
+    """Pictures of the same seeds, hardly changed, are as far apart as two samples of one kind."""
+    base = torch.randn(160, 8, generator=torch.Generator().manual_seed(0))
+    blocks = distributions.kernel_blocks(base + 1e-3, base)
+    assert len(blocks) == 10
+    assert sum(blocks) / 10 == pytest.approx(0, abs=0.2)
+
+
 def test_flops_agree_with_the_formula(tiny_model_dir: Path) -> None:
     """Attention's counted FLOPs are 8 n d^2 + 4 n^2 d a row and layer (two a multiply-add), and
     the speedup allowed for a reuse ratio follows S = 1 / (1 - r f)."""

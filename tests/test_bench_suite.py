@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,13 @@ def test_files_that_are_no_suite(tmp_path: Path, text: str) -> None:
     path.write_text(text)
     with pytest.raises(BadInput, match=r"^mine\.yaml: [^\n]+$"):
         suite.load(path)
+
+
+def test_a_specification_survives_its_way_to_the_worker(tmp_path: Path) -> None:
+    """Sent as JSON and read again, a specification has the same content, hence the same key."""
+    (spec,) = specs(tmp_path)
+    again = suite.RunSpec.model_validate_json(spec.model_dump_json())
+    assert json.dumps(again.public()) == json.dumps(spec.public())
 
 
 def test_a_record_never_shows_a_path(tmp_path: Path) -> None:

@@ -1,0 +1,99 @@
+"""The commands as a user runs them: what they write, what they say, how they exit."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from bench import store
+
+ROOT = Path(__file__).parents[1]
+
+
+def bench(*arguments: object, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "bench", *map(str, arguments)],
+        cwd=cwd, capture_output=True, text=True, timeout=250,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+
+
+@pytest.fixture
+def tiny_suite(tiny_model_dir: Path, tmp_path: Path) -> Path:
+    """A suite of one configuration that takes no time but its process's start."""
+    path = tmp_path / "tiny.yaml"
+    content = {
+        "title": "a test",
+        "model": str(tiny_model_dir),
+        "num_inference_steps": 6,
+        "batch_size": 2,
+        "timing": {"min_pairs": 2, "max_pairs": 2, "warmup": 0},
+        "quality": {"n": 4, "converged_n": 2, "extractor": None},
+        "memory": False,
+        "runs": [{"name": "half", "method": "dqar", "options": {"preset": "recommended"}}],
+    }
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+def test_run_report_validate_compare(tiny_suite: Path, tmp_path: Path) -> None:
+    """A run leaves a record and a report and repeats nothing; a corrupted record is named and
+    made again; the other commands read what was written."""
+    folders = ("--results", tmp_path / "results", "--reports", tmp_path / "reports")
+    done = bench("run", tiny_suite, *folders)
+    assert done.returncode == 0, done.stderr
+    assert "half" in done.stdout
+    (path,) = store.record_files(tmp_path / "results")
+    assert (tmp_path / "reports" / "tiny" / "README.md").exists()
+    for file in (path, tmp_path / "reports" / "tiny" / "README.md"):
+        assert str(tmp_path) not in file.read_text()
+        assert str(ROOT) not in file.read_text()
+
+    text, written = path.read_text(), path.stat().st_mtime_ns
+    path.write_text(text[:-100])
+    found = bench("validate", tmp_path / "results")
+    assert found.returncode == 1
+    assert f"{path}: truncated" in found.stdout
+
+    assert bench("run", tiny_suite, *folders).returncode == 0
+    assert path.stat().st_mtime_ns > written
+    assert bench("validate", tmp_path / "results").returncode == 0
+    metric = ("--metric", "quality.drift")
+    same = bench("compare", tmp_path / "results", tmp_path / "results", *metric)
+    assert same.returncode == 0, same.stdout + same.stderr
+    assert "SAME" in same.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("run", "embeded"), "suite 'embeded': no such suite; allowed: auto, "),
+        (("run", "smoke", "--only", "x"), "--only: 'x' is not a run; allowed: baseline"),
+        (("run", "smoke", "--model", "/nowhere"), "model: '/nowhere' is no directory; allowed"),
+        (("run", "smoke", "--seed", "-1"), "seed: -1 is not allowed"),
+        (("report", "smoke", "--results", "/nowhere"), "no sound records"),
+        (("validate", "/nowhere"), "/nowhere: no such folder"),
+        (("compare", "/nowhere", "/nowhere"), "/nowhere: no such folder"),
+    ],
+)
+def test_bad_input_is_one_line(arguments: tuple[str, ...], said: str) -> None:
+    """Bad input is one line on stderr that names it and what is allowed, and exit code 2."""
+    done = bench(*arguments)
+    assert done.returncode == 2, done.stderr
+    assert said in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_doctor_and_lists_say_what_there_is() -> None:
+    """`doctor` names what cannot be measured and why; `show` counts a suite's runs."""
+    checks = bench("doctor")
+    assert checks.returncode == 0, checks.stderr
+    assert "CUDA" in checks.stdout
+    assert "undisturbed timing" in checks.stdout
+    shown = bench("show", "embedded")
+    assert "8 runs" in shown.stdout
