@@ -40,12 +40,7 @@ class ClassSpec:
         name = emoji["short_name"]
         wanted = not self.only or name in self.only
         named = emoji["name"].startswith(self.startswith)
-        return (
-            emoji["subcategory"] in self.subcategories
-            and wanted
-            and named
-            and name not in self.without
-        )
+        return emoji["subcategory"] in self.subcategories and wanted and named and name not in self.without
 
 
 MOONS = words(

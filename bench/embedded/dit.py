@@ -61,9 +61,7 @@ def new_dit() -> Any:
     for block in model.transformer_blocks:
         # Each block would drop labels by itself; the training loop drops them once for all.
         block.norm1.emb.class_embedder.dropout_prob = 0.0
-    nn.init.normal_(
-        model.transformer_blocks[0].norm1.emb.class_embedder.embedding_table.weight, std=0.02
-    )
+    nn.init.normal_(model.transformer_blocks[0].norm1.emb.class_embedder.embedding_table.weight, std=0.02)
     return model
 
 

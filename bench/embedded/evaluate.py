@@ -21,9 +21,7 @@ STEPS = 50
 SEED = 4
 
 
-def sample(
-    pipe: Any, labels: Tensor, guidance: float, batch: int = 50, steps: int = STEPS
-) -> Tensor:
+def sample(pipe: Any, labels: Tensor, guidance: float, batch: int = 50, steps: int = STEPS) -> Tensor:
     """Pictures uint8 [n, 3, 64, 64] by the pipeline of its own scheduler, one generator seed a batch."""
     pipe.set_progress_bar_config(disable=True)
     pictures = []

@@ -47,17 +47,13 @@ def data_command(work: Work = WORK) -> None:
 
 
 @app.command("vae")
-def vae_command(
-    minutes: Minutes = 14, until: Until = "", steps: Steps = None, work: Work = WORK
-) -> None:
+def vae_command(minutes: Minutes = 14, until: Until = "", steps: Steps = None, work: Work = WORK) -> None:
     """Train the autoencoder."""
     vae.train(data.load(work / "data"), work, budget(minutes, until, steps))
 
 
 @app.command("dit")
-def dit_command(
-    minutes: Minutes = 60, until: Until = "", steps: Steps = None, work: Work = WORK
-) -> None:
+def dit_command(minutes: Minutes = 60, until: Until = "", steps: Steps = None, work: Work = WORK) -> None:
     """Train the transformer on the autoencoder's latents."""
     pictures = data.load(work / "data")
     dit.train(pictures, vae.load_folded(pictures, work), work, budget(minutes, until, steps))

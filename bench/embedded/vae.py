@@ -63,9 +63,7 @@ def make_loss(vae: Any, images: Tensor) -> Callable[[int], Tensor]:
         batch = torch.where(mirror, batch.flip(-1), batch)
         noise = torch.randn(BATCH, 4, 16, 16, generator=draw)
         with torch.autocast("cpu", torch.bfloat16):
-            output, mean, logvar = compiled(
-                batch.contiguous(memory_format=torch.channels_last), noise
-            )
+            output, mean, logvar = compiled(batch.contiguous(memory_format=torch.channels_last), noise)
         fit = reconstruction_loss(output.float(), batch)
         return fit + KL_WEIGHT * kl(mean.float(), logvar.float())
 
