@@ -114,7 +114,9 @@ class Reuse(Part):
     ratio: float  # reused attention calls / all attention calls
     plan_ratio: float | None  # what the data-independent rules allow
     map: list[list[int]]  # 1 = reused
-    entropy: list[list[float | None]] | None  # nats, steps x layers; null where not measured
+    # nats, steps x layers, null where not measured; of an untimed generation of two pictures where
+    # no gate needs it
+    entropy: list[list[float | None]] | None
     snr: list[float]  # one a step
     reasons: dict[str, int]  # why calls were computed or reused -> count
 

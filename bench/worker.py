@@ -110,7 +110,7 @@ def run(job: Job) -> tuple[Record, bytes | None]:
     shown, picture = quality.measure(session, pairs, job.store.cache, file)
     timed = timing.summarise(pairs, spec)
     arithmetic = flops.limits(session, flops.count(session), timed)
-    reuse = session.reuse
+    reuse = session.traced()
     facts["scheduler"] = type(session.pipe.scheduler).__name__
     del session, pairs  # so that the isolated pass has the memory
     say("memory")

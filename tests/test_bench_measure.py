@@ -109,6 +109,18 @@ def test_flops_agree_with_the_formula(tiny_model_dir: Path) -> None:
     assert limits.realised == pytest.approx(1 / (limits.speedup_limit - 1))
 
 
+def test_entropy_is_traced_where_no_gate_measures_it(tiny_model_dir: Path) -> None:
+    """The map shows entropy, in nats below ln(tokens), at computed layers; the timed runs did not
+    measure it, and its own generation does not replace the timed ones' reuse."""
+    session = Session.open(spec(tiny_model_dir, "dqar", options={"preset": "maximum"}))
+    session.candidate(range(2))
+    timed, traced = session.reuse, session.traced()
+    assert timed and traced and timed.entropy is None and traced.entropy
+    assert (traced.map, traced.ratio) == (timed.map, timed.ratio)
+    found = [e for row in traced.entropy for e in row if e is not None]
+    assert 0 < min(found) <= max(found) <= 2.7726  # ln 16
+
+
 def test_fewer_steps_may_gain_what_they_save(tiny_model_dir: Path) -> None:
     """Half the steps save half the forwards, and nothing of the decoder."""
     session = Session.open(spec(tiny_model_dir, "fewer_steps", options={"steps": 3}))

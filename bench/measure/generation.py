@@ -18,6 +18,8 @@ from bench.methods import ATTENTION, Arm, get
 from bench.record import Reuse
 from bench.suite import RunSpec
 
+TRACED = 2  # pictures
+
 
 @dataclass(frozen=True)
 class Generation:
@@ -66,6 +68,18 @@ class Session:
             self.reuse, self.cache_bytes = arm.reuse(), arm.cache_bytes()
             self.call, self.saves = arm.call, arm.saves
         return made
+
+    def traced(self) -> Reuse | None:
+        """The last generation's reuse, with the entropy of an untimed one of few pictures where the
+        timed ones did not measure it; not for compiled models, which would compile once more."""
+        method = get(self.spec.method)
+        if self.reuse is None or self.reuse.entropy or self.spec.compile or not method.trace:
+            return self.reuse
+        pictures = range(min(TRACED, self.spec.batch_size))
+        with method.apply(self.pipe, self.spec.options | method.trace) as arm:
+            generate(self.pipe, self.arguments(pictures) | arm.call)
+            measured = arm.reuse()
+        return self.reuse.model_copy(update={"entropy": measured and measured.entropy})
 
     def arguments(self, pictures: range) -> dict[str, Any]:
         """The arguments of the pipeline's call; each picture has a generator of its own, so that

@@ -33,6 +33,7 @@ class Method:
     check: Callable[[dict[str, Any]], object]
     # (pipe, options) -> context manager; on leaving, the pipeline is as it was, bit for bit
     apply: Callable[[Any, dict[str, Any]], AbstractContextManager[Arm]]
+    trace: dict[str, Any] = field(default_factory=dict)  # options that measure entropy everywhere
 
 
 def only(options: dict[str, Any], allowed: tuple[str, ...]) -> None:

@@ -71,4 +71,4 @@ def _frozen(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-METHOD = Method(check=config, apply=apply)
+METHOD = Method(check=config, apply=apply, trace={"trace_entropy": True})
