@@ -54,12 +54,12 @@ def isolated(spec: RunSpec) -> Memory:
     idle, device_idle = psutil.Process().memory_info().rss, _device_used()
     session = Session.open(spec)
     if torch.cuda.is_available():  # the first generation allocates what all later ones share
-        session.candidate(range(spec.batch_size))
+        session.candidate(range(spec.batch_size), **session.short)
         torch.cuda.reset_peak_memory_stats()
     reset_rss_peak()
     before = nvml.energy_j()
     with device_peak() as peak:
-        session.candidate(range(spec.batch_size))
+        session.candidate(range(spec.batch_size), **session.short)
     figures = {
         "rss_peak": rss_peak(),
         "rss_idle": idle,

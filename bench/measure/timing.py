@@ -49,8 +49,8 @@ def measure(session: Session, say: Callable[[str], None]) -> Pairs:
     spec, pairs, rng = session.spec, Pairs(), random.Random(session.spec.seed)
     for _ in range(spec.timing.warmup):
         say("warm-up")
-        session.baseline(range(spec.batch_size))
-        session.candidate(range(spec.batch_size))
+        session.baseline(range(spec.batch_size), **session.short)
+        session.candidate(range(spec.batch_size), **session.short)
     start = time.monotonic()
     while (why := _stop(spec, pairs, time.monotonic() - start)) is None:
         say(f"pair {len(pairs.seconds) + 1}")
