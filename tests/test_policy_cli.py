@@ -20,7 +20,7 @@ from bench.policy.evaluate import search
 from bench.policy.report import sentence, verdict
 from bench.policy.session import open_session
 from bench.policy.trace import Walk, by_hand, rank_correlation, trace
-from bench.policy.train import WEIGHTS, foreseen, load_policy, train
+from bench.policy.train import foreseen, load_policy, train
 from dqar import DQARConfig
 from dqar.policy.mlp_policy import LayerWiseReusePolicy
 from dqar.training.traces import NOT_MEASURED, Trace
@@ -42,7 +42,7 @@ def rows(tiny_model_dir: Path) -> Trace:
 @pytest.fixture(scope="module")
 def policy_dir(rows: Trace, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("policy")
-    train(rows, budget=None, progress=False)[0].policy.save(folder / WEIGHTS)
+    train(rows, budget=None, progress=False)[0].policy.save(folder)
     return folder
 
 
@@ -50,7 +50,7 @@ def learned(folder: Path, threshold: float | None = None) -> DQARConfig:
     return DQARConfig(
         **OPEN,
         use_learned_policy=True,
-        policy_path=str(folder / WEIGHTS),
+        policy_path=str(folder),
         reuse_threshold=threshold,
         max_age=2,
     )
@@ -90,7 +90,7 @@ def test_walk_is_the_stock_pipeline(session: Session) -> None:
 
 def test_features_are_those_of_the_running_gate(session: Session, rows: Trace, policy_dir: Path) -> None:
     """A gated run of the same picture shows its policy the traced features up to the first reuse."""
-    recorder = Recorder(load_policy(policy_dir)[0])
+    recorder = Recorder(load_policy(policy_dir))
     with enabled(session.pipe, learned(policy_dir), recorder):
         session.pipe(**session.arguments(range(1)))
         reused = dqar.summary(session.pipe).map
@@ -113,10 +113,10 @@ def test_trained_policy_runs_with_one_sync_a_step(session: Session, policy_dir: 
 
 def test_replay_foretells_the_measured_ratio(session: Session, policy_dir: Path) -> None:
     """The gate on recorded features chooses nearly what it does in a run; only recording drifts by 0."""
-    policy, weights = load_policy(policy_dir)
-    arena = Arena(session, weights, n=2, max_age=2, progress=False)
+    policy = load_policy(policy_dir)
+    arena = Arena(session, policy_dir, n=2, max_age=2, progress=False)
     assert arena.control == 0
-    for who in contestants(policy, weights, arena.highest_entropy()):
+    for who in contestants(policy, policy_dir, arena.highest_entropy()):
         knob = search(lambda k, who=who: arena.replay(who, k), who.nothing, who.most, 0.15)
         measured = arena.measure(who, knob)
         assert measured.ratio.mean() == pytest.approx(arena.replay(who, knob), abs=0.1), who.name
@@ -173,7 +173,7 @@ def test_commands_end_to_end(tiny_model_dir: Path, tmp_path: Path) -> None:
     code, said = run("trace", *model, "--trajectories", 4, "--finals", 3, "--out", file)
     assert code == 0 and "Spearman" in said and "n = 12" in said
     code, said = run("train", "--trace", file, "--out", folder)
-    assert code == 0 and "roc_auc" in said and (folder / WEIGHTS).exists()
+    assert code == 0 and "roc_auc" in said and (folder / "policy.safetensors").exists()
     reports = ("--reports", tmp_path / "reports")
     code, said = run("eval", "--policy", folder, *model, "--n", 2, "--targets", "0.2", *places, *reports)
     assert code == 0, said
@@ -186,10 +186,10 @@ def test_commands_end_to_end(tiny_model_dir: Path, tmp_path: Path) -> None:
 
 def test_bad_input_is_one_line(tiny_model_dir: Path, rows: Trace, policy_dir: Path, tmp_path: Path) -> None:
     """Each names the file or field, the value and what is allowed, and exits with 2."""
-    broken, alone, other = (tmp_path / f"{name}.safetensors" for name in ("broken", "alone", "other"))
+    broken, alone, few = (tmp_path / f"{name}.safetensors" for name in ("broken", "alone", "few"))
+    other = tmp_path / "other"
     broken.write_bytes(b"no trace")
     rows[rows.trajectory == 0].save(alone)
-    few = tmp_path / "few.safetensors"
     dataclasses.replace(rows[rows.trajectory < 2], final_damage=NOT_MEASURED).save(few)
     LayerWiseReusePolicy(LAYERS + 1).save(other)
     model = ("--model", tiny_model_dir)

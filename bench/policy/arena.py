@@ -86,9 +86,9 @@ class Recorder:
         return torch.zeros(len(features)) if self.policy is None else self.policy(features)
 
 
-def contestants(policy: ReusePolicy, weights: Path, entropy: float) -> list[Contestant]:
-    """Who is compared: `policy`, read from `weights`, first; `entropy` is the highest seen, in nats."""
-    learned = {"use_learned_policy": True, "policy_path": str(weights)}
+def contestants(policy: ReusePolicy, folder: Path, entropy: float) -> list[Contestant]:
+    """Who is compared: `policy`, read from `folder`, first; `entropy` is the highest seen, in nats."""
+    learned = {"use_learned_policy": True, "policy_path": str(folder)}
     window = {"snr_low": 0.1, "snr_high": 10.0}  # the seed's
     linear = {"use_layer_scheduling": True, "schedule_type": "linear"}
     return [
@@ -105,12 +105,12 @@ class Arena:
     `control` is the drift of runs that measure but reuse nothing: 0, or something is wrong.
     """
 
-    def __init__(self, session: Session, weights: Path, n: int, max_age: int, progress: bool = True) -> None:
+    def __init__(self, session: Session, folder: Path, n: int, max_age: int, progress: bool = True) -> None:
         self.session, self.pipe, self.pictures = session, session.pipe, range(n)
         self.base = OPEN | shape_of(session.pipe) | {"max_age": max_age}
         self.bar = tqdm(desc="eval", unit="picture", disable=not progress)
         self.reference = [self._latent(i) for i in self.pictures]
-        learned = {"use_learned_policy": True, "policy_path": str(weights)}
+        learned = {"use_learned_policy": True, "policy_path": str(folder)}
         recorder = Contestant("recorder", "reuse_threshold", 1.0, 0.0, learned)
         self.features: list[Tensor] = []  # a picture's, [steps, layers, 4]
         self.control = max(self._record(recorder, i) for i in self.pictures)

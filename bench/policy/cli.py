@@ -76,7 +76,7 @@ def train(
     results: Results = Path("results"),
 ) -> None:
     """Train both kinds of policy on a trace and keep the better one on unseen trajectories."""
-    from bench.policy.train import WEIGHTS, load_trace
+    from bench.policy.train import load_trace
     from bench.policy.train import train as run
 
     found = run(load_trace(trace or _trace_file(results)), budget, final, seed)
@@ -91,7 +91,7 @@ def train(
         f"Spearman with the measured final damage: the step's {known['spearman']:.3f} (n = {known['rows']}), "
         f"the label's {known['label_spearman']:.3f} on unseen trajectories (n = {known['label_rows']})"
     )
-    found[0].policy.save(out / WEIGHTS)
+    found[0].policy.save(out)
     typer.echo(f"policy: {out}")
 
 
@@ -117,11 +117,11 @@ def eval_(
     from bench.policy.train import load_policy
     from bench.store import write_atomic
 
-    learned, weights = load_policy(policy)
+    learned = load_policy(policy)
     check_unseen(learned, seed, n)
     session = open_session(model, steps, guidance, seed, evaluation=True)
     path = _folder(results) / "eval.json"
-    for found in evaluate(session, learned, weights, n, ratios, max_age):
+    for found in evaluate(session, learned, policy, n, ratios, max_age):
         write_atomic(path, (json.dumps(found, indent=1) + "\n").encode())
         page = write_report(found, reports / "policy")
     typer.echo(table(found["rows"]))

@@ -25,17 +25,17 @@ BITS = (16, 8)  # of the cache; the knob is searched at the first
 
 
 def evaluate(
-    session: Session, policy: ReusePolicy, weights: Path, n: int, targets: list[float], max_age: int
+    session: Session, policy: ReusePolicy, folder: Path, n: int, targets: list[float], max_age: int
 ) -> Iterator[dict[str, Any]]:
     """All figures so far, ready for JSON, after each target; a row a contestant, target and quantisation.
 
     `over_policy` of a row is its drift less the policy's on the same pictures: above 0 the policy is
     better; null where not both reach the target. BadInput where the policy is for another number of layers.
     """
-    _check_fits(session.pipe, weights)
-    arena = Arena(session, weights, n, max_age)
+    _check_fits(session.pipe, folder)
+    arena = Arena(session, folder, n, max_age)
     rows: list[dict[str, Any]] = []
-    rivals = contestants(policy, weights, arena.highest_entropy())
+    rivals = contestants(policy, folder, arena.highest_entropy())
     for target in targets:
         found = {BITS[0]: [match(arena, who, target) for who in rivals]}
         found[BITS[1]] = [
@@ -81,12 +81,12 @@ def search(ratio: Callable[[float], float], nothing: float, most: float, target:
     return best
 
 
-def _check_fits(pipe: Any, weights: Path) -> None:
+def _check_fits(pipe: Any, folder: Path) -> None:
     try:
-        with enabled(pipe, DQARConfig(use_learned_policy=True, policy_path=str(weights))):
+        with enabled(pipe, DQARConfig(use_learned_policy=True, policy_path=str(folder))):
             pass
     except ValueError as error:
-        raise BadInput(f"{weights.name}: {error}") from error
+        raise BadInput(f"{folder.name}: {error}") from error
 
 
 def check_unseen(policy: ReusePolicy, seed: int, n: int) -> None:

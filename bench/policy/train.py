@@ -17,7 +17,6 @@ from dqar.policy.mlp_policy import FEATURES, LayerWiseReusePolicy, ReusePolicy
 from dqar.training.policy_trainer import Figures, PolicyTrainer, split_by_trajectory
 from dqar.training.traces import Trace
 
-WEIGHTS = "policy.safetensors"
 HELD_OUT = 0.2  # of the trajectories
 FOLLOWED = 6  # rows that a growth can be fitted on
 QUANTILE = 0.3  # of the trace's damages: the budget, where none is given
@@ -77,13 +76,12 @@ def load_trace(path: Path) -> Trace:
         raise BadInput(f"{path.name}: {error}; first: python -m bench policy trace") from error
 
 
-def load_policy(path: Path) -> tuple[ReusePolicy, Path]:
-    """Read the policy of a folder or a weight file, and where its weights are; else BadInput."""
-    weights = path / WEIGHTS if path.suffix != ".safetensors" else path
+def load_policy(folder: Path) -> ReusePolicy:
+    """Read the policy of a folder; BadInput where there is none."""
     try:
-        return ReusePolicy.load(weights), weights
+        return ReusePolicy.load(folder)
     except ValueError as error:
-        raise BadInput(f"{weights.name}: {error}") from error
+        raise BadInput(f"{folder.name}: {error}") from error
 
 
 def _held_out(rows: Trace, seed: int) -> Tensor:
