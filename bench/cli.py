@@ -191,11 +191,13 @@ def measured_on(folder: Path) -> str:
 
 
 def report_of(records: list[Record], folder: Path, out: Path, name: str) -> Path:
-    """Write the report; its path."""
-    from bench.report.render import write_report
+    """Write the report and the index of all reports; the report's path."""
+    from bench.report.render import write_index, write_report
 
     out.mkdir(parents=True, exist_ok=True)
-    return write_report(records, folder, out, f"python -m bench run {name}")
+    written = write_report(records, folder, out, f"python -m bench run {name}")
+    write_index(out.parent)
+    return written
 
 
 def estimate(specs: list[RunSpec]) -> str:
