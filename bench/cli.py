@@ -72,8 +72,8 @@ def run(
 
     path = suite.find(chosen(name))
     loaded = suite.load(path, seed=seed, model=model)
-    specs = suite.specs(path, loaded, only)
     weights = models.with_weights(loaded)
+    specs = suite.specs(path, loaded, only)
     folder = store.Store(results, path.stem, environment.machine())
     folder.prepare()
     with tqdm(total=len(specs), unit="run", disable=None, file=sys.stderr) as bar:

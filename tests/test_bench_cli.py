@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
 from bench import store
+from bench.cli import app
 
 ROOT = Path(__file__).parents[1]
 
@@ -35,7 +37,7 @@ def tiny_suite(tiny_model_dir: Path, tmp_path: Path) -> Path:
         "timing": {"min_pairs": 2, "max_pairs": 2, "warmup": 0},
         "quality": {"n": 4, "converged_n": 2, "extractor": None},
         "memory": False,
-        "runs": [{"name": "half", "method": "dqar", "options": {"preset": "recommended"}}],
+        "runs": [{"name": "half", "method": "fewer_steps", "options": {"steps": 3}}],
     }
     path.write_text(yaml.safe_dump(content))
     return path
@@ -91,9 +93,9 @@ def test_bad_input_is_one_line(arguments: tuple[str, ...], said: str) -> None:
 
 def test_doctor_and_lists_say_what_there_is() -> None:
     """`doctor` names what cannot be measured and why; `show` counts a suite's runs."""
-    checks = bench("doctor")
-    assert checks.returncode == 0, checks.stderr
-    assert "CUDA" in checks.stdout
-    assert "undisturbed timing" in checks.stdout
-    shown = bench("show", "embedded")
-    assert "8 runs" in shown.stdout
+    checks = CliRunner().invoke(app, ["doctor"])
+    assert checks.exit_code == 0, checks.output
+    assert "CUDA" in checks.output
+    assert "undisturbed timing" in checks.output
+    assert "8 runs" in CliRunner().invoke(app, ["show", "embedded"]).output
+    assert "smoke" in CliRunner().invoke(app, ["list"]).output
