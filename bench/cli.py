@@ -68,21 +68,13 @@ def run(
 
     Exit code 0: all done; 1: a run failed (its record says why); 2: bad input.
     """
-    from bench.runner import Runner
-
     path = suite.find(chosen(name))
     loaded = suite.load(path, seed=seed, model=model)
     weights = models.with_weights(loaded)
     specs = suite.specs(path, loaded, only)
     folder = store.Store(results, path.stem, environment.machine())
-    folder.prepare()
-    with tqdm(total=len(specs), unit="run", disable=None, file=sys.stderr) as bar:
-        runner = Runner(results=results, force=force, say=bar.set_description_str)
-        for spec in specs:
-            runner.run(spec.model_copy(update={"weights": weights}))
-            bar.update()
-    names = [spec.name for spec in suite.expanded(path, loaded)]
-    records = folder.records(names)
+    measured([spec.model_copy(update={"weights": weights}) for spec in specs], folder, results, force)
+    records = folder.records([spec.name for spec in suite.expanded(path, loaded)])
     written = report_of(records, folder.folder, reports / path.stem, path.stem)
     print(table(records))
     print(f"records: {folder.folder}\nreport:  {written}")
@@ -136,6 +128,27 @@ def doctor() -> None:
 
 
 @command
+def control(
+    repetitions: Annotated[int, typer.Option(min=1, help="Of the baseline against itself.")] = 40,
+    results: Results = Path("results"),
+    reports: Reports = Path("reports"),
+) -> None:
+    """Time the baseline against itself again and again: does the 95 % interval hold 1.0?
+
+    Exit code 0: in at least 90 % of the repetitions; 1: in fewer, or one failed; 2: bad input.
+    """
+    from bench.control import SUITE, specs, study, write_report
+
+    chosen = specs(repetitions)
+    folder = store.Store(results, SUITE, environment.machine())
+    records = measured(chosen, folder, results, force=False)
+    page = write_report(records, reports / SUITE)
+    print(f"{page.read_text()}\nrecords: {folder.folder}\nreport:  {page}")
+    done = all(record.status == "ok" for record in records)
+    raise typer.Exit(OK if done and study(records).holds else REGRESSED)
+
+
+@command
 def validate(folder: Annotated[Path, typer.Argument(metavar="DIR")]) -> None:
     """Name every record under DIR that is truncated, foreign or tampered with; 1 if there are."""
     if not folder.is_dir():
@@ -165,6 +178,19 @@ def compare(
     rows = compared(a, b, metric, threshold, cross_machine)
     print(tabulate([row.cells() for row in rows], headers=("run", "A", "B", "verdict", "reason")))
     raise typer.Exit(exit_code(rows))
+
+
+def measured(specs: list[RunSpec], folder: store.Store, results: Path, force: bool) -> list[Record]:
+    """Run what is not finished, with a progress bar; the records of all."""
+    from bench.runner import Runner
+
+    folder.prepare()
+    with tqdm(total=len(specs), unit="run", disable=None, file=sys.stderr) as bar:
+        runner = Runner(results=results, force=force, say=bar.set_description_str)
+        for spec in specs:
+            runner.run(spec)
+            bar.update()
+    return folder.records([spec.name for spec in specs])
 
 
 def chosen(name: str) -> str:

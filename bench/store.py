@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 # The sources that produce figures: a commit to anything else recomputes nothing.
 SOURCES = (
     "dqar/**/*.py",
+    "bench/process.py",
     "bench/worker.py",
     "bench/models.py",
     "bench/schedulers.py",
