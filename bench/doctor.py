@@ -36,7 +36,7 @@ def checks() -> Iterator[Check]:
     yield inception()
     yield bf16()
     yield compiler()
-    yield Check(flops.peak_flops() is not None, "model-FLOPs utilisation", _peak())
+    yield Check(True, "model-FLOPs utilisation", _peak())
     yield rss()
     yield quiet()
 
@@ -101,8 +101,8 @@ def compiler() -> Check:
 
 
 def _peak() -> str:
-    peak = flops.peak_flops()
-    return f"{peak / 1e12:.0f} TFLOP/s dense" if peak else "the device's peak is not known"
+    peak = flops.data_sheet_peak()
+    return f"of {peak / 1e12:.0f} TFLOP/s dense" if peak else "of a matrix product's speed, measured here"
 
 
 def rss() -> Check:

@@ -45,7 +45,7 @@ class Timing(Part):
     pairs: list[tuple[float, float]]  # raw (baseline, candidate) seconds, in the order measured
     disturbed: list[int]  # indices of `pairs` that are kept but left out, see `disturbed_why`
     disturbed_why: list[str]
-    baseline: str  # what the speedup is over: "eager" or "compiled"
+    baseline: str  # what the speedup is over: "eager", "compiled", "compiled with CUDA graphs"
     batch_size: int
     stopped: Literal["target", "budget", "pairs"]  # why no more pairs were measured
     verdict: Literal["SAME", "FASTER", "SLOWER", "AMBIGUOUS"]
@@ -129,7 +129,9 @@ class Limits(Part):
     speedup_limit: float
     realised: float | None  # (speedup - 1) / (limit - 1); null where the limit is 1
     flops_per_second: float  # the baseline's
-    mfu: float | None  # of the device's dense peak; null where the peak is unknown
+    mfu: float  # flops_per_second / peak: the baseline's model-FLOPs utilisation
+    peak: float  # FLOP/s
+    peak_source: str  # the vendor's data sheet, or a matrix product measured on the spot
 
 
 class Record(Part):

@@ -77,7 +77,14 @@ class Settings(Part):
     quality: Quality = Quality()
     memory: bool = True
     compile: bool = False  # both arms under torch.compile(fullgraph=True)
+    cuda_graphs: bool = False  # and replayed as CUDA graphs (mode="reduce-overhead")
     timeout_s: float = Field(default=600, gt=0)
+
+    @model_validator(mode="after")
+    def _graphs(self) -> Self:
+        if self.cuda_graphs and not self.compile:
+            raise ValueError("cuda_graphs needs compile: true")
+        return self
 
     @property
     def pairs_needed(self) -> int:
@@ -86,12 +93,14 @@ class Settings(Part):
 
 
 class Run(Part):
-    """One entry of `runs`; a grid makes one configuration of each combination of its values."""
+    """One entry of `runs`; a grid makes one configuration of each combination of its values, and
+    `settings` are those of the suite that differ for them."""
 
     name: Name
     method: str
     options: dict[str, Any] = {}
     grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}
+    settings: dict[str, Any] = {}
 
     def expand(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """The names and options of the configurations."""
@@ -178,14 +187,24 @@ def specs(path: Path, suite: Suite, only: str | None = None) -> list[RunSpec]:
 
 def expanded(path: Path, suite: Suite) -> list[RunSpec]:
     """The configurations of a suite, their methods' options not yet checked (which takes torch)."""
-    shared = suite.model_dump(exclude={"title", "runs"})
     found = [
-        RunSpec(**shared, suite=path.stem, name=name, method=run.method, options=options)
+        RunSpec(**settings, suite=path.stem, name=name, method=run.method, options=options)
         for run in suite.runs
+        for settings in [_settings(path, suite, run)]
         for name, options in run.expand()
     ]
     _check_names(path, [spec.name for spec in found])
     return found
+
+
+def _settings(path: Path, suite: Suite, run: Run) -> dict[str, Any]:
+    """The suite's settings with the run's own in their place."""
+    shared = suite.model_dump(exclude={"title", "runs"})
+    parts = {key: shared[key] | value for key, value in run.settings.items() if isinstance(value, dict)}
+    try:
+        return Settings(**shared | run.settings | parts).model_dump()
+    except ValidationError as error:
+        raise BadInput(f"{path.name}: runs: {run.name}: settings: {describe(error, Settings)}") from error
 
 
 def _check_names(path: Path, names: list[str]) -> None:
@@ -202,12 +221,12 @@ def _keep(found: list[RunSpec], only: str | None, path: Path) -> list[RunSpec]:
     return kept
 
 
-def describe(error: ValidationError) -> str:
+def describe(error: ValidationError, model: type[BaseModel] = Suite) -> str:
     """A validation error as one line: field, value, what is allowed, and how many more."""
     first, *rest = error.errors()
     field = ".".join(str(part) for part in first["loc"]) or "suite"
     if first["type"] == "extra_forbidden":
-        said = f"{field}: unknown field; allowed: {', '.join(_siblings(first['loc'][:-1]))}"
+        said = f"{field}: unknown field; allowed: {', '.join(_siblings(first['loc'][:-1], model))}"
     elif first["type"] == "missing":
         said = f"{field}: missing; it must be given"
     else:
@@ -215,9 +234,9 @@ def describe(error: ValidationError) -> str:
     return said + (f" (and {len(rest)} more)" if rest else "")
 
 
-def _siblings(loc: tuple[int | str, ...]) -> list[str]:
+def _siblings(loc: tuple[int | str, ...], model: type[BaseModel]) -> list[str]:
     parts: dict[str, type[BaseModel]] = {"timing": Timing, "quality": Quality, "runs": Run}
-    return list(parts.get(str(loc[0]) if loc else "", Suite).model_fields)
+    return list(parts.get(str(loc[0]) if loc else "", model).model_fields)
 
 
 def _short(value: object) -> str:

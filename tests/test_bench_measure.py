@@ -109,6 +109,24 @@ def test_flops_agree_with_the_formula(tiny_model_dir: Path) -> None:
     assert limits.realised == pytest.approx(1 / (limits.speedup_limit - 1))
 
 
+def test_utilisation_is_a_share_of_a_peak(tiny_model_dir: Path) -> None:
+    """Off the data sheets the peak is a matrix product's speed here, which a tiny model stays below."""
+    session = Session.open(spec(tiny_model_dir))
+    timed = timing.summarise(timing.measure(session, lambda line: None), session.spec)
+    found = flops.limits(session, flops.count(session), timed)
+    assert found.mfu == found.flops_per_second / found.peak
+    assert 0 < found.mfu < 1
+    assert "measured" in found.peak_source or torch.cuda.is_available()
+
+
+def test_cuda_graphs_need_cuda(tiny_model_dir: Path) -> None:
+    """Without a device the setting is refused, not ignored."""
+    if torch.cuda.is_available():
+        pytest.skip("there is a device")
+    with pytest.raises(ValueError, match="cuda_graphs: true needs a CUDA device"):
+        Session.open(spec(tiny_model_dir, compile=True, cuda_graphs=True))
+
+
 def test_entropy_is_traced_where_no_gate_measures_it(tiny_model_dir: Path) -> None:
     """The map shows entropy, in nats below ln(tokens), at computed layers; the timed runs did not
     measure it, and its own generation does not replace the timed ones' reuse."""

@@ -11,6 +11,7 @@ import yaml
 
 from bench import suite
 from bench.errors import BadInput
+from bench.measure.timing import over
 
 GOOD: dict[str, Any] = {
     "title": "a test",
@@ -47,6 +48,24 @@ def test_a_grid_is_the_product_of_its_values(tmp_path: Path) -> None:
     assert found[1].options == {"preset": "maximum", "layer_fraction": 0.33, "max_age": 2}
 
 
+def test_a_run_may_have_settings_of_its_own(tmp_path: Path) -> None:
+    """A run's settings stand in place of the suite's, part by part, and for that run alone."""
+    own = {"batch_size": 2, "compile": True, "timing": {"warmup": 3}}
+    runs = [{"name": "a", "method": "baseline", "settings": own}, {"name": "b", "method": "baseline"}]
+    a, b = specs(tmp_path, batch_size=8, timing={"min_pairs": 4}, runs=runs)
+    assert (a.batch_size, a.compile, a.timing.warmup, a.timing.min_pairs) == (2, True, 3, 4)
+    assert (b.batch_size, b.compile, b.timing.warmup) == (8, False, 1)
+
+
+def test_a_speedup_names_its_baseline(tmp_path: Path) -> None:
+    """Eager, compiled and CUDA graphs are told apart in words; graphs are refused without compiling."""
+    (spec,) = specs(tmp_path)
+    assert over(spec) == "eager"
+    assert over(spec.model_copy(update={"compile": True})) == "compiled"
+    graphs = {"compile": True, "cuda_graphs": True}
+    assert over(spec.model_copy(update=graphs)) == "compiled with CUDA graphs"
+
+
 def test_every_run_makes_the_pictures_that_quality_needs(tmp_path: Path) -> None:
     """The least number of pairs covers both the timing's and the pictures' wants."""
     (spec,) = specs(tmp_path, batch_size=8, quality={"n": 50}, timing={"min_pairs": 3})
@@ -55,6 +74,10 @@ def test_every_run_makes_the_pictures_that_quality_needs(tmp_path: Path) -> None
 
 def run(method: str, **options: Any) -> dict[str, Any]:
     return {"runs": [{"name": "r", "method": method, "options": options}]}
+
+
+def settings(**changes: Any) -> dict[str, Any]:
+    return {"runs": [{"name": "r", "method": "baseline", "settings": changes}]}
 
 
 @pytest.mark.parametrize(
@@ -76,6 +99,10 @@ def run(method: str, **options: Any) -> dict[str, Any]:
         (run("fewer_steps", steps=0), ["r", "steps", "0", "1 to 1000"]),
         (run("fewer_steps", scheduler="euler"), ["r", "'euler'", "dpm_solver++"]),
         (run("fewer_steps"), ["r", "steps", "scheduler"]),
+        ({"cuda_graphs": True}, ["cuda_graphs needs compile: true"]),
+        (settings(batch_size=0), ["r", "settings: batch_size", "0", "equal to 1"]),
+        (settings(batchsize=1), ["r", "settings: batchsize", "allowed", "batch_size"]),
+        (settings(timing={"pears": 1}), ["r", "settings: timing.pears", "allowed", "min_pairs"]),
     ],
 )
 def test_mistakes_are_named(tmp_path: Path, changes: dict[str, Any], named: list[str]) -> None:

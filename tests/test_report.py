@@ -125,7 +125,9 @@ def limits(speed: float, limit: float) -> Limits:
         speedup_limit=limit,
         realised=(speed - 1) / (limit - 1) if limit != 1 else None,
         flops_per_second=1.6e11,
-        mfu=None,
+        mfu=0.4,
+        peak=4e11,
+        peak_source="made up",
     )
 
 

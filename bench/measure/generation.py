@@ -44,10 +44,13 @@ class Session:
 
     @classmethod
     def open(cls, spec: RunSpec) -> Session:
-        """Load the model that the configuration names."""
+        """Load the model that the configuration names; ValueError for CUDA graphs without CUDA."""
+        if spec.cuda_graphs and not torch.cuda.is_available():
+            raise ValueError("cuda_graphs: true needs a CUDA device")
         pipe = models.load(spec)
         if spec.compile:
-            pipe.transformer = torch.compile(pipe.transformer, fullgraph=True)
+            mode = "reduce-overhead" if spec.cuda_graphs else None
+            pipe.transformer = torch.compile(pipe.transformer, fullgraph=True, mode=mode)
         return cls(pipe=pipe, spec=spec, labels=models.labels(spec, pipe))
 
     @property

@@ -109,6 +109,12 @@ def _clocks() -> tuple[float, float, float]:
     return time.perf_counter(), busy, time.process_time()
 
 
+def over(spec: RunSpec) -> str:
+    """What a speedup is over, in words."""
+    graphs = " with CUDA graphs" if spec.cuda_graphs else ""
+    return f"compiled{graphs}" if spec.compile else "eager"
+
+
 def summarise(pairs: Pairs, spec: RunSpec) -> Timing:
     """The pairs as a record has them."""
     kept = pairs.kept()
@@ -124,7 +130,7 @@ def summarise(pairs: Pairs, spec: RunSpec) -> Timing:
         pairs=pairs.seconds,
         disturbed=list(pairs.disturbed),
         disturbed_why=list(pairs.disturbed.values()),
-        baseline="compiled" if spec.compile else "eager",
+        baseline=over(spec),
         batch_size=spec.batch_size,
         stopped=pairs.stopped,
         verdict=verdict,

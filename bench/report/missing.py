@@ -10,7 +10,6 @@ from bench.report.columns import Column, escape, lookup
 # What the schema means by a null that its part gives no reason for.
 _BY_SCHEMA = {
     "limits.realised": "the limit is 1: nothing could be gained",
-    "limits.mfu": "the device's peak at this precision is unknown",
     "quality.psnr_db": "infinite: every picture is identical to the baseline's",
 }
 _REUSE_NOTHING = ("baseline", "fewer_steps")

@@ -91,7 +91,6 @@ def _words(records: Sequence[Record]) -> dict[str, Any]:
         "eager": _baselines(records),
         "counts": _counts(records),
         "missing": missing_lines(records, tables.main_columns(records)),
-        "no_mfu": missing_lines(records, [tables.MFU]),
         "controls": findings.controls(records),
         "failed": [record for record in records if record.status == "failed"],
         "common": provenance.common(records),
@@ -103,7 +102,7 @@ def _words(records: Sequence[Record]) -> dict[str, Any]:
 
 
 def _baselines(records: Sequence[Record]) -> str:
-    """What the speedups are over: eager, compiled, or both."""
+    """What the speedups are over: eager, compiled, or several."""
     return " and ".join(dict.fromkeys(r.timing.baseline for r in records if r.timing))
 
 

@@ -15,10 +15,14 @@ from bench.report.columns import Column, Table, escape, figures, fixed, lookup, 
 UNBIASED_FROM = 10_000  # pictures below which a Fréchet distance is biased upwards noticeably
 MB = 1e-6
 
+MFU = Column("baseline MFU (%)", "mfu_percent", "limits.mfu", fixed(1), 100)
 NAME = [Column("configuration", "name", "name"), Column("method", "method", "method")]
 SPEED = [
     Column("speedup ↑ (×)", "speedup", "timing.speedup", fixed(3)),
     Column("verdict", "verdict", "timing.verdict"),
+    Column("over", "over", "timing.baseline"),
+    Column("batch", "batch_size", "timing.batch_size", fixed(0)),
+    MFU,
     Column("s / generation ↓", "seconds", "timing.candidate_s", figures(4)),
 ]
 REUSE = [
@@ -49,9 +53,6 @@ PEAKS = [
         MB,
     ),
 ]
-
-
-MFU = Column("baseline MFU (%)", "mfu_percent", "limits.mfu", fixed(1), 100)
 
 
 def main_columns(records: Sequence[Record]) -> list[Column]:
@@ -148,7 +149,8 @@ def limits_table(records: Sequence[Record]) -> Table:
         Column("attention / FLOPs (%)", "attention_percent", "limits.attention_share", fixed(1), 100),
         Column("GFLOP / generation", "gflop", "limits.flops_generation", figures(4), 1e-9),
         Column("baseline GFLOP/s", "gflops", "limits.flops_per_second", figures(4), 1e-9),
-        MFU,
+        Column("peak GFLOP/s", "peak_gflops", "limits.peak", figures(4), 1e-9),
+        Column("peak after", "peak_source", "limits.peak_source"),
     ]
     return table("limits", columns, [r for r in records if r.limits])
 
