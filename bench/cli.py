@@ -128,6 +128,31 @@ def doctor() -> None:
 
 
 @command
+def generate(
+    out: Annotated[Path, typer.Option(help="Folder of the pictures.")] = Path("outputs"),
+    model: Annotated[str, typer.Option(help="embedded, a directory, or a hub id.")] = "embedded",
+    n: Annotated[int, typer.Option(min=1, help="Pictures, made as one batch.")] = 8,
+    classes: Annotated[str, typer.Option(help="Names or numbers, with commas; default: all in turn.")] = "",
+    dqar: Annotated[str | None, typer.Option(help="A preset or a .yaml file; default: untouched.")] = None,
+    steps: Annotated[int, typer.Option(min=1, max=1000, help="Denoising steps.")] = 50,
+    guidance: Annotated[float, typer.Option(min=0, help="Weight of classifier-free guidance.")] = 4.0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the first picture; the next has the next.")] = 0,
+) -> None:
+    """Make pictures, PNG files and a grid, with or without DQAR."""
+    from bench.generate import generate as make
+
+    models.check(models.directory(model))
+    spec = RunSpec(
+        suite="generate", name="generate", method="baseline", model=model, batch_size=n, seed=seed,
+        num_inference_steps=steps, guidance_scale=guidance,
+    )  # fmt: skip
+    made = make(spec, dqar, [name.strip() for name in classes.split(",") if name.strip()], out)
+    print(f"{len(made.files)} pictures in {made.seconds:.1f} s: {made.files[0].parent}\ngrid: {made.grid}")
+    if made.summary:
+        print(made.summary)
+
+
+@command
 def control(
     repetitions: Annotated[int, typer.Option(min=1, help="Of the baseline against itself.")] = 40,
     results: Results = Path("results"),
