@@ -119,6 +119,7 @@ class Reuse(Part):
     entropy: list[list[float | None]] | None
     snr: list[float]  # one a step
     reasons: dict[str, int]  # why calls were computed or reused -> count
+    resolved: dict[str, float] = {}  # options that were found by measuring the model at hand
 
 
 class Limits(Part):

@@ -99,6 +99,8 @@ def settings(**changes: Any) -> dict[str, Any]:
         (run("fewer_steps", steps=0), ["r", "steps", "0", "1 to 1000"]),
         (run("fewer_steps", scheduler="euler"), ["r", "'euler'", "dpm_solver++"]),
         (run("fewer_steps"), ["r", "steps", "scheduler"]),
+        (run("dqar", entropy_quantile=2), ["r", "entropy_quantile", "2", "0 to 1"]),
+        (run("dqar", entropy_quantile=0.5, entropy_threshold=1), ["r", "exclude each other"]),
         ({"cuda_graphs": True}, ["cuda_graphs needs compile: true"]),
         (settings(batch_size=0), ["r", "settings: batch_size", "0", "equal to 1"]),
         (settings(batchsize=1), ["r", "settings: batchsize", "allowed", "batch_size"]),
