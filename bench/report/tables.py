@@ -167,12 +167,14 @@ def reasons_table(records: Sequence[Record]) -> Table:
 
 
 def options_table(records: Sequence[Record]) -> Table:
-    """What makes each configuration: its method's options, as the suite gave them."""
-    rows = [
-        {"name": r.name, "method": r.method, "options": _options(r.config.get("options") or {})}
-        for r in records
-    ]
+    """What makes each configuration: its method's options, as the suite gave them or as measured."""
+    rows = [{"name": r.name, "method": r.method, "options": _options(_all_options(r))} for r in records]
     return Table("options", [*NAME, Column("options", "options", "")], pd.DataFrame(rows))
+
+
+def _all_options(record: Record) -> dict[str, object]:
+    found = record.reuse.resolved if record.reuse else {}
+    return (record.config.get("options") or {}) | {name: round(value, 4) for name, value in found.items()}
 
 
 def _options(options: dict[str, object]) -> str:
