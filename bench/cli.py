@@ -153,6 +153,30 @@ def generate(
 
 
 @command
+def reproduce(
+    model: Annotated[str | None, typer.Option(help="embedded, a directory, or a hub id.")] = None,
+    results: Results = Path("results"),
+    reports: Reports = Path("reports"),
+) -> None:
+    """Run the seed's published tables and print published beside measured.
+
+    Exit code 0: every reuse ratio agrees; 1: one does not, or a run failed; 2: bad input.
+    """
+    from bench.reproduce import SUITE, agree, write_report
+
+    path = suite.find(SUITE)
+    loaded = suite.load(path, model=model)
+    weights = models.with_weights(loaded)
+    specs = [spec.model_copy(update={"weights": weights}) for spec in suite.specs(path, loaded)]
+    folder = store.Store(results, SUITE, environment.machine())
+    records = measured(specs, folder, results, force=False)
+    page = write_report(records, reports / SUITE)
+    print(f"{page.read_text()}\nrecords: {folder.folder}\nreport:  {page}")
+    done = all(record.status == "ok" for record in records)
+    raise typer.Exit(OK if agree() and done else REGRESSED)
+
+
+@command
 def control(
     repetitions: Annotated[int, typer.Option(min=1, help="Of the baseline against itself.")] = 40,
     results: Results = Path("results"),
