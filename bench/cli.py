@@ -62,7 +62,8 @@ def run(
     only: Annotated[str | None, typer.Option(help="Run this configuration alone.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the first picture.")] = None,
     model: Annotated[str | None, typer.Option(help="A directory or a hub id instead.")] = None,
-    force: Annotated[bool, typer.Option(help="Measure again what is finished.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Measure again what is finished.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Keep what is finished: the default.")] = False,
 ) -> None:
     """Run a suite: one record a configuration, then the report. Resumes where it was stopped.
 
@@ -70,6 +71,8 @@ def run(
     """
     from bench.runner import Runner
 
+    if force and resume:
+        raise BadInput("run: --force: not allowed with --resume; allowed: one of them")
     path = suite.find(chosen(name))
     loaded = suite.load(path, seed=seed, model=model)
     weights = models.with_weights(loaded)
