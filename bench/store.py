@@ -97,6 +97,8 @@ class Store:
             name, _, key = path.stem.rpartition("-")
             if name == record.name and key != record.key and path.suffix in (".json", ".png"):
                 path.unlink(missing_ok=True)
+        for path in self.folder.glob(f".{record.name}-{record.key}.*.tmp"):
+            path.unlink(missing_ok=True)  # of one who was killed while writing it
 
     @contextmanager
     def lock(self, key: str) -> Iterator[None]:
