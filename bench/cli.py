@@ -62,12 +62,15 @@ def run(
     only: Annotated[str | None, typer.Option(help="Run this configuration alone.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the first picture.")] = None,
     model: Annotated[str | None, typer.Option(help="A directory or a hub id instead.")] = None,
-    force: Annotated[bool, typer.Option(help="Measure again what is finished.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Measure again what is finished.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Keep what is finished: the default.")] = False,
 ) -> None:
     """Run a suite: one record a configuration, then the report. Resumes where it was stopped.
 
     Exit code 0: all done; 1: a run failed (its record says why); 2: bad input.
     """
+    if force and resume:
+        raise BadInput("run: --force: not allowed with --resume; allowed: one of them")
     path = suite.find(chosen(name))
     loaded = suite.load(path, seed=seed, model=model)
     weights = models.with_weights(loaded)
@@ -212,19 +215,21 @@ def validate(folder: Annotated[Path, typer.Argument(metavar="DIR")]) -> None:
 
 @command
 def compare(
-    a: Annotated[Path, typer.Argument(metavar="A", help="Folder of records, before.")],
-    b: Annotated[Path, typer.Argument(metavar="B", help="Folder of records, after.")],
+    a: Annotated[str, typer.Argument(metavar="A", help="Before: a folder of records, or a revision.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="After: a folder of records, or a revision.")],
     metric: Annotated[str, typer.Option(help="Dotted field of a record.")] = "timing.speedup",
     threshold: Annotated[float, typer.Option(help="Smallest relative change that counts.")] = 0.02,
     cross_machine: Annotated[bool, typer.Option(help="Though the machines differ.")] = False,
 ) -> None:
-    """Compare two folders of records, configuration by configuration.
+    """Compare two folders, or the results/ of two git revisions, configuration by configuration.
 
     Exit code 0: all the same or better; 1: something regressed; 2: something could not be compared.
     """
     from bench.compare import compared, exit_code
+    from bench.revision import folder_of
 
-    rows = compared(a, b, metric, threshold, cross_machine)
+    with folder_of(a) as before, folder_of(b) as after:
+        rows = compared(before, after, metric, threshold, cross_machine)
     print(tabulate([row.cells() for row in rows], headers=("run", "A", "B", "verdict", "reason")))
     raise typer.Exit(exit_code(rows))
 

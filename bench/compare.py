@@ -1,9 +1,9 @@
-"""Two folders of records, compared configuration by configuration, with a verdict and its reason."""
+"""Two sets of records, compared configuration by configuration, with a verdict and its reason."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,9 @@ WORSE = ("SLOWER", "WORSE", "FAILED")
 UNKNOWN = ("AMBIGUOUS", "NOT COMPARED")
 
 
+Found = Record | str  # a sound record, or what is wrong with the one that is there
+
+
 @dataclass(frozen=True)
 class Row:
     """One configuration's comparison."""
@@ -52,27 +55,43 @@ def exit_code(rows: Sequence[Row]) -> int:
 
 
 def compared(a: Path, b: Path, metric: str, threshold: float, cross_machine: bool) -> list[Row]:
-    """A row for each configuration that either folder has; BadInput where a folder has none."""
+    """A row for each configuration that either folder has; BadInput where a folder has none at all."""
     if not 0 < threshold < 1:
         raise BadInput(f"compare: --threshold: {threshold} is not allowed; allowed: between 0 and 1")
     _check_metric(metric)
     before, after = _records(a), _records(b)
-    names = dict.fromkeys([*before, *after])
-    return [_row("/".join(n), before.get(n), after.get(n), metric, threshold, cross_machine) for n in names]
+    return [
+        _row(name, x, y, metric, threshold, cross_machine)
+        for run in dict.fromkeys([*before, *after])
+        for name, x, y in _pairs(run, before.get(run, {}), after.get(run, {}))
+    ]
 
 
-def _records(folder: Path) -> dict[tuple[str, str], Record]:
-    """Records by suite and name."""
-    if not folder.is_dir():
-        raise BadInput(f"compare: {folder}: no such folder; needed: a folder of records")
-    records = store.sound(folder)
-    machines = sorted({str(record.environment.get("machine")) for record in records})
-    if len(machines) > 1:
-        raise BadInput(f"compare: {folder}: records of {', '.join(machines)}; needed: of one machine")
-    found = {(record.suite, record.name): record for record in records}
+def _records(folder: Path) -> dict[str, dict[str, Found]]:
+    """By suite/name, then by machine: the record, or why there is none."""
+    found: dict[str, dict[str, Found]] = {}
+    for path in store.record_files(folder):
+        flaw, (suite, machine) = store.flaw(path), path.resolve().parts[-3:-1]
+        of_run = found.setdefault(f"{suite}/{path.stem.rpartition('-')[0]}", {})
+        if not flaw:
+            of_run[machine] = store.read(path)
+        else:
+            of_run.setdefault(machine, flaw)
     if not found:
-        raise BadInput(f"compare: {folder}: no sound records in it")
+        raise BadInput(f"compare: {folder}: no records in it; needed: a folder of records")
     return found
+
+
+def _pairs(
+    run: str, a: Mapping[str, Found], b: Mapping[str, Found]
+) -> Iterator[tuple[str, Found | None, Found | None]]:
+    """What is compared with what: each machine with itself, one with another only if both are alone."""
+    if len(a) == len(b) == 1:
+        yield run, next(iter(a.values())), next(iter(b.values()))
+        return
+    machines = dict.fromkeys([*a, *b])
+    for machine in machines:
+        yield f"{run} ({machine})" if len(machines) > 1 else run, a.get(machine), b.get(machine)
 
 
 def _check_metric(metric: str) -> None:
@@ -86,9 +105,9 @@ def _check_metric(metric: str) -> None:
         part = next((k for k in kinds if isinstance(k, type) and issubclass(k, BaseModel)), None)
 
 
-def _row(name: str, a: Record | None, b: Record | None, metric: str, threshold: float, cross: bool) -> Row:
-    if a is None or b is None:
-        return Row(name, "", "", "NOT COMPARED", f"only in {'B' if a is None else 'A'}")
+def _row(name: str, a: Found | None, b: Found | None, metric: str, threshold: float, cross: bool) -> Row:
+    if not (isinstance(a, Record) and isinstance(b, Record)):
+        return Row(name, "", "", "NOT COMPARED", _lacking(a, b))
     if why := _incomparable(a, b, cross):
         return Row(name, "", "", "NOT COMPARED", why)
     if b.status == "failed":
@@ -99,6 +118,13 @@ def _row(name: str, a: Record | None, b: Record | None, metric: str, threshold: 
         return Row(name, _shown(x), _shown(y), "NOT COMPARED", f"{metric} is missing in a record")
     verdict, why = _judge(x, y, metric, threshold)
     return Row(name, _shown(x), _shown(y), verdict, why)
+
+
+def _lacking(a: Found | None, b: Found | None) -> str:
+    if a is None or b is None:
+        return f"only in {'B' if a is None else 'A'}"
+    flaws = [f"{side}: {flaw}" for side, flaw in (("A", a), ("B", b)) if isinstance(flaw, str)]
+    return f"could not compare: {'; '.join(flaws)}"
 
 
 def _incomparable(a: Record, b: Record, cross_machine: bool) -> str | None:

@@ -2,7 +2,9 @@
 
 A record is one JSON file, `results/<suite>/<machine>/<name>-<key>.json`, with the keys of `Record`.
 Every figure that has an interval is `{"median" or "mean": x, "low": l, "high": h}` (95 %). A figure
-that could not be measured is null, and the `missing` of its part says why, never 0.
+that could not be measured is null, and the `missing` of its part says why, never 0. Each part of the
+schema says below what its fields mean; those that a name says in full, and their unit (`_s`, `_j`,
+`_db`), have no comment. Any change of a field's name or meaning raises SCHEMA_VERSION.
 """
 
 from __future__ import annotations
@@ -55,15 +57,17 @@ class Timing(Part):
 class Memory(Part):
     """Peaks of an isolated pass, in bytes; idle figures are taken before the model is loaded."""
 
-    rss_peak: int | None
+    rss_peak: int | None  # resident in the host's memory, as the kernel counts it
     rss_idle: int | None
-    torch_allocated_peak: int | None
-    torch_reserved_peak: int | None
-    nvml_device_peak: int | None  # sampled, hence a lower bound
+    torch_allocated_peak: int | None  # in tensors on the device
+    torch_reserved_peak: int | None  # by torch's allocator there
+    nvml_device_peak: int | None  # of all processes; sampled, hence a lower bound
     nvml_device_idle: int | None
     nvml_process_peak: int | None
+    sampler_samples: int | None  # how often nvml_device_peak was looked at
+    sampler_cpu_share: float | None  # what that cost: CPU seconds / wall seconds, of one core
     cache_bytes: int  # of the tensors that the method's cache holds after a generation
-    energy_j: float | None
+    energy_j: float | None  # the device's for a whole generation, the mean over 1 s or more
     missing: dict[str, str]  # field -> why it is null
 
 
@@ -148,7 +152,7 @@ class Record(Part):
     status: Literal["ok", "failed"]
     reason: str | None = None  # one line, for a failed run
     traceback: str | None = None
-    environment: dict[str, Any] = Field(default_factory=dict)
+    environment: dict[str, Any] = Field(default_factory=dict)  # provenance, state, and the key's inputs
     timing: Timing | None = None
     memory: Memory | None = None
     quality: Quality | None = None

@@ -44,8 +44,8 @@ def tiny_suite(tiny_model_dir: Path, tmp_path: Path) -> Path:
 
 
 def test_run_report_validate_compare(tiny_suite: Path, tmp_path: Path) -> None:
-    """A run leaves a record and a report and repeats nothing; a corrupted record is named and
-    made again; the other commands read what was written."""
+    """A run leaves a record and a report; a corrupted record is named and made again, a sound one
+    with --force alone; the other commands read what was written."""
     folders = ("--results", tmp_path / "results", "--reports", tmp_path / "reports")
     done = bench("run", tiny_suite, *folders)
     assert done.returncode == 0, done.stderr
@@ -62,7 +62,10 @@ def test_run_report_validate_compare(tiny_suite: Path, tmp_path: Path) -> None:
     assert found.returncode == 1
     assert f"{path}: truncated" in found.stdout
 
-    assert bench("run", tiny_suite, *folders).returncode == 0
+    assert bench("run", tiny_suite, *folders, "--resume").returncode == 0
+    assert path.stat().st_mtime_ns > written
+    written = path.stat().st_mtime_ns
+    assert bench("run", tiny_suite, *folders, "--force").returncode == 0
     assert path.stat().st_mtime_ns > written
     assert bench("validate", tmp_path / "results").returncode == 0
     metric = ("--metric", "quality.drift")
@@ -77,6 +80,7 @@ def test_run_report_validate_compare(tiny_suite: Path, tmp_path: Path) -> None:
         (("run", "embeded"), "suite 'embeded': no such suite; allowed: auto, "),
         (("run", "smoke", "--only", "x"), "--only: 'x' is not a run; allowed: baseline"),
         (("run", "smoke", "--model", "/nowhere"), "model: '/nowhere' is no directory; allowed"),
+        (("run", "smoke", "--resume", "--force"), "--force: not allowed with --resume; allowed: one"),
         (("run", "smoke", "--seed", "-1"), "seed: -1 is not allowed"),
         (("report", "smoke", "--results", "/nowhere"), "no sound records"),
         (("validate", "/nowhere"), "/nowhere: no such folder"),

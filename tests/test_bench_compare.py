@@ -1,16 +1,20 @@
-"""Comparing two folders of records: verdicts, reasons and exit codes."""
+"""Comparing folders and revisions of records: verdicts, reasons and exit codes."""
 
 from __future__ import annotations
 
+import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from bench import store
+from bench.cli import app
 from bench.compare import compared, exit_code
 from bench.errors import BadInput
-from bench.record import Record
+from bench.record import SCHEMA_VERSION, Record
 from bench.store import Store
 
 
@@ -84,9 +88,88 @@ def test_an_unknown_metric_is_named(tmp_path: Path, metric: str) -> None:
 
 
 def test_nothing_to_compare(tmp_path: Path) -> None:
-    """A folder that is missing or has no records cannot be compared."""
+    """A folder without any record cannot be compared."""
     a = write(tmp_path / "a", 1.2)
     (tmp_path / "empty").mkdir()
-    for other in ("missing", "empty"):
-        with pytest.raises(BadInput, match=other):
-            compared(a, tmp_path / other, "timing.speedup", 0.02, cross_machine=False)
+    with pytest.raises(BadInput, match="empty: no records"):
+        compared(a, tmp_path / "empty", "timing.speedup", 0.02, cross_machine=False)
+
+
+def older(folder: Path) -> Path:
+    """Make the record in `folder` one of the schema before this, with a field of its own."""
+    (path,) = store.record_files(folder)
+    content = json.loads(path.read_text()) | {"schema_version": SCHEMA_VERSION - 1, "bygone": 1}
+    path.write_text(json.dumps(content))
+    return folder
+
+
+def test_flawed_records_are_not_left_out_in_silence(tmp_path: Path) -> None:
+    """An older schema's record and a truncated one have their rows, which say why, and exit 2."""
+    a, b, c = (write(tmp_path / name, 1.2) for name in "abc")
+    (cut,) = store.record_files(c)
+    cut.write_text(cut.read_text()[:-100])
+    (old,) = compared(older(a), b, "timing.speedup", 0.02, cross_machine=False)
+    schema = f"schema {SCHEMA_VERSION - 1}, but this harness reads {SCHEMA_VERSION}"
+    assert (old.verdict, old.why) == ("NOT COMPARED", f"could not compare: A: {schema}")
+    both = compared(a, c, "timing.speedup", 0.02, cross_machine=False)
+    assert both[0].why == f"could not compare: A: {schema}; B: truncated, or not JSON"
+    assert exit_code([old]) == exit_code(both) == 2
+
+
+def test_each_machine_is_compared_with_itself(tmp_path: Path) -> None:
+    """Of records of two machines, each is compared with the same machine's of the other side."""
+    a, b = (write(write(tmp_path / name, 1.2), 2.0, machine="n") for name in "ab")
+    write(b, 1.0)
+    rows = compared(a, b, "timing.speedup", 0.02, cross_machine=False)
+    assert {row.name: row.verdict for row in rows} == {"tiny/run (m)": "SLOWER", "tiny/run (n)": "SAME"}
+
+
+@pytest.fixture
+def history(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, a git repository: records committed as `fast`, then as `slow`."""
+    repository = tmp_path / "repository"
+    for tag, speedup in (("fast", 1.4), ("slow", 1.2)):
+        write(repository / "results", speedup)
+        for command in (["init", "-q"], ["add", "."], ["commit", "-qm", tag], ["tag", tag]):
+            identity = ["-c", "user.name=t", "-c", "user.email=t@localhost", "-c", "commit.gpgsign=false"]
+            subprocess.run(["git", *identity, *command], cwd=repository, check=True)
+    monkeypatch.chdir(repository)
+    return repository
+
+
+def run(*arguments: object) -> tuple[int, str]:
+    done = CliRunner().invoke(app, ["compare", *map(str, arguments)])
+    return done.exit_code, done.output
+
+
+def test_commits_are_compared(history: Path) -> None:
+    """Revisions stand for the records committed in them, whatever lies in the work tree since."""
+    write(history / "results", 1.0)
+    code, said = run("fast", "HEAD")
+    assert (code, "1.4 [" in said, "1.2 [" in said, "SLOWER" in said) == (1, True, True, True)
+    assert run("HEAD", "fast")[0] == 0
+    code, said = run("fast", "results")
+    assert (code, "1 [" in said) == (1, True)
+    assert run("fast:results/tiny", "fast")[0] == 0
+
+
+def test_a_revision_is_found_from_a_folder_below(history: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A revision's records are those at the top of the repository, wherever one stands in it."""
+    (history / "below").mkdir()
+    monkeypatch.chdir(history / "below")
+    assert run("slow", "slow")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [
+        ("fats", "compare: fats: no such folder, nor a revision of git; allowed: either"),
+        ("fast:reports", "compare: fast:reports: no folder reports/ in that revision; needed"),
+    ],
+)
+def test_a_place_that_is_neither_is_named(history: Path, place: str, said: str) -> None:
+    """What is no folder and no revision, or a revision without records, is one line and exit 2."""
+    code, output = run("fast", place)
+    assert code == 2
+    assert output.startswith(said)
+    assert len(output.strip().splitlines()) == 1

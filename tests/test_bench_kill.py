@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import psutil
+import yaml
 from light_worker import NAMES
 
 from bench import store
 
 HERE = Path(__file__).parent
 COMMAND = [sys.executable, str(HERE / "light_worker.py"), "run"]
-KILLS = 8
+KILLS = 20
 
 
 def start(results: Path, log: Path) -> subprocess.Popen[bytes]:
@@ -36,28 +39,37 @@ def started(log: Path) -> list[list[str]]:
 def gone(pid: int) -> bool:
     """Whether the process ends without being asked, with some time for a busy machine."""
     end = time.monotonic() + 20
-    while psutil.pid_exists(pid) and time.monotonic() < end:
+    while alive(pid) and time.monotonic() < end:
         time.sleep(0.01)
-    return not psutil.pid_exists(pid)
+    return not alive(pid)
 
 
-def kill_after(results: Path, log: Path, events: int, delay: float) -> None:
-    """Start the suite and SIGKILL it `delay` seconds after `events` more lines in its log."""
+def alive(pid: int) -> bool:
+    """Whether the process runs; one that only waits to be reaped does not."""
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def kill_after(results: Path, log: Path, events: int, delay: float) -> bool:
+    """Start the suite and SIGKILL it `delay` seconds after `events` more lines in its log; whether
+    that met it at work."""
     before, process = len(started(log)), start(results, log)
     while len(started(log)) < before + events and process.poll() is None:
         time.sleep(0.005)
     time.sleep(delay)
     process.kill()
-    process.wait()
+    return process.wait() == -signal.SIGKILL
 
 
 def test_killed_suites_resume(tmp_path: Path) -> None:
-    """Killed at random moments and started again, a suite ends with the records of an undisturbed
+    """Killed at 20 random moments and started again, a suite ends with the records of an undisturbed
     one; what was finished is never touched again; no worker outlives its parent."""
     results, log, rng = tmp_path / "results", tmp_path / "log", random.Random(0)
     for _ in range(KILLS):
         had = finished(results)
-        kill_after(results, log, rng.choice((0, 1, 1, 2)), rng.uniform(0.0, 0.15))
+        assert kill_after(results, log, rng.choice((0, 1, 1, 2)), rng.uniform(0.0, 0.15))
         assert all(gone(int(pid)) for _, _, pid in started(log))
         assert had.items() <= finished(results).items()
     assert start(results, log).wait() == 0
@@ -69,6 +81,38 @@ def test_killed_suites_resume(tmp_path: Path) -> None:
     undisturbed = tmp_path / "undisturbed"
     assert start(undisturbed, tmp_path / "other-log").wait() == 0
     assert _names(undisturbed) == _names(results)
+
+
+def test_a_killed_run_of_the_real_worker_resumes(tiny_model_dir: Path, tmp_path: Path) -> None:
+    """`bench run`, killed while its second configuration is measured, goes on with that one."""
+    suite, results = tmp_path / "tiny.yaml", tmp_path / "results"
+    suite.write_text(yaml.safe_dump(tiny(tiny_model_dir)))
+    command = [sys.executable, "-m", "bench", "run", suite, "--results", results, "--reports", tmp_path]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, cwd=HERE.parent, env=environment, stdout=subprocess.DEVNULL)
+    while not (had := finished(results)) and process.poll() is None:
+        time.sleep(0.02)
+    time.sleep(random.Random(0).uniform(0.0, 1.0))
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    assert list(had) == ["first"]
+    assert subprocess.run(command, cwd=HERE.parent, env=environment, capture_output=True).returncode == 0
+    assert sorted(finished(results)) == ["first", "second"]
+    assert had.items() <= finished(results).items()
+
+
+def tiny(model: Path) -> dict[str, Any]:
+    """A suite of two configurations that are only timed, and only for a moment."""
+    return {
+        "title": "a test",
+        "model": str(model),
+        "num_inference_steps": 6,
+        "batch_size": 2,
+        "timing": {"min_pairs": 2, "max_pairs": 2, "warmup": 0},
+        "quality": {"n": 0, "converged_n": 0, "extractor": None},
+        "memory": False,
+        "runs": [{"name": name, "method": "baseline"} for name in ("first", "second")],
+    }
 
 
 def test_two_suites_at_once_share_the_work(tmp_path: Path) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
+import signal
 import threading
 from pathlib import Path
 
@@ -125,6 +127,23 @@ def test_a_folder_that_cannot_be_written_is_found_before_anything_runs(tmp_path:
     (tmp_path / "results").write_text("a file, where a folder should be")
     with pytest.raises(BadInput, match=r"^results: [^\n]+ cannot be written"):
         Store(tmp_path / "results", "tiny", "m").prepare()
+
+
+def test_a_write_that_was_killed_leaves_nothing_behind(there: Store) -> None:
+    """Whoever is killed before the rename leaves the old record; the next write, no fragment."""
+    there.write(record())
+    made = record(seed=1)
+    child = os.fork()
+    if child == 0:
+        store.os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)
+        there.write(made)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    assert [r.config["seed"] for r in there.records(["baseline"])] == [0]
+    assert list(there.folder.glob("*.tmp"))
+    there.write(made)
+    assert [r.config["seed"] for r in there.records(["baseline"])] == [1]
+    assert [p.suffix for p in there.folder.iterdir()] == [".json"]
 
 
 def test_a_lock_is_held_by_one(there: Store) -> None:

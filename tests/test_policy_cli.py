@@ -168,16 +168,16 @@ def run(*arguments: object) -> tuple[int, str]:
 
 def test_commands_end_to_end(tiny_model_dir: Path, tmp_path: Path) -> None:
     """The three commands in a row leave a trace, a policy, figures and a page with its plot."""
-    file, folder, places = tmp_path / "trace.safetensors", tmp_path / "policy", ("--results", tmp_path)
+    file, folder = tmp_path / "trace.safetensors", tmp_path / "policy"
     model = ("--model", tiny_model_dir, "--steps", 8)
     code, said = run("trace", *model, "--trajectories", 4, "--finals", 3, "--out", file)
     assert code == 0 and "Spearman" in said and "n = 12" in said
     code, said = run("train", "--trace", file, "--out", folder)
     assert code == 0 and "roc_auc" in said and (folder / "policy.safetensors").exists()
     reports = ("--reports", tmp_path / "reports")
-    code, said = run("eval", "--policy", folder, *model, "--n", 2, "--targets", "0.2", *places, *reports)
+    code, said = run("eval", "--policy", folder, *model, "--n", 2, "--targets", "0.2", *reports)
     assert code == 0, said
-    (figures,) = tmp_path.glob("policy/*/eval.json")
+    figures = tmp_path / "reports/policy/figures.json"
     assert len(json.loads(figures.read_text())["rows"]) == 4 * 2
     page = (tmp_path / "reports/policy/README.md").read_text()
     assert "**In one sentence:**" in page and str(tmp_path) not in page + figures.read_text()

@@ -64,6 +64,8 @@ def memory() -> Memory:
         nvml_device_peak=None,
         nvml_device_idle=None,
         nvml_process_peak=None,
+        sampler_samples=None,
+        sampler_cpu_share=None,
         cache_bytes=2_654_321,
         energy_j=None,
         missing={"torch_allocated_peak": "no CUDA device", "energy_j": "no counter"},

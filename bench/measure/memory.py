@@ -1,4 +1,4 @@
-"""Memory: an isolated pass in a process of its own, one generation by the method.
+"""Memory and energy: an isolated pass in a process of its own, generations by the method alone.
 
 `python -m bench.measure.memory` reads a Job (JSON) on stdin and writes a Memory (JSON) on stdout.
 """
@@ -11,11 +11,11 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import psutil
 import pynvml
@@ -24,11 +24,12 @@ from pydantic import BaseModel
 
 from bench.measure import nvml
 from bench.measure.generation import Session
-from bench.process import die_with
+from bench.process import ALLOCATOR, die_with
 from bench.record import Memory
 from bench.suite import RunSpec
 
 SAMPLE_S = 0.02  # NVML has no peak counter, so its peak is sampled: a lower bound
+WINDOW_S = 1.0  # of the energy counter, which advances about every 100 ms
 
 
 class Job(BaseModel):
@@ -38,40 +39,61 @@ class Job(BaseModel):
     parent: int
 
 
+class Sampled(NamedTuple):
+    """What the sampler saw, and what it cost."""
+
+    peak: int  # bytes
+    samples: int
+    cpu_share: float  # its CPU seconds / wall seconds
+
+
 def measure(spec: RunSpec) -> Memory:
     """Run the pass; RuntimeError with the last line that the process said, where it fails."""
     job = Job(spec=spec, parent=os.getpid()).model_dump_json()
-    done = subprocess.run([sys.executable, "-m", __name__], input=job, capture_output=True, text=True)
+    command = [sys.executable, "-m", __name__]
+    done = subprocess.run(command, input=job, capture_output=True, text=True, env=environment())
     if done.returncode:
         lines = done.stderr.strip().splitlines() or ["nothing said"]
         raise RuntimeError(f"the memory pass ended with {done.returncode}: {lines[-1]}")
     return Memory.model_validate_json(done.stdout.splitlines()[-1])
 
 
+def environment() -> dict[str, str]:
+    """This process's, with the allocator as it comes: its settings would show in the peaks."""
+    return {name: value for name, value in os.environ.items() if name not in ALLOCATOR}
+
+
 def isolated(spec: RunSpec) -> Memory:
     """Peaks over one generation, after the model is loaded; idle before it is."""
-    missing: dict[str, str] = {}
     idle, device_idle = psutil.Process().memory_info().rss, _device_used()
     session = Session.open(spec)
     if torch.cuda.is_available():  # the first generation allocates what all later ones share
         session.candidate(range(spec.batch_size), **session.short)
         torch.cuda.reset_peak_memory_stats()
     reset_rss_peak()
-    before = nvml.energy_j()
-    with device_peak() as peak:
+    with device_peak() as sampled:
         session.candidate(range(spec.batch_size), **session.short)
     figures = {
         "rss_peak": rss_peak(),
         "rss_idle": idle,
-        "nvml_device_peak": peak[0] if peak else None,
+        "nvml_device_peak": sampled[0].peak if sampled else None,
         "nvml_device_idle": device_idle,
         "nvml_process_peak": nvml.process_bytes(),
-        "energy_j": _spent(before, nvml.energy_j()),
+        "sampler_samples": sampled[0].samples if sampled else None,
+        "sampler_cpu_share": sampled[0].cpu_share if sampled else None,
         **_torch_peaks(),
+        "energy_j": energy_j(lambda: session.candidate(range(spec.batch_size))),  # last: it adds to peaks
     }
-    why = "no CUDA device" if not torch.cuda.is_available() else "the device does not tell"
-    missing = {name: why for name, figure in figures.items() if figure is None}
+    missing = {name: _why_missing(name) for name, figure in figures.items() if figure is None}
     return Memory(**figures, cache_bytes=session.cache_bytes, missing=missing)
+
+
+def _why_missing(name: str) -> str:
+    if torch.cuda.is_available():
+        return "the device does not tell"
+    if name.startswith("sampler_"):
+        return "no CUDA device: no sampler ran, for the kernel counts the host's peaks"
+    return "no CUDA device"
 
 
 def _torch_peaks() -> dict[str, int | None]:
@@ -82,8 +104,14 @@ def _torch_peaks() -> dict[str, int | None]:
     }
 
 
-def _spent(before: float | None, after: float | None) -> float | None:
-    return None if before is None or after is None else after - before
+def energy_j(make: Callable[[], object]) -> float | None:
+    """Joules of one `make`: the mean of as many as fill WINDOW_S; None where no counter advances."""
+    before, start, made = nvml.energy_j(), time.perf_counter(), 0
+    while before is not None and (made == 0 or time.perf_counter() - start < WINDOW_S):
+        make()
+        made += 1
+    after = nvml.energy_j()
+    return None if before is None or after is None or after <= before else (after - before) / made
 
 
 def _device_used() -> int | None:
@@ -108,10 +136,10 @@ def rss_peak() -> int:
 
 
 @contextmanager
-def device_peak() -> Iterator[list[int]]:
+def device_peak() -> Iterator[list[Sampled]]:
     """Collect the device's peak, sampled by a spawned process so that this one is not slowed."""
-    found: list[int] = []
-    if nvml.handle() is None:
+    found: list[Sampled] = []
+    if _device_used() is None:
         yield found
         return
     context = multiprocessing.get_context("spawn")
@@ -119,6 +147,7 @@ def device_peak() -> Iterator[list[int]]:
     arguments = (nvml.uuid(), os.getpid(), theirs)
     sampler = context.Process(target=sample, args=arguments, daemon=True)
     sampler.start()
+    theirs.close()  # so that a sampler that dies is an error here, not a hang
     ours.recv()  # it samples from now on
     try:
         yield found
@@ -129,14 +158,16 @@ def device_peak() -> Iterator[list[int]]:
 
 
 def sample(uuid: str, parent: int, pipe: Connection[Any, Any]) -> None:
-    """Send the most device bytes seen until the other end says stop."""
+    """Send the most device bytes seen until the other end says stop, with what the looking cost."""
     die_with(parent)
-    handle, peak = nvml.by_uuid(uuid), 0
+    handle, peak, samples = nvml.by_uuid(uuid), 0, 0
     pipe.send("ready")
-    while not pipe.poll():
+    cpu, wall = time.process_time(), time.perf_counter()
+    while samples == 0 or not pipe.poll(SAMPLE_S):
         peak = max(peak, pynvml.nvmlDeviceGetMemoryInfo(handle).used)
-        time.sleep(SAMPLE_S)
-    pipe.send(peak)
+        samples += 1
+    share = (time.process_time() - cpu) / (time.perf_counter() - wall)
+    pipe.send(Sampled(peak, samples, share))
 
 
 if __name__ == "__main__":

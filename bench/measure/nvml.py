@@ -102,6 +102,6 @@ def process_bytes() -> int | None:
 
 
 def energy_j() -> float | None:
-    """Energy since the driver was loaded; it advances about every 100 ms."""
+    """Energy since the driver was loaded; it advances about every 100 ms: mind the window."""
     millijoules = ask(pynvml.nvmlDeviceGetTotalEnergyConsumption)
     return None if millijoules is None else millijoules / 1000

@@ -20,7 +20,7 @@ POLICY_DIR = Path(__file__).parents[1] / "embedded" / "policy"
 Model = Annotated[str, typer.Option(help="embedded, or the directory of a DiTPipeline.")]
 Steps = Annotated[int, typer.Option(help="Denoising steps.")]
 Guidance = Annotated[float, typer.Option(help="Weight of classifier-free guidance, above 1.")]
-Results = Annotated[Path, typer.Option(help="Folder of the results.")]
+Results = Annotated[Path, typer.Option(help="Folder of the traces.")]
 
 
 def command(function: Callable[..., None]) -> Callable[..., None]:
@@ -105,7 +105,6 @@ def eval_(
     max_age: Annotated[int, typer.Option(help="Steps that an entry may serve, for all.")] = 2,
     seed: Annotated[int, typer.Option(help="Seed of the first picture; not one of the trace.")] = 100_000,
     guidance: Guidance = 4.0,
-    results: Results = Path("results"),
     reports: Annotated[Path, typer.Option(help="Folder of the reports.")] = Path("reports"),
 ) -> None:
     """Compare the policy with thresholds, the schedule and a random mask at equal measured reuse."""
@@ -120,7 +119,7 @@ def eval_(
     learned = load_policy(policy)
     check_unseen(learned, seed, n)
     session = open_session(model, steps, guidance, seed, evaluation=True)
-    path = _folder(results) / "eval.json"
+    path = reports / "policy" / "figures.json"  # beside its page: it is no record of a suite
     for found in evaluate(session, learned, policy, n, ratios, max_age):
         write_atomic(path, (json.dumps(found, indent=1) + "\n").encode())
         page = write_report(found, reports / "policy")
@@ -128,14 +127,11 @@ def eval_(
     typer.echo(f"figures: {path}\nreport:  {page}")
 
 
-def _folder(results: Path) -> Path:
+def _trace_file(results: Path) -> Path:
     from bench.measure import environment
 
-    return results / "policy" / environment.machine()
-
-
-def _trace_file(results: Path) -> Path:
-    return _folder(results) / ".cache" / "trace.safetensors"  # remade at will: not committed
+    # Remade at will: not committed.
+    return results / "policy" / environment.machine() / ".cache" / "trace.safetensors"
 
 
 def _at_least(**given: tuple[int, int]) -> None:

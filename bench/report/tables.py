@@ -133,8 +133,9 @@ def memory_table(records: Sequence[Record]) -> Table:
         ("NVML process peak", "nvml_process_peak"),
     ]
     peaks = [Column(f"{t} (MB)", f"{f}_mb", f"memory.{f}", fixed(1), MB) for t, f in fields]
+    sampler = Column("sampler (% of a core)", "sampler_percent", "memory.sampler_cpu_share", fixed(1), 100)
     energy = Column("energy (J)", "energy_j", "memory.energy_j", figures(3))
-    return table("memory", [*NAME, *peaks, energy], [r for r in records if r.memory])
+    return table("memory", [*NAME, *peaks, sampler, energy], [r for r in records if r.memory])
 
 
 def limits_table(records: Sequence[Record]) -> Table:

@@ -1,0 +1,53 @@
+"""Records as a git revision holds them, beside those of folders."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from bench.errors import BadInput
+
+RESULTS = "results"
+
+
+@contextmanager
+def folder_of(place: str) -> Iterator[Path]:
+    """`place` if it is a folder; else what results/ holds in that revision, REV:DIR for another."""
+    if Path(place).is_dir():
+        yield Path(place)
+        return
+    revision, _, inside = place.partition(":")
+    archive = _archive(_commit(revision, place), inside.strip("/") or RESULTS, place)
+    with tempfile.TemporaryDirectory() as folder:
+        with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
+            tar.extractall(folder, filter="data")
+        yield Path(folder)
+
+
+def _commit(revision: str, place: str) -> str:
+    found = _git("rev-parse", "--verify", "--quiet", "--end-of-options", revision + "^{commit}")
+    if found is None:
+        raise BadInput(f"compare: {place}: no such folder, nor a revision of git; allowed: either")
+    return found.decode().strip()
+
+
+def _archive(commit: str, inside: str, place: str) -> bytes:
+    # From the top: below it, git would look for `inside` in the current folder.
+    top = _git("rev-parse", "--show-toplevel")
+    found = _git("archive", "--format=tar", commit, "--", inside, at=(top or b".").decode().strip())
+    if found is None:
+        raise BadInput(f"compare: {place}: no folder {inside}/ in that revision; needed: committed records")
+    return found
+
+
+def _git(*arguments: str, at: str = ".") -> bytes | None:
+    """What git says, None where it fails or is not there."""
+    try:
+        return subprocess.run(["git", "-C", at, *arguments], capture_output=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return None
