@@ -180,6 +180,26 @@ def reproduce(
 
 
 @command
+def signals(
+    model: Annotated[str, typer.Option(help="embedded, a directory, or a hub id.")] = "embedded",
+    pictures: Annotated[int, typer.Option(min=4, help="Each of a class and seed of its own.")] = 44,
+    steps: Annotated[int, typer.Option(min=4, max=1000, help="Denoising steps.")] = 50,
+    guidance: Annotated[float, typer.Option(min=0, help="Weight of classifier-free guidance.")] = 4.0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the first picture.")] = 0,
+    results: Results = Path("results"),
+    reports: Reports = Path("reports"),
+) -> None:
+    """Measure what entropy, SNR and the latent's norm know of the error that reuse would make."""
+    from bench.signals.report import write_report
+    from bench.signals.rows import Study
+
+    study = Study.measured(model, pictures, steps, guidance, seed)
+    path = study.save(results / "signals" / environment.machine())
+    page = write_report(study.rows, study.facts, reports / "signals")
+    print(f"{page.read_text()}\nrows:   {path}\nreport: {page}")
+
+
+@command
 def control(
     repetitions: Annotated[int, typer.Option(min=1, help="Of the baseline against itself.")] = 40,
     results: Results = Path("results"),
