@@ -294,9 +294,14 @@ def report_of(records: list[Record], folder: Path, out: Path, name: str) -> Path
     """Write the report and the index of all reports; the report's path."""
     from bench.report.render import write_index, write_report
 
-    out.mkdir(parents=True, exist_ok=True)
-    written = write_report(records, folder, out, f"python -m bench run {name}")
-    write_index(out.parent)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        written = write_report(records, folder, out, f"python -m bench run {name}")
+        write_index(out.parent)
+    except OSError as error:
+        raise BadInput(
+            f"reports: {out} cannot be written: {error.strerror}; needed: a writable folder"
+        ) from error
     return written
 
 

@@ -17,6 +17,7 @@ from bench.measure import environment, flops, nvml
 
 DIT_XL = "facebook/DiT-XL-2-256"
 INCEPTION = "weights-inception-2015-12-05-6726825d.pth"  # torch-fidelity's file
+LPIPS = ("weights-vgg16-lpips.pth", "vgg16-397923af.pth")  # torch-fidelity's and torchvision's
 
 
 class Check(NamedTuple):
@@ -30,10 +31,13 @@ class Check(NamedTuple):
 def checks() -> Iterator[Check]:
     """Every check, quick ones all: nothing is fetched or run for long."""
     yield cuda()
-    yield Check(nvml.handle() is not None, "device memory, clocks, energy (NVML)", _nvml())
+    yield Check(nvml.handle() is not None, "device memory, clocks (NVML)", _nvml())
+    yield energy()
     yield embedded()
     yield dit_xl()
     yield inception()
+    yield lpips()
+    yield reference()
     yield bf16()
     yield compiler()
     yield Check(True, "model-FLOPs utilisation", _peak())
@@ -52,6 +56,13 @@ def _nvml() -> str:
     if nvml.handle() is not None:
         return str((nvml.describe() or {}).get("driver"))
     return "NVML does not answer" if torch.cuda.is_available() else "no CUDA device"
+
+
+def energy() -> Check:
+    """A counter of the joules that the device spends; hosts have none that all may read."""
+    there = nvml.energy_j() is not None
+    why = "" if there else "no energy counter" if torch.cuda.is_available() else "no CUDA device"
+    return Check(there, "energy (NVML)", why)
 
 
 def embedded() -> Check:
@@ -82,6 +93,24 @@ def inception() -> Check:
     return Check(False, "FID (Inception weights)", "not there: FD with the embedded extractor")
 
 
+def lpips() -> Check:
+    """The weights of LPIPS: VGG16's, and those of its own layers."""
+    folder = Path(torch.hub.get_dir()) / "checkpoints"
+    lacking = [name for name in LPIPS if not (folder / name).is_file()]
+    if not lacking:
+        return Check(True, "LPIPS (VGG16 weights)", "in torch's cache")
+    why = f"{', '.join(lacking)} not in torch's cache: bench run --lpips-weights (their folder)"
+    return Check(False, "LPIPS (VGG16 weights)", why)
+
+
+def reference() -> Check:
+    """ADM's reference batches, by which papers measure FID; too large to ship."""
+    why = (
+        "none ships: bench run --reference (a folder, or ADM's .npz); else the embedded model's held-out ones"
+    )
+    return Check(False, "distance to pictures of your own or ADM's", why)
+
+
 def bf16() -> Check:
     """Whether half precision is native, or only emulated."""
     if torch.cuda.is_available():
@@ -108,7 +137,8 @@ def _peak() -> str:
 def rss() -> Check:
     """Peak resident memory of a part of a run needs the kernel's help."""
     there = Path("/proc/self/clear_refs").exists()
-    return Check(there, "peak host memory of a generation", "" if there else "of the process only")
+    why = "counted by the kernel" if there else "of the process only"
+    return Check(there, "peak host memory of a generation", why)
 
 
 def quiet() -> Check:

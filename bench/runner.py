@@ -53,8 +53,10 @@ class Runner:
             code, timed_out = self._supervise(job, errors)
             errors.seek(0)
             said = errors.read().strip()
-        if code == 2 and said.startswith("results: "):
-            raise BadInput(said.splitlines()[-1])
+        # Among whatever else libraries say, at the process's end too.
+        bad = next((line for line in said.splitlines() if line.startswith("results: ")), None)
+        if code == 2 and bad:
+            raise BadInput(bad)
         if _stamp(job) == before:
             job.store.write(job.failure(_why(job, code, timed_out), said[-4000:] or None))
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import yaml
 from diffusers import AutoencoderKL, DDIMScheduler, DiTPipeline, DiTTransformer2DModel
 
+# Processes that tests start import this checkout, whichever one is installed.
+os.environ["PYTHONPATH"] = str(Path(__file__).parents[1])
 torch.set_num_threads(1)  # the tiny model's operations are far too small to share out
 
 
@@ -63,3 +67,21 @@ def tiny_model_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     path = tmp_path_factory.mktemp("models") / "tiny"
     build_tiny_pipeline().save_pretrained(path)
     yield path
+
+
+@pytest.fixture
+def tiny_suite(tiny_model_dir: Path, tmp_path: Path) -> Path:
+    """A suite of one configuration that takes no time but its process's start."""
+    path = tmp_path / "tiny.yaml"
+    content = {
+        "title": "a test",
+        "model": str(tiny_model_dir),
+        "num_inference_steps": 6,
+        "batch_size": 2,
+        "timing": {"min_pairs": 2, "max_pairs": 2, "warmup": 0},
+        "quality": {"n": 4, "converged_n": 2, "extractor": None},
+        "memory": False,
+        "runs": [{"name": "half", "method": "fewer_steps", "options": {"steps": 3}}],
+    }
+    path.write_text(yaml.safe_dump(content))
+    return path

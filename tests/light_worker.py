@@ -12,17 +12,26 @@ import time
 from pathlib import Path
 
 from bench.process import die_with
+from bench.record import Limits
 from bench.runner import Runner
 from bench.suite import RunSpec
 from bench.worker import Job
 
 NAMES = [f"run-{i:02}" for i in range(16)]  # more than are finished between twenty kills
+LIMITS = Limits(
+    flops_generation=1e9,
+    attention_share=0.2,
+    speedup_limit=1.25,
+    realised=None,
+    flops_per_second=1e9,
+    mfu=None,
+)
 
 
-def spec(name: str) -> RunSpec:
+def spec(name: str, suite: str = "light") -> RunSpec:
     """A configuration without a model to load."""
     return RunSpec(
-        suite="light", name=name, method="baseline", model="owner/light", random=True,
+        suite=suite, name=name, method="baseline", model="owner/light", random=True,
         weights="random",
     )  # fmt: skip
 
@@ -40,7 +49,7 @@ def work(log: Path) -> None:
     die_with(job.parent)
     note(log, f"start {job.spec.name} {os.getpid()}")
     time.sleep(0.1)
-    job.store.write(job.record(status="ok"), picture=b"not really a picture")
+    job.store.write(job.record(status="ok", limits=LIMITS), picture=b"not really a picture")
     note(log, f"wrote {job.spec.name} {os.getpid()}")
 
 

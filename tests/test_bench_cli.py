@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml
 from typer.testing import CliRunner
 
 from bench import store
@@ -23,24 +22,6 @@ def bench(*arguments: object, cwd: Path = ROOT) -> subprocess.CompletedProcess[s
         cwd=cwd, capture_output=True, text=True, timeout=250,
         env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
-
-
-@pytest.fixture
-def tiny_suite(tiny_model_dir: Path, tmp_path: Path) -> Path:
-    """A suite of one configuration that takes no time but its process's start."""
-    path = tmp_path / "tiny.yaml"
-    content = {
-        "title": "a test",
-        "model": str(tiny_model_dir),
-        "num_inference_steps": 6,
-        "batch_size": 2,
-        "timing": {"min_pairs": 2, "max_pairs": 2, "warmup": 0},
-        "quality": {"n": 4, "converged_n": 2, "extractor": None},
-        "memory": False,
-        "runs": [{"name": "half", "method": "fewer_steps", "options": {"steps": 3}}],
-    }
-    path.write_text(yaml.safe_dump(content))
-    return path
 
 
 def test_run_report_validate_compare(tiny_suite: Path, tmp_path: Path) -> None:
@@ -83,6 +64,7 @@ def test_run_report_validate_compare(tiny_suite: Path, tmp_path: Path) -> None:
         (("run", "smoke", "--resume", "--force"), "--force: not allowed with --resume; allowed: one"),
         (("run", "smoke", "--seed", "-1"), "seed: -1 is not allowed"),
         (("report", "smoke", "--results", "/nowhere"), "no sound records"),
+        (("run", "smoke", "--results", "LICENSE/x"), "results: LICENSE/x/smoke/"),
         (("validate", "/nowhere"), "/nowhere: no such folder"),
         (("compare", "/nowhere", "/nowhere"), "/nowhere: no such folder"),
     ],

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import psutil
 import yaml
@@ -83,11 +82,13 @@ def test_killed_suites_resume(tmp_path: Path) -> None:
     assert _names(undisturbed) == _names(results)
 
 
-def test_a_killed_run_of_the_real_worker_resumes(tiny_model_dir: Path, tmp_path: Path) -> None:
+def test_a_killed_run_of_the_real_worker_resumes(tiny_suite: Path, tmp_path: Path) -> None:
     """`bench run`, killed while its second configuration is measured, goes on with that one."""
-    suite, results = tmp_path / "tiny.yaml", tmp_path / "results"
-    suite.write_text(yaml.safe_dump(tiny(tiny_model_dir)))
-    command = [sys.executable, "-m", "bench", "run", suite, "--results", results, "--reports", tmp_path]
+    runs = [{"name": name, "method": "baseline"} for name in ("first", "second")]
+    content = yaml.safe_load(tiny_suite.read_text()) | {"quality": {"n": 0, "converged_n": 0}, "runs": runs}
+    tiny_suite.write_text(yaml.safe_dump(content))
+    results = tmp_path / "results"
+    command = [sys.executable, "-m", "bench", "run", tiny_suite, "--results", results, "--reports", tmp_path]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command, cwd=HERE.parent, env=environment, stdout=subprocess.DEVNULL)
     while not (had := finished(results)) and process.poll() is None:
@@ -99,20 +100,6 @@ def test_a_killed_run_of_the_real_worker_resumes(tiny_model_dir: Path, tmp_path:
     assert subprocess.run(command, cwd=HERE.parent, env=environment, capture_output=True).returncode == 0
     assert sorted(finished(results)) == ["first", "second"]
     assert had.items() <= finished(results).items()
-
-
-def tiny(model: Path) -> dict[str, Any]:
-    """A suite of two configurations that are only timed, and only for a moment."""
-    return {
-        "title": "a test",
-        "model": str(model),
-        "num_inference_steps": 6,
-        "batch_size": 2,
-        "timing": {"min_pairs": 2, "max_pairs": 2, "warmup": 0},
-        "quality": {"n": 0, "converged_n": 0, "extractor": None},
-        "memory": False,
-        "runs": [{"name": name, "method": "baseline"} for name in ("first", "second")],
-    }
 
 
 def test_two_suites_at_once_share_the_work(tmp_path: Path) -> None:

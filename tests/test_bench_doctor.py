@@ -1,0 +1,45 @@
+"""`doctor`: each thing that may be lacking has its line, and what is lacking its reason."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from bench import doctor
+from bench.cli import app
+from bench.measure import nvml
+
+
+def test_what_is_lacking_has_a_reason() -> None:
+    """No check says no without saying why, and those of files say by which option to give them."""
+    checks = {check.what: check for check in doctor.checks()}
+    assert all(check.why for check in checks.values() if not check.there)
+    for what in ("NVML", "energy", "Inception", "LPIPS", "ADM", "host memory"):
+        assert any(what in name for name in checks), what
+    output = CliRunner().invoke(app, ["doctor"]).output
+    assert all(check.what in output for check in checks.values())
+
+
+def test_the_weights_of_lpips_are_looked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """LPIPS needs two files: each one that lacks is named, with the option that gives them."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    own, vgg = doctor.LPIPS
+    assert own in doctor.lpips().why and vgg in doctor.lpips().why
+    folder = tmp_path / "hub" / "checkpoints"
+    folder.mkdir(parents=True)
+    (folder / own).touch()
+    assert not doctor.lpips().there
+    assert own not in doctor.lpips().why and "--lpips-weights" in doctor.lpips().why
+    (folder / vgg).touch()
+    assert doctor.lpips().there
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="is about machines without a device")
+def test_energy_without_a_device_and_with_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Energy is there where the counter answers, and its lack has a reason."""
+    assert doctor.energy() == (False, "energy (NVML)", "no CUDA device")
+    monkeypatch.setattr(nvml, "energy_j", lambda: 12.5)
+    assert doctor.energy().there
