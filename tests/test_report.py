@@ -70,9 +70,18 @@ def memory() -> Memory:
     )
 
 
-def distance(fd: float, extractor: str = "emoji-96", n: int = 300) -> Distance:
-    kid = Mean(mean=fd / 1000, low=fd / 1500, high=fd / 700)
-    return Distance(fd=fd, kid=kid, extractor=extractor, reference="held-out images", n=n, n_reference=602)
+def distance(fd: float, extractor: str = "emoji-96", n: int = 300, **changes: Any) -> Distance:
+    fields: dict[str, Any] = {
+        "fd": fd,
+        "kid": Mean(mean=fd / 1000, low=fd / 1500, high=fd / 700),
+        "precision": 0.731,
+        "recall": 0.622,
+        "extractor": extractor,
+        "reference": "held-out images",
+        "n": n,
+        "n_reference": 602,
+    }
+    return Distance(**fields | changes)
 
 
 def quality(name: str, drift: float, own: float = 0.12, **changes: Any) -> Quality:
@@ -88,6 +97,7 @@ def quality(name: str, drift: float, own: float = 0.12, **changes: Any) -> Quali
         "drift_per_image": spread,
         "psnr_db": Mean(mean=31.0 - 20 * drift, **around(31.0 - 20 * drift, 0.02)) if drift else None,
         "ssim": Mean(mean=1 - drift / 3, low=0.9 - drift / 3, high=1.0),
+        "lpips": Mean(mean=drift / 4, low=drift / 5, high=drift / 3),
         "drift_converged": Mean(mean=converged, **around(converged, 0.1)),
         "baseline_drift_converged": Mean(mean=own, **around(own, 0.1)),
         "n_converged": 16,
