@@ -51,7 +51,7 @@ class Cache:
         """The tensors of that name; made, and written whole or not at all, where they are missing."""
         found = self.read(name)
         if found is None:
-            found = {key: value.contiguous() for key, value in make().items()}
+            found = make()
             self.write(name, found)
         return found
 
@@ -64,7 +64,9 @@ class Cache:
 
     def write(self, name: str, tensors: Tensors) -> None:
         """Keep the tensors under that name."""
-        store.write_atomic(self._path(name), save(tensors))
+        store.write_atomic(
+            self._path(name), save({key: value.contiguous() for key, value in tensors.items()})
+        )
 
     def has(self, name: str) -> bool:
         """Whether there is a file of that name."""

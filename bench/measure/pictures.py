@@ -10,8 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,6 +18,7 @@ from torch import Tensor
 from bench.measure.cache import Cache, Tensors
 from bench.measure.generation import Generation, Session
 from bench.measure.timing import Pairs
+from bench.suite import RunSpec
 
 
 class Pictures(NamedTuple):
@@ -34,37 +34,38 @@ def collect(
     """The `quality.n` pictures of the baseline and of the candidate."""
     # The reuse that is reported is that of timed generations: a copy takes note of the others'.
     session, spec = replace(session), session.spec
-    base = _arm(session, "baseline", cache.key(spec), pairs.baseline, cache, say)
-    cand = _arm(session, "candidate", cache.candidate_key(spec), pairs.candidate, cache, say)
-    return base, cand
+    base = _Arm("baseline", session.baseline, pairs.baseline, cache.key(spec), cache, say)
+    cand = _Arm("candidate", session.candidate, pairs.candidate, cache.candidate_key(spec), cache, say)
+    return base.pictures(spec), cand.pictures(spec)
 
 
-def _arm(
-    session: Session,
-    arm: Literal["baseline", "candidate"],
-    key: str,
-    timed: Sequence[Generation],
-    cache: Cache,
-    say: Callable[[str], None],
-) -> Pictures:
-    n, size = session.spec.quality.n, session.spec.batch_size
-    batches = []
-    for number, start in enumerate(range(0, n, size)):
-        name, pictures = f"pictures/{arm}-{key}/{number:05d}", range(start, start + size)
-        if number < len(timed):
-            batches.append(_as_tensors(timed[number]))
-            if not cache.has(name):
-                cache.write(name, batches[-1])
-        else:
-            say(f"pictures of the {arm}: {start} of {n}")
-            batches.append(cache.kept(name, partial(_make, session, arm, pictures)))
-    latents, images = (torch.cat([b[part] for b in batches])[:n] for part in ("latents", "images"))
-    return Pictures(latents, images)
+class _Arm(NamedTuple):
+    name: str
+    make: Callable[[range], Generation]
+    timed: Sequence[Generation]
+    key: str
+    cache: Cache
+    say: Callable[[str], None]
 
+    def pictures(self, spec: RunSpec) -> Pictures:
+        n, size = spec.quality.n, spec.batch_size
+        batches = [self._batch(i, range(i * size, (i + 1) * size), n) for i in range(-(-n // size))]
+        latents, images = (torch.cat([b[part] for b in batches])[:n] for part in ("latents", "images"))
+        return Pictures(latents, images)
 
-def _make(session: Session, arm: Literal["baseline", "candidate"], pictures: range) -> Tensors:
-    return _as_tensors(session.baseline(pictures) if arm == "baseline" else session.candidate(pictures))
+    def _batch(self, number: int, pictures: range, n: int) -> Tensors:
+        name = f"pictures/{self.name}-{self.key}/{number:05d}"
+        if number >= len(self.timed):
+            return self.cache.kept(name, lambda: self._made(pictures, n))
+        made = _as_tensors(self.timed[number])
+        if not self.cache.has(name):
+            self.cache.write(name, made)
+        return made
+
+    def _made(self, pictures: range, n: int) -> Tensors:
+        self.say(f"pictures of the {self.name}: {pictures.start} of {n}")
+        return _as_tensors(self.make(pictures))
 
 
 def _as_tensors(made: Generation) -> Tensors:
-    return {"latents": made.latents.contiguous(), "images": made.images.contiguous()}
+    return {"latents": made.latents, "images": made.images}

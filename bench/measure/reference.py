@@ -59,9 +59,10 @@ class Reference:
         """The pictures in order, uint8 [at most CHUNK, 3, h, w] each."""
         if self.path.is_dir():
             for start in range(0, len(self.files), CHUNK):
-                yield torch.stack([_picture(file) for file in self.files[start : start + CHUNK]])
+                yield torch.stack([_picture(file) for file in self.files[start : start + CHUNK]]).contiguous()
         else:
-            yield from torch.from_numpy(self.arrays["arr_0"]).permute(0, 3, 1, 2).split(CHUNK)
+            for chunk in torch.from_numpy(self.arrays["arr_0"]).split(CHUNK):
+                yield chunk.permute(0, 3, 1, 2).contiguous()
 
 
 def _picture(file: Path) -> Tensor:
