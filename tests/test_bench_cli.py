@@ -78,6 +78,11 @@ def test_run_report_validate_compare(tiny_suite: Path, tmp_path: Path) -> None:
         (("run", "smoke", "--only", "x"), "--only: 'x' is not a run; allowed: baseline"),
         (("run", "smoke", "--model", "/nowhere"), "model: '/nowhere' is no directory; allowed"),
         (("run", "smoke", "--seed", "-1"), "seed: -1 is not allowed"),
+        (
+            ("run", "smoke", "--reference", "/nowhere"),
+            "quality.reference: '/nowhere': does not exist; allowed",
+        ),
+        (("run", "smoke", "--lpips-weights", "bench"), "quality.lpips_weights: 'bench': a file is missing"),
         (("report", "smoke", "--results", "/nowhere"), "no sound records"),
         (("validate", "/nowhere"), "/nowhere: no such folder"),
         (("compare", "/nowhere", "/nowhere"), "/nowhere: no such folder"),
