@@ -13,7 +13,7 @@ import typer
 from tabulate import tabulate
 from tqdm import tqdm
 
-from bench import models, store, suite
+from bench import assets, models, store, suite
 from bench.errors import BadInput
 from bench.measure import environment
 from bench.policy.cli import app as policy_app
@@ -62,6 +62,15 @@ def run(
     only: Annotated[str | None, typer.Option(help="Run this configuration alone.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the first picture.")] = None,
     model: Annotated[str | None, typer.Option(help="A directory or a hub id instead.")] = None,
+    inception_weights: Annotated[
+        str | None, typer.Option(help="torch-fidelity's Inception weights (.pth): FID in place of FD.")
+    ] = None,
+    reference: Annotated[
+        str | None, typer.Option(help="Real pictures: a folder, or ADM's .npz (arr_0; mu and sigma).")
+    ] = None,
+    lpips_weights: Annotated[
+        str | None, typer.Option(help="Folder with the weights of LPIPS; default: torch hub's cache.")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Measure again what is finished.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Keep what is finished: the default.")] = False,
 ) -> None:
@@ -72,7 +81,10 @@ def run(
     if force and resume:
         raise BadInput("run: --force: not allowed with --resume; allowed: one of them")
     path = suite.find(chosen(name))
-    loaded = suite.load(path, seed=seed, model=model)
+    files = (inception_weights, reference, lpips_weights)
+    quality = dict(zip(suite.FILES, files, strict=True))
+    loaded = suite.load(path, seed=seed, model=model, quality=quality)
+    assets.check(loaded.quality)
     weights = models.with_weights(loaded)
     specs = suite.specs(path, loaded, only)
     folder = store.Store(results, path.stem, environment.machine())
@@ -110,7 +122,7 @@ def show(name: SuiteName) -> None:
     rows = [(s.name, s.method, ", ".join(f"{k}={v}" for k, v in s.options.items())) for s in specs]
     print(f"{path.stem}: {loaded.title}\n")
     print(tabulate(rows, headers=("run", "method", "options")))
-    print(f"\n{len(specs)} runs of at least {loaded.pairs_needed} pairs; {estimate(specs)}")
+    print(f"\n{len(specs)} runs of at least {loaded.timing.min_pairs} pairs; {estimate(specs)}")
 
 
 @command

@@ -17,7 +17,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from bench import models
+from bench import assets, models
 from bench.errors import BadInput
 from bench.measure import environment
 from bench.record import SCHEMA_VERSION, Record
@@ -52,6 +52,7 @@ def inputs(spec: RunSpec) -> dict[str, Any]:
         "model": models.fingerprint(spec),
         "packages": environment.versions(),
         "machine": environment.machine(),
+        **(assets.digests(spec.quality) if spec.measures_quality else {}),
     }
 
 

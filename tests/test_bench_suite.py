@@ -66,10 +66,12 @@ def test_a_speedup_names_its_baseline(tmp_path: Path) -> None:
     assert over(spec.model_copy(update=graphs)) == "compiled with CUDA graphs"
 
 
-def test_every_run_makes_the_pictures_that_quality_needs(tmp_path: Path) -> None:
-    """The least number of pairs covers both the timing's and the pictures' wants."""
-    (spec,) = specs(tmp_path, batch_size=8, quality={"n": 50}, timing={"min_pairs": 3})
-    assert spec.pairs_needed == 7
+def test_an_override_of_a_part_keeps_its_other_fields(tmp_path: Path) -> None:
+    """What the command line says of a part stands in place of those fields alone, null of none."""
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(GOOD | {"quality": {"n": 50, "reference": "a"}}))
+    loaded = suite.load(path, quality={"reference": "b", "lpips_weights": None}, seed=None)
+    assert (loaded.quality.n, loaded.quality.reference, loaded.seed) == (50, "b", 0)
 
 
 def run(method: str, **options: Any) -> dict[str, Any]:
@@ -133,10 +135,13 @@ def test_a_specification_survives_its_way_to_the_worker(tmp_path: Path) -> None:
 
 
 def test_a_record_never_shows_a_path(tmp_path: Path) -> None:
-    """A model directory stands in the record by its last part only; infinities are words."""
+    """Directories and files stand in the record by their last part only; infinities are words."""
     (tmp_path / "tiny").mkdir()
-    (spec,) = specs(tmp_path, model=str(tmp_path / "tiny"), **run("dqar", snr_high=float("inf")))
+    files = {field: str(tmp_path / field) for field in suite.FILES}
+    model = str(tmp_path / "tiny")
+    (spec,) = specs(tmp_path, model=model, quality=files, **run("dqar", snr_high=float("inf")))
     shown = spec.public()
+    assert {field: shown["quality"][field] for field in files} == {field: field for field in files}
     assert shown["model"] == "tiny"
     assert shown["options"] == {"snr_high": "inf"}
     assert str(tmp_path) not in str(shown)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from bench.record import Record
 from bench.report.columns import Column, escape, lookup
@@ -52,10 +53,15 @@ def why_missing(record: Record, path: str) -> str:
 
 
 def _stated(record: Record, path: str) -> str | None:
-    """What the record itself says of a figure that is missing, or stands for a part only."""
-    part, *field = path.split(".")[:2]
-    missing: dict[str, str] = getattr(getattr(record, part), "missing", {})
-    return missing.get(field[0]) if field else None
+    """What the record itself says of a figure that is missing, or stands for a part only: the first
+    reason that a part on the way to it gives."""
+    part: Any = record
+    for name in path.split("."):
+        reason = getattr(part, "missing", {}).get(name)
+        if reason:
+            return str(reason)
+        part = getattr(part, name, None)
+    return None
 
 
 def _line(reason: str, names: Sequence[str], titles: Sequence[str], total: int) -> str:

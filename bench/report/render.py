@@ -90,7 +90,7 @@ def _words(records: Sequence[Record]) -> dict[str, Any]:
         "yardstick": f" ({figures(3)(own.mean)} here)" if own else "",
         "eager": _baselines(records),
         "counts": _counts(records),
-        "missing": missing_lines(records, tables.main_columns(records)),
+        "missing": missing_lines(records, [*tables.main_columns(records), *tables.DISTANCE_DETAILS]),
         "controls": findings.controls(records),
         "failed": [record for record in records if record.status == "failed"],
         "common": provenance.common(records),

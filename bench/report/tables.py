@@ -41,6 +41,7 @@ LOSS = [
     ),
     Column("PSNR ↑ (dB)", "psnr_db", "quality.psnr_db", fixed(1), interval="±"),
     Column("SSIM ↑", "ssim", "quality.ssim", fixed(4), interval="±"),
+    Column("LPIPS ↓", "lpips", "quality.lpips", fixed(4), interval="±"),
 ]
 PEAKS = [
     Column("cache (MB)", "cache_mb", "memory.cache_bytes", fixed(1), MB),
@@ -67,6 +68,8 @@ def main_columns(records: Sequence[Record]) -> list[Column]:
 def main_table(records: Sequence[Record]) -> Table:
     """Every configuration with every headline figure; a failed one says so as its verdict."""
     built = table("configurations", main_columns(records), records)
+    found = [lookup(record, "quality.to_reference") for record in records]
+    built.frame["fd_name"] = [fd_name(distance) if distance else None for distance in found]
     built.frame["verdict"] = built.frame["verdict"].astype(object)
     for row, record in enumerate(records):
         if record.status == "failed":
@@ -105,7 +108,17 @@ DISTANCES = [
     Column("distance", "distance", ""),
     Column("value ↓", "fd", "", figures(4)),
     Column("KID ↓", "kid", "", figures(2)),
+    Column("precision ↑", "precision", "", fixed(3)),
+    Column("recall ↑", "recall", "", fixed(3)),
     Column("pictures there", "n_reference", "", fixed(0)),
+]
+
+
+# What the table of distances has beyond the main table: for the list of what is missing.
+DISTANCE_DETAILS = [
+    Column(f"{title} {against}", f"{key}_{field}", f"quality.{field}.{key}")
+    for field, against in (("to_reference", "to the reference"), ("to_baseline", "to the baseline"))
+    for title, key in (("precision ↑", "precision"), ("recall ↑", "recall"))
 ]
 
 
@@ -115,7 +128,8 @@ def _distance_row(distance: Distance) -> dict[str, object]:
         "against": distance.reference,
         "distance": fd_name(distance),
         "fd": distance.fd,
-        **{"kid": kid.mean, "kid_low": kid.low, "kid_high": kid.high},
+        **({"kid": kid.mean, "kid_low": kid.low, "kid_high": kid.high} if kid else {}),
+        **{"precision": distance.precision, "recall": distance.recall},
         **{"n": distance.n, "n_reference": distance.n_reference},
     }
 
