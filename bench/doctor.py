@@ -12,8 +12,10 @@ import psutil
 import torch
 
 from bench import models
+from bench.assets import lpips_folder
 from bench.errors import BadInput
 from bench.measure import environment, flops, nvml
+from bench.suite import Quality
 
 DIT_XL = "facebook/DiT-XL-2-256"
 GIVE = "bench run --inception-weights"
@@ -35,6 +37,7 @@ def checks() -> Iterator[Check]:
     yield embedded()
     yield dit_xl()
     yield inception()
+    yield lpips()
     yield bf16()
     yield compiler()
     yield Check(flops.peak_flops() is not None, "model-FLOPs utilisation", _peak())
@@ -83,6 +86,13 @@ def inception() -> Check:
     return Check(
         False, "FID (Inception weights)", f"not in torch's cache: FD with the embedded extractor, else {GIVE}"
     )
+
+
+def lpips() -> Check:
+    """LPIPS's weights, which are used without being given where torch has them."""
+    if lpips_folder(Quality()):
+        return Check(True, "LPIPS (VGG16 weights)", "in torch's cache")
+    return Check(False, "LPIPS (VGG16 weights)", "not in torch's cache: null without --lpips-weights")
 
 
 def bf16() -> Check:
