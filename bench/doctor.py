@@ -12,8 +12,10 @@ import psutil
 import torch
 
 from bench import models
+from bench.assets import lpips_folder
 from bench.errors import BadInput
 from bench.measure import environment, flops, nvml
+from bench.suite import Quality
 
 DIT_XL = "facebook/DiT-XL-2-256"
 GIVE = "bench run --inception-weights"
@@ -97,13 +99,10 @@ def inception() -> Check:
 
 
 def lpips() -> Check:
-    """The weights of LPIPS: VGG16's, and those of its own layers."""
-    folder = Path(torch.hub.get_dir()) / "checkpoints"
-    lacking = [name for name in LPIPS if not (folder / name).is_file()]
-    if not lacking:
+    """LPIPS's weights, which are used without being given where torch has them."""
+    if lpips_folder(Quality()):
         return Check(True, "LPIPS (VGG16 weights)", "in torch's cache")
-    why = f"{', '.join(lacking)} not in torch's cache: bench run --lpips-weights (their folder)"
-    return Check(False, "LPIPS (VGG16 weights)", why)
+    return Check(False, "LPIPS (VGG16 weights)", "not in torch's cache: null without --lpips-weights")
 
 
 def reference() -> Check:

@@ -51,9 +51,15 @@ class Job(BaseModel):
 
     def failure(self, reason: str, trace: str | None = None) -> Record:
         """A record that says in one line why there are no figures."""
-        line = environment.scrub(" ".join(reason.split()))[:500]
-        shown = environment.scrub(trace) if trace else None
+        line = self._scrubbed(" ".join(reason.split()))[:500]
+        shown = self._scrubbed(trace) if trace else None
         return self.record(status="failed", reason=line, traceback=shown)
+
+    def _scrubbed(self, text: str) -> str:
+        """`text` without paths, those of the files given for quality included."""
+        for path in self.spec.quality.files().values():
+            text = text.replace(str(path), path.name)
+        return environment.scrub(text)
 
 
 def main() -> None:

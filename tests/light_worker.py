@@ -24,7 +24,9 @@ LIMITS = Limits(
     speedup_limit=1.25,
     realised=None,
     flops_per_second=1e9,
-    mfu=None,
+    mfu=0.5,
+    peak=2e9,
+    peak_source="made up",
 )
 
 

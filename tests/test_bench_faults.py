@@ -57,6 +57,17 @@ def test_an_error_is_a_record(tiny_model_dir: Path, tmp_path: Path) -> None:
     assert str(Path(__file__).parents[1]) not in (record.traceback or "")
 
 
+def test_files_that_fail_late_are_records_without_their_paths(tiny_model_dir: Path, tmp_path: Path) -> None:
+    """Weights that cannot be read when they are needed fail the run, which names them, but not where
+    they are."""
+    place = tmp_path / "secret"
+    (place / "real").mkdir(parents=True)  # a folder is no file of weights
+    quality = {"n": 4, "converged_n": 0, "extractor": None, "inception_weights": str(place / "real")}
+    record = attempted(spec(tiny_model_dir, "baseline", quality=quality), tmp_path / "results")
+    assert record.status == "failed" and "real" in (record.reason or "")
+    assert "secret" not in record.model_dump_json()
+
+
 def test_nan_is_a_record_naming_step_and_layer(tiny_model_dir: Path, tmp_path: Path) -> None:
     """A NaN in a latent fails the run and names the step and layer it first came out of."""
     record = attempted(spec(tiny_model_dir, "returns_nan"), tmp_path)

@@ -58,8 +58,10 @@ class Inception:
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> Tensor:
         """uint8 [n, 3, h, w] -> [n, 2048]."""
-        network = _network(self.weights).to(models.device())
-        made = [network(chunk.to(models.device()))[0].cpu() for chunk in images.split(BATCH)]
+        device = models.device()
+        network = _network(self.weights).to(device)
+        made = [network(chunk.to(device))[0].cpu() for chunk in images.split(BATCH)]
+        network.cpu()  # the isolated pass that measures memory needs the device for itself
         return torch.cat(made).clone()
 
 
