@@ -6,7 +6,7 @@ SUITE  ?= auto
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup bench test lint report clean
+.PHONY: help setup bench reproduce control test lint report clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -23,6 +23,12 @@ bench: setup  ## Run the suite that fits this machine (or SUITE=name) and write 
 
 report: setup  ## Write the report of SUITE again from its records
 	$(PY) -m bench report $(SUITE)
+
+reproduce: setup  ## The seed's published tables, published beside measured
+	$(PY) -m bench reproduce $(ARGS)
+
+control: setup  ## The baseline against itself, forty times: does the 95 % interval hold?
+	$(PY) -m bench control $(ARGS)
 
 test: setup  ## Run the tests
 	$(PY) -m pytest -q $(ARGS)

@@ -13,7 +13,7 @@ import typer
 from tabulate import tabulate
 from tqdm import tqdm
 
-from bench import models, store, suite
+from bench import assets, models, store, suite
 from bench.errors import BadInput
 from bench.measure import environment
 from bench.policy.cli import app as policy_app
@@ -62,6 +62,15 @@ def run(
     only: Annotated[str | None, typer.Option(help="Run this configuration alone.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the first picture.")] = None,
     model: Annotated[str | None, typer.Option(help="A directory or a hub id instead.")] = None,
+    inception_weights: Annotated[
+        str | None, typer.Option(help="torch-fidelity's Inception weights (.pth): FID in place of FD.")
+    ] = None,
+    reference: Annotated[
+        str | None, typer.Option(help="Real pictures: a folder, or ADM's .npz (arr_0; mu and sigma).")
+    ] = None,
+    lpips_weights: Annotated[
+        str | None, typer.Option(help="Folder with the weights of LPIPS; default: torch hub's cache.")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Measure again what is finished.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Keep what is finished: the default.")] = False,
 ) -> None:
@@ -69,23 +78,18 @@ def run(
 
     Exit code 0: all done; 1: a run failed (its record says why); 2: bad input.
     """
-    from bench.runner import Runner
-
     if force and resume:
         raise BadInput("run: --force: not allowed with --resume; allowed: one of them")
     path = suite.find(chosen(name))
-    loaded = suite.load(path, seed=seed, model=model)
+    files = (inception_weights, reference, lpips_weights)
+    quality = dict(zip(suite.FILES, files, strict=True))
+    loaded = suite.load(path, seed=seed, model=model, quality=quality)
+    assets.check(loaded.quality)
     weights = models.with_weights(loaded)
     specs = suite.specs(path, loaded, only)
     folder = store.Store(results, path.stem, environment.machine())
-    folder.prepare()
-    with tqdm(total=len(specs), unit="run", disable=None, file=sys.stderr) as bar:
-        runner = Runner(results=results, force=force, say=bar.set_description_str)
-        for spec in specs:
-            runner.run(spec.model_copy(update={"weights": weights}))
-            bar.update()
-    names = [spec.name for spec in suite.expanded(path, loaded)]
-    records = folder.records(names)
+    measured([spec.model_copy(update={"weights": weights}) for spec in specs], folder, results, force)
+    records = folder.records([spec.name for spec in suite.expanded(path, loaded)])
     written = report_of(records, folder.folder, reports / path.stem, path.stem)
     print(table(records))
     print(f"records: {folder.folder}\nreport:  {written}")
@@ -118,7 +122,7 @@ def show(name: SuiteName) -> None:
     rows = [(s.name, s.method, ", ".join(f"{k}={v}" for k, v in s.options.items())) for s in specs]
     print(f"{path.stem}: {loaded.title}\n")
     print(tabulate(rows, headers=("run", "method", "options")))
-    print(f"\n{len(specs)} runs of at least {loaded.pairs_needed} pairs; {estimate(specs)}")
+    print(f"\n{len(specs)} runs of at least {loaded.timing.min_pairs} pairs; {estimate(specs)}")
 
 
 @command
@@ -136,6 +140,96 @@ def doctor() -> None:
 
     rows = [("yes" if found.there else "no", found.what, found.why) for found in checks()]
     print(tabulate(rows, headers=("", "what", "why"), maxcolwidths=[None, None, 80]))
+
+
+@command
+def generate(
+    out: Annotated[Path, typer.Option(help="Folder of the pictures.")] = Path("outputs"),
+    model: Annotated[str, typer.Option(help="embedded, a directory, or a hub id.")] = "embedded",
+    n: Annotated[int, typer.Option(min=1, help="Pictures, made as one batch.")] = 8,
+    classes: Annotated[str, typer.Option(help="Names or numbers, with commas; default: all in turn.")] = "",
+    dqar: Annotated[str | None, typer.Option(help="A preset or a .yaml file; default: untouched.")] = None,
+    steps: Annotated[int, typer.Option(min=1, max=1000, help="Denoising steps.")] = 50,
+    guidance: Annotated[float, typer.Option(min=0, help="Weight of classifier-free guidance.")] = 4.0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the first picture; the next has the next.")] = 0,
+) -> None:
+    """Make pictures, PNG files and a grid, with or without DQAR."""
+    from bench.generate import generate as make
+
+    models.check(models.directory(model))
+    spec = RunSpec(
+        suite="generate", name="generate", method="baseline", model=model, batch_size=n, seed=seed,
+        num_inference_steps=steps, guidance_scale=guidance,
+    )  # fmt: skip
+    made = make(spec, dqar, [name.strip() for name in classes.split(",") if name.strip()], out)
+    print(f"{len(made.files)} pictures in {made.seconds:.1f} s: {made.files[0].parent}\ngrid: {made.grid}")
+    if made.summary:
+        print(made.summary)
+
+
+@command
+def reproduce(
+    model: Annotated[str | None, typer.Option(help="embedded, a directory, or a hub id.")] = None,
+    results: Results = Path("results"),
+    reports: Reports = Path("reports"),
+) -> None:
+    """Run the seed's published tables and print published beside measured.
+
+    Exit code 0: every reuse ratio agrees; 1: one does not, or a run failed; 2: bad input.
+    """
+    from bench.reproduce import SUITE, agree, write_report
+
+    path = suite.find(SUITE)
+    loaded = suite.load(path, model=model)
+    weights = models.with_weights(loaded)
+    specs = [spec.model_copy(update={"weights": weights}) for spec in suite.specs(path, loaded)]
+    folder = store.Store(results, SUITE, environment.machine())
+    records = measured(specs, folder, results, force=False)
+    page = write_report(records, reports / SUITE)
+    print(f"{page.read_text()}\nrecords: {folder.folder}\nreport:  {page}")
+    done = all(record.status == "ok" for record in records)
+    raise typer.Exit(OK if agree() and done else REGRESSED)
+
+
+@command
+def signals(
+    model: Annotated[str, typer.Option(help="embedded, a directory, or a hub id.")] = "embedded",
+    pictures: Annotated[int, typer.Option(min=4, help="Each of a class and seed of its own.")] = 44,
+    steps: Annotated[int, typer.Option(min=4, max=1000, help="Denoising steps.")] = 50,
+    guidance: Annotated[float, typer.Option(min=0, help="Weight of classifier-free guidance.")] = 4.0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the first picture.")] = 0,
+    results: Results = Path("results"),
+    reports: Reports = Path("reports"),
+) -> None:
+    """Measure what entropy, SNR and the latent's norm know of the error that reuse would make."""
+    from bench.signals.report import write_report
+    from bench.signals.rows import Study
+
+    study = Study.measured(model, pictures, steps, guidance, seed)
+    path = study.save(results / "signals" / environment.machine())
+    page = write_report(study.rows, study.facts, reports / "signals")
+    print(f"{page.read_text()}\nrows:   {path}\nreport: {page}")
+
+
+@command
+def control(
+    repetitions: Annotated[int, typer.Option(min=1, help="Of the baseline against itself.")] = 40,
+    results: Results = Path("results"),
+    reports: Reports = Path("reports"),
+) -> None:
+    """Time the baseline against itself again and again: does the 95 % interval hold 1.0?
+
+    Exit code 0: in at least 90 % of the repetitions; 1: in fewer, or one failed; 2: bad input.
+    """
+    from bench.control import SUITE, specs, study, write_report
+
+    chosen = specs(repetitions)
+    folder = store.Store(results, SUITE, environment.machine())
+    records = measured(chosen, folder, results, force=False)
+    page = write_report(records, reports / SUITE)
+    print(f"{page.read_text()}\nrecords: {folder.folder}\nreport:  {page}")
+    done = all(record.status == "ok" for record in records)
+    raise typer.Exit(OK if done and study(records).holds else REGRESSED)
 
 
 @command
@@ -170,6 +264,19 @@ def compare(
         rows = compared(before, after, metric, threshold, cross_machine)
     print(tabulate([row.cells() for row in rows], headers=("run", "A", "B", "verdict", "reason")))
     raise typer.Exit(exit_code(rows))
+
+
+def measured(specs: list[RunSpec], folder: store.Store, results: Path, force: bool) -> list[Record]:
+    """Run what is not finished, with a progress bar; the records of all."""
+    from bench.runner import Runner
+
+    folder.prepare()
+    with tqdm(total=len(specs), unit="run", disable=None, file=sys.stderr) as bar:
+        runner = Runner(results=results, force=force, say=bar.set_description_str)
+        for spec in specs:
+            runner.run(spec)
+            bar.update()
+    return folder.records([spec.name for spec in specs])
 
 
 def chosen(name: str) -> str:

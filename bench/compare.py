@@ -13,11 +13,16 @@ from pydantic import BaseModel
 from bench import stats, store
 from bench.errors import BadInput
 from bench.record import Median, Record
+from bench.suite import FILES
 
 HIGHER_IS_BETTER = (
     "timing.speedup",
     "quality.psnr_db",
     "quality.ssim",
+    "quality.to_reference.precision",
+    "quality.to_reference.recall",
+    "quality.to_baseline.precision",
+    "quality.to_baseline.recall",
     "reuse.ratio",
     "reuse.plan_ratio",
     "limits.speedup_limit",
@@ -108,7 +113,7 @@ def _check_metric(metric: str) -> None:
 def _row(name: str, a: Found | None, b: Found | None, metric: str, threshold: float, cross: bool) -> Row:
     if not (isinstance(a, Record) and isinstance(b, Record)):
         return Row(name, "", "", "NOT COMPARED", _lacking(a, b))
-    if why := _incomparable(a, b, cross):
+    if why := _incomparable(a, b, metric, cross):
         return Row(name, "", "", "NOT COMPARED", why)
     if b.status == "failed":
         verdict = "NOT COMPARED" if a.status == "failed" else "FAILED"
@@ -117,7 +122,17 @@ def _row(name: str, a: Found | None, b: Found | None, metric: str, threshold: fl
     if x is None or y is None:
         return Row(name, _shown(x), _shown(y), "NOT COMPARED", f"{metric} is missing in a record")
     verdict, why = _judge(x, y, metric, threshold)
-    return Row(name, _shown(x), _shown(y), verdict, why)
+    return Row(name, _shown(x), _shown(y), verdict, why + _named(b, metric))
+
+
+def _named(record: Record, metric: str) -> str:
+    """A Fréchet distance is never shown without what it is: its extractor, n and bias."""
+    if not metric.endswith(".fd"):
+        return ""
+    from bench.report.columns import lookup
+    from bench.report.tables import fd_name
+
+    return f"; {fd_name(lookup(record, metric.removesuffix('.fd')))}"
 
 
 def _lacking(a: Found | None, b: Found | None) -> str:
@@ -127,12 +142,13 @@ def _lacking(a: Found | None, b: Found | None) -> str:
     return f"could not compare: {'; '.join(flaws)}"
 
 
-def _incomparable(a: Record, b: Record, cross_machine: bool) -> str | None:
+def _incomparable(a: Record, b: Record, metric: str, cross_machine: bool) -> str | None:
     here, there = a.environment.get("machine"), b.environment.get("machine")
     if here != there and not cross_machine:
         return f"machines differ: {here}, {there} (--cross-machine allows that)"
-    if a.environment["inputs"].get("model") != b.environment["inputs"].get("model"):
-        return "models differ"
+    for name in ("model", *(FILES if metric.startswith("quality.") else ())):
+        if a.environment["inputs"].get(name) != b.environment["inputs"].get(name):
+            return f"the contents of {name} differ"
     differing = [key for key in a.config if a.config[key] != b.config.get(key)]
     return f"configurations differ in {', '.join(differing)}" if differing else None
 

@@ -16,6 +16,7 @@ from bench.errors import BadInput
 from bench.measure import environment, flops, nvml
 
 DIT_XL = "facebook/DiT-XL-2-256"
+GIVE = "bench run --inception-weights"
 INCEPTION = "weights-inception-2015-12-05-6726825d.pth"  # torch-fidelity's file
 LPIPS = ("weights-vgg16-lpips.pth", "vgg16-397923af.pth")  # torch-fidelity's and torchvision's
 
@@ -40,7 +41,7 @@ def checks() -> Iterator[Check]:
     yield reference()
     yield bf16()
     yield compiler()
-    yield Check(flops.peak_flops() is not None, "model-FLOPs utilisation", _peak())
+    yield Check(True, "model-FLOPs utilisation", _peak())
     yield rss()
     yield quiet()
 
@@ -89,8 +90,10 @@ def inception() -> Check:
     """Inception's weights, without which a Fréchet distance is no FID."""
     file = Path(torch.hub.get_dir()) / "checkpoints" / INCEPTION
     if file.exists():
-        return Check(True, "FID (Inception weights)", "in torch's cache; no suite uses them yet")
-    return Check(False, "FID (Inception weights)", "not there: FD with the embedded extractor")
+        return Check(True, "FID (Inception weights)", f"in torch's cache: {GIVE} (its path)")
+    return Check(
+        False, "FID (Inception weights)", f"not in torch's cache: FD with the embedded extractor, else {GIVE}"
+    )
 
 
 def lpips() -> Check:
@@ -130,8 +133,8 @@ def compiler() -> Check:
 
 
 def _peak() -> str:
-    peak = flops.peak_flops()
-    return f"{peak / 1e12:.0f} TFLOP/s dense" if peak else "the device's peak is not known"
+    peak = flops.data_sheet_peak()
+    return f"of {peak / 1e12:.0f} TFLOP/s dense" if peak else "of a matrix product's speed, measured here"
 
 
 def rss() -> Check:

@@ -7,6 +7,15 @@ import os
 import signal
 import sys
 
+# glibc hands the memory of a freed tensor back to the kernel and pays with a page fault for each 4 KiB
+# when it is asked again: 37,000 a step of the embedded model at batch 32, 15 % of its time and much
+# of its scatter, which is the allocator's and no method's. What is freed stays with the process.
+ALLOCATOR = {
+    "MALLOC_MMAP_THRESHOLD_": str(2**30),
+    "MALLOC_TRIM_THRESHOLD_": str(2**33),
+    "MALLOC_TOP_PAD_": str(2**28),
+}
+
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 

@@ -13,7 +13,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-SCHEMA_VERSION = 1
+# 2: lpips, and of a distance precision, recall and `missing`; its kid and n_reference may be null.
+SCHEMA_VERSION = 2
 
 
 class Part(BaseModel):
@@ -47,7 +48,7 @@ class Timing(Part):
     pairs: list[tuple[float, float]]  # raw (baseline, candidate) seconds, in the order measured
     disturbed: list[int]  # indices of `pairs` that are kept but left out, see `disturbed_why`
     disturbed_why: list[str]
-    baseline: str  # what the speedup is over: "eager" or "compiled"
+    baseline: str  # what the speedup is over: "eager", "compiled", "compiled with CUDA graphs"
     batch_size: int
     stopped: Literal["target", "budget", "pairs"]  # why no more pairs were measured
     verdict: Literal["SAME", "FASTER", "SLOWER", "AMBIGUOUS"]
@@ -85,11 +86,14 @@ class Distance(Part):
     """A distributional distance with all that it depends on."""
 
     fd: float  # Fréchet distance; it may be called FID only with Inception features
-    kid: Mean  # kernel distance over disjoint blocks
+    kid: Mean | None  # kernel distance over disjoint blocks
+    precision: float | None  # share of the generated pictures that lie among the reference's
+    recall: float | None  # share of the reference's pictures that lie among the generated
     extractor: str
     reference: str  # what it is measured against, in words
     n: int  # generated pictures
-    n_reference: int
+    n_reference: int | None  # null where the reference is statistics that do not say
+    missing: dict[str, str] = Field(default_factory=dict)  # field -> why it is null
 
 
 class Quality(Part):
@@ -100,6 +104,7 @@ class Quality(Part):
     drift_per_image: list[float]
     psnr_db: Mean | None  # null where every picture is identical
     ssim: Mean
+    lpips: Mean | None  # perceptual distance by VGG16, 0 = equal; null without its weights
     drift_converged: Mean | None  # against the same noise solved with 10 times the steps
     baseline_drift_converged: Mean | None  # the baseline's own, on the same pictures
     n_converged: int
@@ -123,6 +128,7 @@ class Reuse(Part):
     entropy: list[list[float | None]] | None
     snr: list[float]  # one a step
     reasons: dict[str, int]  # why calls were computed or reused -> count
+    resolved: dict[str, float] = {}  # options that were found by measuring the model at hand
 
 
 class Limits(Part):
@@ -133,7 +139,9 @@ class Limits(Part):
     speedup_limit: float
     realised: float | None  # (speedup - 1) / (limit - 1); null where the limit is 1
     flops_per_second: float  # the baseline's
-    mfu: float | None  # of the device's dense peak; null where the peak is unknown
+    mfu: float  # flops_per_second / peak: the baseline's model-FLOPs utilisation
+    peak: float  # FLOP/s
+    peak_source: str  # the vendor's data sheet, or a matrix product measured on the spot
 
 
 class Record(Part):

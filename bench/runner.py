@@ -19,6 +19,7 @@ from typing import IO
 
 from bench import store
 from bench.errors import BadInput
+from bench.process import ALLOCATOR
 from bench.suite import RunSpec
 from bench.worker import Job
 
@@ -66,6 +67,7 @@ class Runner:
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,
+            env=ALLOCATOR | os.environ,
             start_new_session=True,  # its children share its group: one kill ends them all
         )
         alarm = Alarm(job.spec.timeout_s, process)

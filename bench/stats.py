@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from statistics import NormalDist
 from typing import Literal
 
 import numpy as np
@@ -37,6 +39,16 @@ def speedup(pairs: Sequence[tuple[float, float]], seed: int = 0) -> Median:
 def half_width(interval: Median) -> float:
     """Half the interval's width relative to its median: what a suite's target bounds."""
     return (interval.high - interval.low) / 2 / abs(interval.median)
+
+
+def proportion(hits: int, n: int) -> Median:
+    """hits / n with its 95 % interval after Wilson (1927); ValueError where n = 0."""
+    if not n:
+        raise ValueError("a proportion needs at least one trial")
+    z, share = NormalDist().inv_cdf((1 + LEVEL) / 2), hits / n
+    middle, room = share + z * z / (2 * n), z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    scale = 1 + z * z / n
+    return Median(median=share, low=max(0.0, (middle - room) / scale), high=min(1.0, (middle + room) / scale))
 
 
 def verdict(ratio: Median, threshold: float) -> tuple[Verdict, str]:

@@ -17,7 +17,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from bench import models
+from bench import assets, models
 from bench.errors import BadInput
 from bench.measure import environment
 from bench.record import SCHEMA_VERSION, Record
@@ -30,6 +30,7 @@ ROOM = 2**20  # bytes that must be free to begin: some records with their pictur
 # The sources that produce figures: a commit to anything else recomputes nothing.
 SOURCES = (
     "dqar/**/*.py",
+    "bench/process.py",
     "bench/worker.py",
     "bench/models.py",
     "bench/schedulers.py",
@@ -51,6 +52,7 @@ def inputs(spec: RunSpec) -> dict[str, Any]:
         "model": models.fingerprint(spec),
         "packages": environment.versions(),
         "machine": environment.machine(),
+        **(assets.digests(spec.quality) if spec.measures_quality else {}),
     }
 
 

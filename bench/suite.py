@@ -15,8 +15,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from bench import methods
 from bench.errors import BadInput
 
+FILES = ("inception_weights", "reference", "lpips_weights")  # fields of Quality that are paths
 SUITES_DIR = Path(__file__).parent / "suites"
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._=+-]*$")]
+File = Annotated[str, Field(min_length=1)]  # a path, relative to where the harness is started
 
 
 class Part(BaseModel):
@@ -53,12 +55,25 @@ class Quality(Part):
     converged_factor: int = Field(default=10, ge=2)  # times the steps
     extractor: Literal["embedded"] | None = "embedded"
     worst: int = Field(default=8, ge=1)
+    # Files that do not ship with the harness, see `bench.assets`; null: what needs them is null.
+    inception_weights: File | None = None  # torch-fidelity's: in place of `extractor`, makes FD FID
+    reference: File | None = None  # a folder of pictures, or an .npz as ADM has them
+    lpips_weights: File | None = None  # a folder with torch-fidelity's; null: torch hub's cache
 
     @model_validator(mode="after")
     def _bounds(self) -> Self:
         if self.converged_n > self.n:
             raise ValueError(f"converged_n {self.converged_n} is above n {self.n}")
         return self
+
+    def files(self) -> dict[str, Path]:
+        """The fields that name files, as given: those that are not null."""
+        named = {field: getattr(self, field) for field in FILES}
+        return {field: Path(path) for field, path in named.items() if path is not None}
+
+    def public(self) -> dict[str, Any]:
+        """As it stands in a record: of each path the last part."""
+        return self.model_dump() | {field: path.resolve().name for field, path in self.files().items()}
 
 
 class Settings(Part):
@@ -77,21 +92,25 @@ class Settings(Part):
     quality: Quality = Quality()
     memory: bool = True
     compile: bool = False  # both arms under torch.compile(fullgraph=True)
+    cuda_graphs: bool = False  # and replayed as CUDA graphs (mode="reduce-overhead")
     timeout_s: float = Field(default=600, gt=0)
 
-    @property
-    def pairs_needed(self) -> int:
-        """Pairs of generations that every run makes: enough pictures, and enough to time."""
-        return max(self.timing.min_pairs, -(-self.quality.n // self.batch_size))
+    @model_validator(mode="after")
+    def _graphs(self) -> Self:
+        if self.cuda_graphs and not self.compile:
+            raise ValueError("cuda_graphs needs compile: true")
+        return self
 
 
 class Run(Part):
-    """One entry of `runs`; a grid makes one configuration of each combination of its values."""
+    """One entry of `runs`; a grid makes one configuration of each combination of its values, and
+    `settings` are those of the suite that differ for them."""
 
     name: Name
     method: str
     options: dict[str, Any] = {}
     grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}
+    settings: dict[str, Any] = {}
 
     def expand(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """The names and options of the configurations."""
@@ -117,10 +136,15 @@ class RunSpec(Settings):
     options: dict[str, Any] = {}
     weights: Literal["trained", "random"] = "trained"
 
+    @property
+    def measures_quality(self) -> bool:
+        """Whether pictures are compared: not where random weights would make that meaningless."""
+        return self.quality.n > 0 and self.weights == "trained"
+
     def public(self) -> dict[str, Any]:
-        """As it stands in a record: the last part of a directory's path, never a path."""
-        dumped = self.model_dump() | {"model": shown_model(self.model)}
-        plain: dict[str, Any] = finite(dumped)
+        """As it stands in a record: the last part of each path, never a path."""
+        shown = {"model": shown_model(self.model), "quality": self.quality.public()}
+        plain: dict[str, Any] = finite(self.model_dump() | shown)
         return plain
 
 
@@ -155,7 +179,10 @@ def find(name: str) -> Path:
 
 
 def load(path: Path, **overrides: Any) -> Suite:
-    """Read a suite file; BadInput names the file, the field, the value and what is allowed."""
+    """Read a suite file; BadInput names the file, the field, the value and what is allowed.
+
+    `overrides` stand in place of what the file says, those of a part (a mapping) field by field.
+    """
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -163,9 +190,21 @@ def load(path: Path, **overrides: Any) -> Suite:
     if not isinstance(content, dict):
         raise BadInput(f"{path.name}: a mapping is needed, found {type(content).__name__}")
     try:
-        return Suite(**content | {key: v for key, v in overrides.items() if v is not None})
+        return Suite(**_overridden(content, overrides))
     except ValidationError as error:
         raise BadInput(f"{path.name}: {describe(error)}") from error
+
+
+def _overridden(content: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(content)
+    for key, value in overrides.items():
+        if isinstance(value, dict):
+            part = content.get(key, {})
+            # A part that is no mapping stays as it is, for the validation to name.
+            merged[key] = _overridden(part, value) if isinstance(part, dict) else part
+        elif value is not None:
+            merged[key] = value
+    return merged
 
 
 def specs(path: Path, suite: Suite, only: str | None = None) -> list[RunSpec]:
@@ -178,14 +217,24 @@ def specs(path: Path, suite: Suite, only: str | None = None) -> list[RunSpec]:
 
 def expanded(path: Path, suite: Suite) -> list[RunSpec]:
     """The configurations of a suite, their methods' options not yet checked (which takes torch)."""
-    shared = suite.model_dump(exclude={"title", "runs"})
     found = [
-        RunSpec(**shared, suite=path.stem, name=name, method=run.method, options=options)
+        RunSpec(**settings, suite=path.stem, name=name, method=run.method, options=options)
         for run in suite.runs
+        for settings in [_settings(path, suite, run)]
         for name, options in run.expand()
     ]
     _check_names(path, [spec.name for spec in found])
     return found
+
+
+def _settings(path: Path, suite: Suite, run: Run) -> dict[str, Any]:
+    """The suite's settings with the run's own in their place."""
+    shared = suite.model_dump(exclude={"title", "runs"})
+    parts = {key: shared[key] | value for key, value in run.settings.items() if isinstance(value, dict)}
+    try:
+        return Settings(**shared | run.settings | parts).model_dump()
+    except ValidationError as error:
+        raise BadInput(f"{path.name}: runs: {run.name}: settings: {describe(error, Settings)}") from error
 
 
 def _check_names(path: Path, names: list[str]) -> None:
@@ -202,12 +251,12 @@ def _keep(found: list[RunSpec], only: str | None, path: Path) -> list[RunSpec]:
     return kept
 
 
-def describe(error: ValidationError) -> str:
+def describe(error: ValidationError, model: type[BaseModel] = Suite) -> str:
     """A validation error as one line: field, value, what is allowed, and how many more."""
     first, *rest = error.errors()
     field = ".".join(str(part) for part in first["loc"]) or "suite"
     if first["type"] == "extra_forbidden":
-        said = f"{field}: unknown field; allowed: {', '.join(_siblings(first['loc'][:-1]))}"
+        said = f"{field}: unknown field; allowed: {', '.join(_siblings(first['loc'][:-1], model))}"
     elif first["type"] == "missing":
         said = f"{field}: missing; it must be given"
     else:
@@ -215,9 +264,9 @@ def describe(error: ValidationError) -> str:
     return said + (f" (and {len(rest)} more)" if rest else "")
 
 
-def _siblings(loc: tuple[int | str, ...]) -> list[str]:
+def _siblings(loc: tuple[int | str, ...], model: type[BaseModel]) -> list[str]:
     parts: dict[str, type[BaseModel]] = {"timing": Timing, "quality": Quality, "runs": Run}
-    return list(parts.get(str(loc[0]) if loc else "", Suite).model_fields)
+    return list(parts.get(str(loc[0]) if loc else "", model).model_fields)
 
 
 def _short(value: object) -> str:

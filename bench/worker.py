@@ -92,8 +92,9 @@ def reason(error: BaseException) -> str:
 
 
 def run(job: Job) -> tuple[Record, bytes | None]:
-    """Measure time, then quality on the same generations, then memory in a process of its own."""
+    """Measure time, then quality on those generations and more, then memory in another process."""
     from bench.measure import flops, memory, quality, timing
+    from bench.measure.cache import Cache
     from bench.measure.generation import Session
 
     spec = job.spec
@@ -105,9 +106,8 @@ def run(job: Job) -> tuple[Record, bytes | None]:
     before = environment.state()
     pairs = timing.measure(session, say)
     facts["state"] = {"before": before, "after": environment.state()}
-    say("quality")
     file = job.store.path(spec.name, job.key, ".png").name
-    shown, picture = quality.measure(session, pairs, job.store.cache, file)
+    shown, picture = quality.measure(session, pairs, Cache(job.store.cache, job.inputs), file, say)
     timed = timing.summarise(pairs, spec)
     arithmetic = flops.limits(session, flops.count(session), timed)
     reuse = session.traced()

@@ -75,8 +75,9 @@ class DQARConfig(GateConfig):
     """Attention layers that DQAR manages, counted from the first; at most all that the model has."""
     num_heads: int = 16
     """Attention heads whose entropy is averaged, counted from the first; at most all."""
-    entropy_stride: int = 4
-    """Measure the entropy of every n-th query row; 1 = of all."""
+    entropy_stride: int = 15
+    """Measure the entropy of every n-th query row; 1 = of all. Odd, so that on a grid of 8, 16 or 32
+    tokens a row the queries come from many columns, not from one."""
     trace_entropy: bool = False
     """Measure entropy on every computed layer, also where no decision needs it."""
     use_layer_scheduling: bool = True

@@ -67,6 +67,11 @@ def test_run_report_validate_compare(tiny_suite: Path, tmp_path: Path) -> None:
         (("run", "smoke", "--model", "/nowhere"), "model: '/nowhere' is no directory; allowed"),
         (("run", "smoke", "--resume", "--force"), "--force: not allowed with --resume; allowed: one"),
         (("run", "smoke", "--seed", "-1"), "seed: -1 is not allowed"),
+        (
+            ("run", "smoke", "--reference", "/nowhere"),
+            "quality.reference: '/nowhere': does not exist; allowed",
+        ),
+        (("run", "smoke", "--lpips-weights", "bench"), "quality.lpips_weights: 'bench': a file is missing"),
         (("report", "smoke", "--results", "/nowhere"), "no sound records"),
         (("run", "smoke", "--results", "LICENSE/x"), "results: LICENSE/x/smoke/"),
         (("validate", "/nowhere"), "/nowhere: no such folder"),

@@ -19,9 +19,11 @@ from bench.store import Store
 
 
 def write(folder: Path, speedup: float, width: float = 0.005, **changes: Any) -> Path:
-    """One record in `folder` with that speedup; `changes`: machine, model, steps, status, name."""
+    """One record in `folder` with that speedup; `changes`: machine, model, steps, status, name, fid,
+    reference."""
     machine = changes.get("machine", "m")
     inputs = {"machine": machine, "model": changes.get("model", "w")}
+    inputs |= {"reference": changes["reference"]} if "reference" in changes else {}
     config = {"steps": changes.get("steps", 50)}
     ratio = {"median": speedup, "low": speedup - width, "high": speedup + width}
     timing = {
@@ -37,10 +39,41 @@ def write(folder: Path, speedup: float, width: float = 0.005, **changes: Any) ->
             "reason": None if status == "ok" else "out of memory",
             "environment": {"machine": machine, "inputs": inputs},
             "timing": timing if status == "ok" else None,
+            "quality": quality(changes["fid"]) if "fid" in changes else None,
         }
     )  # fmt: skip
     Store(folder, "tiny", machine).write(made)
     return folder
+
+
+def quality(fid: float) -> dict[str, Any]:
+    """With a FID of 50 pictures."""
+    some = {"mean": 0.1, "low": 0.1, "high": 0.1}
+    distance = {
+        "fd": fid, "kid": some, "precision": 0.5, "recall": 0.5, "n": 50, "n_reference": 50,
+        "extractor": "inception-v3-compat", "reference": "r",
+    }  # fmt: skip
+    return {
+        "n": 50, "drift": some, "drift_per_image": [0.1], "psnr_db": some, "ssim": some, "lpips": some,
+        "drift_converged": None, "baseline_drift_converged": None, "n_converged": 0, "missing": {},
+        "to_reference": distance, "to_baseline": None, "identical": False, "latents_sha256": "",
+        "worst": [], "picture": None,
+    }  # fmt: skip
+
+
+def test_a_fid_is_compared_under_its_full_name(tmp_path: Path) -> None:
+    """A FID of few pictures carries n and bias into the comparison, and is comparable only to one
+    against a reference of the same contents; a speedup is comparable all the same."""
+    a, b = (write(tmp_path / name, 1.2, fid=fid, reference="x") for name, fid in (("a", 9.0), ("b", 12.0)))
+    (row,) = compared(a, b, "quality.to_reference.fd", 0.02, cross_machine=False)
+    assert row.verdict == "WORSE"
+    assert row.why.endswith("FID (inception-v3-compat, n = 50, biased)")
+    (row,) = compared(a, b, "quality.to_reference.recall", 0.02, cross_machine=False)
+    assert row.verdict == "SAME"
+    c = write(tmp_path / "c", 1.2, fid=9.0, reference="y")
+    (row,) = compared(a, c, "quality.to_reference.fd", 0.02, cross_machine=False)
+    assert (row.verdict, row.why) == ("NOT COMPARED", "the contents of reference differ")
+    assert compared(a, c, "timing.speedup", 0.02, cross_machine=False)[0].verdict == "SAME"
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 import torch
 
-from bench import models
+from bench import models, store
 from bench.measure import distributions, flops, generation, images, quality, timing
+from bench.measure.cache import Cache
+from bench.measure.converged import converged
 from bench.measure.generation import Session
 from bench.suite import RunSpec
 
@@ -81,6 +83,7 @@ def test_distances_between_gaussians() -> None:
     near = distributions.distance(b, a, "identity", "a Gaussian")
     assert far.fd == pytest.approx(4.0, rel=0.05)
     assert near.fd == pytest.approx(0.0, abs=0.02)
+    assert near.kid and far.kid
     assert near.kid.low <= 0 <= near.kid.high < far.kid.low
 
 
@@ -107,6 +110,24 @@ def test_flops_agree_with_the_formula(tiny_model_dir: Path) -> None:
     ratio = session.reuse.ratio
     assert limits.speedup_limit == pytest.approx(1 / (1 - ratio * limits.attention_share))
     assert limits.realised == pytest.approx(1 / (limits.speedup_limit - 1))
+
+
+def test_utilisation_is_a_share_of_a_peak(tiny_model_dir: Path) -> None:
+    """Off the data sheets the peak is a matrix product's speed here, which a tiny model stays below."""
+    session = Session.open(spec(tiny_model_dir))
+    timed = timing.summarise(timing.measure(session, lambda line: None), session.spec)
+    found = flops.limits(session, flops.count(session), timed)
+    assert found.mfu == found.flops_per_second / found.peak
+    assert 0 < found.mfu < 1
+    assert "measured" in found.peak_source or torch.cuda.is_available()
+
+
+def test_cuda_graphs_need_cuda(tiny_model_dir: Path) -> None:
+    """Without a device the setting is refused, not ignored."""
+    if torch.cuda.is_available():
+        pytest.skip("there is a device")
+    with pytest.raises(ValueError, match="cuda_graphs: true needs a CUDA device"):
+        Session.open(spec(tiny_model_dir, compile=True, cuda_graphs=True))
 
 
 def test_entropy_is_traced_where_no_gate_measures_it(tiny_model_dir: Path) -> None:
@@ -165,11 +186,13 @@ def _note_calls(session: Session, arm: str, order: list[str]) -> None:
     setattr(session, arm, noted)
 
 
-def test_a_spent_budget_stops_at_the_pictures_needed(tiny_model_dir: Path) -> None:
-    """With no budget left, a run still makes the pictures that all runs compare, and no more."""
+def test_a_spent_budget_stops_at_the_least_number_of_pairs(tiny_model_dir: Path) -> None:
+    """With no budget left, a run still times the pairs it must, and no more, though quality wants
+    the pictures of more."""
     settings = {"min_pairs": 2, "max_pairs": 9, "warmup": 0, "budget_s": 1e-6,
                 "target_halfwidth": 1e-9}  # fmt: skip
-    pairs = timing.measure(Session.open(spec(tiny_model_dir, timing=settings)), lambda text: None)
+    wanted = spec(tiny_model_dir, timing=settings, quality={"n": 8, "converged_n": 0})
+    pairs = timing.measure(Session.open(wanted), lambda text: None)
     assert (len(pairs.seconds), pairs.stopped) == (2, "budget")
 
 
@@ -211,17 +234,19 @@ def _work(seconds: float) -> None:
 def test_the_converged_trajectory_is_made_once(tiny_model_dir: Path, tmp_path: Path) -> None:
     """It is the untouched model at ten times the steps, and is read back from the cache."""
     session = Session.open(spec(tiny_model_dir))
-    solved = quality.converged(session, tmp_path)
+    cache = Cache(tmp_path, store.inputs(session.spec))
+    solved = converged(session, cache)
     assert torch.equal(solved, session.baseline(range(2), num_inference_steps=60).latents)
     session.pipe = None  # not needed again
-    assert torch.equal(quality.converged(session, tmp_path), solved)
+    assert torch.equal(converged(session, cache), solved)
 
 
 def test_fewer_steps_drift_from_the_converged_trajectory(tiny_model_dir: Path, tmp_path: Path) -> None:
     """The baseline is nearer to the converged trajectory than a third of its steps are."""
     session = Session.open(spec(tiny_model_dir, "fewer_steps", options={"steps": 2}))
     pairs = timing.measure(session, say=lambda text: None)
-    found, picture = quality.measure(session, pairs, tmp_path, "p.png")
+    cache = Cache(tmp_path, store.inputs(session.spec))
+    found, picture = quality.measure(session, pairs, cache, "p.png", lambda text: None)
     assert found and picture and found.drift_converged and found.baseline_drift_converged
     assert found.drift_converged.mean > found.baseline_drift_converged.mean > 0
     assert found.worst[0].drift == pytest.approx(max(found.drift_per_image))

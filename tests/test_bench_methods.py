@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +10,8 @@ import torch
 from conftest import generate
 
 from bench import methods
+from bench.measure.generation import Session
+from bench.suite import RunSpec
 
 CASES: list[tuple[str, dict[str, Any]]] = [
     ("baseline", {}),
@@ -63,3 +66,24 @@ def test_fewer_steps_keeps_the_noise_schedule(pipe: Any) -> None:
         swapped = pipe.scheduler.config
     for name in ("beta_start", "beta_end", "beta_schedule", "prediction_type", "timestep_spacing"):
         assert swapped[name] == pipe.scheduler.config[name]
+
+
+def tiny_spec(model: Path, options: dict[str, Any]) -> RunSpec:
+    given: dict[str, Any] = {"method": "dqar", "options": options, "model": str(model)}
+    return RunSpec(suite="tiny", name="run", num_inference_steps=6, batch_size=2, **given)
+
+
+def test_an_entropy_quantile_is_placed_on_the_model_at_hand(tiny_model_dir: Path) -> None:
+    """The threshold is a quantile of the entropies measured, so that each point of a grid lets more
+    through; the record tells the nats that it came to."""
+    shares, nats = [], []
+    for quantile in (0.0, 0.5, 1.0):
+        options = {"preset": "maximum", "use_layer_scheduling": False, "entropy_quantile": quantile}
+        session = Session.open(tiny_spec(tiny_model_dir, options))
+        session.candidate(range(2))
+        found = session.traced()
+        assert found is not None
+        shares.append(found.ratio)
+        nats.append(found.resolved["entropy_threshold"])
+    assert shares[0] < shares[1] < shares[2]
+    assert nats[0] < nats[1] < nats[2]

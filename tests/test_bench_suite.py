@@ -11,6 +11,7 @@ import yaml
 
 from bench import suite
 from bench.errors import BadInput
+from bench.measure.timing import over
 
 GOOD: dict[str, Any] = {
     "title": "a test",
@@ -47,14 +48,38 @@ def test_a_grid_is_the_product_of_its_values(tmp_path: Path) -> None:
     assert found[1].options == {"preset": "maximum", "layer_fraction": 0.33, "max_age": 2}
 
 
-def test_every_run_makes_the_pictures_that_quality_needs(tmp_path: Path) -> None:
-    """The least number of pairs covers both the timing's and the pictures' wants."""
-    (spec,) = specs(tmp_path, batch_size=8, quality={"n": 50}, timing={"min_pairs": 3})
-    assert spec.pairs_needed == 7
+def test_a_run_may_have_settings_of_its_own(tmp_path: Path) -> None:
+    """A run's settings stand in place of the suite's, part by part, and for that run alone."""
+    own = {"batch_size": 2, "compile": True, "timing": {"warmup": 3}}
+    runs = [{"name": "a", "method": "baseline", "settings": own}, {"name": "b", "method": "baseline"}]
+    a, b = specs(tmp_path, batch_size=8, timing={"min_pairs": 4}, runs=runs)
+    assert (a.batch_size, a.compile, a.timing.warmup, a.timing.min_pairs) == (2, True, 3, 4)
+    assert (b.batch_size, b.compile, b.timing.warmup) == (8, False, 1)
+
+
+def test_a_speedup_names_its_baseline(tmp_path: Path) -> None:
+    """Eager, compiled and CUDA graphs are told apart in words; graphs are refused without compiling."""
+    (spec,) = specs(tmp_path)
+    assert over(spec) == "eager"
+    assert over(spec.model_copy(update={"compile": True})) == "compiled"
+    graphs = {"compile": True, "cuda_graphs": True}
+    assert over(spec.model_copy(update=graphs)) == "compiled with CUDA graphs"
+
+
+def test_an_override_of_a_part_keeps_its_other_fields(tmp_path: Path) -> None:
+    """What the command line says of a part stands in place of those fields alone, null of none."""
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(GOOD | {"quality": {"n": 50, "reference": "a"}}))
+    loaded = suite.load(path, quality={"reference": "b", "lpips_weights": None}, seed=None)
+    assert (loaded.quality.n, loaded.quality.reference, loaded.seed) == (50, "b", 0)
 
 
 def run(method: str, **options: Any) -> dict[str, Any]:
     return {"runs": [{"name": "r", "method": method, "options": options}]}
+
+
+def settings(**changes: Any) -> dict[str, Any]:
+    return {"runs": [{"name": "r", "method": "baseline", "settings": changes}]}
 
 
 @pytest.mark.parametrize(
@@ -76,6 +101,12 @@ def run(method: str, **options: Any) -> dict[str, Any]:
         (run("fewer_steps", steps=0), ["r", "steps", "0", "1 to 1000"]),
         (run("fewer_steps", scheduler="euler"), ["r", "'euler'", "dpm_solver++"]),
         (run("fewer_steps"), ["r", "steps", "scheduler"]),
+        (run("dqar", entropy_quantile=2), ["r", "entropy_quantile", "2", "0 to 1"]),
+        (run("dqar", entropy_quantile=0.5, entropy_threshold=1), ["r", "exclude each other"]),
+        ({"cuda_graphs": True}, ["cuda_graphs needs compile: true"]),
+        (settings(batch_size=0), ["r", "settings: batch_size", "0", "equal to 1"]),
+        (settings(batchsize=1), ["r", "settings: batchsize", "allowed", "batch_size"]),
+        (settings(timing={"pears": 1}), ["r", "settings: timing.pears", "allowed", "min_pairs"]),
     ],
 )
 def test_mistakes_are_named(tmp_path: Path, changes: dict[str, Any], named: list[str]) -> None:
@@ -104,10 +135,13 @@ def test_a_specification_survives_its_way_to_the_worker(tmp_path: Path) -> None:
 
 
 def test_a_record_never_shows_a_path(tmp_path: Path) -> None:
-    """A model directory stands in the record by its last part only; infinities are words."""
+    """Directories and files stand in the record by their last part only; infinities are words."""
     (tmp_path / "tiny").mkdir()
-    (spec,) = specs(tmp_path, model=str(tmp_path / "tiny"), **run("dqar", snr_high=float("inf")))
+    files = {field: str(tmp_path / field) for field in suite.FILES}
+    model = str(tmp_path / "tiny")
+    (spec,) = specs(tmp_path, model=model, quality=files, **run("dqar", snr_high=float("inf")))
     shown = spec.public()
+    assert {field: shown["quality"][field] for field in files} == {field: field for field in files}
     assert shown["model"] == "tiny"
     assert shown["options"] == {"snr_high": "inf"}
     assert str(tmp_path) not in str(shown)

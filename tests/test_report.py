@@ -72,9 +72,18 @@ def memory() -> Memory:
     )
 
 
-def distance(fd: float, extractor: str = "emoji-96", n: int = 300) -> Distance:
-    kid = Mean(mean=fd / 1000, low=fd / 1500, high=fd / 700)
-    return Distance(fd=fd, kid=kid, extractor=extractor, reference="held-out images", n=n, n_reference=602)
+def distance(fd: float, extractor: str = "emoji-96", n: int = 300, **changes: Any) -> Distance:
+    fields: dict[str, Any] = {
+        "fd": fd,
+        "kid": Mean(mean=fd / 1000, low=fd / 1500, high=fd / 700),
+        "precision": 0.731,
+        "recall": 0.622,
+        "extractor": extractor,
+        "reference": "held-out images",
+        "n": n,
+        "n_reference": 602,
+    }
+    return Distance(**fields | changes)
 
 
 def quality(name: str, drift: float, own: float = 0.12, **changes: Any) -> Quality:
@@ -90,6 +99,7 @@ def quality(name: str, drift: float, own: float = 0.12, **changes: Any) -> Quali
         "drift_per_image": spread,
         "psnr_db": Mean(mean=31.0 - 20 * drift, **around(31.0 - 20 * drift, 0.02)) if drift else None,
         "ssim": Mean(mean=1 - drift / 3, low=0.9 - drift / 3, high=1.0),
+        "lpips": Mean(mean=drift / 4, low=drift / 5, high=drift / 3),
         "drift_converged": Mean(mean=converged, **around(converged, 0.1)),
         "baseline_drift_converged": Mean(mean=own, **around(own, 0.1)),
         "n_converged": 16,
@@ -127,7 +137,9 @@ def limits(speed: float, limit: float) -> Limits:
         speedup_limit=limit,
         realised=(speed - 1) / (limit - 1) if limit != 1 else None,
         flops_per_second=1.6e11,
-        mfu=None,
+        mfu=0.4,
+        peak=4e11,
+        peak_source="made up",
     )
 
 
@@ -167,6 +179,8 @@ def failed() -> Record:
 def records() -> list[Record]:
     """Every kind of run: finished, twin, idle, without quality or memory, failed."""
     partial = quality("dqar-33", 0.05, missing={"psnr_db": "2 of 64 pictures are identical"})
+    blind = distance(2.4, precision=None, kid=None, missing={"precision": "few", "kid": "no pictures"})
+    lacking = quality("fora-2", 0.3, lpips=None, to_reference=blind, missing={"lpips": "no weights"})
     twin = {"quality": quality("twin", 0.21, latents_sha256="digest of dqar-66")}
     bare = {"quality": None, "memory": None, "timing": timing(1.03, disturbed=2)}
     return [
@@ -177,7 +191,7 @@ def records() -> list[Record]:
         made("idle", "dqar", 1.001, 0.0),
         made("ddim-16", "fewer_steps", 1.25, 0.26),
         made("ddim-10", "fewer_steps", 1.98, 0.55),
-        made("fora-2", "fora", 1.52, 0.30),
+        made("fora-2", "fora", 1.52, 0.30, quality=lacking),
         made("pab-2", "pab", 1.22, 0.33),
         made("taylorseer-3", "taylorseer", 1.61, 0.24),
         made("bare", "first_block", 1.03, 0.1, **bare),
@@ -308,6 +322,26 @@ def test_missing_figures_say_why(report: Path) -> None:
     assert "quality was not measured (`bare`)" in text
     assert "PSNR (dB): 2 of 64 pictures are identical (`dqar-33`)" in text
     assert "infinite: every picture is identical to the baseline's (`baseline`, `idle`)" in text
+
+
+def test_what_a_distance_lacks_says_why(report: Path) -> None:
+    """A null within a distance has its reason listed, and so has LPIPS without its weights."""
+    text = report.read_text()
+    assert "precision to the reference: few (`fora-2`)" in text
+    assert "KID: no pictures (`fora-2`)" in text
+    assert "LPIPS: no weights (`fora-2`)" in text
+
+
+def test_distances_are_shown_with_their_bias(records: list[Record], report: Path) -> None:
+    """Each distance stands with its extractor, n and bias, in the Markdown and in both CSVs, beside
+    precision and recall."""
+    name = "FD (emoji-96, n = 300, biased)"
+    header, _, *rows = rows_after(report, "against")
+    assert {"precision ↑", "recall ↑", "KID ↓"} <= set(header)
+    assert all(name in row and "0.622" in row for row in rows)
+    whole = pd.read_csv(report.parent / "configurations.csv")
+    assert set(whole.fd_name.dropna()) == set(pd.read_csv(report.parent / "distances.csv").distance) == {name}
+    assert whole.fd_name.notna().equals(whole.fd.notna())
 
 
 def test_disturbed_pairs_are_counted(report: Path) -> None:

@@ -2,40 +2,97 @@
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from bench import stats
 from bench.record import Distance
 
-LEAST = 16  # pictures in a block of the kernel distance
+FEWEST = 4  # pictures of which there is any distance
+LEAST = 16  # pictures in a block of the kernel distance, and for precision and recall
+NEIGHBOURHOOD = 3  # Kynkäänniemi et al. 2019
 
 
-def distance(features: Tensor, reference: Tensor, extractor: str, what: str) -> Distance:
-    """FD and KID of generated `features` [n, d] to `reference` [m, d]; n and m at least 4.
+class Statistics(NamedTuple):
+    """A Gaussian fitted to features, float64: mean [d] and covariance [d, d]."""
+
+    mu: NDArray[np.float64]
+    sigma: NDArray[np.float64]
+
+
+def distance(
+    features: Tensor,
+    reference: Tensor | None,
+    extractor: str,
+    what: str,
+    statistics: Statistics | None = None,
+) -> Distance:
+    """FD, KID, precision and recall of generated `features` [n, d] to `reference` [m, d]; n and m at
+    least FEWEST. `statistics` stand for the reference in the FD; without features they are all.
 
     The Fréchet distance is biased by n, and much so while n is near d.
     """
+    missing: dict[str, str] = {}
+    precision, recall = _precision_recall(features, reference, missing)
+    if reference is None:
+        missing["kid"] = missing["n_reference"] = "the reference has statistics only, no pictures"
     return Distance(
-        fd=frechet(features, reference),
-        kid=stats.mean_interval(kernel_blocks(features, reference)),
+        fd=_frechet(_fitted(features), statistics or _fitted(reference)),
+        kid=None if reference is None else stats.mean_interval(kernel_blocks(features, reference)),
+        precision=precision,
+        recall=recall,
         extractor=extractor,
         reference=what,
         n=len(features),
-        n_reference=len(reference),
+        n_reference=None if reference is None else len(reference),
+        missing=missing,
     )
 
 
 def frechet(features: Tensor, reference: Tensor) -> float:
-    """||m1 - m2||^2 + tr(C1 + C2 - 2 (C1 C2)^1/2) of the Gaussians fitted to both."""
-    from torch_fidelity.metric_fid import (
-        KEY_METRIC_FID,
-        fid_features_to_statistics,
-        fid_statistics_to_metric,
+    """||m1 - m2||^2 + tr(C1 + C2 - 2 (C1 C2)^1/2) of the Gaussians fitted to both, [n, d] and [m, d]."""
+    return _frechet(_fitted(features), _fitted(reference))
+
+
+def _frechet(one: Statistics, other: Statistics) -> float:
+    from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_statistics_to_metric
+
+    found = fid_statistics_to_metric(one._asdict(), other._asdict(), verbose=False)
+    return float(found[KEY_METRIC_FID])
+
+
+def _fitted(features: Tensor | None) -> Statistics:
+    from torch_fidelity.metric_fid import fid_features_to_statistics
+
+    if features is None:
+        raise ValueError("a reference needs features or statistics")
+    return Statistics(**fid_features_to_statistics(features.double().cpu()))
+
+
+def _precision_recall(
+    features: Tensor, reference: Tensor | None, missing: dict[str, str]
+) -> tuple[float | None, float | None]:
+    """The shares of generated pictures near a real one, and of real ones near a generated one: nearer
+    than its third neighbour in its own set (Kynkäänniemi et al. 2019)."""
+    from torch_fidelity.metric_prc import (
+        KEY_METRIC_PRECISION,
+        KEY_METRIC_RECALL,
+        prc_features_to_metric,
     )
 
-    fitted = [fid_features_to_statistics(f.double().cpu()) for f in (features, reference)]
-    return float(fid_statistics_to_metric(*fitted, verbose=False)[KEY_METRIC_FID])
+    if reference is None or min(len(features), len(reference)) < LEAST:
+        few = f"fewer than {LEAST} pictures: three neighbours span the whole set"
+        why = few if reference is not None else "the reference has statistics only, no pictures"
+        missing.update(precision=why, recall=why)
+        return None, None
+    # In parts: the whole matrix of 50,000 pictures' distances would take 10 GB.
+    settings: dict[str, Any] = {"save_cpu_ram": True, "prc_batch_size": 2500, "verbose": False}
+    found = prc_features_to_metric(features, reference, prc_neighborhood=NEIGHBOURHOOD, **settings)
+    return float(found[KEY_METRIC_PRECISION]), float(found[KEY_METRIC_RECALL])
 
 
 def kernel_blocks(features: Tensor, reference: Tensor) -> list[float]:

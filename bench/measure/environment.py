@@ -18,6 +18,7 @@ from typing import Any
 import psutil
 
 from bench.measure import nvml
+from bench.process import ALLOCATOR
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("torch", "diffusers", "numpy", "torch-fidelity", "safetensors", "transformers")
@@ -39,6 +40,7 @@ def provenance(seed: int) -> dict[str, Any]:
         "torch_threads": torch.get_num_threads(),
         "deterministic": torch.are_deterministic_algorithms_enabled(),
         "tf32": torch.backends.cuda.matmul.allow_tf32,
+        "malloc": {name: os.environ.get(name) for name in ALLOCATOR},
         "seed": seed,
     }
 

@@ -9,13 +9,16 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from bench import models
 from bench.measure import nvml
-from bench.measure.generation import Session
+from bench.measure.generation import Session, stopwatch
 from bench.methods import ATTENTION
 from bench.record import Limits, Reuse, Timing
 
 # Dense bf16/fp16 peak in FLOP/s by the vendor's data sheets.
 PEAKS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12}
+
+REPEATS = 12  # matrix products, of which the first few warm up
 
 
 @dataclass(frozen=True)
@@ -67,13 +70,16 @@ def limits(session: Session, cost: Cost, timing: Timing) -> Limits:
     share = steps * cost.attention / whole
     limit = whole / _candidate(session, cost, session.reuse)
     rate = whole / timing.baseline_s.median
+    peak, source = peak_flops(session.pipe.dtype)
     return Limits(
         flops_generation=whole,
         attention_share=share,
         speedup_limit=limit,
         realised=(timing.speedup.median - 1) / (limit - 1) if limit > 1 + 1e-9 else None,
         flops_per_second=rate,
-        mfu=rate / peak if (peak := peak_flops()) and session.spec.dtype != "fp32" else None,
+        mfu=rate / peak,
+        peak=peak,
+        peak_source=source,
     )
 
 
@@ -83,7 +89,31 @@ def _candidate(session: Session, cost: Cost, reuse: Reuse | None) -> float:
     return cost.generation(steps) - steps * cost.saved * ratio
 
 
-def peak_flops() -> float | None:
-    """The device's dense half-precision peak in FLOP/s, None where it is not known."""
+def data_sheet_peak() -> float | None:
+    """The GPU's dense half-precision peak in FLOP/s, None where it is not known."""
     name: Any = (nvml.describe() or {}).get("name") or ""
     return next((peak for part, peak in PEAKS.items() if part in name), None)
+
+
+def peak_flops(dtype: torch.dtype) -> tuple[float, str]:
+    """The device's dense peak in FLOP/s and where the figure comes from.
+
+    The data sheet's for half precision on a known GPU, else that of a large matrix product here.
+    """
+    known = data_sheet_peak()
+    if known and dtype != torch.float32:
+        return known, "data sheet"
+    size = 8192 if torch.cuda.is_available() else 2048
+    return matmul_flops(size, dtype), f"best of {REPEATS} matrix products of {size} in {dtype}, measured"
+
+
+def matmul_flops(size: int, dtype: torch.dtype) -> float:
+    """FLOP/s of the fastest of REPEATS square matrix products."""
+    where = models.device()
+    a, b = (torch.randn(size, size, device=where, dtype=dtype) for _ in range(2))
+    seconds: list[float] = []
+    for _ in range(REPEATS):
+        with stopwatch() as took:
+            torch.mm(a, b)
+        seconds += took
+    return 2 * size**3 / min(seconds)

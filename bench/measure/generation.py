@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -44,10 +45,13 @@ class Session:
 
     @classmethod
     def open(cls, spec: RunSpec) -> Session:
-        """Load the model that the configuration names."""
+        """Load the model that the configuration names; ValueError for CUDA graphs without CUDA."""
+        if spec.cuda_graphs and not torch.cuda.is_available():
+            raise ValueError("cuda_graphs: true needs a CUDA device")
         pipe = models.load(spec)
         if spec.compile:
-            pipe.transformer = torch.compile(pipe.transformer, fullgraph=True)
+            mode = "reduce-overhead" if spec.cuda_graphs else None
+            pipe.transformer = torch.compile(pipe.transformer, fullgraph=True, mode=mode)
         return cls(pipe=pipe, spec=spec, labels=models.labels(spec, pipe))
 
     @property
@@ -69,7 +73,7 @@ class Session:
 
     def candidate(self, pictures: range, **call: Any) -> Generation:
         """The method makes the same pictures: same labels, same noise; `call` overrides the rest."""
-        with get(self.spec.method).apply(self.pipe, self.spec.options) as arm:
+        with get(self.spec.method).apply(self.pipe, self.spec.options | self.resolved) as arm:
             try:
                 made = generate(self.pipe, self.arguments(pictures) | arm.call | call)
             except NonFinite as error:
@@ -78,17 +82,30 @@ class Session:
             self.call, self.saves = arm.call, arm.saves
         return made
 
+    @cached_property
+    def resolved(self) -> dict[str, float]:
+        """Options that depend on the model, found by one untimed generation that reuses nothing."""
+        return get(self.spec.method).resolve(self.spec.options, self._trace)
+
     def traced(self) -> Reuse | None:
         """The last generation's reuse, with the entropy of an untimed one of few pictures where the
         timed ones did not measure it; not for compiled models, which would compile once more."""
         method = get(self.spec.method)
-        if self.reuse is None or self.reuse.entropy or self.spec.compile or not method.trace:
-            return self.reuse
+        if self.reuse is None:
+            return None
+        update: dict[str, Any] = {"resolved": self.resolved}
+        if not self.reuse.entropy and not self.spec.compile and method.trace:
+            update["entropy"] = self._trace(self.spec.options | self.resolved | method.trace).entropy
+        return self.reuse.model_copy(update=update)
+
+    def _trace(self, options: dict[str, Any]) -> Reuse:
+        """The reuse of an untimed generation of few pictures under other options."""
         pictures = range(min(TRACED, self.spec.batch_size))
-        with method.apply(self.pipe, self.spec.options | method.trace) as arm:
+        with get(self.spec.method).apply(self.pipe, options) as arm:
             generate(self.pipe, self.arguments(pictures) | arm.call)
             measured = arm.reuse()
-        return self.reuse.model_copy(update={"entropy": measured and measured.entropy})
+        assert measured is not None  # only methods that reuse are traced
+        return measured
 
     def arguments(self, pictures: range) -> dict[str, Any]:
         """The arguments of the pipeline's call; each picture has a generator of its own, so that

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
+
+CHUNK = 64  # pictures worked on at once: thousands in double precision would take all memory
+
+
+def each(measure: Callable[[Tensor, Tensor], Tensor], ours: Tensor, theirs: Tensor) -> Tensor:
+    """`measure` of each picture against its like, [n, ...] and the same -> [n], CHUNK at a time."""
+    chunks = zip(ours.split(CHUNK), theirs.split(CHUNK), strict=True)
+    return torch.cat([measure(a, b) for a, b in chunks])
 
 
 def drift(latents: Tensor, reference: Tensor) -> Tensor:

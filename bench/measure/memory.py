@@ -24,14 +24,12 @@ from pydantic import BaseModel
 
 from bench.measure import nvml
 from bench.measure.generation import Session
-from bench.process import die_with
+from bench.process import ALLOCATOR, die_with
 from bench.record import Memory
 from bench.suite import RunSpec
 
 SAMPLE_S = 0.02  # NVML has no peak counter, so its peak is sampled: a lower bound
 WINDOW_S = 1.0  # of the energy counter, which advances about every 100 ms
-# What the timed process may be given against page faults: it keeps freed memory resident.
-ALLOCATOR = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_TOP_PAD_")
 
 
 class Job(BaseModel):

@@ -26,7 +26,7 @@ Stopped = Literal["target", "budget", "pairs"]
 
 @dataclass
 class Pairs:
-    """Raw measurements, and the generations of the pictures that quality is measured on."""
+    """Raw measurements, and those generations whose pictures quality is measured on."""
 
     seconds: list[tuple[float, float]] = field(default_factory=list)  # (baseline, candidate)
     disturbed: dict[int, str] = field(default_factory=dict)  # pair -> why
@@ -43,8 +43,8 @@ class Pairs:
 def measure(session: Session, say: Callable[[str], None]) -> Pairs:
     """Warm up, then time pairs until the interval is narrow enough or the budget is spent.
 
-    Every run makes `spec.pairs_needed` pairs, so that all runs of a suite compare the same
-    pictures; the budget bounds the time of those beyond.
+    Every run makes `timing.min_pairs` pairs; the budget bounds the time of those beyond. Pictures
+    that quality needs besides are not timed, see `bench.measure.pictures`.
     """
     spec, pairs, rng = session.spec, Pairs(), random.Random(session.spec.seed)
     for _ in range(spec.timing.warmup):
@@ -74,7 +74,7 @@ def _measure_pair(session: Session, pairs: Pairs, rng: random.Random) -> None:
 
 def _stop(spec: RunSpec, pairs: Pairs, seconds: float) -> Stopped | None:
     count, timing = len(pairs.seconds), spec.timing
-    if count < spec.pairs_needed:
+    if count < timing.min_pairs:
         return None
     if stats.half_width(stats.speedup(pairs.kept(), spec.seed)) <= timing.target_halfwidth:
         return "target"
@@ -109,6 +109,12 @@ def _clocks() -> tuple[float, float, float]:
     return time.perf_counter(), busy, time.process_time()
 
 
+def over(spec: RunSpec) -> str:
+    """What a speedup is over, in words."""
+    graphs = " with CUDA graphs" if spec.cuda_graphs else ""
+    return f"compiled{graphs}" if spec.compile else "eager"
+
+
 def summarise(pairs: Pairs, spec: RunSpec) -> Timing:
     """The pairs as a record has them."""
     kept = pairs.kept()
@@ -124,7 +130,7 @@ def summarise(pairs: Pairs, spec: RunSpec) -> Timing:
         pairs=pairs.seconds,
         disturbed=list(pairs.disturbed),
         disturbed_why=list(pairs.disturbed.values()),
-        baseline="compiled" if spec.compile else "eager",
+        baseline=over(spec),
         batch_size=spec.batch_size,
         stopped=pairs.stopped,
         verdict=verdict,

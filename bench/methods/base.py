@@ -16,6 +16,11 @@ def nothing_reused() -> None:
     """For methods that reuse nothing."""
 
 
+def as_given(options: dict[str, Any], traced: object) -> dict[str, float]:
+    """For methods whose options mean the same on every model."""
+    return {}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Arm:
     """A pipeline under a method: what differs in the call, and what is read afterwards."""
@@ -34,6 +39,8 @@ class Method:
     # (pipe, options) -> context manager; on leaving, the pipeline is as it was, bit for bit
     apply: Callable[[Any, dict[str, Any]], AbstractContextManager[Arm]]
     trace: dict[str, Any] = field(default_factory=dict)  # options that measure entropy everywhere
+    # (options, a traced generation under given options) -> options found by measuring the model
+    resolve: Callable[[dict[str, Any], Callable[[dict[str, Any]], Reuse]], dict[str, float]] = as_given
 
 
 def only(options: dict[str, Any], allowed: tuple[str, ...]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,6 +14,7 @@ import dqar
 from bench.methods.base import ATTENTION, Arm, Method, only
 from bench.record import Reuse
 
+QUANTILE = "entropy_quantile"  # in place of entropy_threshold, which means another thing on another model
 KV_PROJECTIONS = (f"{ATTENTION}.to_k", f"{ATTENTION}.to_v")
 
 
@@ -22,11 +23,30 @@ def config(options: dict[str, Any]) -> dqar.DQARConfig:
 
     Raises ValueError naming the option, the value and what is allowed.
     """
-    only(options, ("preset", *inspect.signature(dqar.DQARConfig).parameters))
-    fields = {key: _frozen(value) for key, value in options.items() if key != "preset"}
+    only(options, ("preset", QUANTILE, *inspect.signature(dqar.DQARConfig).parameters))
+    fields = {key: _frozen(value) for key, value in options.items() if key not in ("preset", QUANTILE)}
     if "preset" in options:
         return dqar.DQARConfig.preset(options["preset"], **fields)
     return dqar.DQARConfig(**fields)
+
+
+def check(options: dict[str, Any]) -> None:
+    """ValueError naming the first option, its value and what is allowed."""
+    config(options)
+    value = options.get(QUANTILE, 0.5)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise ValueError(f"{QUANTILE} = {value!r} is not allowed; allowed: a number from 0 to 1")
+    if QUANTILE in options and "entropy_threshold" in options:
+        raise ValueError(f"{QUANTILE} and entropy_threshold exclude each other")
+
+
+def resolve(options: dict[str, Any], traced: Callable[[dict[str, Any]], Reuse]) -> dict[str, float]:
+    """The entropy threshold below which `entropy_quantile` of the model's entropies lie, in nats."""
+    if QUANTILE not in options:
+        return {}
+    rows = traced({"layer_fraction": 0, "trace_entropy": True}).entropy or []
+    known = [value for row in rows for value in row if value is not None]
+    return {"entropy_threshold": float(np.quantile(known, options[QUANTILE]))}
 
 
 @contextmanager
@@ -71,4 +91,4 @@ def _frozen(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-METHOD = Method(check=config, apply=apply, trace={"trace_entropy": True})
+METHOD = Method(check=check, apply=apply, trace={"trace_entropy": True}, resolve=resolve)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from bench.record import Record
 from bench.report.columns import Column, escape, lookup
@@ -10,7 +11,6 @@ from bench.report.columns import Column, escape, lookup
 # What the schema means by a null that its part gives no reason for.
 _BY_SCHEMA = {
     "limits.realised": "the limit is 1: nothing could be gained",
-    "limits.mfu": "the device's peak at this precision is unknown",
     "quality.psnr_db": "infinite: every picture is identical to the baseline's",
 }
 _REUSE_NOTHING = ("baseline", "fewer_steps")
@@ -53,10 +53,15 @@ def why_missing(record: Record, path: str) -> str:
 
 
 def _stated(record: Record, path: str) -> str | None:
-    """What the record itself says of a figure that is missing, or stands for a part only."""
-    part, *field = path.split(".")[:2]
-    missing: dict[str, str] = getattr(getattr(record, part), "missing", {})
-    return missing.get(field[0]) if field else None
+    """What the record itself says of a figure that is missing, or stands for a part only: the first
+    reason that a part on the way to it gives."""
+    part: Any = record
+    for name in path.split("."):
+        reason = getattr(part, "missing", {}).get(name)
+        if reason:
+            return str(reason)
+        part = getattr(part, name, None)
+    return None
 
 
 def _line(reason: str, names: Sequence[str], titles: Sequence[str], total: int) -> str:

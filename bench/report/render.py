@@ -43,7 +43,7 @@ def write_report(records: list[Record], results_dir: Path, out_dir: Path, comman
     drawn = _draw(ordered, results_dir, out_dir)
     content = _words(ordered) | built | drawn | {"command": command}
     links = [(r.name, _link(results_dir / f"{r.name}-{r.key}.json", out_dir)) for r in ordered]
-    return _write(out_dir / "README.md", "report.md.j2", content | {"links": links})
+    return write_page(out_dir / "README.md", "report.md.j2", content | {"links": links})
 
 
 def write_index(reports_dir: Path) -> Path:
@@ -51,7 +51,7 @@ def write_index(reports_dir: Path) -> Path:
     found = sorted(reports_dir.glob("*/README.md"))
     entries = [(p.parent.name, f"{p.parent.name}/README.md", *_headline(p)) for p in found]
     reports = [entry for entry in entries if entry[-1]]
-    return _write(reports_dir / "README.md", "index.md.j2", {"reports": reports})
+    return write_page(reports_dir / "README.md", "index.md.j2", {"reports": reports})
 
 
 def _tables(records: Sequence[Record]) -> dict[str, Table]:
@@ -90,8 +90,7 @@ def _words(records: Sequence[Record]) -> dict[str, Any]:
         "yardstick": f" ({figures(3)(own.mean)} here)" if own else "",
         "eager": _baselines(records),
         "counts": _counts(records),
-        "missing": missing_lines(records, tables.main_columns(records)),
-        "no_mfu": missing_lines(records, [tables.MFU]),
+        "missing": missing_lines(records, [*tables.main_columns(records), *tables.DISTANCE_DETAILS]),
         "controls": findings.controls(records),
         "failed": [record for record in records if record.status == "failed"],
         "common": provenance.common(records),
@@ -103,7 +102,7 @@ def _words(records: Sequence[Record]) -> dict[str, Any]:
 
 
 def _baselines(records: Sequence[Record]) -> str:
-    """What the speedups are over: eager, compiled, or both."""
+    """What the speedups are over: eager, compiled, or several."""
     return " and ".join(dict.fromkeys(r.timing.baseline for r in records if r.timing))
 
 
@@ -133,7 +132,8 @@ def _headline(report: Path) -> tuple[str, str]:
     return (title[1] if title else "", sentence[1] if sentence else "")
 
 
-def _write(path: Path, template: str, content: dict[str, Any]) -> Path:
+def write_page(path: Path, template: str, content: dict[str, Any]) -> Path:
+    """Fill in a template of this folder and write it to `path`; returns `path`."""
     text = _environment().get_template(template).render(content)
     path.write_text(re.sub(r"\n{3,}", "\n\n", text).rstrip() + "\n", encoding="utf-8")
     _log.info("wrote %s", path.name)

@@ -15,10 +15,14 @@ from bench.report.columns import Column, Table, escape, figures, fixed, lookup, 
 UNBIASED_FROM = 10_000  # pictures below which a Fréchet distance is biased upwards noticeably
 MB = 1e-6
 
+MFU = Column("baseline MFU (%)", "mfu_percent", "limits.mfu", fixed(1), 100)
 NAME = [Column("configuration", "name", "name"), Column("method", "method", "method")]
 SPEED = [
     Column("speedup ↑ (×)", "speedup", "timing.speedup", fixed(3)),
     Column("verdict", "verdict", "timing.verdict"),
+    Column("over", "over", "timing.baseline"),
+    Column("batch", "batch_size", "timing.batch_size", fixed(0)),
+    MFU,
     Column("s / generation ↓", "seconds", "timing.candidate_s", figures(4)),
 ]
 REUSE = [
@@ -37,6 +41,7 @@ LOSS = [
     ),
     Column("PSNR ↑ (dB)", "psnr_db", "quality.psnr_db", fixed(1), interval="±"),
     Column("SSIM ↑", "ssim", "quality.ssim", fixed(4), interval="±"),
+    Column("LPIPS ↓", "lpips", "quality.lpips", fixed(4), interval="±"),
 ]
 PEAKS = [
     Column("cache (MB)", "cache_mb", "memory.cache_bytes", fixed(1), MB),
@@ -51,9 +56,6 @@ PEAKS = [
 ]
 
 
-MFU = Column("baseline MFU (%)", "mfu_percent", "limits.mfu", fixed(1), 100)
-
-
 def main_columns(records: Sequence[Record]) -> list[Column]:
     """Columns of the full table; the Fréchet distance is named after what it was measured with."""
     distances = [
@@ -66,6 +68,8 @@ def main_columns(records: Sequence[Record]) -> list[Column]:
 def main_table(records: Sequence[Record]) -> Table:
     """Every configuration with every headline figure; a failed one says so as its verdict."""
     built = table("configurations", main_columns(records), records)
+    found = [lookup(record, "quality.to_reference") for record in records]
+    built.frame["fd_name"] = [fd_name(distance) if distance else None for distance in found]
     built.frame["verdict"] = built.frame["verdict"].astype(object)
     for row, record in enumerate(records):
         if record.status == "failed":
@@ -104,7 +108,17 @@ DISTANCES = [
     Column("distance", "distance", ""),
     Column("value ↓", "fd", "", figures(4)),
     Column("KID ↓", "kid", "", figures(2)),
+    Column("precision ↑", "precision", "", fixed(3)),
+    Column("recall ↑", "recall", "", fixed(3)),
     Column("pictures there", "n_reference", "", fixed(0)),
+]
+
+
+# What the table of distances has beyond the main table: for the list of what is missing.
+DISTANCE_DETAILS = [
+    Column(f"{title} {against}", f"{key}_{field}", f"quality.{field}.{key}")
+    for field, against in (("to_reference", "to the reference"), ("to_baseline", "to the baseline"))
+    for title, key in (("precision ↑", "precision"), ("recall ↑", "recall"))
 ]
 
 
@@ -114,7 +128,8 @@ def _distance_row(distance: Distance) -> dict[str, object]:
         "against": distance.reference,
         "distance": fd_name(distance),
         "fd": distance.fd,
-        **{"kid": kid.mean, "kid_low": kid.low, "kid_high": kid.high},
+        **({"kid": kid.mean, "kid_low": kid.low, "kid_high": kid.high} if kid else {}),
+        **{"precision": distance.precision, "recall": distance.recall},
         **{"n": distance.n, "n_reference": distance.n_reference},
     }
 
@@ -149,7 +164,8 @@ def limits_table(records: Sequence[Record]) -> Table:
         Column("attention / FLOPs (%)", "attention_percent", "limits.attention_share", fixed(1), 100),
         Column("GFLOP / generation", "gflop", "limits.flops_generation", figures(4), 1e-9),
         Column("baseline GFLOP/s", "gflops", "limits.flops_per_second", figures(4), 1e-9),
-        MFU,
+        Column("peak GFLOP/s", "peak_gflops", "limits.peak", figures(4), 1e-9),
+        Column("peak after", "peak_source", "limits.peak_source"),
     ]
     return table("limits", columns, [r for r in records if r.limits])
 
@@ -166,12 +182,14 @@ def reasons_table(records: Sequence[Record]) -> Table:
 
 
 def options_table(records: Sequence[Record]) -> Table:
-    """What makes each configuration: its method's options, as the suite gave them."""
-    rows = [
-        {"name": r.name, "method": r.method, "options": _options(r.config.get("options") or {})}
-        for r in records
-    ]
+    """What makes each configuration: its method's options, as the suite gave them or as measured."""
+    rows = [{"name": r.name, "method": r.method, "options": _options(_all_options(r))} for r in records]
     return Table("options", [*NAME, Column("options", "options", "")], pd.DataFrame(rows))
+
+
+def _all_options(record: Record) -> dict[str, object]:
+    found = record.reuse.resolved if record.reuse else {}
+    return (record.config.get("options") or {}) | {name: round(value, 4) for name, value in found.items()}
 
 
 def _options(options: dict[str, object]) -> str:

@@ -23,19 +23,20 @@ def entropy_from_qk(
     """Mean attention entropy over every `stride`-th query row, without the full attention matrix.
 
     `query` `[batch, heads, queries, width]` and `key` `[batch, heads, keys, width]`; `scale` multiplies
-    their products. H = logsumexp(s) - sum p s, in float32 (from the definition, with p = softmax(s)).
+    their products. H = -sum p ln p with ln p = log_softmax(s), in float32.
     Exact over the rows it takes; `chunk` of them are held at a time (None = all). Returns a scalar
     tensor, nats.
     """
-    rows = query[:, :, ::stride]
+    rows = query[:, :, ::stride] * scale
     if chunk is None:
-        return _row_entropies(rows, key, scale).mean()
-    return torch.cat([_row_entropies(part, key, scale) for part in rows.split(chunk, dim=2)], 2).mean()
+        return _row_entropies(rows, key).mean()
+    return torch.cat([_row_entropies(part, key) for part in rows.split(chunk, dim=2)], 2).mean()
 
 
-def _row_entropies(rows: Tensor, key: Tensor, scale: float) -> Tensor:
-    scores = torch.matmul(rows, key.transpose(-1, -2)).float() * scale  # [batch, heads, rows, keys]
-    return scores.logsumexp(-1) - (scores.softmax(-1) * scores).sum(-1)
+def _row_entropies(rows: Tensor, key: Tensor) -> Tensor:
+    scores = torch.matmul(rows, key.transpose(-1, -2))  # [batch, heads, rows, keys]
+    log_p = scores.log_softmax(-1, dtype=torch.float32)
+    return -(log_p.exp() * log_p).sum(-1)
 
 
 class AttentionEntropyComputer:

@@ -55,7 +55,7 @@ class KVQuantizer:
         if self.bits == 16:
             return x
         scale = (self._max_abs(x).float() / self.levels).clamp_min(torch.finfo(torch.float32).tiny)
-        values = (x.float() / scale).round_().clamp_(-self.levels, self.levels).to(torch.int8)
+        values = (x.float() / scale).round_().to(torch.int8)  # at most levels: scale is max|x| / levels
         stored = values if self.bits == 8 else _pack(values)
         return QuantizedTensor(stored, scale, x.shape, x.dtype, self.bits)
 

@@ -1,0 +1,88 @@
+"""Which sets of pictures are compared: the candidate's with the reference's and the baseline's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from bench.measure import features
+from bench.measure.cache import Cache
+from bench.measure.distributions import FEWEST, Statistics, distance
+from bench.measure.features import Extractor
+from bench.measure.pictures import Pictures
+from bench.measure.reference import Reference
+from bench.record import Distance
+from bench.suite import RunSpec
+
+FIELDS = ("to_reference", "to_baseline")
+NO_REFERENCE = "no reference pictures: --reference gives them"
+
+
+class Real(NamedTuple):
+    """What the reference gives: features of its pictures, or statistics of features, or both."""
+
+    what: str
+    features: Tensor | None
+    statistics: Statistics | None = None
+
+
+def distances(
+    spec: RunSpec, base: Pictures, cand: Pictures, cache: Cache, missing: dict[str, str]
+) -> dict[str, Distance | None]:
+    """Both distances; null where they cannot be had, and then `missing` says why."""
+    found: dict[str, Distance | None] = dict.fromkeys(FIELDS)
+    extractor = features.chosen(spec.quality)
+    if extractor is None or len(cand.images) < FEWEST:
+        why = "no extractor in the suite" if extractor is None else f"fewer than {FEWEST} pictures"
+        missing.update(dict.fromkeys(FIELDS, why))
+        return found
+    keep = _Keep(spec, cache, extractor)
+    made = extractor.extract(cand.images)
+    own = keep("baseline", spec.quality.n, make=lambda: extractor.extract(base.images))
+    found["to_baseline"] = distance(made, own, extractor.name, "the baseline's pictures of the same seeds")
+    real = _real(spec, keep)
+    if isinstance(real, str):
+        missing["to_reference"] = real
+    else:
+        found["to_reference"] = distance(made, real.features, extractor.name, real.what, real.statistics)
+    return found
+
+
+class _Keep(NamedTuple):
+    """Features that all configurations of the suite share, made once."""
+
+    spec: RunSpec
+    cache: Cache
+    extractor: Extractor
+
+    def __call__(self, *of: Any, make: Callable[[], Tensor]) -> Tensor:
+        by = [self.cache.inputs.get(name) for name in ("sources", "inception_weights")]
+        key = self.cache.key(self.spec, "features", self.extractor.name, *by, *of)
+        return self.cache.kept(f"features-{key}", lambda: {"features": make()})["features"]
+
+
+def _real(spec: RunSpec, keep: _Keep) -> Real | str:
+    """The reference, or why there is none."""
+    if spec.quality.reference is None:
+        return _held_out() if keep.extractor.name != features.INCEPTION else NO_REFERENCE
+    reference = Reference(Path(spec.quality.reference))
+    name, inception = reference.path.resolve().name, keep.extractor.name == features.INCEPTION
+    statistics = reference.statistics if inception else None
+    if not reference.has_images:
+        return Real(f"{name} (mu and sigma)", None, statistics)
+    digest, extract = keep.cache.inputs["reference"], keep.extractor.extract
+    found = keep("reference", digest, make=lambda: torch.cat([extract(c) for c in reference.chunks()]))
+    if len(found) < FEWEST:
+        return f"fewer than {FEWEST} reference pictures"
+    return Real(f"{name} (FID by its mu and sigma)" if statistics else name, found, statistics)
+
+
+def _held_out() -> Real:
+    from bench.embedded import extractor
+
+    what = "held-out pictures of the training set's kind"
+    return Real(what, torch.as_tensor(extractor.reference_features("heldout")))

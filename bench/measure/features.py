@@ -1,0 +1,70 @@
+"""Features of pictures for distributional distances: Inception's, else the embedded extractor's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from bench import models
+from bench.assets import usable
+from bench.suite import Quality
+
+INCEPTION = "inception-v3-compat"  # torch-fidelity's name for it
+LAYER = "2048"
+BATCH = 32  # pictures
+
+
+class Extractor(NamedTuple):
+    """What turns uint8 pictures [n, 3, h, w] into float32 features [n, d], on the CPU."""
+
+    name: str
+    extract: Callable[[Tensor], Tensor]
+    side: int | None  # pixels of the pictures that it takes; None: any
+
+
+def chosen(quality: Quality) -> Extractor | None:
+    """Inception where its weights are given, else the suite's extractor; None where it has none."""
+    if quality.inception_weights:
+        return Extractor(INCEPTION, Inception(Path(quality.inception_weights)), None)
+    if quality.extractor is None:
+        return None
+    from bench.embedded import extractor
+
+    return Extractor(extractor.EXTRACTOR, extractor.extract, 64)
+
+
+def check(quality: Quality) -> None:
+    """BadInput unless Inception's weights, where given, are torch-fidelity's."""
+    path = quality.inception_weights
+    if path is None:
+        return
+    with usable("inception_weights", path):
+        # First as tensors and nothing else: torch-fidelity itself would run any code in the file.
+        torch.load(path, map_location="cpu", weights_only=True)
+        _network(Path(path))
+
+
+class Inception:
+    """torch-fidelity's Inception: it resizes the pictures to 299 x 299 as TensorFlow 1 did."""
+
+    def __init__(self, weights: Path) -> None:
+        self.weights = weights
+
+    @torch.inference_mode()
+    def __call__(self, images: Tensor) -> Tensor:
+        """uint8 [n, 3, h, w] -> [n, 2048]."""
+        network = _network(self.weights).to(models.device())
+        made = [network(chunk.to(models.device()))[0].cpu() for chunk in images.split(BATCH)]
+        return torch.cat(made).clone()
+
+
+@cache
+def _network(weights: Path) -> Any:
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+    return FeatureExtractorInceptionV3(INCEPTION, [LAYER], feature_extractor_weights_path=str(weights))

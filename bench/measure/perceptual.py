@@ -1,0 +1,63 @@
+"""LPIPS (Zhang et al. 2018) with VGG16, torch-fidelity's: how different two pictures look."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bench import models
+from bench.assets import LPIPS_FILES, lpips_folder, refuse, usable
+from bench.suite import Quality
+
+BATCH = 16  # pictures
+
+
+def check(quality: Quality) -> None:
+    """BadInput unless the folder of weights, where given, has those of torch-fidelity's LPIPS."""
+    path = quality.lpips_weights
+    if path is None:
+        return
+    folder = lpips_folder(quality)
+    if folder is None:
+        raise refuse("lpips_weights", path, "a file is missing")
+    with usable("lpips_weights", path):
+        for name in LPIPS_FILES:  # as tensors and nothing else: the loaders would run code in them
+            torch.load(folder / name, map_location="cpu", weights_only=True)
+        _network(folder)
+
+
+@torch.inference_mode()
+def lpips(images: Tensor, reference: Tensor, folder: Path) -> Tensor:
+    """The distance of each picture from its like, uint8 [n, 3, h, w] each -> float64 [n]; 0: equal."""
+    device = models.device()
+    network = _network(folder).to(device)
+    chunks = zip(images.split(BATCH), reference.split(BATCH), strict=True)
+    return torch.cat([network(a.to(device), b.to(device)).double().cpu().reshape(-1) for a, b in chunks])
+
+
+@cache
+def _network(folder: Path) -> Any:
+    from torch_fidelity.sample_similarity_lpips import SampleSimilarityLPIPS
+
+    with _hub(folder):
+        return SampleSimilarityLPIPS("lpips-vgg16")
+
+
+@contextmanager
+def _hub(folder: Path) -> Iterator[None]:
+    """torch hub with `folder` as its cache: its loaders take the weights from there and nowhere else."""
+    before = torch.hub.get_dir()
+    with tempfile.TemporaryDirectory() as temporary:
+        (Path(temporary) / "checkpoints").symlink_to(folder.resolve())
+        torch.hub.set_dir(temporary)
+        try:
+            yield
+        finally:
+            torch.hub.set_dir(before)

@@ -1,0 +1,118 @@
+"""How well each signal ranks errors, and how much of the error's logarithm it explains, with intervals.
+
+Intervals are over pictures, each with a seed and a class of its own: whole pictures are resampled, for
+the rows of one picture are anything but independent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from bench import stats
+from bench.record import Mean
+
+SIGNALS = ("entropy", "log_snr", "latent_norm")
+Array = NDArray[np.float64]
+
+# What an error's logarithm is regressed on. A calibration is a constant a layer, learned on other
+# pictures; SNR enters with its square, for errors rise at both ends of a trajectory.
+MODELS: dict[str, tuple[str, ...]] = {
+    "SNR": ("snr",),
+    "entropy": ("entropy",),
+    "SNR + entropy": ("snr", "entropy"),
+    "calibration of each layer": ("layer",),
+    "SNR + calibration": ("snr", "layer"),
+    "SNR + calibration + entropy": ("snr", "layer", "entropy"),
+}
+
+
+class Ranking(NamedTuple):
+    """Rank correlation of a signal with an error, mean over groups and pictures."""
+
+    signal: str
+    error: str
+    within_step: Mean | None  # over the layers of a step; None where the signal is the same for all
+    within_layer: Mean  # over the steps of a layer
+
+
+class Explained(NamedTuple):
+    """Share of the variance of ln(error) that a model explains on pictures that it was not fitted to."""
+
+    model: str
+    error: str
+    share: Mean
+
+
+def rankings(rows: pd.DataFrame, error: str) -> list[Ranking]:
+    """The rank correlations of every signal with `error`."""
+    return [
+        Ranking(
+            signal,
+            error,
+            None if signal != "entropy" else _ranked(rows, signal, error, "step"),
+            _ranked(rows, signal, error, "layer"),
+        )
+        for signal in SIGNALS
+    ]
+
+
+def _ranked(rows: pd.DataFrame, signal: str, error: str, group: str) -> Mean:
+    """Spearman's correlation in each group of each picture; a picture's mean is one value."""
+    ranks = rows.groupby(["picture", group])[[signal, error]].rank()
+    ranks[["picture", group]] = rows[["picture", group]]
+    each = ranks.groupby(["picture", group])[[signal, error]].apply(_pearson, signal, error)
+    return stats.mean_interval(each.groupby("picture").mean().to_numpy())
+
+
+def _pearson(group: pd.DataFrame, a: str, b: str) -> float:
+    if group[a].nunique() < 2 or group[b].nunique() < 2:
+        return float("nan")
+    return float(np.corrcoef(group[a], group[b])[0, 1])
+
+
+def explained(rows: pd.DataFrame, error: str) -> list[Explained]:
+    """What each model explains of ln(error): fitted on one half of the pictures, tried on the other,
+    and the other way round."""
+    return [Explained(name, error, _explained(rows, error, parts)) for name, parts in MODELS.items()]
+
+
+def _explained(rows: pd.DataFrame, error: str, parts: tuple[str, ...]) -> Mean:
+    target = np.log(rows[error].to_numpy(dtype=float))
+    design = np.column_stack([np.ones(len(rows)), *(_PARTS[part](rows) for part in parts)])
+    even = rows["picture"].to_numpy() % 2 == 0
+    left = np.empty(len(rows))
+    for fitted, tried in ((even, ~even), (~even, even)):
+        weights = np.linalg.lstsq(design[fitted], target[fitted], rcond=None)[0]
+        left[tried] = (target[tried] - design[tried] @ weights) ** 2
+    return _share(rows["picture"].to_numpy(), left, (target - target.mean()) ** 2)
+
+
+def _share(picture: Array, left: Array, whole: Array) -> Mean:
+    """1 - residual / total variance, its interval by resampling pictures."""
+    sums = pd.DataFrame({"left": left, "whole": whole}).groupby(picture).sum()
+    rng = np.random.default_rng(0)
+    drawn = rng.integers(len(sums), size=(stats.RESAMPLES, len(sums)))
+    values = sums.to_numpy()[drawn].sum(axis=1)
+    low, high = np.quantile(1 - values[:, 0] / values[:, 1], [0.025, 0.975])
+    return Mean(mean=1 - sums["left"].sum() / sums["whole"].sum(), low=low, high=high)
+
+
+def _snr(rows: pd.DataFrame) -> Array:
+    value = rows["log_snr"].to_numpy(dtype=float)
+    return np.column_stack([value, value**2])
+
+
+def _entropy(rows: pd.DataFrame) -> Array:
+    return rows[["entropy"]].to_numpy(dtype=float)
+
+
+def _layer(rows: pd.DataFrame) -> Array:
+    return pd.get_dummies(rows["layer"]).to_numpy(dtype=float)[:, 1:]  # the constant stands for the first
+
+
+_PARTS: dict[str, Callable[[pd.DataFrame], Array]] = {"snr": _snr, "entropy": _entropy, "layer": _layer}

@@ -1,0 +1,90 @@
+"""The study as a page: one sentence, two tables, maps over steps and layers. A function of its rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from bench.record import Mean
+from bench.report.columns import DASH
+from bench.report.render import write_page
+from bench.report.style import canvas, save, style
+from bench.signals.analysis import Explained, Ranking, explained, rankings
+
+ERRORS = {"hold": "holding the last output", "forecast": "a line through the last two, over log-SNR"}
+NAMES = {"entropy": "entropy", "log_snr": "SNR", "latent_norm": "latent norm"}
+
+
+def write_report(rows: pd.DataFrame, facts: Mapping[str, Any], out: Path) -> Path:
+    """Write README.md, its plot and the tables' CSV to `out`; the path of README.md."""
+    out.mkdir(parents=True, exist_ok=True)
+    ranked = [ranking for error in ERRORS for ranking in rankings(rows, error)]
+    shares = [share for error in ERRORS for share in explained(rows, error)]
+    plot(rows, out / "maps.png")
+    _csv(ranked, out / "rankings.csv")
+    _csv(shares, out / "explained.csv")
+    content = {
+        "facts": facts,
+        "pictures": rows["picture"].nunique(),
+        "classes": rows["label"].nunique(),
+        "steps": rows["step"].nunique(),
+        "layers": rows["layer"].nunique(),
+        "sentence": sentence(ranked, shares),
+        "rankings": ranked,
+        "explained": shares,
+        "errors": ERRORS,
+        "names": NAMES,
+        "typical": {error: rows[error].median() for error in ERRORS},
+        "show": show,
+    }
+    return write_page(out / "README.md", "signals.md.j2", content)
+
+
+def sentence(ranked: Sequence[Ranking], shares: Sequence[Explained]) -> str:
+    """What entropy adds, in one sentence, with intervals."""
+    entropy = next(r for r in ranked if (r.signal, r.error) == ("entropy", "hold"))
+    share = {s.model: s.share for s in shares if s.error == "hold"}
+    added = share["SNR + entropy"].mean - share["SNR"].mean
+    beyond = share["SNR + calibration + entropy"].mean - share["SNR + calibration"].mean
+    return (
+        "within a step, the rank correlation of a layer's entropy with the error of holding its output "
+        f"is {show(entropy.within_step)}; entropy adds {added:+.2f} to the {share['SNR'].mean:.2f} of the "
+        f"variance of ln(error) that SNR explains, and {beyond:+.2f} to the "
+        f"{share['SNR + calibration'].mean:.2f} of SNR with a calibration of each layer."
+    )
+
+
+def show(value: Mean | None) -> str:
+    """A mean with its interval."""
+    return DASH if value is None else f"{value.mean:.2f} [{value.low:.2f}, {value.high:.2f}]"
+
+
+def _csv(rows: Sequence[Ranking | Explained], path: Path) -> None:
+    flat = pd.json_normalize([_flat(row) for row in rows])
+    flat.to_csv(path, index=False)
+
+
+def _flat(row: Ranking | Explained) -> dict[str, Any]:
+    return {k: v.model_dump() if isinstance(v, Mean) else v for k, v in row._asdict().items()}
+
+
+def plot(rows: pd.DataFrame, path: Path) -> Path:
+    """Entropy, hold error and forecast error over steps and layers, means over the pictures."""
+    panels = [("entropy", "entropy (nats)"), ("hold", "error, held"), ("forecast", "error, forecast")]
+    with style():
+        figure = canvas(9.0, 3.0)
+        for ax, (column, title) in zip(figure.subplots(1, 3), panels, strict=True):
+            mean = rows.pivot_table(index="layer", columns="step", values=column)
+            shown = mean if column == "entropy" else np.log10(mean)
+            image = ax.imshow(shown, aspect="auto", origin="lower", cmap="cividis")
+            figure.colorbar(image, ax=ax, label=title if column == "entropy" else "log10")
+            ax.set_title(title)
+            ax.set_xlabel("step")
+            ax.set_ylabel("layer")
+            ticks = np.linspace(0, mean.shape[1] - 1, 5).astype(int)
+            ax.set_xticks(ticks, [str(mean.columns[i]) for i in ticks])
+        return save(figure, path)

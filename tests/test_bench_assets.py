@@ -1,0 +1,89 @@
+"""Files for quality that cannot be used are named in one line before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from bench import assets
+from bench.errors import BadInput
+from bench.suite import Quality
+
+Make = Callable[[Path], object]
+
+
+def refused(**given: str) -> str:
+    with pytest.raises(BadInput) as caught:
+        assets.check(Quality(**given))  # type: ignore[arg-type]
+    line = str(caught.value)
+    assert "\n" not in line and "; allowed: " in line
+    return line
+
+
+@pytest.mark.parametrize("field", ["inception_weights", "reference", "lpips_weights"])
+def test_files_that_are_not_there(field: str) -> None:
+    """A path that does not exist is named with its field."""
+    assert refused(**{field: "/nowhere/x"}).startswith(f"quality.{field}: '/nowhere/x': does not exist")
+
+
+def picture(path: Path, side: int = 64) -> Path:
+    path.parent.mkdir(exist_ok=True)
+    Image.new("RGB", (side, side)).save(path)
+    return path
+
+
+def npz(**arrays: np.ndarray) -> Make:
+    return lambda path: np.savez(path, **arrays)  # type: ignore[arg-type]
+
+
+PIXELS = np.zeros((4, 64, 64, 3), np.uint8)
+MU, SIGMA = np.zeros(2048), np.zeros((2048, 2048), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda path: path.mkdir(), "no pictures (.png, "),
+        (lambda path: [picture(path / "a.png"), picture(path / "b.png", 32)], "of one size"),
+        (lambda path: [picture(path / "a.png", 32)], "pictures of (32, 32); without inception_weights"),
+        (lambda path: [path.mkdir(), (path / "a.png").write_text("x")], "a.png is not readable"),
+        (lambda path: path.write_text("no archive"), "allow_pickle"),
+        (npz(other=PIXELS), "its keys are other"),
+        (npz(arr_0=PIXELS.astype(np.float32)), "arr_0 is float32 (4, 64, 64, 3)"),
+        (npz(arr_0=np.array([{}])), "allow_pickle"),
+        (npz(mu=MU[:96], sigma=SIGMA[:96, :96]), "mu is (96,), sigma (96, 96); needed: (2048,)"),
+        (npz(mu=MU * np.nan, sigma=SIGMA), "not finite"),
+        (npz(mu=MU, sigma=SIGMA), "needed: inception_weights"),
+    ],
+)
+def test_references_that_cannot_be_used(tmp_path: Path, make: Make, said: str) -> None:
+    """Folders without pictures of one size, broken files, wrong keys, types and shapes, and
+    statistics without Inception are each told apart."""
+    path = tmp_path / "ref.npz"
+    make(path)
+    assert said in refused(reference=str(path))
+
+
+def test_weights_that_cannot_be_used(tmp_path: Path) -> None:
+    """Broken files and weights of something else are refused, and so is a folder without VGG16."""
+    broken, other = tmp_path / "broken.pth", tmp_path / "other.pth"
+    broken.write_text("no weights")
+    torch.save({"a": torch.zeros(1)}, other)
+    assert "quality.inception_weights" in refused(inception_weights=str(broken))
+    assert "Missing key(s)" in refused(inception_weights=str(other))
+    assert "a file is missing" in refused(lpips_weights=str(tmp_path))
+    for name in assets.LPIPS_FILES:
+        torch.save({"a": torch.zeros(1)}, tmp_path / name)
+    assert "Missing key(s)" in refused(lpips_weights=str(tmp_path))
+
+
+def test_weights_that_would_run_code_are_refused(tmp_path: Path) -> None:
+    """A file that is more than tensors is not unpickled."""
+
+    torch.save({"a": Path("x")}, tmp_path / "code.pth")
+    assert "inception_weights" in refused(inception_weights=str(tmp_path / "code.pth"))

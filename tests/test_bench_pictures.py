@@ -1,0 +1,128 @@
+"""Pictures are made once for each arm and seed range, kept, and shared by all quality figures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from bench import store, worker
+from bench.measure import pictures, timing
+from bench.measure.cache import Cache
+from bench.measure.generation import Session
+from bench.measure.pictures import Pictures
+from bench.suite import RunSpec
+from bench.worker import Job
+
+QUALITY = {"n": 7, "converged_n": 0, "extractor": None, "worst": 2}  # three and a half batches
+
+
+def spec(model: Path, method: str = "baseline", **changes: Any) -> RunSpec:
+    settings: dict[str, Any] = {
+        "suite": "tiny",
+        "name": method,
+        "method": method,
+        "options": {"preset": "maximum"} if method == "dqar" else {},
+        "model": str(model),
+        "num_inference_steps": 4,
+        "batch_size": 2,
+        "timing": {"min_pairs": 2, "max_pairs": 2, "warmup": 0},
+        "quality": QUALITY,
+        "memory": False,
+    }
+    return RunSpec(**settings | changes)
+
+
+def collected(
+    session: Session, folder: Path, pairs: timing.Pairs | None = None
+) -> tuple[tuple[Pictures, Pictures], list[str]]:
+    """The pictures, and what was said while pictures were made."""
+    said: list[str] = []
+    cache = Cache(folder, store.inputs(session.spec))
+    return pictures.collect(session, pairs or timing.Pairs(), cache, said.append), said
+
+
+def same(a: Pictures, b: Pictures) -> bool:
+    return torch.equal(a.latents, b.latents) and torch.equal(a.images, b.images)
+
+
+def test_pictures_are_timed_or_made_and_never_again(tiny_model_dir: Path, tmp_path: Path) -> None:
+    """Timing's pictures are used as they are, those beyond are made, with progress told; afterwards
+    all come from the store without a model."""
+    session = Session.open(spec(tiny_model_dir, "dqar"))
+    pairs = timing.measure(session, say=lambda text: None)
+    (base, cand), said = collected(session, tmp_path, pairs)
+    assert said == [f"pictures of the {arm}: {i} of 7" for arm in ("baseline", "candidate") for i in (4, 6)]
+    whole = torch.cat([session.baseline(range(i, i + 2)).latents for i in (0, 2, 4, 6)])[:7]
+    assert torch.equal(base.latents, whole) and len(base.images) == 7
+    assert torch.equal(cand.latents[2:4], pairs.candidate[1].latents)
+    session.pipe = None  # nothing can be made any more
+    again, said = collected(session, tmp_path)
+    assert same(again[0], base) and same(again[1], cand) and not said
+
+
+def test_a_killed_run_makes_only_what_is_missing(tiny_model_dir: Path, tmp_path: Path) -> None:
+    """Batches that are missing or damaged are made again, the same; the others are kept."""
+    session = Session.open(spec(tiny_model_dir))
+    (base, _), _ = collected(session, tmp_path)
+    files = sorted((tmp_path / "pictures").glob("baseline-*/*.safetensors"))
+    files[1].unlink()
+    files[3].write_bytes(files[3].read_bytes()[:50])
+    (again, _), said = collected(session, tmp_path)
+    assert said == ["pictures of the baseline: 2 of 7", "pictures of the baseline: 6 of 7"]
+    assert same(again, base)
+
+
+def test_the_baselines_pictures_are_the_whole_suites(tiny_model_dir: Path, tmp_path: Path) -> None:
+    """Another configuration makes its own pictures only; the same with more pictures makes the
+    rest; another seed or number of steps makes all."""
+    collected(Session.open(spec(tiny_model_dir)), tmp_path)
+    _, other = collected(Session.open(spec(tiny_model_dir, "dqar")), tmp_path)
+    assert {line.split(":")[0] for line in other} == {"pictures of the candidate"}
+    _, more = collected(Session.open(spec(tiny_model_dir, quality=QUALITY | {"n": 10})), tmp_path)
+    assert more == ["pictures of the baseline: 8 of 10", "pictures of the candidate: 8 of 10"]
+    changes: list[dict[str, Any]] = [{"seed": 1}, {"num_inference_steps": 5}]
+    for change in changes:
+        _, anew = collected(Session.open(spec(tiny_model_dir, **change)), tmp_path)
+        assert len(anew) == 8
+
+
+def test_pictures_do_not_depend_on_what_is_done_with_them(tiny_model_dir: Path, tmp_path: Path) -> None:
+    """Another extractor, another timing or another name finds the pictures there; another option of
+    the method or another source does not."""
+    plain = spec(tiny_model_dir, "dqar")
+    cache = Cache(tmp_path, store.inputs(plain))
+    quality, times = QUALITY | {"extractor": "embedded"}, {"min_pairs": 5}
+    other = spec(tiny_model_dir, "dqar", quality=quality, timing=times, name="other")
+    weights = Cache(tmp_path, cache.inputs | {"inception_weights": "a digest"})
+    assert cache.candidate_key(plain) == weights.candidate_key(other)
+    options = spec(tiny_model_dir, "dqar", options={"preset": "recommended"})
+    edited = Cache(tmp_path, cache.inputs | {"sources": "edited"})
+    assert cache.candidate_key(options) != cache.candidate_key(plain) != edited.candidate_key(plain)
+    assert cache.key(options) == cache.key(plain) == edited.key(plain)
+
+
+def test_reuse_is_that_of_a_timed_generation(tiny_model_dir: Path, tmp_path: Path) -> None:
+    """Making pictures outside the timing leaves what the session knows of the timed ones alone."""
+    session = Session.open(spec(tiny_model_dir, "dqar"))
+    pairs = timing.measure(session, say=lambda text: None)
+    timed = session.reuse
+    _, said = collected(session, tmp_path, pairs)
+    assert timed and said and session.reuse is timed
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_the_control_is_identical_beyond_the_timed_pictures(
+    tiny_model_dir: Path, tmp_path: Path, times: int
+) -> None:
+    """The baseline against itself drifts by exactly 0, on fresh pictures and on kept ones."""
+    wanted = spec(tiny_model_dir)
+    given = store.inputs(wanted)
+    job = Job(spec=wanted, key=store.key_of(wanted.public(), given), inputs=given, results=tmp_path, parent=0)
+    for _ in range(times):
+        record, _ = worker.attempt(job)
+    assert record.timing and record.quality, record.reason
+    assert (len(record.timing.pairs), record.quality.n) == (2, 7)
+    assert record.quality.identical and record.quality.drift.mean == 0
