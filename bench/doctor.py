@@ -12,13 +12,13 @@ import psutil
 import torch
 
 from bench import models
+from bench.assets import LPIPS_FILES
 from bench.errors import BadInput
 from bench.measure import environment, flops, nvml
 
 DIT_XL = "facebook/DiT-XL-2-256"
 GIVE = "bench run --inception-weights"
 INCEPTION = "weights-inception-2015-12-05-6726825d.pth"  # torch-fidelity's file
-LPIPS = ("weights-vgg16-lpips.pth", "vgg16-397923af.pth")  # torch-fidelity's and torchvision's
 
 
 class Check(NamedTuple):
@@ -99,7 +99,7 @@ def inception() -> Check:
 def lpips() -> Check:
     """The weights of LPIPS: VGG16's, and those of its own layers."""
     folder = Path(torch.hub.get_dir()) / "checkpoints"
-    lacking = [name for name in LPIPS if not (folder / name).is_file()]
+    lacking = [name for name in LPIPS_FILES if not (folder / name).is_file()]
     if not lacking:
         return Check(True, "LPIPS (VGG16 weights)", "in torch's cache")
     why = f"{', '.join(lacking)} not in torch's cache: bench run --lpips-weights (their folder)"
