@@ -49,6 +49,10 @@ def test_run_report_validate_compare(tiny_suite: Path, tmp_path: Path) -> None:
     assert bench("run", tiny_suite, *folders, "--force").returncode == 0
     assert path.stat().st_mtime_ns > written
     assert bench("validate", tmp_path / "results").returncode == 0
+    nowhere = ("--results", str(tmp_path / "results"), "--reports", str(tiny_suite / "below-a-file"))
+    said = CliRunner().invoke(app, ["report", str(tiny_suite), *nowhere])
+    assert said.exit_code == 2
+    assert said.output.startswith("reports: ") and len(said.output.splitlines()) == 1
     metric = ("--metric", "quality.drift")
     same = bench("compare", tmp_path / "results", tmp_path / "results", *metric)
     assert same.returncode == 0, same.stdout + same.stderr

@@ -9,6 +9,7 @@ import torch
 from typer.testing import CliRunner
 
 from bench import doctor
+from bench.assets import LPIPS_FILES
 from bench.cli import app
 from bench.measure import nvml
 
@@ -26,7 +27,7 @@ def test_what_is_lacking_has_a_reason() -> None:
 def test_the_weights_of_lpips_are_looked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """LPIPS needs two files: each one that lacks is named, with the option that gives them."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    own, vgg = doctor.LPIPS
+    own, vgg = LPIPS_FILES
     assert own in doctor.lpips().why and vgg in doctor.lpips().why
     folder = tmp_path / "hub" / "checkpoints"
     folder.mkdir(parents=True)
