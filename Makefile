@@ -3,10 +3,11 @@ PYTHON ?= python3
 VENV   := .venv
 PY     := $(VENV)/bin/python
 SUITE  ?= auto
+MODEL  ?=
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup bench reproduce control test lint report clean
+.PHONY: help setup bench reproduce signals control test lint report clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -18,14 +19,17 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PY) -m pip install --quiet --constraint constraints.txt --editable '.[bench,dev]'
 	touch $@
 
-bench: setup  ## Run the suite that fits this machine (or SUITE=name) and write its report
-	$(PY) -m bench run $(SUITE) $(ARGS)
+bench: setup  ## Run the suite that fits this machine (or SUITE=name MODEL=path) and write its report
+	$(PY) -m bench run $(SUITE) $(if $(MODEL),--model $(MODEL)) $(ARGS)
 
 report: setup  ## Write the report of SUITE again from its records
 	$(PY) -m bench report $(SUITE)
 
 reproduce: setup  ## The seed's published tables, published beside measured
-	$(PY) -m bench reproduce $(ARGS)
+	$(PY) -m bench reproduce $(if $(MODEL),--model $(MODEL)) $(ARGS)
+
+signals: setup  ## What entropy and SNR know of the error that reuse makes
+	$(PY) -m bench signals $(if $(MODEL),--model $(MODEL)) $(ARGS)
 
 control: setup  ## The baseline against itself, forty times: does the 95 % interval hold?
 	$(PY) -m bench control $(ARGS)
