@@ -12,15 +12,13 @@ import psutil
 import torch
 
 from bench import models
-from bench.assets import lpips_folder
+from bench.assets import LPIPS_FILES
 from bench.errors import BadInput
 from bench.measure import environment, flops, nvml
-from bench.suite import Quality
 
 DIT_XL = "facebook/DiT-XL-2-256"
 GIVE = "bench run --inception-weights"
 INCEPTION = "weights-inception-2015-12-05-6726825d.pth"  # torch-fidelity's file
-LPIPS = ("weights-vgg16-lpips.pth", "vgg16-397923af.pth")  # torch-fidelity's and torchvision's
 
 
 class Check(NamedTuple):
@@ -100,9 +98,10 @@ def inception() -> Check:
 
 def lpips() -> Check:
     """LPIPS's weights, which are used without being given where torch has them."""
-    if lpips_folder(Quality()):
-        return Check(True, "LPIPS (VGG16 weights)", "in torch's cache")
-    return Check(False, "LPIPS (VGG16 weights)", "not in torch's cache: null without --lpips-weights")
+    folder = Path(torch.hub.get_dir()) / "checkpoints"
+    lacking = [name for name in LPIPS_FILES if not (folder / name).is_file()]
+    why = f"{', '.join(lacking)} not in torch's cache: bench run --lpips-weights (their folder)"
+    return Check(not lacking, "LPIPS (VGG16 weights)", why if lacking else "in torch's cache")
 
 
 def reference() -> Check:

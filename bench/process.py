@@ -7,12 +7,12 @@ import os
 import signal
 import sys
 
-# glibc hands the memory of a freed tensor back to the kernel and pays with a page fault for each 4 KiB
-# when it is asked again: 37,000 a step of the embedded model at batch 32, 15 % of its time and much
-# of its scatter, which is the allocator's and no method's. What is freed stays with the process.
+# glibc may hand the memory of a freed tensor back to the kernel, and pays with a page fault for each
+# 4 KiB when it is asked again: up to 37,000 a step of the embedded model at batch 32, 15 % of its time
+# and much of its scatter, which is the allocator's and no method's. What is freed stays here.
 ALLOCATOR = {
-    "MALLOC_MMAP_THRESHOLD_": str(2**30),
-    "MALLOC_TRIM_THRESHOLD_": str(2**33),
+    "MALLOC_MMAP_THRESHOLD_": str(2**25),  # the most that glibc takes
+    "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1),
     "MALLOC_TOP_PAD_": str(2**28),
 }
 

@@ -78,8 +78,12 @@ class DQARConfig(GateConfig):
     entropy_stride: int = 15
     """Measure the entropy of every n-th query row; 1 = of all. Odd, so that on a grid of 8, 16 or 32
     tokens a row the queries come from many columns, not from one."""
+    entropy_interval: int = 4
+    """Measure a layer's entropy anew after so many steps, until then the last one counts; 1 = whenever
+    the layer is computed. Entropy drifts slowly along a trajectory, and measuring it is what the gate
+    costs."""
     trace_entropy: bool = False
-    """Measure entropy on every computed layer, also where no decision needs it."""
+    """Measure entropy whenever a layer is computed, also where no decision needs it."""
     use_layer_scheduling: bool = True
     """Free layers by the schedule below; without it all are free after the warm-up."""
     schedule_type: str = "step"

@@ -25,6 +25,7 @@ LAYOUT: dict[str, dict[str, str]] = {
             "prompt_length",
             "entropy_scales",
             "entropy_stride",
+            "entropy_interval",
             "trace_entropy",
             "warmup_steps",
             "warmup_fraction",

@@ -88,6 +88,7 @@ RULES: dict[str, Rule] = {
     "prompt_length": _optional_count(1),
     "entropy_scales": _each_layer(),
     "entropy_stride": _count(1),
+    "entropy_interval": _count(1),
     "trace_entropy": _flag(),
     "warmup_steps": _count(0),
     "warmup_fraction": (

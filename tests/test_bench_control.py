@@ -86,9 +86,11 @@ def _covers(rng: np.random.Generator, count: int, target: float) -> bool:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's settings")
 def test_the_allocator_keeps_freed_memory() -> None:
-    """With the workers' settings, tensors made and freed again and again fault in no page."""
-    faults = [_faults(ALLOCATOR | os.environ), _faults({**os.environ})]
-    assert faults[0] < 100 < faults[1]
+    """With the workers' settings, tensors made and freed again and again fault in a fraction of the
+    pages that they do where each is handed back; which of both glibc does by itself is chance."""
+    handed_back = {"MALLOC_MMAP_THRESHOLD_": str(2**20), "MALLOC_TRIM_THRESHOLD_": str(2**20)}
+    kept, back = (_faults(os.environ | settings) for settings in (ALLOCATOR, handed_back))
+    assert kept < back / 4
 
 
 def _faults(env: dict[str, str]) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import random
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -51,12 +51,12 @@ def rank_correlation(rows: Trace) -> tuple[float, int]:
 
 
 @contextmanager
-def by_hand(pipe: Any) -> Iterator[DQARManager]:
+def by_hand(pipe: Any, bits: int = 16) -> Iterator[DQARManager]:
     """DQAR's processors on the pipeline's transformer, and the manager whose orders they obey.
 
     Without its hooks nothing is decided: whoever calls the transformer gives the orders.
     """
-    config = DQARConfig.preset("maximum", quantization_bits=16, trace_entropy=True, **shape_of(pipe))
+    config = DQARConfig.preset("maximum", quantization_bits=bits, trace_entropy=True, **shape_of(pipe))
     handle = attach(pipe.transformer, config, lambda: pipe.scheduler)
     for hook in handle.hooks:
         hook.remove()
@@ -93,9 +93,9 @@ class Walk:
     def __len__(self) -> int:
         return len(self.snr)
 
-    def predict(self, step: Step, reused: int | None = None, keep: bool = False) -> Tensor:
-        """The guided noise prediction, `[1, ...]`: with one layer reused, or all kept and measured."""
-        self.manager.reused = tuple(layer == reused for layer in range(self.layers))
+    def predict(self, step: Step, reused: Collection[int] = (), keep: bool = False) -> Tensor:
+        """The guided noise prediction, `[1, ...]`: with some layers reused, or all kept and measured."""
+        self.manager.reused = tuple(layer in reused for layer in range(self.layers))
         self.manager.keep = self.manager.measure = (keep,) * self.layers
         timestep = step.scheduler.timesteps[step.number].expand(2)
         output = self.transformer(self._inputs(step), timestep=timestep, class_labels=self.labels).sample
@@ -142,7 +142,7 @@ def follow(walk: Walk, name: int, finals: int) -> dict[str, Tensor]:
     step = walk.advance(walk.start, walk.predict(walk.start, keep=True))
     while step.number < len(walk):
         features = walk.features(step)
-        tried = [walk.predict(step, reused=layer) for layer in range(walk.layers)]
+        tried = [walk.predict(step, reused=(layer,)) for layer in range(walk.layers)]
         for layer in chosen.get(step.number, ()):
             ends[len(rows) * walk.layers + layer] = walk.finish(walk.advance(step, tried[layer]))
         full = walk.predict(step, keep=True)

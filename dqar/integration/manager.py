@@ -21,6 +21,8 @@ from dqar.plan import allowed, blocked_by_rules
 from dqar.policy.layer_scheduler import AdaptiveLayerScheduler, LayerScheduler
 from dqar.policy.mlp_policy import ReusePolicy
 
+Layers = npt.NDArray[np.bool_]  # [layers]
+
 
 class DQARManager:
     """Decides once a step which layers are reused, and keeps what they share.
@@ -63,7 +65,8 @@ class DQARManager:
         run.step += 1
         run.span = run.gate.age + 1
         run.reasons[run.step] = run.gate.decide(blocked, signals)
-        self._order(run.reasons[run.step] == Reason.REUSED, run.wanted)
+        due = run.step - run.measured_at >= self.config.entropy_interval
+        self._order(run.reasons[run.step] == Reason.REUSED, run.wanted, due)
 
     def end_step(self) -> None:
         """Note the cache's size after the transformer has run; free it after the last step."""
@@ -81,7 +84,7 @@ class DQARManager:
         self.cache.clear()
         self.keep = (False,) * self.layers
         nothing = np.zeros(self.layers, dtype=np.bool_)
-        self._order(nothing, nothing)
+        self._order(nothing, nothing, nothing)
 
     def note(self, layer: int, *fresh: Tensor) -> None:
         """Compare what a layer computed with the entry it replaces, and keep it, as ordered."""
@@ -158,11 +161,12 @@ class DQARManager:
         )
         return self.trajectory
 
-    def _order(self, reused: npt.NDArray[np.bool_], wanted: npt.NDArray[np.bool_]) -> None:
+    def _order(self, reused: Layers, wanted: Layers, due: Layers) -> None:
         compare = np.array(self.keep) & ~reused & self.config.adaptive
         for layer in np.flatnonzero(~reused & ~compare):
             self.cache.drop(int(layer))  # before it is computed again: never two of a layer at once
-        measure = np.ones_like(wanted) if self.config.trace_entropy else wanted & self.config.needs_entropy
+        asked = wanted & due & self.config.needs_entropy
+        measure = np.ones_like(wanted) if self.config.trace_entropy else asked
         self.reused = tuple(reused.tolist())
         self.keep = tuple(wanted.tolist())
         self.measure = tuple(measure.tolist())
@@ -179,6 +183,7 @@ class DQARManager:
         self._clear_measurements()
         measured = ~np.isnan(entropy)
         run.known_entropy[measured] = run.entropy[run.step, measured] = entropy[measured]
+        run.measured_at[measured] = run.step
         if run.gate.adaptive is not None:
             run.gate.adaptive.observe(change, run.span)
         coming = min(run.step + 1, len(run.snr) - 1)

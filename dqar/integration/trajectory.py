@@ -30,6 +30,7 @@ class Trajectory:
     reasons: npt.NDArray[np.int8] = field(init=False)
     entropy: FloatArray = field(init=False)  # nats, nan = not measured
     known_entropy: FloatArray = field(init=False)  # of each layer's last measurement
+    measured_at: FloatArray = field(init=False)  # step of that measurement, -inf = not yet
     span: FloatArray = field(init=False)  # steps since the entry was made that a computed layer has
     cache_bytes: int = 0
 
@@ -37,6 +38,7 @@ class Trajectory:
         self.reasons = np.full(self.blocked.shape, NOT_RUN, dtype=np.int8)
         self.entropy = np.full(self.blocked.shape, np.nan)
         self.known_entropy = np.full(self.blocked.shape[1], np.nan)
+        self.measured_at = np.full(self.blocked.shape[1], -np.inf)
         self.span = np.ones(self.blocked.shape[1])
 
     @property
