@@ -10,7 +10,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    model_validator,
+)
 
 from bench import methods
 from bench.errors import BadInput
@@ -127,13 +135,35 @@ class Suite(Settings):
     runs: list[Run] = Field(min_length=1)
 
 
+def finite(value: Any) -> Any:
+    """`value` as strict JSON has it: infinities, which it lacks, become words."""
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(item) for item in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def infinite(value: Any) -> Any:
+    """What `finite` made words of, as numbers again."""
+    if isinstance(value, dict):
+        return {key: infinite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [infinite(item) for item in value]
+    return float(value) if value in ("inf", "-inf", "nan") else value
+
+
+# Sent to a worker as JSON, an option must come out as it went in.
+Options = Annotated[dict[str, Any], BeforeValidator(infinite), PlainSerializer(finite, when_used="json")]
+
+
 class RunSpec(Settings):
     """One configuration, with all that decides its figures."""
 
     suite: Name
     name: Name
     method: str
-    options: dict[str, Any] = {}
+    options: Options = {}
     weights: Literal["trained", "random"] = "trained"
 
     @property
@@ -146,15 +176,6 @@ class RunSpec(Settings):
         shown = {"model": shown_model(self.model), "quality": self.quality.public()}
         plain: dict[str, Any] = finite(self.model_dump() | shown)
         return plain
-
-
-def finite(value: Any) -> Any:
-    """`value` as strict JSON has it: infinities, which it lacks, become words."""
-    if isinstance(value, dict):
-        return {key: finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [finite(item) for item in value]
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def shown_model(model: str) -> str:
