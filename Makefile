@@ -7,10 +7,10 @@ MODEL  ?=
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup bench reproduce signals control test lint report clean
+.PHONY: help setup bench reproduce signals control asv asv-html asv-compare test lint report clean
 
 help:  ## List the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 setup: $(VENV)/.installed  ## Make .venv and install everything, pinned by constraints.txt
 
@@ -33,6 +33,15 @@ signals: setup  ## What entropy and SNR know of the error that reuse makes
 
 control: setup  ## The baseline against itself, forty times: does the 95 % interval hold?
 	$(PY) -m bench control $(ARGS)
+
+asv: setup  ## Run the regression benchmarks on this commit and store their samples
+	$(PY) -m bench asv run $(ARGS)
+
+asv-html: setup  ## Publish what is stored as pages under reports/asv
+	$(PY) -m bench asv html
+
+asv-compare: setup  ## Compare BASE=commit with this one: 1 a regression, 2 cannot say
+	$(PY) -m bench asv compare $(BASE)
 
 test: setup  ## Run the tests
 	$(PY) -m pytest -q $(ARGS)

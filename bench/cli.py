@@ -14,6 +14,7 @@ from tabulate import tabulate
 from tqdm import tqdm
 
 from bench import assets, models, store, suite
+from bench.asv.cli import app as asv_app
 from bench.errors import BadInput
 from bench.measure import environment
 from bench.policy.cli import app as policy_app
@@ -62,6 +63,7 @@ def run(
     only: Annotated[str | None, typer.Option(help="Run this configuration alone.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the first picture.")] = None,
     model: Annotated[str | None, typer.Option(help="A directory or a hub id instead.")] = None,
+    images: Annotated[int | None, typer.Option(min=0, help="Pictures that quality is measured on.")] = None,
     inception_weights: Annotated[
         str | None, typer.Option(help="torch-fidelity's Inception weights (.pth): FID in place of FD.")
     ] = None,
@@ -82,7 +84,7 @@ def run(
         raise BadInput("run: --force: not allowed with --resume; allowed: one of them")
     path = suite.find(chosen(name))
     files = (inception_weights, reference, lpips_weights)
-    quality = dict(zip(suite.FILES, files, strict=True))
+    quality = dict(zip(suite.FILES, files, strict=True)) | {"n": images}
     loaded = suite.load(path, seed=seed, model=model, quality=quality)
     assets.check(loaded.quality)
     weights = models.with_weights(loaded)
@@ -209,6 +211,34 @@ def signals(
     path = study.save(results / "signals" / environment.machine())
     page = write_report(study.rows, study.facts, reports / "signals")
     print(f"{page.read_text()}\nrows:   {path}\nreport: {page}")
+
+
+@command
+def tune(
+    trials: Annotated[int, typer.Option(min=1, help="Trials to add to the study.")] = 40,
+    model: Annotated[str, typer.Option(help="embedded, a directory, or a hub id.")] = "embedded",
+    steps: Annotated[int, typer.Option(min=2, max=1000, help="Denoising steps.")] = 25,
+    pictures: Annotated[int, typer.Option(min=2, help="A trial's, and as many unseen ones.")] = 4,
+    pairs: Annotated[int, typer.Option(min=2, help="Timed for each point of the front.")] = 6,
+    guidance: Annotated[float, typer.Option(min=0, help="Weight of classifier-free guidance.")] = 4.0,
+    results: Results = Path("results"),
+    reports: Reports = Path("reports"),
+) -> None:
+    """Search DQAR's fields for the front of speedup and drift. Resumes, and adds trials."""
+    from bench.methods.dqar import shape_of
+    from bench.report.tune import write_report
+    from bench.tune import Tuner
+
+    storage = results / "tune" / environment.machine() / ".cache" / "study.db"
+    tuner = Tuner(model, steps, pictures, guidance, storage)
+    tuner.search(trials)
+    facts = {
+        "machine": environment.machine(), "model": suite.shown_model(model), "steps": steps, "pairs": pairs,
+        "pictures": pictures, "guidance": guidance, "shape": shape_of(tuner.session.pipe),
+    }  # fmt: skip
+    done = [trial.values for trial in tuner.study.trials if trial.values]
+    page = write_report(tuner.front(pairs), done, facts, reports / "tune")
+    print(f"{page.read_text()}\nreport: {page}\nstudy:  {storage}")
 
 
 @command
@@ -349,4 +379,5 @@ def row(record: Record) -> tuple[str, ...]:
 
 
 app.add_typer(policy_app, name="policy")
+app.add_typer(asv_app, name="asv")
 logging.basicConfig(format="%(message)s", level=logging.WARNING)

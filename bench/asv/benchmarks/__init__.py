@@ -1,0 +1,1 @@
+"""What asv runs. Every figure is better lower: what is kept is tracked as what is lost."""

@@ -1,0 +1,119 @@
+"""`python -m bench asv`: run the benchmarks of this commit, publish them, compare two commits."""
+
+from __future__ import annotations
+
+import functools
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import psutil
+import typer
+from tabulate import tabulate
+
+from bench.errors import BadInput
+from bench.measure import environment
+
+app = typer.Typer(help=__doc__, no_args_is_help=True)
+
+CONFIG = Path(__file__).parent / "asv.conf.json"
+RESULTS = environment.ROOT / "results" / "asv"
+PASSES = 3  # over all benchmarks: a slow spell of the machine hits some samples of each, not all of one
+
+
+def command(function: Callable[..., None]) -> Callable[..., None]:
+    """Register a command whose bad input is told in one line."""
+
+    @functools.wraps(function)
+    def told(*args: Any, **kwargs: Any) -> None:
+        from bench.cli import one_line_errors  # bench.cli imports this module
+
+        with one_line_errors():
+            function(*args, **kwargs)
+
+    return app.command(function.__name__)(told)
+
+
+@command
+def run(
+    bench: Annotated[str, typer.Option(help="Only benchmarks that match this expression.")] = "",
+    passes: Annotated[int, typer.Option(min=1, help="Over all benchmarks.")] = PASSES,
+) -> None:
+    """Run the benchmarks in this environment and store their samples under results/asv."""
+    commit = _clean_commit()
+    machine = environment.machine()
+    _asv("machine", *_machine(machine))
+    chosen = ["--bench", bench] if bench else []
+    for _ in range(passes):
+        _asv(
+            "run", "-E", "here:same", "--set-commit-hash", commit, "--machine", machine, "--append-samples",
+            "--show-stderr", *chosen,
+        )  # fmt: skip
+
+
+@command
+def html() -> None:
+    """Publish what is stored as pages under reports/asv."""
+    _asv("publish")
+
+
+@command
+def compare(
+    base: Annotated[str, typer.Argument(metavar="BASE", help="A commit with results.")],
+    new: Annotated[str, typer.Argument(metavar="NEW", help="Another.")] = "HEAD",
+    results: Annotated[Path, typer.Option(help="Folder of asv's results.")] = RESULTS,
+    machine: Annotated[str | None, typer.Option(help="Whose; default: this one's.")] = None,
+) -> None:
+    """Compare two commits by the stored samples.
+
+    Exit code 0: no regression; 1: a regression; 2: something could not be compared.
+    """
+    from bench.asv.gate import compared, exit_code
+
+    rows = compared(results, machine or environment.machine(), _commit(base), _commit(new))
+    typer.echo(
+        tabulate([row.cells() for row in rows], headers=("benchmark", "base", "new", "verdict", "reason"))
+    )
+    raise typer.Exit(exit_code(rows))
+
+
+def _asv(*arguments: str) -> None:
+    done = subprocess.run([sys.executable, "-m", "asv", "--config", str(CONFIG), *arguments], check=False)
+    if done.returncode:
+        raise typer.Exit(1)
+
+
+def _machine(name: str) -> list[str]:
+    """What asv wants to know of a machine, so that it asks nobody; nothing names the host."""
+    cpu = environment.cpu()
+    known = {
+        "machine": name,
+        "os": sys.platform,
+        "arch": "",
+        "cpu": cpu["model"],
+        "num_cpu": str(cpu["cores"]),
+        "ram": str(psutil.virtual_memory().total),
+    }
+    return [part for key, value in known.items() for part in (f"--{key}", value)]
+
+
+def _clean_commit() -> str:
+    """The commit that runs; BadInput where tracked files differ from it, for its name would lie."""
+    found = environment.git()
+    if found["commit"] is None:
+        raise BadInput("asv run: no git repository; needed: a commit to store results under")
+    if found["dirty"]:
+        raise BadInput(
+            "asv run: the tree is dirty: results would be stored under a commit that they are not of"
+        )
+    return str(found["commit"])
+
+
+def _commit(name: str) -> str:
+    arguments = ["git", "rev-parse", "--verify", "--quiet", "--end-of-options", name + "^{commit}"]
+    done = subprocess.run(arguments, cwd=environment.ROOT, capture_output=True, text=True)
+    if done.returncode:
+        raise BadInput(f"asv compare: {name!r} is no commit; allowed: a revision of git")
+    return done.stdout.strip()

@@ -1,0 +1,128 @@
+"""asv: the benchmarks run and are stored without a path, and the gate sees what got slower, and only that."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from bench.asv import gate
+from bench.asv.cli import CONFIG
+from bench.cli import app
+from bench.errors import BadInput
+from bench.measure.environment import ROOT
+
+KERNELS = r"kernels\.(Yardstick|Entropy)"
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two kernels' benchmarks of this commit, run by asv itself and published."""
+    folder = tmp_path_factory.mktemp("asv")
+    config = json.loads(CONFIG.read_text()) | {
+        "repo": str(ROOT), "benchmark_dir": str(CONFIG.parent / "benchmarks"), "env_dir": str(folder / "env"),
+        "results_dir": str(folder / "results"), "html_dir": str(folder / "html"), "branches": ["HEAD"],
+    }  # fmt: skip
+    path = folder / "asv.conf.json"
+    path.write_text(json.dumps(config))
+    known = ("--machine", "here", "--os", "linux", "--arch", "x", "--cpu", "a cpu", "--num_cpu", "1")
+    asv(path, "machine", *known, "--ram", "1", home=folder)
+    given = (
+        "-E",
+        "here:same",
+        "--set-commit-hash",
+        "HEAD",
+        "--machine",
+        "here",
+        "--append-samples",
+        "--quick",
+    )
+    asv(path, "run", *given, "--bench", KERNELS, home=folder)
+    asv(path, "publish", home=folder)
+    return folder
+
+
+def asv(config: Path, *arguments: str, home: Path) -> None:
+    command = [sys.executable, "-m", "asv", "--config", str(config), *arguments]
+    done = subprocess.run(
+        command, capture_output=True, text=True, cwd=ROOT,
+        env={"HOME": str(home), "PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_results_are_stored_with_samples_and_without_a_path(stored: Path) -> None:
+    """The series is named after Python's version, not its path, and every benchmark has samples."""
+    (path,) = (stored / "results" / "here").glob("*-here-py*.json")
+    assert str(Path(sys.executable).parent) not in path.read_text()
+    commit = json.loads(path.read_text())["commit_hash"]
+    found = gate.measured(stored / "results", "here", commit)
+    assert len(found) == 5
+    assert all(each.value and each.samples for each in found.values())
+    assert gate.YARDSTICK in found
+
+
+def test_pages_hold_every_series(stored: Path) -> None:
+    """What is published has a page, and a graph for each benchmark."""
+    assert (stored / "html" / "index.html").exists()
+    graphs = {path.name for path in (stored / "html" / "graphs").rglob("*.json")}
+    assert {"kernels.Entropy.time_entropy.json", f"{gate.YARDSTICK}.json"} <= graphs
+
+
+def test_a_commit_compared_with_itself_is_the_same(stored: Path) -> None:
+    """Equal samples are no regression; a commit without results is named."""
+    (path,) = (stored / "results" / "here").glob("*-here-py*.json")
+    commit = json.loads(path.read_text())["commit_hash"]
+    rows = gate.compared(stored / "results", "here", commit, commit)
+    assert gate.exit_code(rows) == 0
+    with pytest.raises(BadInput, match="00000000: no results of here"):
+        gate.compared(stored / "results", "here", commit, "0" * 40)
+
+
+def samples(rng: np.random.Generator, seconds: float) -> list[float]:
+    """Three passes of twelve samples: the machine's pace differs between passes, each sample scatters."""
+    paces = np.exp(rng.normal(0, 0.02, 3)).repeat(12)
+    return list(seconds * paces * np.exp(np.abs(rng.standard_t(3, 36)) * 0.03))
+
+
+def test_a_slowdown_of_a_fifth_is_caught_and_no_change_is_no_alarm() -> None:
+    """In ten repetitions each: 20 % slower is SLOWER every time, unchanged never, also on a machine
+    that is itself 15 % slower the second time, which the yardstick tells."""
+    rng = np.random.default_rng(0)
+    for pace in (1.0, 1.15):
+        for _ in range(10):
+            before, yard = (gate.Measured(x[0], x) for x in (samples(rng, 1.0), samples(rng, 1.0)))
+            after = {s: samples(rng, s * pace) for s in (1.0, 1.2)}
+            yard_after = gate.Measured(pace, samples(rng, pace))
+            run = {
+                s: gate.rows({"t": before, gate.YARDSTICK: yard}, {"t": m, gate.YARDSTICK: yard_after})
+                for s, m in ((s, gate.Measured(x[0], x)) for s, x in after.items())
+            }
+            assert gate.exit_code(run[1.0]) == 0
+            assert gate.exit_code(run[1.2]) == 1
+
+
+def test_what_is_not_a_time_is_compared_as_it_is() -> None:
+    """More bytes are worse, fewer better; what failed since is a failure; what is gone is not compared."""
+    one, more = gate.Measured(100.0, None), gate.Measured(110.0, None)
+    failed = gate.Measured(None, None)
+    cases = {"WORSE": (one, more), "BETTER": (more, one), "SAME": (one, one), "FAILED": (one, failed)}
+    for verdict, (a, b) in cases.items():
+        (row,) = gate.rows({"track": a}, {"track": b})
+        assert row.verdict == verdict
+    (row,) = gate.rows({"track": one}, {})
+    assert row.verdict == "NOT COMPARED"
+    assert gate.exit_code([row]) == 2
+
+
+def test_a_dirty_tree_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Results of changed files would be stored under a commit that does not hold them."""
+    monkeypatch.setattr("bench.measure.environment.git", lambda: {"commit": "0" * 40, "dirty": True})
+    done = CliRunner().invoke(app, ["asv", "run"])
+    assert done.exit_code == 2
+    assert "the tree is dirty" in done.stderr
