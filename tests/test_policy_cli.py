@@ -91,7 +91,8 @@ def test_walk_is_the_stock_pipeline(session: Session) -> None:
 def test_features_are_those_of_the_running_gate(session: Session, rows: Trace, policy_dir: Path) -> None:
     """A gated run of the same picture shows its policy the traced features up to the first reuse."""
     recorder = Recorder(load_policy(policy_dir))
-    with enabled(session.pipe, learned(policy_dir), recorder):
+    every_step = learned(policy_dir).replace(entropy_interval=1)  # as a trace measures
+    with enabled(session.pipe, every_step, recorder):
         session.pipe(**session.arguments(range(1)))
         reused = dqar.summary(session.pipe).map
     assert reused.any()
