@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import logging
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from tabulate import tabulate
-from tqdm import tqdm
 
-from bench import assets, models, store, suite
+from bench import assets, models, store, studies, suite
 from bench.asv.cli import app as asv_app
+from bench.commands import OK, REGRESSED, Reports, Results, commands
 from bench.errors import BadInput
 from bench.measure import environment
 from bench.policy.cli import app as policy_app
 from bench.record import Record
+from bench.report.columns import interval
 from bench.suite import RunSpec
-
-OK, REGRESSED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 app = typer.Typer(
     help=__doc__,
@@ -30,29 +26,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+command = commands(app)
 
 SuiteName = Annotated[str, typer.Argument(metavar="SUITE", help="A name from `list`, or auto.")]
-Results = Annotated[Path, typer.Option(help="Folder of the records.")]
-Reports = Annotated[Path, typer.Option(help="Folder of the reports.")]
-
-
-@contextmanager
-def one_line_errors() -> Iterator[None]:
-    """Bad input is one line on stderr and exit code 2, without a traceback."""
-    try:
-        yield
-    except BadInput as error:
-        print(error, file=sys.stderr)
-        raise typer.Exit(BAD_INPUT) from error
-    except KeyboardInterrupt:
-        print("interrupted: run it again to resume", file=sys.stderr)
-        raise typer.Exit(INTERRUPTED) from None
-
-
-def command(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Register a command whose bad input is told in one line."""
-    name = function.__name__.removesuffix("_")  # `list_` is called list
-    return app.command(name)(one_line_errors()(function))
 
 
 @command
@@ -87,14 +63,13 @@ def run(
     quality = dict(zip(suite.FILES, files, strict=True)) | {"n": images}
     loaded = suite.load(path, seed=seed, model=model, quality=quality)
     assets.check(loaded.quality)
-    weights = models.with_weights(loaded)
-    specs = suite.specs(path, loaded, only)
-    folder = store.Store(results, path.stem, environment.machine())
-    measured([spec.model_copy(update={"weights": weights}) for spec in specs], folder, results, force)
+    from bench.runner import run_suite
+
+    folder = run_suite(path, loaded, results, only, force)
     records = folder.records([spec.name for spec in suite.expanded(path, loaded)])
     written = report_of(records, folder.folder, reports / path.stem, path.stem)
-    print(table(records))
-    print(f"records: {folder.folder}\nreport:  {written}")
+    typer.echo(table(records))
+    typer.echo(f"records: {folder.folder}\nreport:  {written}")
     failed = [r.name for r in records if r.status == "failed" and only in (None, r.name)]
     raise typer.Exit(REGRESSED if failed else OK)
 
@@ -112,7 +87,7 @@ def report(
     records = store.Store(results, path.stem, folder.name).records(names_of(path))
     if not records:
         raise BadInput(f"results: {folder}: no sound records; first: python -m bench run {name}")
-    print(report_of(records, folder, reports / path.stem, path.stem))
+    typer.echo(report_of(records, folder, reports / path.stem, path.stem))
 
 
 @command
@@ -122,9 +97,9 @@ def show(name: SuiteName) -> None:
     loaded = suite.load(path)
     specs = suite.specs(path, loaded)
     rows = [(s.name, s.method, ", ".join(f"{k}={v}" for k, v in s.options.items())) for s in specs]
-    print(f"{path.stem}: {loaded.title}\n")
-    print(tabulate(rows, headers=("run", "method", "options")))
-    print(f"\n{len(specs)} runs of at least {loaded.timing.min_pairs} pairs; {estimate(specs)}")
+    typer.echo(f"{path.stem}: {loaded.title}\n")
+    typer.echo(tabulate(rows, headers=("run", "method", "options")))
+    typer.echo(f"\n{len(specs)} runs of at least {loaded.timing.min_pairs} pairs; {estimate(specs)}")
 
 
 @command
@@ -132,7 +107,7 @@ def list_() -> None:
     """List the suites."""
     found = {name: suite.load(path) for name, path in suite.available().items()}
     rows = [(name, len(suite.expanded(suite.find(name), s)), s.title) for name, s in found.items()]
-    print(tabulate(rows, headers=("suite", "runs", "title")))
+    typer.echo(tabulate(rows, headers=("suite", "runs", "title")))
 
 
 @command
@@ -141,125 +116,7 @@ def doctor() -> None:
     from bench.doctor import checks
 
     rows = [("yes" if found.there else "no", found.what, found.why) for found in checks()]
-    print(tabulate(rows, headers=("", "what", "why"), maxcolwidths=[None, None, 80]))
-
-
-@command
-def generate(
-    out: Annotated[Path, typer.Option(help="Folder of the pictures.")] = Path("outputs"),
-    model: Annotated[str, typer.Option(help="embedded, a directory, or a hub id.")] = "embedded",
-    n: Annotated[int, typer.Option(min=1, help="Pictures, made as one batch.")] = 8,
-    classes: Annotated[str, typer.Option(help="Names or numbers, with commas; default: all in turn.")] = "",
-    dqar: Annotated[str | None, typer.Option(help="A preset or a .yaml file; default: untouched.")] = None,
-    steps: Annotated[int, typer.Option(min=1, max=1000, help="Denoising steps.")] = 50,
-    guidance: Annotated[float, typer.Option(min=0, help="Weight of classifier-free guidance.")] = 4.0,
-    seed: Annotated[int, typer.Option(min=0, help="Of the first picture; the next has the next.")] = 0,
-) -> None:
-    """Make pictures, PNG files and a grid, with or without DQAR."""
-    from bench.generate import generate as make
-
-    models.check(models.directory(model))
-    spec = RunSpec(
-        suite="generate", name="generate", method="baseline", model=model, batch_size=n, seed=seed,
-        num_inference_steps=steps, guidance_scale=guidance,
-    )  # fmt: skip
-    made = make(spec, dqar, [name.strip() for name in classes.split(",") if name.strip()], out)
-    print(f"{len(made.files)} pictures in {made.seconds:.1f} s: {made.files[0].parent}\ngrid: {made.grid}")
-    if made.summary:
-        print(made.summary)
-
-
-@command
-def reproduce(
-    model: Annotated[str | None, typer.Option(help="embedded, a directory, or a hub id.")] = None,
-    results: Results = Path("results"),
-    reports: Reports = Path("reports"),
-) -> None:
-    """Run the seed's published tables and print published beside measured.
-
-    Exit code 0: every reuse ratio agrees; 1: one does not, or a run failed; 2: bad input.
-    """
-    from bench.reproduce import SUITE, agree, write_report
-
-    path = suite.find(SUITE)
-    loaded = suite.load(path, model=model)
-    weights = models.with_weights(loaded)
-    specs = [spec.model_copy(update={"weights": weights}) for spec in suite.specs(path, loaded)]
-    folder = store.Store(results, SUITE, environment.machine())
-    records = measured(specs, folder, results, force=False)
-    page = write_report(records, reports / SUITE)
-    print(f"{page.read_text()}\nrecords: {folder.folder}\nreport:  {page}")
-    done = all(record.status == "ok" for record in records)
-    raise typer.Exit(OK if agree() and done else REGRESSED)
-
-
-@command
-def signals(
-    model: Annotated[str, typer.Option(help="embedded, a directory, or a hub id.")] = "embedded",
-    pictures: Annotated[int, typer.Option(min=4, help="Each of a class and seed of its own.")] = 44,
-    steps: Annotated[int, typer.Option(min=4, max=1000, help="Denoising steps.")] = 50,
-    guidance: Annotated[float, typer.Option(min=0, help="Weight of classifier-free guidance.")] = 4.0,
-    seed: Annotated[int, typer.Option(min=0, help="Of the first picture.")] = 0,
-    results: Results = Path("results"),
-    reports: Reports = Path("reports"),
-) -> None:
-    """Measure what entropy, SNR and the latent's norm know of the error that reuse would make."""
-    from bench.signals.report import write_report
-    from bench.signals.rows import Study
-
-    study = Study.measured(model, pictures, steps, guidance, seed)
-    path = study.save(results / "signals" / environment.machine())
-    page = write_report(study.rows, study.facts, reports / "signals")
-    print(f"{page.read_text()}\nrows:   {path}\nreport: {page}")
-
-
-@command
-def tune(
-    trials: Annotated[int, typer.Option(min=1, help="Trials to add to the study.")] = 40,
-    model: Annotated[str, typer.Option(help="embedded, a directory, or a hub id.")] = "embedded",
-    steps: Annotated[int, typer.Option(min=2, max=1000, help="Denoising steps.")] = 25,
-    pictures: Annotated[int, typer.Option(min=2, help="A trial's, and as many unseen ones.")] = 4,
-    pairs: Annotated[int, typer.Option(min=2, help="Timed for each point of the front.")] = 6,
-    guidance: Annotated[float, typer.Option(min=0, help="Weight of classifier-free guidance.")] = 4.0,
-    results: Results = Path("results"),
-    reports: Reports = Path("reports"),
-) -> None:
-    """Search DQAR's fields for the front of speedup and drift. Resumes, and adds trials."""
-    from bench.methods.dqar import shape_of
-    from bench.report.tune import write_report
-    from bench.tune import Tuner
-
-    storage = results / "tune" / environment.machine() / ".cache" / "study.db"
-    tuner = Tuner(model, steps, pictures, guidance, storage)
-    tuner.search(trials)
-    facts = {
-        "machine": environment.machine(), "model": suite.shown_model(model), "steps": steps, "pairs": pairs,
-        "pictures": pictures, "guidance": guidance, "shape": shape_of(tuner.session.pipe),
-    }  # fmt: skip
-    done = [trial.values for trial in tuner.study.trials if trial.values]
-    page = write_report(tuner.front(pairs), done, facts, reports / "tune")
-    print(f"{page.read_text()}\nreport: {page}\nstudy:  {storage}")
-
-
-@command
-def control(
-    repetitions: Annotated[int, typer.Option(min=1, help="Of the baseline against itself.")] = 40,
-    results: Results = Path("results"),
-    reports: Reports = Path("reports"),
-) -> None:
-    """Time the baseline against itself again and again: does the 95 % interval hold 1.0?
-
-    Exit code 0: in at least 90 % of the repetitions; 1: in fewer, or one failed; 2: bad input.
-    """
-    from bench.control import SUITE, specs, study, write_report
-
-    chosen = specs(repetitions)
-    folder = store.Store(results, SUITE, environment.machine())
-    records = measured(chosen, folder, results, force=False)
-    page = write_report(records, reports / SUITE)
-    print(f"{page.read_text()}\nrecords: {folder.folder}\nreport:  {page}")
-    done = all(record.status == "ok" for record in records)
-    raise typer.Exit(OK if done and study(records).holds else REGRESSED)
+    typer.echo(tabulate(rows, headers=("", "what", "why"), maxcolwidths=[None, None, 80]))
 
 
 @command
@@ -270,8 +127,8 @@ def validate(folder: Annotated[Path, typer.Argument(metavar="DIR")]) -> None:
     files = store.record_files(folder)
     flaws = [(path, why) for path in files if (why := store.flaw(path))]
     for path, why in flaws:
-        print(f"{path}: {why}")
-    print(f"{len(files) - len(flaws)} of {len(files)} records are sound")
+        typer.echo(f"{path}: {why}")
+    typer.echo(f"{len(files) - len(flaws)} of {len(files)} records are sound")
     raise typer.Exit(REGRESSED if flaws else OK)
 
 
@@ -292,21 +149,8 @@ def compare(
 
     with folder_of(a) as before, folder_of(b) as after:
         rows = compared(before, after, metric, threshold, cross_machine)
-    print(tabulate([row.cells() for row in rows], headers=("run", "A", "B", "verdict", "reason")))
+    typer.echo(tabulate([row.cells() for row in rows], headers=("run", "A", "B", "verdict", "reason")))
     raise typer.Exit(exit_code(rows))
-
-
-def measured(specs: list[RunSpec], folder: store.Store, results: Path, force: bool) -> list[Record]:
-    """Run what is not finished, with a progress bar; the records of all."""
-    from bench.runner import Runner
-
-    folder.prepare()
-    with tqdm(total=len(specs), unit="run", disable=None, file=sys.stderr) as bar:
-        runner = Runner(results=results, force=force, say=bar.set_description_str)
-        for spec in specs:
-            runner.run(spec)
-            bar.update()
-    return folder.records([spec.name for spec in specs])
 
 
 def chosen(name: str) -> str:
@@ -369,7 +213,7 @@ def row(record: Record) -> tuple[str, ...]:
     ratio = timing and timing.speedup
     return (
         record.name,
-        f"{ratio.median:.3f} [{ratio.low:.3f}, {ratio.high:.3f}]" if ratio else "",
+        interval(ratio, 3) if ratio else "",
         timing.verdict if timing else "",
         f"{quality.drift.mean:.4f}" if quality else "",
         f"{quality.psnr_db.mean:.1f}" if quality and quality.psnr_db else "",
@@ -378,6 +222,7 @@ def row(record: Record) -> tuple[str, ...]:
     )
 
 
+app.add_typer(studies.app)
 app.add_typer(policy_app, name="policy")
 app.add_typer(asv_app, name="asv")
 logging.basicConfig(format="%(message)s", level=logging.WARNING)

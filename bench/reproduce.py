@@ -18,8 +18,8 @@ import dqar
 from bench import models, published
 from bench.measure import flops
 from bench.measure.generation import Session
-from bench.record import Mean, Median, Record
-from bench.report.columns import DASH
+from bench.record import Mean, Record
+from bench.report.columns import interval
 from bench.report.render import write_page
 from bench.report.setting import setting
 from bench.suite import RunSpec
@@ -88,8 +88,6 @@ def write_report(records: Sequence[Record], out: Path) -> Path:
         "claims": list(claims(found)),
         "control": found["baseline"].timing if "baseline" in found else None,
         "failed": [record for record in records if record.status == "failed"],
-        "median": _median,
-        "mean": _mean,
     }
     return write_page(out / "README.md", "reproduce.md.j2", content)
 
@@ -123,7 +121,7 @@ def claims(found: Mapping[str, Record]) -> Iterator[Claim]:
         if pair[0] and pair[1]:
             yield Claim(
                 f"`linear` and `linear_reverse` score the same ({float(fraction):.0%} of the layers)",
-                f"drift {_mean(pair[0])} shallow first, {_mean(pair[1])} deep first",
+                f"drift {interval(pair[0], 3)} shallow first, {interval(pair[1], 3)} deep first",
             )
     open_gate = found.get("layers-layer_fraction=1.0")
     for quantile in ("0.25", "0.75"):
@@ -133,17 +131,9 @@ def claims(found: Mapping[str, Record]) -> Iterator[Claim]:
                 f"the entropy threshold has no effect (at the model's {float(quantile):.0%} quantile, "
                 f"{gated.reuse.resolved['entropy_threshold']:.2f} nats)",
                 f"reuse {gated.reuse.ratio:.1%} instead of {open_gate.reuse.ratio:.1%}, "
-                f"drift {_mean(_drift(gated))} instead of {_mean(_drift(open_gate))}",
+                f"drift {interval(_drift(gated), 3)} instead of {interval(_drift(open_gate), 3)}",
             )
 
 
 def _drift(record: Record | None) -> Mean | None:
     return record.quality.drift if record and record.quality else None
-
-
-def _mean(value: Mean | None) -> str:
-    return f"{value.mean:.3f} [{value.low:.3f}, {value.high:.3f}]" if value else DASH
-
-
-def _median(value: Median) -> str:
-    return f"{value.median:.3f} [{value.low:.3f}, {value.high:.3f}]"

@@ -22,18 +22,20 @@ def folder_of(place: str) -> Iterator[Path]:
         yield Path(place)
         return
     revision, _, inside = place.partition(":")
-    archive = _archive(_commit(revision, place), inside.strip("/") or RESULTS, place)
+    commit = commit_of(revision)
+    if commit is None:
+        raise BadInput(f"compare: {place}: no such folder, nor a revision of git; allowed: either")
+    archive = _archive(commit, inside.strip("/") or RESULTS, place)
     with tempfile.TemporaryDirectory() as folder:
         with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
             tar.extractall(folder, filter="data")
         yield Path(folder)
 
 
-def _commit(revision: str, place: str) -> str:
+def commit_of(revision: str) -> str | None:
+    """The full hash of a revision of the repository that one stands in, None if it has none of that name."""
     found = _git("rev-parse", "--verify", "--quiet", "--end-of-options", revision + "^{commit}")
-    if found is None:
-        raise BadInput(f"compare: {place}: no such folder, nor a revision of git; allowed: either")
-    return found.decode().strip()
+    return found.decode().strip() if found else None
 
 
 def _archive(commit: str, inside: str, place: str) -> bytes:

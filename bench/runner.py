@@ -17,13 +17,40 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from bench import store
+from tqdm import tqdm
+
+from bench import models, store, suite
 from bench.errors import BadInput
+from bench.measure import environment
 from bench.process import ALLOCATOR
-from bench.suite import RunSpec
+from bench.record import Record
+from bench.store import Store
+from bench.suite import RunSpec, Suite
 from bench.worker import Job
 
 WORKER = (sys.executable, "-m", "bench.worker")
+
+
+def run_suite(
+    path: Path, loaded: Suite, results: Path, only: str | None = None, force: bool = False
+) -> Store:
+    """Run what is not finished of a suite, its model's weights settled first; where its records are."""
+    weights = models.with_weights(loaded)
+    specs = [spec.model_copy(update={"weights": weights}) for spec in suite.specs(path, loaded, only)]
+    folder = Store(results, path.stem, environment.machine())
+    run_all(specs, folder, results, force)
+    return folder
+
+
+def run_all(specs: Sequence[RunSpec], folder: Store, results: Path, force: bool = False) -> list[Record]:
+    """Run what is not finished, with a progress bar; the records of all."""
+    folder.prepare()
+    with tqdm(total=len(specs), unit="run", disable=None, file=sys.stderr) as bar:
+        runner = Runner(results=results, force=force, say=bar.set_description_str)
+        for spec in specs:
+            runner.run(spec)
+            bar.update()
+    return folder.records([spec.name for spec in specs])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,6 +15,7 @@ from bench.record import Mean, Median
 Verdict = Literal["SAME", "FASTER", "SLOWER", "AMBIGUOUS"]
 RESAMPLES = 10_000
 LEVEL = 0.95
+_ENDS = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)
 _CHUNK = 4_000_000  # resampled values held at once: bounds memory for thousands of pictures
 
 
@@ -34,6 +35,22 @@ def speedup(pairs: Sequence[tuple[float, float]], seed: int = 0) -> Median:
     """Median of the paired ratios baseline / candidate; `pairs` holds seconds of each."""
     seconds = np.asarray(pairs, dtype=float).reshape(-1, 2)
     return median_interval(seconds[:, 0] / seconds[:, 1], seed)
+
+
+def ratio_of_medians(before: ArrayLike, after: ArrayLike, seed: int = 0) -> Median:
+    """Median of `before` over that of `after`, for samples that are not pairs: each is resampled alone."""
+    samples = [np.asarray(values, dtype=float).ravel() for values in (before, after)]
+    drawn = [_resampled(sample, np.median, seed + i) for i, sample in enumerate(samples)]
+    low, high = np.quantile(drawn[0] / drawn[1], _ENDS)
+    return Median(median=float(np.median(samples[0]) / np.median(samples[1])), low=low, high=high)
+
+
+def ratio_of_sums(parts: ArrayLike, wholes: ArrayLike, seed: int = 0) -> Mean:
+    """Sum of `parts` [n] over that of `wholes` [n], both of the same n units: units are resampled."""
+    units = np.column_stack([np.asarray(parts, dtype=float), np.asarray(wholes, dtype=float)])
+    drawn, (part, whole) = _resampled(units, np.sum, seed), units.sum(axis=0)
+    low, high = np.quantile(drawn[:, 0] / drawn[:, 1], _ENDS)
+    return Mean(mean=float(part / whole), low=low, high=high)
 
 
 def half_width(interval: Median) -> float:
@@ -87,17 +104,16 @@ def _interval(
     sample = np.asarray(values, dtype=float).ravel()
     if not sample.size:
         raise ValueError("an interval needs at least one value")
-    tail = (1 - LEVEL) / 2
-    low, high = np.quantile(_resampled(sample, statistic, seed), [tail, 1 - tail])
+    low, high = np.quantile(_resampled(sample, statistic, seed), _ENDS)
     return float(statistic(sample)), float(low), float(high)
 
 
 def _resampled(
     sample: NDArray[np.float64], statistic: Callable[..., NDArray[np.float64]], seed: int
 ) -> NDArray[np.float64]:
-    """Percentile bootstrap (Efron 1979): the statistic of RESAMPLES draws with replacement."""
+    """Percentile bootstrap (Efron 1979): the statistic of RESAMPLES draws of rows with replacement."""
     rng = np.random.default_rng(seed)
     rows = max(1, _CHUNK // sample.size)
     counts = [min(rows, RESAMPLES - start) for start in range(0, RESAMPLES, rows)]
-    draws = (rng.integers(sample.size, size=(count, sample.size)) for count in counts)
+    draws = (rng.integers(len(sample), size=(count, len(sample))) for count in counts)
     return np.concatenate([statistic(sample[draw], axis=1) for draw in draws])

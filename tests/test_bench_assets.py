@@ -79,7 +79,9 @@ def test_weights_that_cannot_be_used(tmp_path: Path) -> None:
     assert "a file is missing" in refused(lpips_weights=str(tmp_path))
     for name in assets.LPIPS_FILES:
         torch.save({"a": torch.zeros(1)}, tmp_path / name)
+    hub = torch.hub._hub_dir
     assert "Missing key(s)" in refused(lpips_weights=str(tmp_path))
+    assert torch.hub._hub_dir == hub, "a look into the folder changed where torch looks for weights"
 
 
 def test_weights_that_would_run_code_are_refused(tmp_path: Path) -> None:

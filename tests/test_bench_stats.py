@@ -26,6 +26,22 @@ def test_interval_of_a_mean_agrees_with_the_normal_one() -> None:
     assert interval.mean - interval.low == pytest.approx(error, rel=0.1)
 
 
+def test_ratio_of_unpaired_medians() -> None:
+    """Samples of different length that do not vary give their ratio, exactly; those that do, an interval."""
+    exact = stats.ratio_of_medians([3.0] * 4, [2.0] * 7)
+    assert (exact.low, exact.median, exact.high) == (1.5, 1.5, 1.5)
+    rng = np.random.default_rng(3)
+    wide = stats.ratio_of_medians(rng.normal(3, 0.3, 20), rng.normal(2, 0.2, 30))
+    assert wide.low < 1.5 < wide.high
+
+
+def test_ratio_of_sums_weighs_units_by_their_size() -> None:
+    """A large unit counts for more than a small one, and units are drawn whole."""
+    ratio = stats.ratio_of_sums([1.0, 90.0], [10.0, 100.0])
+    assert ratio.mean == pytest.approx(91 / 110)
+    assert (ratio.low, ratio.high) == pytest.approx((0.1, 0.9))
+
+
 def test_interval_covers_the_median_as_often_as_it_says() -> None:
     """Over 200 samples of 9 the interval covers the true median in at least 90 % of them."""
     rng = np.random.default_rng(2)

@@ -2,38 +2,26 @@
 
 from __future__ import annotations
 
-import functools
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import psutil
 import typer
 from tabulate import tabulate
 
+from bench.commands import commands
 from bench.errors import BadInput
 from bench.measure import environment
+from bench.revision import commit_of
 
 app = typer.Typer(help=__doc__, no_args_is_help=True)
+command = commands(app)
 
 CONFIG = Path(__file__).parent / "asv.conf.json"
 RESULTS = environment.ROOT / "results" / "asv"
 PASSES = 3  # over all benchmarks: a slow spell of the machine hits some samples of each, not all of one
-
-
-def command(function: Callable[..., None]) -> Callable[..., None]:
-    """Register a command whose bad input is told in one line."""
-
-    @functools.wraps(function)
-    def told(*args: Any, **kwargs: Any) -> None:
-        from bench.cli import one_line_errors  # bench.cli imports this module
-
-        with one_line_errors():
-            function(*args, **kwargs)
-
-    return app.command(function.__name__)(told)
 
 
 @command
@@ -112,8 +100,7 @@ def _clean_commit() -> str:
 
 
 def _commit(name: str) -> str:
-    arguments = ["git", "rev-parse", "--verify", "--quiet", "--end-of-options", name + "^{commit}"]
-    done = subprocess.run(arguments, cwd=environment.ROOT, capture_output=True, text=True)
-    if done.returncode:
+    found = commit_of(name)
+    if found is None:
         raise BadInput(f"asv compare: {name!r} is no commit; allowed: a revision of git")
-    return done.stdout.strip()
+    return found

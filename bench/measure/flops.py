@@ -18,7 +18,7 @@ from bench.record import Limits, Reuse, Timing
 # Dense bf16/fp16 peak in FLOP/s by the vendor's data sheets.
 PEAKS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12}
 
-REPEATS = 12  # matrix products, of which the first few warm up
+REPEATS = 24  # matrix products, of which the first few warm up
 
 
 @dataclass(frozen=True)

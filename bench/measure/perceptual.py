@@ -55,11 +55,12 @@ def _network(folder: Path) -> Any:
 @contextmanager
 def _hub(folder: Path) -> Iterator[None]:
     """torch hub with `folder` as its cache: its loaders take the weights from there and nowhere else."""
-    before = torch.hub.get_dir()
+    # Not get_dir(): what that says, set again, would outlast any later change of TORCH_HOME.
+    before = torch.hub._hub_dir
     with tempfile.TemporaryDirectory() as temporary:
         (Path(temporary) / "checkpoints").symlink_to(folder.resolve())
         torch.hub.set_dir(temporary)
         try:
             yield
         finally:
-            torch.hub.set_dir(before)
+            torch.hub._hub_dir = before

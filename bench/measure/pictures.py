@@ -9,7 +9,7 @@ baseline's, and another extractor makes none again.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from copy import copy
 from typing import NamedTuple
 
 import torch
@@ -33,7 +33,7 @@ def collect(
 ) -> tuple[Pictures, Pictures]:
     """The `quality.n` pictures of the baseline and of the candidate."""
     # The reuse that is reported is that of timed generations: a copy takes note of the others'.
-    session, spec = replace(session), session.spec
+    session, spec = copy(session), session.spec
     base = _Arm("baseline", session.baseline, pairs.baseline, cache.key(spec), cache, say)
     cand = _Arm("candidate", session.candidate, pairs.candidate, cache.candidate_key(spec), cache, say)
     return base.pictures(spec), cand.pictures(spec)

@@ -2,38 +2,23 @@
 
 from __future__ import annotations
 
-import functools
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from tabulate import tabulate
 
+from bench.commands import Model, Reports, Results, commands
 from bench.errors import BadInput
 
 app = typer.Typer(help=__doc__, no_args_is_help=True)
+command = commands(app)
 
 POLICY_DIR = Path(__file__).parents[1] / "embedded" / "policy"
 
-Model = Annotated[str, typer.Option(help="embedded, or the directory of a DiTPipeline.")]
 Steps = Annotated[int, typer.Option(help="Denoising steps.")]
 Guidance = Annotated[float, typer.Option(help="Weight of classifier-free guidance, above 1.")]
-Results = Annotated[Path, typer.Option(help="Folder of the traces.")]
-
-
-def command(function: Callable[..., None]) -> Callable[..., None]:
-    """Register a command whose bad input is told in one line."""
-
-    @functools.wraps(function)
-    def told(*args: Any, **kwargs: Any) -> None:
-        from bench.cli import one_line_errors  # bench.cli imports this module
-
-        with one_line_errors():
-            function(*args, **kwargs)
-
-    return app.command(function.__name__.removesuffix("_"))(told)
 
 
 @command
@@ -105,7 +90,7 @@ def eval_(
     max_age: Annotated[int, typer.Option(help="Steps that an entry may serve, for all.")] = 2,
     seed: Annotated[int, typer.Option(help="Seed of the first picture; not one of the trace.")] = 100_000,
     guidance: Guidance = 4.0,
-    reports: Annotated[Path, typer.Option(help="Folder of the reports.")] = Path("reports"),
+    reports: Reports = Path("reports"),
 ) -> None:
     """Compare the policy with thresholds, the schedule and a random mask at equal measured reuse."""
     _at_least(n=(n, 2), steps=(steps, 2), max_age=(max_age, 1))

@@ -36,6 +36,14 @@ def figures(digits: int) -> Show:
     return show
 
 
+def interval(value: Mean | Median | None, digits: int) -> str:
+    """A figure with its interval, `1.20 [1.10, 1.30]`, to so many decimals; a dash where there is none."""
+    if value is None:
+        return DASH
+    middle = value.median if isinstance(value, Median) else value.mean
+    return f"{middle:.{digits}f} [{value.low:.{digits}f}, {value.high:.{digits}f}]"
+
+
 def escape(text: object) -> str:
     """Make any text safe for one cell of a Markdown table."""
     return " ".join(str(text).split()).replace("|", "\\|").replace("<", "&lt;")

@@ -16,7 +16,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from bench.record import Record
 from bench.report import findings, pictures, plots, provenance, tables
-from bench.report.columns import DASH, Table, escape, figures
+from bench.report.columns import DASH, Table, escape, figures, interval
 from bench.report.maps import plot_maps
 from bench.report.missing import missing_lines
 from bench.report.setting import setting
@@ -144,4 +144,5 @@ def _environment() -> Environment:
     loader = FileSystemLoader(Path(__file__).parent / "templates")
     environment = Environment(loader=loader, undefined=StrictUndefined, autoescape=False)
     environment.filters["cell"] = escape
+    environment.globals["interval"] = interval
     return environment

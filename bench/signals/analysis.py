@@ -94,12 +94,8 @@ def _explained(rows: pd.DataFrame, error: str, parts: tuple[str, ...]) -> Mean:
 
 def _share(picture: Array, left: Array, whole: Array) -> Mean:
     """1 - residual / total variance, its interval by resampling pictures."""
-    sums = pd.DataFrame({"left": left, "whole": whole}).groupby(picture).sum()
-    rng = np.random.default_rng(0)
-    drawn = rng.integers(len(sums), size=(stats.RESAMPLES, len(sums)))
-    values = sums.to_numpy()[drawn].sum(axis=1)
-    low, high = np.quantile(1 - values[:, 0] / values[:, 1], [0.025, 0.975])
-    return Mean(mean=1 - sums["left"].sum() / sums["whole"].sum(), low=low, high=high)
+    sums = pd.DataFrame({"explained": whole - left, "whole": whole}).groupby(picture).sum()
+    return stats.ratio_of_sums(sums["explained"], sums["whole"])
 
 
 def _snr(rows: pd.DataFrame) -> Array:

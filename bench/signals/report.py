@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from bench.record import Mean
-from bench.report.columns import DASH
+from bench.report.columns import interval
 from bench.report.render import write_page
 from bench.report.style import canvas, save, style
 from bench.signals.analysis import Explained, Ranking, explained, rankings
@@ -39,7 +39,6 @@ def write_report(rows: pd.DataFrame, facts: Mapping[str, Any], out: Path) -> Pat
         "errors": ERRORS,
         "names": NAMES,
         "typical": {error: rows[error].median() for error in ERRORS},
-        "show": show,
     }
     return write_page(out / "README.md", "signals.md.j2", content)
 
@@ -52,15 +51,10 @@ def sentence(ranked: Sequence[Ranking], shares: Sequence[Explained]) -> str:
     beyond = share["SNR + calibration + entropy"].mean - share["SNR + calibration"].mean
     return (
         "within a step, the rank correlation of a layer's entropy with the error of holding its output "
-        f"is {show(entropy.within_step)}; entropy adds {added:+.2f} to the {share['SNR'].mean:.2f} of the "
-        f"variance of ln(error) that SNR explains, and {beyond:+.2f} to the "
+        f"is {interval(entropy.within_step, 2)}; entropy adds {added:+.2f} to the {share['SNR'].mean:.2f} of "
+        f"the variance of ln(error) that SNR explains, and {beyond:+.2f} to the "
         f"{share['SNR + calibration'].mean:.2f} of SNR with a calibration of each layer."
     )
-
-
-def show(value: Mean | None) -> str:
-    """A mean with its interval."""
-    return DASH if value is None else f"{value.mean:.2f} [{value.low:.2f}, {value.high:.2f}]"
 
 
 def _csv(rows: Sequence[Ranking | Explained], path: Path) -> None:

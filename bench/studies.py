@@ -1,0 +1,136 @@
+"""The commands of studies that are more than a grid of configurations: each with a page of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bench import models, suite
+from bench.commands import OK, REGRESSED, Guidance, Model, Reports, Results, commands
+from bench.measure import environment
+from bench.store import Store
+from bench.suite import RunSpec
+
+app = typer.Typer()
+command = commands(app)
+
+
+@command
+def generate(
+    out: Annotated[Path, typer.Option(help="Folder of the pictures.")] = Path("outputs"),
+    model: Model = "embedded",
+    n: Annotated[int, typer.Option(min=1, help="Pictures, made as one batch.")] = 8,
+    classes: Annotated[str, typer.Option(help="Names or numbers, with commas; default: all in turn.")] = "",
+    dqar: Annotated[str | None, typer.Option(help="A preset or a .yaml file; default: untouched.")] = None,
+    steps: Annotated[int, typer.Option(min=1, max=1000, help="Denoising steps.")] = 50,
+    guidance: Guidance = 4.0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the first picture; the next has the next.")] = 0,
+) -> None:
+    """Make pictures, PNG files and a grid, with or without DQAR."""
+    from bench.generate import generate as make
+
+    models.check(models.directory(model))
+    spec = RunSpec(
+        suite="generate", name="generate", method="baseline", model=model, batch_size=n, seed=seed,
+        num_inference_steps=steps, guidance_scale=guidance,
+    )  # fmt: skip
+    made = make(spec, dqar, [name.strip() for name in classes.split(",") if name.strip()], out)
+    typer.echo(f"{len(made.files)} pictures in {made.seconds:.1f} s: {made.files[0].parent}")
+    typer.echo(f"grid: {made.grid}")
+    if made.summary:
+        typer.echo(made.summary)
+
+
+@command
+def reproduce(
+    model: Annotated[str | None, typer.Option(help="embedded, a directory, or a hub id.")] = None,
+    results: Results = Path("results"),
+    reports: Reports = Path("reports"),
+) -> None:
+    """Run the seed's published tables and print published beside measured.
+
+    Exit code 0: every reuse ratio agrees; 1: one does not, or a run failed; 2: bad input.
+    """
+    from bench.reproduce import SUITE, agree, write_report
+    from bench.runner import run_suite
+
+    path = suite.find(SUITE)
+    loaded = suite.load(path, model=model)
+    folder = run_suite(path, loaded, results)
+    records = folder.records([spec.name for spec in suite.expanded(path, loaded)])
+    page = write_report(records, reports / SUITE)
+    typer.echo(f"{page.read_text()}\nrecords: {folder.folder}\nreport:  {page}")
+    done = all(record.status == "ok" for record in records)
+    raise typer.Exit(OK if agree() and done else REGRESSED)
+
+
+@command
+def signals(
+    model: Model = "embedded",
+    pictures: Annotated[int, typer.Option(min=4, help="Each of a class and seed of its own.")] = 44,
+    steps: Annotated[int, typer.Option(min=4, max=1000, help="Denoising steps.")] = 50,
+    guidance: Guidance = 4.0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the first picture.")] = 0,
+    results: Results = Path("results"),
+    reports: Reports = Path("reports"),
+) -> None:
+    """Measure what entropy, SNR and the latent's norm know of the error that reuse would make."""
+    from bench.signals.report import write_report
+    from bench.signals.rows import Study
+
+    study = Study.measured(model, pictures, steps, guidance, seed)
+    path = study.save(results / "signals" / environment.machine())
+    page = write_report(study.rows, study.facts, reports / "signals")
+    typer.echo(f"{page.read_text()}\nrows:   {path}\nreport: {page}")
+
+
+@command
+def tune(
+    trials: Annotated[int, typer.Option(min=1, help="Trials to add to the study.")] = 40,
+    model: Model = "embedded",
+    steps: Annotated[int, typer.Option(min=2, max=1000, help="Denoising steps.")] = 25,
+    pictures: Annotated[int, typer.Option(min=2, help="A trial's, and as many unseen ones.")] = 4,
+    pairs: Annotated[int, typer.Option(min=2, help="Timed for each point of the front.")] = 6,
+    guidance: Guidance = 4.0,
+    results: Results = Path("results"),
+    reports: Reports = Path("reports"),
+) -> None:
+    """Search DQAR's fields for the front of speedup and drift. Resumes, and adds trials."""
+    from bench.methods.dqar import shape_of
+    from bench.report.tune import write_report
+    from bench.tune import Tuner
+
+    storage = results / "tune" / environment.machine() / ".cache" / "study.db"
+    tuner = Tuner(model, steps, pictures, guidance, storage)
+    tuner.search(trials)
+    facts = {
+        "machine": environment.machine(), "model": suite.shown_model(model), "steps": steps, "pairs": pairs,
+        "pictures": pictures, "guidance": guidance, "shape": shape_of(tuner.session.pipe),
+    }  # fmt: skip
+    done = [trial.values for trial in tuner.study.trials if trial.values]
+    page = write_report(tuner.front(pairs), done, facts, reports / "tune")
+    typer.echo(f"{page.read_text()}\nreport: {page}\nstudy:  {storage}")
+
+
+@command
+def control(
+    repetitions: Annotated[int, typer.Option(min=1, help="Of the baseline against itself.")] = 40,
+    results: Results = Path("results"),
+    reports: Reports = Path("reports"),
+) -> None:
+    """Time the baseline against itself again and again: does the 95 % interval hold 1.0?
+
+    Exit code 0: in at least 90 % of the repetitions; 1: in fewer, or one failed; 2: bad input.
+    """
+    from bench.control import SUITE, specs, study, write_report
+    from bench.runner import run_all
+
+    chosen = specs(repetitions)
+    folder = Store(results, SUITE, environment.machine())
+    records = run_all(chosen, folder, results)
+    page = write_report(records, reports / SUITE)
+    typer.echo(f"{page.read_text()}\nrecords: {folder.folder}\nreport:  {page}")
+    done = all(record.status == "ok" for record in records)
+    raise typer.Exit(OK if done and study(records).holds else REGRESSED)
