@@ -150,14 +150,15 @@ def load(spec: RunSpec) -> Any:
     import torch
     from diffusers.utils import logging as diffusers_logging
 
-    from bench.schedulers import from_pipeline
+    from bench.methods.solver import from_pipeline
 
     diffusers_logging.disable_progress_bar()
     dtype = getattr(torch, DTYPES[spec.dtype])
     pipe = _random(spec, dtype) if spec.weights == "random" else _trained(spec, dtype)
     pipe.set_progress_bar_config(disable=True)
-    if spec.scheduler:
-        pipe.scheduler = from_pipeline(pipe, spec.scheduler)
+    if spec.scheduler or spec.timestep_spacing:
+        spacing = {"timestep_spacing": spec.timestep_spacing} if spec.timestep_spacing else {}
+        pipe.scheduler = from_pipeline(pipe, spec.scheduler, **spacing)
     return pipe.to(device())
 
 

@@ -130,14 +130,14 @@ class Reuse(Part):
     entropy: list[list[float | None]] | None
     snr: list[float]  # one a step
     reasons: dict[str, int]  # why calls were computed or reused -> count
-    resolved: dict[str, float] = {}  # options that were found by measuring the model at hand
+    resolved: dict[str, Any] = {}  # options that were found by measuring the model at hand
 
 
 class Limits(Part):
-    """What counted FLOPs allow, S = 1 / (1 - sum_i r_i f_i), and the share of it that was realised."""
+    """What counted FLOPs allow, those of the baseline over the method's, and the share that was realised."""
 
     flops_generation: float  # of one baseline generation of the batch, decoder included
-    attention_share: float  # f: attention's share of those FLOPs
+    attention_share: float  # attention's share of those FLOPs
     speedup_limit: float
     realised: float | None  # (speedup - 1) / (limit - 1); null where the limit is 1
     flops_per_second: float  # the baseline's

@@ -38,6 +38,11 @@ def commit_of(revision: str) -> str | None:
     return found.decode().strip() if found else None
 
 
+def commits(n: int) -> list[str]:
+    """The full hashes of the last `n` commits, newest first; fewer where the history is shorter."""
+    return (_git("log", f"-{n}", "--format=%H") or b"").decode().split()
+
+
 def _archive(commit: str, inside: str, place: str) -> bytes:
     # From the top: below it, git would look for `inside` in the current folder.
     top = _git("rev-parse", "--show-toplevel")

@@ -33,7 +33,6 @@ SOURCES = (
     "bench/process.py",
     "bench/worker.py",
     "bench/models.py",
-    "bench/schedulers.py",
     "bench/stats.py",
     "bench/record.py",
     "bench/measure/*.py",

@@ -91,6 +91,7 @@ class Settings(Part):
     random: bool = False  # fall back on random weights (time and memory only)
     dtype: Literal["fp32", "bf16", "fp16"] = "fp32"
     scheduler: Literal["ddim", "dpm_solver++", "unipc"] | None = None  # None = the model's own
+    timestep_spacing: Literal["leading", "trailing", "linspace"] | None = None  # None = the model's own
     num_inference_steps: int = Field(default=50, ge=1, le=1000)
     guidance_scale: float = Field(default=4.0, ge=0)
     batch_size: int = Field(default=16, ge=1)

@@ -17,7 +17,6 @@ from torch import Tensor
 from bench import models, stats
 from bench.errors import BadInput
 from bench.measure import flops, images, timing
-from bench.measure.flops import Cost
 from bench.measure.generation import Session
 from bench.record import Mean, Median
 from bench.suite import RunSpec
@@ -49,7 +48,7 @@ class Tuner:
         self.session = Session.open(self.spec)
         self.seen, self.unseen = range(pictures), range(pictures, 2 * pictures)
         self.base: Tensor = self.session.baseline(self.seen).latents
-        self.cost: Cost = flops.count(self.session)
+        self.flops = flops.count(self.session).generation(steps)
         self.study = _study(storage, f"{self.session.spec.model}-{steps}-{pictures}-{guidance:g}")
 
     def search(self, trials: int) -> None:
@@ -66,8 +65,9 @@ class Tuner:
     def _trial(self, trial: optuna.Trial) -> tuple[float, float]:
         options = suggested(trial)
         session = self._under(options)
-        made = session.candidate(self.seen)
-        return self._limit(session), images.drift(made.latents, self.base).mean().item()
+        with flops.counting() as counter:
+            made = session.candidate(self.seen)
+        return self.flops / counter.get_total_flops(), images.drift(made.latents, self.base).mean().item()
 
     def _point(self, trial: optuna.trial.FrozenTrial, base: Tensor, pairs: int) -> Point:
         options = suggested(trial)
@@ -86,12 +86,6 @@ class Tuner:
     def _under(self, options: dict[str, Any], **changes: Any) -> Session:
         spec = self.spec.model_copy(update={"options": options} | changes)
         return Session(pipe=self.session.pipe, spec=spec, labels=self.session.labels)
-
-    def _limit(self, session: Session) -> float:
-        steps = self.spec.num_inference_steps
-        saved = steps * self.cost.saved * (session.reuse.ratio if session.reuse else 0.0)
-        whole = self.cost.generation(steps)
-        return whole / (whole - saved)
 
 
 def suggested(trial: optuna.Trial | optuna.trial.FrozenTrial) -> dict[str, Any]:

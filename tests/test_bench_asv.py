@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import subprocess
 import sys
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from bench.asv import gate
+from bench.asv import check, gate
 from bench.asv.cli import CONFIG
+from bench.asv.offline import make_offline
 from bench.cli import app
+from bench.compare import Row
 from bench.errors import BadInput
 from bench.measure.environment import ROOT
 
+CHROMIUM = shutil.which("chromium")
 KERNELS = r"kernels\.(Yardstick|Entropy)"
 
 
@@ -44,6 +53,7 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     asv(path, "run", *given, "--bench", KERNELS, home=folder)
     asv(path, "publish", home=folder)
+    make_offline(folder / "html")
     return folder
 
 
@@ -72,6 +82,49 @@ def test_pages_hold_every_series(stored: Path) -> None:
     assert (stored / "html" / "index.html").exists()
     graphs = {path.name for path in (stored / "html" / "graphs").rglob("*.json")}
     assert {"kernels.Entropy.time_entropy.json", f"{gate.YARDSTICK}.json"} <= graphs
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium: apt-get install chromium")
+def test_a_browser_shows_a_graph(stored: Path, tmp_path: Path) -> None:
+    """Opened in a headless browser, without a network, a benchmark's page draws its graph."""
+    serve = partial(SimpleHTTPRequestHandler, directory=str(stored / "html"))
+    with ThreadingHTTPServer(("127.0.0.1", 0), serve) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        page = f"http://127.0.0.1:{server.server_port}/#{gate.YARDSTICK}"
+        done = subprocess.run(
+            [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+             "--disable-background-networking", "--disable-component-update", "--disable-sync",
+             f"--user-data-dir={tmp_path}", "--virtual-time-budget=20000", "--dump-dom", page],
+            capture_output=True, text=True, timeout=120,
+        )  # fmt: skip
+        server.shutdown()
+    assert re.search(r'<canvas[^>]*class="flot-base"', done.stdout), done.stdout[-2000:] + done.stderr[-2000:]
+    assert "time_feed_forward" in done.stdout
+
+
+def test_the_pages_name_no_other_host(stored: Path) -> None:
+    """Whatever a page loads lies beside it."""
+    index = (stored / "html" / "index.html").read_text()
+    assert not re.findall(r'<(?:script|link)[^>]*(?:src|href)="https?://', index)
+    for name in re.findall(r'"(vendor/[^"]+)"', index):
+        assert (stored / "html" / name).stat().st_size > 0
+
+
+def verdicts(calm: str, planted: str) -> pd.DataFrame:
+    """Two unchanged repetitions and a slowed one, of one benchmark and the yardstick."""
+    yard = Row(gate.YARDSTICK, "1", "1", "SAME", "")
+    found = {"1": calm, "2": "SAME", check.PLANTED: planted}
+    return check.table({name: [Row("t", "1", "2", said, ""), yard] for name, said in found.items()})
+
+
+def test_the_check_of_the_gate_fails_on_an_alarm_or_a_miss(tmp_path: Path) -> None:
+    """It holds only where the planted slowdown is caught and nothing else raises an alarm; its page says
+    which."""
+    assert check.holds(verdicts("AMBIGUOUS", "SLOWER"))
+    assert not check.holds(verdicts("SLOWER", "SLOWER"))
+    assert not check.holds(verdicts("SAME", "AMBIGUOUS"))
+    page = check.write_report(verdicts("SLOWER", "AMBIGUOUS"), 1.2, "a machine", tmp_path).read_text()
+    assert "raised 1 alarm, and a planted slowdown of 20% was caught in 0 of 1" in page
 
 
 def test_a_commit_compared_with_itself_is_the_same(stored: Path) -> None:

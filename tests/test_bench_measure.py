@@ -122,6 +122,23 @@ def test_utilisation_is_a_share_of_a_peak(tiny_model_dir: Path) -> None:
     assert "measured" in found.peak_source or torch.cuda.is_available()
 
 
+@pytest.mark.parametrize("options", [{"preset": "maximum"}, {"preset": "maximum", "reuse_mode": "kv"}])
+def test_the_candidates_flops_are_those_that_ran(tiny_model_dir: Path, options: dict[str, Any]) -> None:
+    """The count of a whole generation is the baseline's less what the map says was reused: all of
+    attention, or its K and V projections; the control's count is the baseline's."""
+    session = Session.open(spec(tiny_model_dir, "dqar", options=options | {"quantization_bits": 16}))
+    session.candidate(range(2))
+    whole, reuse = flops.count(session).generation(6), session.reuse
+    rows, tokens, width = 4, 16, 32
+    each = 8 * tokens * width**2 + 4 * tokens**2 * width
+    saved = each if options.get("reuse_mode") != "kv" else 4 * tokens * width**2
+    assert reuse is not None
+    assert flops.candidate(session) == whole - sum(map(sum, reuse.map)) * rows * saved
+    assert session.reuse is reuse
+    control = Session.open(spec(tiny_model_dir))
+    assert flops.candidate(control) == whole
+
+
 def test_cuda_graphs_need_cuda(tiny_model_dir: Path) -> None:
     """Without a device the setting is refused, not ignored."""
     if torch.cuda.is_available():

@@ -10,8 +10,23 @@ import torch
 from conftest import generate
 
 from bench import methods
+from bench.errors import BadInput
+from bench.measure import flops
 from bench.measure.generation import Session
 from bench.suite import RunSpec
+
+# Each competitor, at settings under which it must reuse in ten steps.
+CACHES: list[tuple[str, dict[str, Any]]] = [
+    ("fora", {"interval": 3}),
+    ("taylorseer", {"interval": 3, "order": 1}),
+    ("taylorseer", {"interval": 3, "order": 2}),
+    ("pab", {"interval": 2, "from_timestep": 1000, "to_timestep": 0}),
+    ("first_block", {"threshold": 0.5}),
+    ("magcache", {"threshold": 0.5, "steps": 10}),
+    ("fastercache", {"from_timestep": 900}),
+    ("dbcache", {"threshold": 0.9}),
+    ("dbcache", {"threshold": 0.9, "taylorseer_order": 1, "front_blocks": 2, "back_blocks": 1}),
+]
 
 CASES: list[tuple[str, dict[str, Any]]] = [
     ("baseline", {}),
@@ -20,6 +35,9 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("fewer_steps", {"steps": 4}),
     ("fewer_steps", {"scheduler": "dpm_solver++", "steps": 4}),
     ("fewer_steps", {"scheduler": "unipc"}),
+    ("dqar", {"preset": "maximum", "scheduler": "dpm_solver++"}),
+    *((name, options | {"scheduler": "dpm_solver++"}) for name, options in CACHES[:1]),
+    *CACHES,
 ]
 
 
@@ -87,3 +105,71 @@ def test_an_entropy_quantile_is_placed_on_the_model_at_hand(tiny_model_dir: Path
         nats.append(found.resolved["entropy_threshold"])
     assert shares[0] < shares[1] < shares[2]
     assert nats[0] < nats[1] < nats[2]
+
+
+@pytest.mark.parametrize(("name", "options"), CACHES)
+def test_every_competitor_really_reuses(tiny_model_dir: Path, name: str, options: dict[str, Any]) -> None:
+    """None is a silent no-op: each computes fewer FLOPs than the baseline and changes the latents, and
+    does both alike in the next generation, for no state leaks from run to run."""
+    given = tiny_spec(tiny_model_dir, options).model_copy(update={"method": name, "num_inference_steps": 10})
+    methods.check(name, options, "test")
+    session = Session.open(given)
+    base, made = session.baseline(range(2)), session.candidate(range(2))
+    assert flops.candidate(session) < 0.95 * flops.count(session).generation(10)
+    assert not torch.equal(made.latents, base.latents)
+    assert torch.equal(session.candidate(range(2)).latents, made.latents)
+    assert torch.equal(session.baseline(range(2)).latents, base.latents)
+
+
+@pytest.mark.parametrize(
+    ("name", "knob", "values"),
+    [
+        ("fora", "interval", (2, 4)),
+        ("taylorseer", "interval", (2, 4)),
+        ("taylorseer", "order", (0, 1)),
+        ("taylorseer", "computed_first", (2, 5)),
+        ("pab", "interval", (2, 4)),
+        ("pab", "from_timestep", (500, 900)),
+        ("pab", "to_timestep", (0, 600)),
+        ("first_block", "threshold", (0.0, 0.5)),
+        ("magcache", "threshold", (0.0, 0.5)),
+        ("magcache", "max_skip_steps", (1, 4)),
+        ("magcache", "retention_ratio", (0.1, 0.7)),
+        ("fastercache", "attention_interval", (2, 4)),
+        ("fastercache", "unconditional_interval", (2, 5)),
+        ("fastercache", "from_timestep", (300, 900)),
+        ("fastercache", "weight", (0.0, 1.0)),
+        ("dbcache", "threshold", (0.0, 0.9)),
+        ("dbcache", "front_blocks", (1, 3)),
+        ("dbcache", "back_blocks", (0, 2)),
+        ("dbcache", "warmup_steps", (4, 6)),
+        ("dbcache", "taylorseer_order", (0, 1)),
+    ],
+)
+def test_every_knob_of_a_competitor_is_live(pipe: Any, name: str, knob: str, values: tuple[Any, Any]) -> None:
+    """Another value of the knob makes another latent."""
+    rest = dict(CACHES)[name]
+    made = []
+    for value in values:
+        options = rest | {knob: value}
+        session = Session(pipe, tiny_spec(Path("tiny"), options).model_copy(update={"method": name}), [1, 2])
+        session.spec = session.spec.model_copy(update={"num_inference_steps": 10})
+        made.append(session.candidate(range(2)).latents)
+    assert not torch.equal(made[0], made[1])
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "said"),
+    [
+        ("taylorseer", {"interval": 1}, "interval: 1 is not allowed; allowed: a whole number from 2 to 50"),
+        ("dbcache", {"threshold": "x"}, "threshold: 'x' is not allowed; allowed: a number from 0 to 10"),
+        ("pab", {"depth": 1}, "unknown option 'depth'; allowed: interval, from_timestep, to_timestep, steps"),
+        ("fora", {"scheduler": "euler"}, "scheduler: 'euler' not known; allowed: ddim"),
+        ("magcache", {}, "steps is not given"),
+    ],
+)
+def test_bad_options_of_a_competitor(name: str, options: dict[str, Any], said: str) -> None:
+    """Each is refused in one line with the option, its value and what is allowed."""
+    with pytest.raises(BadInput) as caught:
+        methods.check(name, options, "suite")
+    assert said in str(caught.value)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +13,8 @@ import psutil
 import typer
 from tabulate import tabulate
 
-from bench.commands import commands
+from bench.asv.offline import make_offline
+from bench.commands import OK, REGRESSED, Reports, Results, commands
 from bench.errors import BadInput
 from bench.measure import environment
 from bench.revision import commit_of
@@ -21,6 +24,7 @@ command = commands(app)
 
 CONFIG = Path(__file__).parent / "asv.conf.json"
 RESULTS = environment.ROOT / "results" / "asv"
+PAGES = environment.ROOT / "reports" / "asv"
 PASSES = 3  # over all benchmarks: a slow spell of the machine hits some samples of each, not all of one
 
 
@@ -30,21 +34,37 @@ def run(
     passes: Annotated[int, typer.Option(min=1, help="Over all benchmarks.")] = PASSES,
 ) -> None:
     """Run the benchmarks in this environment and store their samples under results/asv."""
-    commit = _clean_commit()
+    _benchmark(CONFIG, _clean_commit(), dict(os.environ), bench, passes)
+
+
+@command
+def check(
+    repetitions: Annotated[int, typer.Option(min=1, help="Of the same code.")] = 10,
+    slowdown: Annotated[float, typer.Option(min=1, help="How many times as long the last run takes.")] = 1.2,
+    results: Results = Path("results"),
+    reports: Reports = Path("reports"),
+) -> None:
+    """Try the gate: repetitions must raise no alarm, a planted slowdown must raise one.
+
+    Exit code 0: so it is; 1: it is not.
+    """
+    from bench.asv import check as gate_check
+
+    rows = gate_check.check(partial(_benchmark, bench=gate_check.BENCH), CONFIG, repetitions, slowdown)
     machine = environment.machine()
-    _asv("machine", *_machine(machine))
-    chosen = ["--bench", bench] if bench else []
-    for _ in range(passes):
-        _asv(
-            "run", "-E", "here:same", "--set-commit-hash", commit, "--machine", machine, "--append-samples",
-            "--show-stderr", *chosen,
-        )  # fmt: skip
+    path = results / "asv-check" / machine / "verdicts.csv"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows.to_csv(path, index=False, lineterminator="\n")
+    page = gate_check.write_report(rows, slowdown, machine, reports / "asv-check")
+    typer.echo(f"{page.read_text()}\nverdicts: {path}\nreport:   {page}")
+    raise typer.Exit(OK if gate_check.holds(rows) else REGRESSED)
 
 
 @command
 def html() -> None:
-    """Publish what is stored as pages under reports/asv."""
-    _asv("publish")
+    """Publish what is stored as pages under reports/asv, which need no network."""
+    _asv(CONFIG, "publish")
+    make_offline(PAGES)
 
 
 @command
@@ -67,10 +87,24 @@ def compare(
     raise typer.Exit(exit_code(rows))
 
 
-def _asv(*arguments: str) -> None:
-    done = subprocess.run([sys.executable, "-m", "asv", "--config", str(CONFIG), *arguments], check=False)
-    if done.returncode:
-        raise typer.Exit(1)
+def _benchmark(
+    config: Path, commit: str, given: dict[str, str], bench: str = "", passes: int = PASSES
+) -> None:
+    """Run the benchmarks under an environment `given` and store them under a commit."""
+    machine = environment.machine()
+    _asv(config, "machine", *_machine(machine))
+    chosen = ["--bench", bench] if bench else []
+    for _ in range(passes):
+        _asv(
+            config, "run", "-E", "here:same", "--set-commit-hash", commit, "--machine", machine,
+            "--append-samples", "--show-stderr", *chosen, given=given,
+        )  # fmt: skip
+
+
+def _asv(config: Path, *arguments: str, given: dict[str, str] | None = None) -> None:
+    command = [sys.executable, "-m", "asv", "--config", str(config), *arguments]
+    if subprocess.run(command, check=False, env=given).returncode:
+        raise typer.Exit(REGRESSED)
 
 
 def _machine(name: str) -> list[str]:

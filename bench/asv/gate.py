@@ -23,6 +23,7 @@ from bench.record import Median
 YARDSTICK = "kernels.Yardstick.time_feed_forward"
 TIME_THRESHOLD = 0.10  # between two runs on a shared machine; a planted 20 % is beyond it
 THRESHOLD = 0.02  # of bytes, shares and errors, which hardly scatter
+ALARMS = {"SLOWER", "WORSE", "FAILED"}
 Samples = Sequence[float]
 
 
@@ -50,7 +51,7 @@ def exit_code(found: Sequence[Row]) -> int:
     AMBIGUOUS is no alarm: the interval reaches to where nothing changed.
     """
     verdicts = {row.verdict for row in found}
-    if verdicts & {"SLOWER", "WORSE", "FAILED"}:
+    if verdicts & ALARMS:
         return 1
     return 2 if "NOT COMPARED" in verdicts else 0
 

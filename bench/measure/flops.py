@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +16,7 @@ from bench import models
 from bench.measure import nvml
 from bench.measure.generation import Session, stopwatch
 from bench.methods import ATTENTION
-from bench.record import Limits, Reuse, Timing
+from bench.record import Limits, Timing
 
 # Dense bf16/fp16 peak in FLOP/s by the vendor's data sheets.
 PEAKS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12}
@@ -27,7 +30,6 @@ class Cost:
 
     forward: float  # one call of the transformer
     attention: float  # of which attention: projections, core and output
-    saved: float  # of which a reuse saves: all of attention, or the parts that the method names
     decode: float
 
     def generation(self, steps: int) -> float:
@@ -44,31 +46,42 @@ def count(session: Session) -> Cost:
     latent = torch.zeros(rows, shape.in_channels, shape.sample_size, shape.sample_size, **where)
     step = torch.zeros(rows, dtype=torch.long, device=pipe.device)
     transformer = getattr(pipe.transformer, "_orig_mod", pipe.transformer)  # eager: it can be counted
-    # The math backend, for the counter knows its products on every device.
-    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as forward:
+    with counting() as forward:
         transformer(latent, timestep=step, class_labels=step)
-    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as decode:
+    with counting() as decode:
         pipe.vae.decode(latent[: spec.batch_size])
     return Cost(
-        forward=forward.get_total_flops(),
-        attention=_modules(forward, (ATTENTION,)),
-        saved=_modules(forward, session.saves),
-        decode=decode.get_total_flops(),
+        forward=forward.get_total_flops(), attention=_attention(forward), decode=decode.get_total_flops()
     )
 
 
-def _modules(counter: FlopCounterMode, endings: tuple[str, ...]) -> float:
+def candidate(session: Session) -> float:
+    """FLOPs of one generation of a batch by the method, whatever it reuses, forecasts or leaves out."""
+    session = copy(session)  # the reuse that is reported stays that of timed generations
+    with torch.compiler.set_stance("force_eager"), counting() as counter:
+        session.candidate(range(session.spec.batch_size))
+    return float(counter.get_total_flops())
+
+
+@contextmanager
+def counting() -> Iterator[FlopCounterMode]:
+    """Count the FLOPs of what runs: of matrix products and convolutions, two a multiply-add."""
+    # The math backend, for the counter knows its products on every device.
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        yield counter
+
+
+def _attention(counter: FlopCounterMode) -> float:
     counts = counter.get_flop_counts()
-    return sum(sum(ops.values()) for name, ops in counts.items() if name.endswith(endings))
+    return sum(sum(ops.values()) for name, ops in counts.items() if name.endswith(ATTENTION))
 
 
 def limits(session: Session, cost: Cost, timing: Timing) -> Limits:
-    """S = 1 / (1 - r f) for reuse ratio r and the share f that a reuse saves (attention, or K and
-    V alone); FLOPs over FLOPs for fewer steps; and how much of S - 1 was realised."""
+    """What the FLOPs of baseline and candidate allow, and how much of that gain was realised."""
     steps = session.spec.num_inference_steps
     whole = cost.generation(steps)
     share = steps * cost.attention / whole
-    limit = whole / _candidate(session, cost, session.reuse)
+    limit = whole / candidate(session)
     rate = whole / timing.baseline_s.median
     peak, source = peak_flops(session.pipe.dtype)
     return Limits(
@@ -81,12 +94,6 @@ def limits(session: Session, cost: Cost, timing: Timing) -> Limits:
         peak=peak,
         peak_source=source,
     )
-
-
-def _candidate(session: Session, cost: Cost, reuse: Reuse | None) -> float:
-    steps: int = session.call.get("num_inference_steps", session.spec.num_inference_steps)
-    ratio = reuse.ratio if reuse else 0.0
-    return cost.generation(steps) - steps * cost.saved * ratio
 
 
 def data_sheet_peak() -> float | None:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from bench import models
 from bench.errors import NonFinite
-from bench.methods import ATTENTION, Arm, get
+from bench.methods import Arm, get
 from bench.record import Reuse
 from bench.suite import RunSpec
 
@@ -40,8 +40,6 @@ class Session:
     labels: list[int] = field(default_factory=list)
     reuse: Reuse | None = None  # of the candidate's last generation
     cache_bytes: int = 0
-    saves: tuple[str, ...] = (ATTENTION,)  # modules whose work a reuse saves
-    call: dict[str, Any] = field(default_factory=dict)  # what the candidate changes in the call
 
     @classmethod
     def open(cls, spec: RunSpec) -> Session:
@@ -79,13 +77,12 @@ class Session:
             except NonFinite as error:
                 raise NonFinite(f"{error}; {self._diagnose(pictures, arm)}") from error
             self.reuse, self.cache_bytes = arm.reuse(), arm.cache_bytes()
-            self.call, self.saves = arm.call, arm.saves
         return made
 
     @cached_property
-    def resolved(self) -> dict[str, float]:
+    def resolved(self) -> dict[str, Any]:
         """Options that depend on the model, found by one untimed generation that reuses nothing."""
-        return get(self.spec.method).resolve(self.spec.options, self._trace)
+        return get(self.spec.method).resolve(self.spec.options, self._tried)
 
     def traced(self) -> Reuse | None:
         """The last generation's reuse, with the entropy of an untimed one of few pictures where the
@@ -95,17 +92,18 @@ class Session:
             return None
         update: dict[str, Any] = {"resolved": self.resolved}
         if not self.reuse.entropy and not self.spec.compile and method.trace:
-            update["entropy"] = self._trace(self.spec.options | self.resolved | method.trace).entropy
+            with self._tried(self.spec.options | self.resolved | method.trace) as arm:
+                found = arm.reuse()
+            update["entropy"] = found and found.entropy
         return self.reuse.model_copy(update=update)
 
-    def _trace(self, options: dict[str, Any]) -> Reuse:
-        """The reuse of an untimed generation of few pictures under other options."""
+    @contextmanager
+    def _tried(self, options: dict[str, Any]) -> Iterator[Arm]:
+        """The arm after an untimed generation of few pictures under other options."""
         pictures = range(min(TRACED, self.spec.batch_size))
         with get(self.spec.method).apply(self.pipe, options) as arm:
             generate(self.pipe, self.arguments(pictures) | arm.call)
-            measured = arm.reuse()
-        assert measured is not None  # only methods that reuse are traced
-        return measured
+            yield arm
 
     def arguments(self, pictures: range) -> dict[str, Any]:
         """The arguments of the pipeline's call; each picture has a generator of its own, so that

@@ -18,6 +18,13 @@ METHODS: dict[str, str] = {
     "baseline": "bench.methods.baseline:METHOD",
     "dqar": "bench.methods.dqar:METHOD",
     "fewer_steps": "bench.methods.fewer_steps:METHOD",
+    "fora": "bench.methods.diffusers_hooks:FORA",
+    "pab": "bench.methods.diffusers_hooks:PAB",
+    "taylorseer": "bench.methods.diffusers_hooks:TAYLORSEER",
+    "first_block": "bench.methods.diffusers_hooks:FIRST_BLOCK",
+    "fastercache": "bench.methods.diffusers_hooks:FASTERCACHE",
+    "magcache": "bench.methods.magcache:METHOD",
+    "dbcache": "bench.methods.cache_dit:METHOD",
 }
 
 

@@ -16,7 +16,7 @@ def nothing_reused() -> None:
     """For methods that reuse nothing."""
 
 
-def as_given(options: dict[str, Any], traced: object) -> dict[str, float]:
+def as_given(options: dict[str, Any], tried: object) -> dict[str, Any]:
     """For methods whose options mean the same on every model."""
     return {}
 
@@ -27,8 +27,11 @@ class Arm:
 
     call: dict[str, Any] = field(default_factory=dict)  # arguments in place of the baseline's
     reuse: Callable[[], Reuse | None] = nothing_reused  # of the last generation
-    saves: tuple[str, ...] = (ATTENTION,)  # endings of the modules whose work a reuse saves
     cache_bytes: Callable[[], int] = lambda: 0  # held after the last generation
+    found: Callable[[], dict[str, Any]] = dict  # options that a calibrating generation found
+
+
+Tried = Callable[[dict[str, Any]], AbstractContextManager[Arm]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,8 +42,8 @@ class Method:
     # (pipe, options) -> context manager; on leaving, the pipeline is as it was, bit for bit
     apply: Callable[[Any, dict[str, Any]], AbstractContextManager[Arm]]
     trace: dict[str, Any] = field(default_factory=dict)  # options that measure entropy everywhere
-    # (options, a traced generation under given options) -> options found by measuring the model
-    resolve: Callable[[dict[str, Any], Callable[[dict[str, Any]], Reuse]], dict[str, float]] = as_given
+    # (options, the arm after an untimed generation under given ones) -> options found by measuring the model
+    resolve: Callable[[dict[str, Any], Tried], dict[str, Any]] = as_given
 
 
 def only(options: dict[str, Any], allowed: tuple[str, ...]) -> None:

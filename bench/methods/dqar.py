@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import inspect
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
 import dqar
-from bench.methods.base import ATTENTION, Arm, Method, only
+from bench.methods import solver
+from bench.methods.base import Arm, Method, Tried, only
 from bench.record import Reuse
 
 QUANTILE = "entropy_quantile"  # in place of entropy_threshold, which means another thing on another model
-KV_PROJECTIONS = (f"{ATTENTION}.to_k", f"{ATTENTION}.to_v")
 
 
 def config(options: dict[str, Any]) -> dqar.DQARConfig:
@@ -23,8 +23,9 @@ def config(options: dict[str, Any]) -> dqar.DQARConfig:
 
     Raises ValueError naming the option, the value and what is allowed.
     """
-    only(options, ("preset", QUANTILE, *inspect.signature(dqar.DQARConfig).parameters))
-    fields = {key: _frozen(value) for key, value in options.items() if key not in ("preset", QUANTILE)}
+    apart = ("preset", QUANTILE, *solver.OPTIONS)
+    only(options, (*apart, *inspect.signature(dqar.DQARConfig).parameters))
+    fields = {key: _frozen(value) for key, value in options.items() if key not in apart}
     if "preset" in options:
         return dqar.DQARConfig.preset(options["preset"], **fields)
     return dqar.DQARConfig(**fields)
@@ -33,6 +34,7 @@ def config(options: dict[str, Any]) -> dqar.DQARConfig:
 def check(options: dict[str, Any]) -> None:
     """ValueError naming the first option, its value and what is allowed."""
     config(options)
+    solver.check(options)
     value = options.get(QUANTILE, 0.5)
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
         raise ValueError(f"{QUANTILE} = {value!r} is not allowed; allowed: a number from 0 to 1")
@@ -40,11 +42,14 @@ def check(options: dict[str, Any]) -> None:
         raise ValueError(f"{QUANTILE} and entropy_threshold exclude each other")
 
 
-def resolve(options: dict[str, Any], traced: Callable[[dict[str, Any]], Reuse]) -> dict[str, float]:
+def resolve(options: dict[str, Any], tried: Tried) -> dict[str, Any]:
     """The entropy threshold below which `entropy_quantile` of the model's entropies lie, in nats."""
     if QUANTILE not in options:
         return {}
-    rows = traced({"layer_fraction": 0, "trace_entropy": True}).entropy or []
+    given = {name: options[name] for name in solver.OPTIONS if name in options}
+    with tried(given | {"layer_fraction": 0, "trace_entropy": True}) as arm:
+        found = arm.reuse()
+    rows = (found and found.entropy) or []
     known = [value for row in rows for value in row if value is not None]
     return {"entropy_threshold": float(np.quantile(known, options[QUANTILE]))}
 
@@ -53,15 +58,16 @@ def resolve(options: dict[str, Any], traced: Callable[[dict[str, Any]], Reuse]) 
 def apply(pipe: Any, options: dict[str, Any]) -> Iterator[Arm]:
     """Enable reuse on every attention layer of the pipeline's transformer."""
     chosen = config(shape_of(pipe) | options)
-    dqar.enable(pipe, chosen)
-    try:
-        yield Arm(
-            saves=KV_PROJECTIONS if chosen.reuse_mode == "kv" else (ATTENTION,),
-            reuse=lambda: reuse(dqar.summary(pipe)),
-            cache_bytes=lambda: int(dqar.summary(pipe).cache_bytes),
-        )
-    finally:
-        dqar.disable(pipe)
+    with solver.solver(pipe, options) as call:
+        dqar.enable(pipe, chosen)
+        try:
+            yield Arm(
+                call=call,
+                reuse=lambda: reuse(dqar.summary(pipe)),
+                cache_bytes=lambda: int(dqar.summary(pipe).cache_bytes),
+            )
+        finally:
+            dqar.disable(pipe)
 
 
 def shape_of(pipe: Any) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from functools import cache
 from typing import Any
 
@@ -14,6 +16,7 @@ from bench.suite import RunSpec
 
 CONFIGURATIONS = ("baseline", "conservative", "recommended", "aggressive", "maximum")
 PICTURES = range(2)
+SLOWDOWN = float(os.environ.get("DQAR_ASV_SLOWDOWN", "1"))  # `bench asv check` plants one
 
 
 @cache
@@ -36,5 +39,7 @@ def under(configuration: str) -> Any:
 
 
 def generation() -> Generation:
-    """One generation by the pipeline as it stands."""
-    return session().baseline(PICTURES)
+    """One generation by the pipeline as it stands, slower where a slowdown is planted."""
+    made = session().baseline(PICTURES)
+    time.sleep(made.seconds * (SLOWDOWN - 1))
+    return made

@@ -1,0 +1,126 @@
+"""The caches that diffusers ships, each made to work on a DiT and run as its authors say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from diffusers import hooks
+
+from bench.methods import solver
+from bench.methods.base import Arm, Method
+from bench.methods.hooked import Range, cache_context, checked, current_timestep, restored
+
+MODULES = r"transformer_blocks\.\d+\.(attn1|ff)"  # TaylorSeer's own patterns match nothing in a DiT
+
+Values = dict[str, Any]
+Attach = Callable[[Any, Values, Callable[[], int], ExitStack], None]
+
+INTERVAL = Range(int, 2, 50, 2)
+PAB_OPTIONS = {
+    "interval": INTERVAL,
+    "from_timestep": Range(int, 0, 1000, 800),
+    "to_timestep": Range(int, 0, 1000, 100),
+}
+TAYLORSEER_OPTIONS = {
+    "interval": INTERVAL,
+    "order": Range(int, 0, 4, 1),
+    "computed_first": Range(int, 1, 50, 3),
+}
+FORA_OPTIONS = {"interval": INTERVAL}
+FIRST_BLOCK_OPTIONS = {"threshold": Range(float, 0, 10, 0.05)}
+FASTERCACHE_OPTIONS = {
+    "attention_interval": INTERVAL,
+    "unconditional_interval": Range(int, 1, 50, 5),
+    "from_timestep": Range(int, 0, 1000, 681),
+    "weight": Range(float, 0, 2, 0.5),
+}
+
+
+def pab(pipe: Any, values: Values, timestep: Callable[[], int], stack: ExitStack) -> None:
+    """Pyramid Attention Broadcast (Zhao et al. 2024, arXiv 2408.12588): attention held between timesteps."""
+    config = hooks.PyramidAttentionBroadcastConfig(
+        spatial_attention_block_skip_range=values["interval"],
+        spatial_attention_timestep_skip_range=(values["to_timestep"], values["from_timestep"]),
+        current_timestep_callback=timestep,
+    )
+    hooks.apply_pyramid_attention_broadcast(pipe.transformer, config)
+
+
+def taylorseer(pipe: Any, values: Values, timestep: Callable[[], int], stack: ExitStack) -> None:
+    """TaylorSeer (Liu et al. 2025, arXiv 2503.06923): attention and MLP forecast by a Taylor series in the
+    step index. Order 0 holds them, which is FORA (Selvaraju et al. 2024, arXiv 2407.01425)."""
+    config = hooks.TaylorSeerCacheConfig(
+        cache_interval=values["interval"],
+        max_order=values.get("order", 0),
+        disable_cache_before_step=values.get("computed_first", 1),
+        taylor_factors_dtype=pipe.transformer.dtype,
+        cache_identifiers=[MODULES],
+    )
+    hooks.apply_taylorseer_cache(pipe.transformer, config)
+
+
+def first_block(pipe: Any, values: Values, timestep: Callable[[], int], stack: ExitStack) -> None:
+    """First Block Cache (ParaAttention): the blocks' residual is held while the first's changes little."""
+    hooks.apply_first_block_cache(
+        pipe.transformer, hooks.FirstBlockCacheConfig(threshold=values["threshold"])
+    )
+
+
+def fastercache(pipe: Any, values: Values, timestep: Callable[[], int], stack: ExitStack) -> None:
+    """FasterCache (Lv et al. 2024, arXiv 2410.19355). It takes the unconditional half to come first, and
+    does not split class labels; a DiT has the conditional half first, so the halves are swapped around it."""
+    config = hooks.FasterCacheConfig(
+        spatial_attention_block_skip_range=values["attention_interval"],
+        spatial_attention_timestep_skip_range=(-1, values["from_timestep"]),
+        unconditional_batch_skip_range=values["unconditional_interval"],
+        unconditional_batch_timestep_skip_range=(-1, values["from_timestep"]),
+        attention_weight_callback=lambda _: values["weight"],
+        current_timestep_callback=timestep,
+        tensor_format="BCHW",
+        _unconditional_conditional_input_kwargs_identifiers=["hidden_states", "timestep", "class_labels"],
+    )
+    hooks.apply_faster_cache(pipe.transformer, config)
+    swap = pipe.transformer.register_forward_pre_hook(_swapped_inputs, with_kwargs=True)
+    back = pipe.transformer.register_forward_hook(_swapped_output)
+    stack.callback(swap.remove)
+    stack.callback(back.remove)
+
+
+def _swapped(value: Any) -> Any:
+    return value.roll(len(value) // 2, 0) if isinstance(value, torch.Tensor) and value.ndim else value
+
+
+def _swapped_inputs(module: Any, args: tuple[Any, ...], kwargs: Values) -> tuple[tuple[Any, ...], Values]:
+    return tuple(map(_swapped, args)), {name: _swapped(value) for name, value in kwargs.items()}
+
+
+def _swapped_output(module: Any, args: tuple[Any, ...], output: Any) -> Any:
+    output.sample = _swapped(output.sample)
+    return output
+
+
+def _method(attach: Attach, known: dict[str, Range]) -> Method:
+    return Method(check=partial(checked, known=known), apply=partial(_applied, attach=attach, known=known))
+
+
+@contextmanager
+def _applied(pipe: Any, options: Values, attach: Attach, known: dict[str, Range]) -> Iterator[Arm]:
+    values = checked(options, known)
+    with ExitStack() as stack:
+        call = stack.enter_context(solver.solver(pipe, options))
+        stack.enter_context(restored(pipe.transformer))
+        timestep = stack.enter_context(current_timestep(pipe))
+        attach(pipe, values, timestep, stack)
+        stack.enter_context(cache_context(pipe.transformer))
+        yield Arm(call=call)
+
+
+PAB = _method(pab, PAB_OPTIONS)
+TAYLORSEER = _method(taylorseer, TAYLORSEER_OPTIONS)
+FORA = _method(taylorseer, FORA_OPTIONS)
+FIRST_BLOCK = _method(first_block, FIRST_BLOCK_OPTIONS)
+FASTERCACHE = _method(fastercache, FASTERCACHE_OPTIONS)

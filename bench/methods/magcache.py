@@ -1,0 +1,57 @@
+"""MagCache (Ma et al. 2025, arXiv 2506.09045), diffusers': the blocks' residual is held while the magnitudes
+that a calibrating generation found let the error of it accumulate to less than a threshold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from diffusers.hooks import MagCacheConfig, apply_mag_cache
+from diffusers.hooks.mag_cache import _MAG_CACHE_LEADER_BLOCK_HOOK
+
+from bench.methods.base import Arm, Method, Tried
+from bench.methods.hooked import Range, cache_context, checked, restored
+from bench.methods.solver import solver
+
+RATIOS = "mag_ratios"  # found by calibration; without them a generation calibrates
+KNOWN = {
+    "threshold": Range(float, 0, 10, 0.06),
+    "max_skip_steps": Range(int, 1, 50, 3),
+    "retention_ratio": Range(float, 0, 1, 0.2),
+}
+
+
+def check(options: dict[str, Any]) -> None:
+    """ValueError naming the option; `steps` is needed, for the ratios are those of so many steps."""
+    checked(options, KNOWN)
+    if "steps" not in options:
+        raise ValueError("steps is not given; needed: the number of steps to calibrate for")
+
+
+@contextmanager
+def apply(pipe: Any, options: dict[str, Any]) -> Iterator[Arm]:
+    """Hold by the ratios given, or calibrate where none are; the arm then tells what was found."""
+    ratios = options.get(RATIOS)
+    given = {name: value for name, value in options.items() if name != RATIOS}
+    values, steps = checked(given, KNOWN), given["steps"]
+    # Diffusers prints and forgets what it found after the last step: it is made to wait for one more.
+    mode = {"calibrate": True, "num_inference_steps": steps + 1} if ratios is None else {RATIOS: ratios}
+    with solver(pipe, given) as call, restored(pipe.transformer):
+        apply_mag_cache(pipe.transformer, MagCacheConfig(**({"num_inference_steps": steps} | values | mode)))
+        with cache_context(pipe.transformer):
+            yield Arm(call=call, found=lambda: {RATIOS: _calibrated(pipe.transformer)})
+
+
+def resolve(options: dict[str, Any], tried: Tried) -> dict[str, Any]:
+    """The ratios of the model at hand on this solver."""
+    with tried(options) as arm:
+        return arm.found()
+
+
+def _calibrated(transformer: Any) -> list[float]:
+    hook = transformer.transformer_blocks[0]._diffusers_hook.get_hook(_MAG_CACHE_LEADER_BLOCK_HOOK)
+    return list(hook.state_manager.get_state().calibration_ratios)
+
+
+METHOD = Method(check=check, apply=apply, resolve=resolve)
