@@ -130,6 +130,7 @@ class Reuse(Part):
     entropy: list[list[float | None]] | None
     snr: list[float]  # one a step
     reasons: dict[str, int]  # why calls were computed or reused -> count
+    alone: float = 0.0  # share of the steps without the unconditional branch
     resolved: dict[str, Any] = {}  # options that were found by measuring the model at hand
 
 

@@ -65,6 +65,7 @@ class Tuner:
     def _trial(self, trial: optuna.Trial) -> tuple[float, float]:
         options = suggested(trial)
         session = self._under(options)
+        assert session.resolved is not None  # found before anything is counted
         with flops.counting() as counter:
             made = session.candidate(self.seen)
         return self.flops / counter.get_total_flops(), images.drift(made.latents, self.base).mean().item()

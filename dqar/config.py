@@ -22,11 +22,13 @@ class GateConfig:
     Raises `ValueError` with the field, the value and what is allowed.
     """
 
-    entropy_threshold: float = 2.0
-    """A layer is reused only while its attention entropy, in nats, is below this."""
+    entropy_threshold: float = math.inf
+    """A layer is reused only while its attention entropy, in nats, is below this. Off by default: what
+    entropy knows of the error, SNR knows better (`python -m bench signals`), and nats mean another thing
+    on another model."""
     snr_low: float = 0.1
     """Reuse only at steps whose signal-to-noise ratio is at least this."""
-    snr_high: float = 10.0
+    snr_high: float = math.inf
     """Reuse only at steps whose signal-to-noise ratio is at most this."""
     adaptive_entropy: bool = True
     """Scale the entropy threshold by sqrt(prompt_length / base_prompt_length)."""
@@ -40,7 +42,7 @@ class GateConfig:
     """Steps at the start that reuse nothing."""
     warmup_fraction: float = 0.2
     """Share of the steps at the start that reuse nothing; both warm-ups hold."""
-    max_age: int | None = None
+    max_age: int | None = 1
     """Steps that a cache entry may serve before it is computed again; None = without bound."""
     use_learned_policy: bool = False
     """Let the policy of `policy_path` decide in place of the entropy and SNR thresholds."""
@@ -84,7 +86,7 @@ class DQARConfig(GateConfig):
     costs."""
     trace_entropy: bool = False
     """Measure entropy whenever a layer is computed, also where no decision needs it."""
-    use_layer_scheduling: bool = True
+    use_layer_scheduling: bool = False
     """Free layers by the schedule below; without it all are free after the warm-up."""
     schedule_type: str = "step"
     """Which layers are free when: linear, linear_reverse, exponential, step, custom or adaptive."""
@@ -102,6 +104,15 @@ class DQARConfig(GateConfig):
     """`adaptive` schedule: each layer is computed at least every so many steps, to see its change."""
     deep_layer_snr_threshold: float | None = None
     """Reuse the deeper half of the layers only while the SNR is at least this; None = no such rule."""
+    targets: str | tuple[str, ...] = "attention"
+    """What a reuse serves: a layer's `attention`, its `mlp`, or `both`; one for all layers, or one each."""
+    forecast_order: int = 0
+    """Foretell a reused output by a polynomial of this order through the last computed ones; 0 = repeat the
+    last one. A forecast's value is kept as computed, its differences at `quantization_bits`."""
+    forecast_over: str = "log_snr"
+    """What forecasts are over: `log_snr`, which is right on any spacing, or the `step`'s number."""
+    guidance_interval: int = 1
+    """Run the unconditional branch every n-th step only, and foretell what guidance adds; 1 = always."""
     reuse_mode: str = "output"
     """Keep the attention's `output`, or its `kv` (fresh queries attend to cached keys and values)."""
     cfg_sharing: bool = False
@@ -130,6 +141,8 @@ class DQARConfig(GateConfig):
             "layer_fraction": PRESETS[name],
             "warmup_fraction": 0.2,
             "warmup_steps": 0,
+            "max_age": None,
+            "use_layer_scheduling": True,
             "entropy_threshold": math.inf,
             "snr_low": 0.0,
             "snr_high": math.inf,

@@ -52,6 +52,7 @@ LAYOUT: dict[str, dict[str, str]] = {
         "checkpoint_path": "policy_path",
         "reuse_threshold": "reuse_threshold",
     },
+    "reuse": {name: name for name in ("targets", "forecast_order", "forecast_over", "guidance_interval")},
     "sampler": {"cfg_sharing": "cfg_sharing"},
 }
 

@@ -9,6 +9,8 @@ QUANTIZATION_MODES = ("per_tensor", "per_channel", "per_head")
 QUANTIZATION_BITS = (4, 8, 16)
 SCHEDULE_TYPES = ("linear", "linear_reverse", "exponential", "step", "custom", "adaptive")
 REUSE_MODES = ("output", "kv")
+TARGETS = ("attention", "mlp", "both")
+FORECASTS = ("log_snr", "step")
 
 Rule = tuple[Callable[[Any], bool], str]  # whether a value is allowed, and the same in words
 
@@ -115,6 +117,13 @@ RULES: dict[str, Rule] = {
         "None, or a number from 0 to 1",
     ),
     "cfg_sharing": _flag(),
+    "targets": (
+        lambda v: all(target in TARGETS for target in _as_tuple(v)) and v != (),
+        "attention, mlp, both, or a tuple of these, one a layer",
+    ),
+    "forecast_order": _choice((0, 1, 2)),
+    "forecast_over": _choice(FORECASTS),
+    "guidance_interval": _count(1),
     "reuse_mode": _choice(REUSE_MODES),
     "quantization_mode": _choice(QUANTIZATION_MODES),
     "quantization_bits": (

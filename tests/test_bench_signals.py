@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from bench.measure.generation import Session
+from bench.record import Mean
 from bench.signals import analysis
 from bench.signals.measure import FIRST, errors, table
-from bench.signals.report import write_report
+from bench.signals.report import verdict, write_report
 from bench.signals.rows import Study
 from bench.suite import RunSpec
 
@@ -62,6 +63,18 @@ def test_shares_see_what_was_put_in() -> None:
         assert share["SNR + calibration"] > share["SNR"] + 0.02
         assert (added > 0.1) == matters
         assert (share["SNR + calibration + entropy"] > 0.95) or not matters
+
+
+def test_the_default_gate_follows_from_the_shares() -> None:
+    """Where entropy adds much to SNR the page says to gate on both, where it adds little, on SNR alone."""
+    for added, said in ((0.2, "a gate on both"), (0.01, "the default gate is SNR")):
+        found = {"SNR": 0.3, "SNR + entropy": 0.3 + added}
+        shares = [
+            analysis.Explained(model, error, Mean(mean=share, low=share, high=share))
+            for error in ("hold", "forecast")
+            for model, share in found.items()
+        ]
+        assert said in verdict(shares)
 
 
 def test_a_study_of_the_tiny_model(tiny_model_dir: Path, tmp_path: Path) -> None:

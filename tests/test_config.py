@@ -51,6 +51,10 @@ KNOBS: dict[str, tuple[dict[str, Any], Any, Any]] = {
     "policy_path": ({"use_learned_policy": True}, "POLICY:0", "POLICY:1"),
     "reuse_threshold": ({"use_learned_policy": True} | POLICY, 0.0, 1.0),
     "max_age": ({}, None, 1),
+    "targets": ({}, "attention", ("attention", "mlp", "both") * 2),
+    "forecast_order": ({"max_age": 2}, 0, 1),
+    "forecast_over": ({"max_age": 2, "forecast_order": 1}, "log_snr", "step"),
+    "guidance_interval": ({}, 1, 2),
     "reuse_mode": ({}, "output", "kv"),
     "quantization_mode": ({}, "per_tensor", "per_channel"),
     "quantization_bits": ({}, 8, 4),
@@ -105,7 +109,6 @@ BAD: list[tuple[str, Any]] = [
     ("entropy_threshold", math.nan),
     ("entropy_threshold", "high"),
     ("snr_low", -0.1),
-    ("snr_low", 20.0),
     ("snr_high", None),
     ("adaptive_entropy", 1),
     ("base_prompt_length", 0),
@@ -131,12 +134,24 @@ BAD: list[tuple[str, Any]] = [
     ("reuse_threshold", 1.5),
     ("cfg_sharing", None),
     ("max_age", 0),
+    ("targets", "block"),
+    ("targets", ("mlp", "all")),
+    ("targets", ()),
+    ("forecast_order", 3),
+    ("forecast_over", "time"),
+    ("guidance_interval", 0),
     ("reuse_mode", "q"),
     ("quantization_mode", "per_row"),
     ("quantization_bits", 7),
     ("quantization_bits", (8, 3)),
     ("quantization_bits", ()),
 ]
+
+
+def test_a_window_that_is_empty_is_refused() -> None:
+    """A lower bound above the upper one is refused by the lower one's name."""
+    with pytest.raises(ValueError, match=r"^snr_low = 20.0 is not allowed; allowed: at most snr_high = 10.0"):
+        DQARConfig(snr_low=20.0, snr_high=10.0)
 
 
 @pytest.mark.parametrize(("field", "value"), BAD)
@@ -167,6 +182,7 @@ def test_unknown_preset_lists_the_presets() -> None:
             DQARConfig(schedule_type="custom", custom_schedule=(0.5,)),
             "custom_schedule has 1 entries; allowed: .* 6 layers",
         ),
+        (DQARConfig(targets=("mlp", "both")), "targets has 2 entries; allowed: .* 6 layers"),
         (DQARConfig(quantization_bits=(8, 4)), "quantization_bits has 2 entries; allowed: .* 6 layers"),
         (DQARConfig(quantization_mode="per_head", num_heads=5), None),
     ],

@@ -166,3 +166,41 @@ def test_kv_mode_is_refused_for_joint_attention(family: Any) -> None:
     else:
         with pytest.raises(ValueError, match="reuse_mode = 'kv' is not allowed; allowed: 'output'"):
             dqar.enable(family, config)
+
+
+def test_the_conditional_branch_alone(family: Any) -> None:
+    """For each family the blocks see one row of two on the steps without the unconditional branch, the
+    second, for text pipelines put the conditional one there; equal branches lose nothing."""
+    seen: list[int] = []
+    block = family.transformer.transformer_blocks[0]
+    hook = block.register_forward_pre_hook(
+        lambda _, args, kwargs: seen.append(len(args[0] if args else kwargs["hidden_states"])),
+        with_kwargs=True,
+    )
+    inputs = family.rest[1]
+    for name in ("encoder_hidden_states", "pooled_projections"):
+        if name in inputs:
+            inputs[name] = inputs[name][1:].repeat(2, *([1] * (inputs[name].ndim - 1)))
+    untouched = denoise(family, halves_equal=True)
+    seen.clear()
+    dqar.enable(family, DQARConfig.preset("maximum", layer_fraction=0.0, guidance_interval=2))
+    latents = denoise(family, halves_equal=True)
+    hook.remove()
+    alone = dqar.summary(family).alone
+    assert alone.any() and seen == [1 if single else 2 for single in alone]
+    torch.testing.assert_close(latents, untouched, rtol=1e-4, atol=1e-4)
+
+
+def test_mlps_are_a_target_where_blocks_have_one(family: Any) -> None:
+    """Two streams, or an MLP within the attention's projection, are refused by name; PixArt's are reused."""
+    config = DQARConfig.preset("maximum", targets="both", max_age=1)
+    if family.name != "pixart":
+        with pytest.raises(ValueError, match="targets = 'mlp' is not allowed; allowed: 'attention' for"):
+            dqar.enable(family, config)
+        return
+    untouched = denoise(family)
+    dqar.enable(family, config)
+    assert not torch.equal(denoise(family), untouched)
+    assert dqar.summary(family).ratio > 0
+    dqar.disable(family)
+    assert torch.equal(denoise(family), untouched)

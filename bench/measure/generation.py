@@ -49,7 +49,7 @@ class Session:
         pipe = models.load(spec)
         if spec.compile:
             mode = "reduce-overhead" if spec.cuda_graphs else None
-            pipe.transformer = torch.compile(pipe.transformer, fullgraph=True, mode=mode)
+            pipe.transformer = torch.compile(pipe.transformer, fullgraph=True, mode=mode, dynamic=False)
         return cls(pipe=pipe, spec=spec, labels=models.labels(spec, pipe))
 
     @property

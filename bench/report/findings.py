@@ -128,7 +128,7 @@ def warnings(records: Sequence[Record]) -> list[str]:
 def _did_nothing(records: Sequence[Record]) -> list[str]:
     lines = []
     for record in (record for record in ok(records) if record.method != "baseline"):
-        idle = record.reuse is not None and record.reuse.ratio == 0
+        idle = record.reuse is not None and not record.reuse.ratio and not record.reuse.alone
         same = record.quality is not None and record.quality.identical
         found = ["reused nothing"] * idle + ["gave pictures identical to the baseline's"] * same
         lines += [f"`{record.name}` {' and '.join(found)}."] if found else []

@@ -16,6 +16,7 @@ from bench.report.style import canvas, save, style
 from bench.signals.analysis import Explained, Ranking, explained, rankings
 
 ERRORS = {"hold": "holding the last output", "forecast": "a line through the last two, over log-SNR"}
+WORTH = 0.05  # of the variance of ln(error), from which entropy earns a place in the default gate
 NAMES = {"entropy": "entropy", "log_snr": "SNR", "latent_norm": "latent norm"}
 
 
@@ -34,6 +35,7 @@ def write_report(rows: pd.DataFrame, facts: Mapping[str, Any], out: Path) -> Pat
         "steps": rows["step"].nunique(),
         "layers": rows["layer"].nunique(),
         "sentence": sentence(ranked, shares),
+        "verdict": verdict(shares),
         "rankings": ranked,
         "explained": shares,
         "errors": ERRORS,
@@ -54,6 +56,23 @@ def sentence(ranked: Sequence[Ranking], shares: Sequence[Explained]) -> str:
         f"is {interval(entropy.within_step, 2)}; entropy adds {added:+.2f} to the {share['SNR'].mean:.2f} of "
         f"the variance of ln(error) that SNR explains, and {beyond:+.2f} to the "
         f"{share['SNR + calibration'].mean:.2f} of SNR with a calibration of each layer."
+    )
+
+
+def verdict(shares: Sequence[Explained]) -> str:
+    """What the figures mean for the default gate, which needs no calibration."""
+    share = {(s.error, s.model): s.share.mean for s in shares}
+    added = {error: share[error, "SNR + entropy"] - share[error, "SNR"] for error in ERRORS}
+    shown = " and ".join(f"{added[error]:+.2f} ({error})" for error in ERRORS)
+    if max(added.values()) >= WORTH:
+        return (
+            f"neither SNR nor entropy needs a calibration, and entropy adds {shown} to what SNR explains: a "
+            "gate on both is the default to choose."
+        )
+    return (
+        f"neither SNR nor entropy needs a calibration, but entropy adds only {shown} to what SNR explains. "
+        "So the default gate is SNR with a bound on age, and the entropy gate is off until it is given a "
+        "threshold; [gate](../gate/README.md) shows each of them at work."
     )
 
 

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from dqar.cache.forecast import Forecast
 from dqar.core.quantization import KVQuantizer, QuantizedTensor
 
-Entry = tuple[QuantizedTensor | Tensor, ...]
+Entry = tuple[QuantizedTensor | Tensor | Forecast, ...]
 
 
 class LayerWiseKVCache:
@@ -24,13 +25,36 @@ class LayerWiseKVCache:
         quantizer = self.quantizers[layer]
         self.entries[layer] = tuple([quantizer.quantize(t) for t in tensors])
 
-    def load(self, layer: int) -> tuple[Tensor, ...]:
-        """Return the layer's tensors, dequantised. Raises `KeyError` when it has no entry."""
+    def extend(self, layer: int, rates: Sequence[Tensor], *tensors: Tensor) -> None:
+        """Keep `tensors` with their differences to those before, from which `load` foretells; `rates` is
+        empty where nothing before counts."""
         self._check(layer)
-        entry = self.entries[layer]
+        quantizer, old = self.quantizers[layer], self.entries[layer] if len(rates) else None
+        if old is None:
+            self.entries[layer] = tuple([Forecast(t) for t in tensors])
+            return
+        pairs = zip(old, tensors, strict=True)
+        self.entries[layer] = tuple(
+            [f.advanced(t, rates, quantizer) for f, t in pairs if isinstance(f, Forecast)]
+        )
+
+    def load(self, layer: int, weights: Sequence[Tensor] = ()) -> tuple[Tensor, ...]:
+        """Return the layer's tensors, dequantised, or foretold by `weights` where they were extended.
+
+        Raises `KeyError` when the layer has no entry.
+        """
+        self._check(layer)
+        entry, quantizer = self.entries[layer], self.quantizers[layer]
         if entry is None:
             raise KeyError(f"layer {layer} has no cache entry")
-        return tuple([self.quantizers[layer].dequantize(stored) for stored in entry])
+        return tuple(
+            [
+                stored.at(weights, quantizer)
+                if isinstance(stored, Forecast)
+                else quantizer.dequantize(stored)
+                for stored in entry
+            ]
+        )
 
     def drop(self, layer: int) -> None:
         """Forget the layer's entry."""

@@ -37,6 +37,7 @@ class Reason(IntEnum):
     CHANGE = 8
     ENTROPY = 9
     POLICY = 10
+    BRANCH = 11
 
     @property
     def label(self) -> str:
@@ -83,15 +84,6 @@ class ReuseGate:
         self.age = np.zeros(num_layers)  # steps that each entry has served
         self.has_entry = np.zeros(num_layers, dtype=np.bool_)
 
-    def blocked(self, step: int, steps: int, snr: float) -> Reason:
-        """What warm-up and SNR window say of a step (from 0), for every layer alike."""
-        c = self.config
-        if step < c.warmup_steps or progress(step, steps) < c.warmup_fraction:
-            return Reason.WARMUP
-        if not c.use_learned_policy and not c.snr_low <= snr <= c.snr_high:
-            return Reason.SNR
-        return Reason.REUSED
-
     def decide(self, blocked: Reasons, signals: Signals | None = None) -> Reasons:
         """The step's reasons, `[layers]`: `blocked` (the rules' row), and what age and data add.
 
@@ -110,7 +102,7 @@ class ReuseGate:
 
     def should_reuse(self, entropy: float, snr: float, step: int, steps: int) -> Decision:
         """Decide a single layer that has a cache entry, with the reason."""
-        reason = self.blocked(step, steps, snr)
+        reason = blocked(self.config, step, steps, snr)
         if reason is Reason.REUSED:
             for why, forbidden in self._by_data(Signals(np.array([entropy]), snr)):
                 reason = why if forbidden[0] else reason
@@ -135,6 +127,15 @@ def _probabilities(policy: ReusePolicy, signals: Signals) -> FloatArray:
     rest = [math.log(max(signals.snr, 1e-12)), signals.latent_norm, signals.time]
     features = [[entropy, *rest] for entropy in signals.entropy]
     return policy(torch.tensor(features, dtype=torch.float32)).double().numpy()
+
+
+def blocked(config: GateConfig, step: int, steps: int, snr: float) -> Reason:
+    """What warm-up and SNR window say of a step (from 0), for every layer and branch alike."""
+    if step < config.warmup_steps or progress(step, steps) < config.warmup_fraction:
+        return Reason.WARMUP
+    if not config.use_learned_policy and not config.snr_low <= snr <= config.snr_high:
+        return Reason.SNR
+    return Reason.REUSED
 
 
 def progress(step: int, steps: int) -> float:

@@ -10,14 +10,16 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from dqar.cache.forecast import Nodes
 from dqar.cache.kv_cache import LayerWiseKVCache
 from dqar.config import DQARConfig
 from dqar.core.entropy import entropy_from_qk
 from dqar.core.quantization import KVQuantizer
 from dqar.core.reuse_gate import Reason, ReuseGate, Signals
 from dqar.core.snr import schedule_snr
+from dqar.integration.guidance import Guidance
 from dqar.integration.trajectory import Summary, Trajectory, summarize
-from dqar.plan import allowed, blocked_by_rules
+from dqar.plan import allowed, alone_steps, blocked_by_rules, positions
 from dqar.policy.layer_scheduler import AdaptiveLayerScheduler, LayerScheduler
 from dqar.policy.mlp_policy import ReusePolicy
 
@@ -32,8 +34,10 @@ class DQARManager:
     changed latent shape, dtype or device begins one too. Steps are counted, not read from a tensor:
     past the first step the only host sync is the one that reads what a gate waits for.
 
-    `reused`, `keep`, `measure` and `compare` are this step's orders to the layers, `[layers]` of bool.
-    They are plain tuples: constants to torch.compile, and cheap to index in the hot path.
+    `reused`, `keep`, `measure`, `compare` and `known` are this step's orders. They are plain tuples:
+    constants to torch.compile, and cheap to index in the hot path. `reused` and `keep` are `[sites]`: a
+    layer's attention is the site of its own number, its MLP that of `layers` more. The others are
+    `[layers]`; `known` counts the differences that a forecast takes.
 
     Raises `ValueError` where the configuration does not fit the model's number of layers, or its
     policy file cannot be used.
@@ -49,8 +53,11 @@ class DQARManager:
         self.caches_kv = config.reuse_mode == "kv"
         self.policy = _load_policy(config, self.layers)
         LayerScheduler(config, self.layers), ReuseGate(config, self.layers)  # do they fit the model?
-        self.cache = LayerWiseKVCache(_quantizers(config, self.layers, heads))
-        self.shared_branch: int | None = None  # the guidance half that serves both, if one does
+        self.targets = _targets(config, self.layers)
+        self.cache = LayerWiseKVCache(_quantizers(config, self.layers, heads) * 2)
+        self.half: int | None = None  # the guidance half that entries hold, if they hold one
+        self.alone = False  # whether the conditional branch runs without the other
+        self.guidance: Guidance | None = None
         self.reset()
 
     def begin_step(self, latent: Tensor, timestep: Any, prompt_length: int | None = None) -> None:
@@ -63,47 +70,65 @@ class DQARManager:
         blocked = run.blocked[run.step + 1]
         signals = self._read(run, latent if self.policy and (blocked == Reason.REUSED).any() else None)
         run.step += 1
+        self.alone = bool(run.alone[run.step])
         run.span = run.gate.age + 1
         run.reasons[run.step] = run.gate.decide(blocked, signals)
         due = run.step - run.measured_at >= self.config.entropy_interval
-        self._order(run.reasons[run.step] == Reason.REUSED, run.wanted, due)
+        self._order(run.reasons[run.step] == Reason.REUSED, run.wanted(self.config.forecast_order), due)
+        if self.config.forecast_order:
+            self._foretell(run.position[run.step], latent.device)
 
-    def end_step(self) -> None:
-        """Note the cache's size after the transformer has run; free it after the last step."""
+    def end_step(self, output: Any) -> Any:
+        """Note the cache's size after the transformer has run; free it after the last step.
+
+        Returns the transformer's output for both guidance branches, of which one may have run alone.
+        """
         run = self.trajectory
         if run is None:
-            return
+            return output
+        if self.guidance is not None:
+            output = self.guidance.completed(output, run.position[run.step], self.alone)
         run.cache_bytes = max(run.cache_bytes, self.cache.nbytes)
         if run.last:
             self.cache.clear()
+            self.guidance = None
+        return output
 
     def reset(self) -> None:
         """Forget the generation in progress and what it cached."""
         self.trajectory: Trajectory | None = None
         self._clear_measurements()
         self.cache.clear()
-        self.keep = (False,) * self.layers
+        self.keep = (False,) * (2 * self.layers)
+        self.half, self.alone = None, False
+        self.guidance = None
+        self.nodes = Nodes(self.layers, self.config.forecast_order)
+        self.known, self.weights = (0,) * self.layers, torch.zeros(self.layers, 0)
         nothing = np.zeros(self.layers, dtype=np.bool_)
         self._order(nothing, nothing, nothing)
 
-    def note(self, layer: int, *fresh: Tensor) -> None:
-        """Compare what a layer computed with the entry it replaces, and keep it, as ordered."""
-        if self.compare[layer]:
-            self.measure_change(layer, fresh[0])
-        if self.keep[layer]:
-            self.store(layer, *fresh)
+    def note(self, site: int, *fresh: Tensor) -> None:
+        """Compare what was computed at a site with the entry it replaces, and keep it, as ordered."""
+        layer = site % self.layers
+        if self.compare[layer] and site == self.targets[layer][0]:
+            self.measure_change(layer, site, fresh[0])
+        if self.keep[site]:
+            self.store(site, *fresh)
 
-    def store(self, layer: int, *tensors: Tensor) -> None:
-        """Keep a layer's output, or K and V, of which `[batch, ...]` one guidance half if it is shared."""
-        if self.shared_branch is not None:
+    def store(self, site: int, *tensors: Tensor) -> None:
+        """Keep an output, or K and V, of which `[batch, ...]` one guidance half if entries hold one."""
+        if self.half is not None and not self.alone:
             # A copy: a view of one half would keep the other half's memory alive.
-            tensors = tuple([t.chunk(2)[self.shared_branch].clone() for t in tensors])
-        self.cache.store(layer, *tensors)
+            tensors = tuple([t.chunk(2)[self.half].clone() for t in tensors])
+        if self.config.forecast_order:
+            self.cache.extend(site, self._row(site), *tensors)
+        else:
+            self.cache.store(site, *tensors)
 
-    def load(self, layer: int) -> tuple[Tensor, ...]:
-        """Return what `store` kept, for the whole batch."""
-        tensors = self.cache.load(layer)
-        if self.shared_branch is not None:
+    def load(self, site: int) -> tuple[Tensor, ...]:
+        """Return what `store` kept, or what follows from it at this step, for the whole batch."""
+        tensors = self.cache.load(site, self._row(site) if self.config.forecast_order else ())
+        if self.half is not None and not self.alone:
             tensors = tuple([torch.cat((t, t)) for t in tensors])
         return tensors
 
@@ -111,15 +136,19 @@ class DQARManager:
         """Whether the layer's K, V or entropy is wanted at this step."""
         return self.measure[layer] or (self.caches_kv and (self.keep[layer] or self.compare[layer]))
 
+    def inputs(self, values: dict[str, Any], batch: int) -> dict[str, Any]:
+        """The transformer's inputs at this step, of the conditional branch if it runs alone."""
+        return self.guidance.halved(values, batch) if self.guidance and self.alone else values
+
     def measure_entropy(self, layer: int, query: Tensor, key: Tensor, scale: float) -> None:
         """Measure on the device; the value is read with all others of the step."""
         heads = min(self.config.num_heads, query.shape[1])
         query, key = query[:, :heads], key[:, :heads]
         self._entropy[layer] = entropy_from_qk(query, key, scale, self.config.entropy_stride)
 
-    def measure_change(self, layer: int, fresh: Tensor) -> None:
-        """Measure how far the layer's entry is from what was just computed, on the device."""
-        cached = self.load(layer)[0]
+    def measure_change(self, layer: int, site: int, fresh: Tensor) -> None:
+        """Measure how far a layer's entry is from what was just computed, on the device."""
+        cached = self.load(site)[0]
         self._change[layer] = ((fresh - cached).float().norm() / fresh.float().norm()).clamp_max(1e6)
 
     def summary(self) -> Summary:
@@ -128,7 +157,8 @@ class DQARManager:
         if run is None:
             raise RuntimeError("nothing to sum up: no generation has run since dqar.enable")
         self._read(run)
-        plan_ratio = float(allowed(self.config, run.snr, self.model_layers).mean())
+        guided = self.config.guidance_interval > 1 and run.guided
+        plan_ratio = float(allowed(self.config, run.snr, self.model_layers, guided).mean())
         return summarize(run, self.model_layers, plan_ratio)
 
     def _follow(self, latent: Tensor, timestep: Any, prompt_length: int | None) -> Trajectory:
@@ -137,16 +167,22 @@ class DQARManager:
         inputs = (latent.shape, latent.dtype, latent.device)
         if run is None or run.timesteps is not timesteps or run.last or run.inputs != inputs:
             first, guided = _first_look(latent, timestep)
-            run = self._start(timesteps, inputs, prompt_length)
+            run = self._start(timesteps, inputs, prompt_length, guided)
             run.step = _position(timesteps, first) - 1
-            if self.config.cfg_sharing and guided:
-                # DiTPipeline puts the conditional half first, text pipelines put it second.
-                self.shared_branch = 0 if prompt_length is None else 1
+            if run.step >= 0:
+                run.alone[: run.step + 2] = False  # it begins on the way: nothing to foretell from
+            # DiTPipeline puts the conditional half first, text pipelines put it second.
+            conditional = 0 if prompt_length is None else 1
+            if guided and (self.config.cfg_sharing or self.config.guidance_interval > 1):
+                self.half = conditional
+            if guided and self.config.guidance_interval > 1:
+                self.guidance = Guidance(conditional)
         return run
 
-    def _start(self, timesteps: Any, inputs: tuple[Any, ...], prompt_length: int | None) -> Trajectory:
+    def _start(
+        self, timesteps: Any, inputs: tuple[Any, ...], prompt_length: int | None, guided: bool
+    ) -> Trajectory:
         self.reset()
-        self.shared_branch = None
         config, scheduler = self.config, self.scheduler()
         snr = schedule_snr(scheduler)
         adaptive = AdaptiveLayerScheduler(self.layers, config.adaptive_tolerance) if config.adaptive else None
@@ -155,22 +191,55 @@ class DQARManager:
             inputs=inputs,
             snr=snr,
             time=_host(timesteps) / scheduler.config.num_train_timesteps,
-            blocked=blocked_by_rules(config, snr, self.layers),
+            position=positions(config, snr),
+            guided=guided,
+            alone=alone_steps(config, snr) & guided,
+            blocked=blocked_by_rules(config, snr, self.layers, guided),
             gate=ReuseGate(config, self.layers, prompt_length, self.policy, adaptive),
             step=-1,
         )
         return self.trajectory
 
     def _order(self, reused: Layers, wanted: Layers, due: Layers) -> None:
-        compare = np.array(self.keep) & ~reused & self.config.adaptive
-        for layer in np.flatnonzero(~reused & ~compare):
-            self.cache.drop(int(layer))  # before it is computed again: never two of a layer at once
+        kept = np.array([self.keep[sites[0]] for sites in self.targets])
+        compare = kept & ~reused & self.config.adaptive
+        # Before it is computed again: never two of a layer at once, unless a forecast needs the old one.
+        held = wanted if self.config.forecast_order else np.zeros_like(wanted)
+        for layer in np.flatnonzero(~reused & ~compare & ~held):
+            self.nodes.forget(int(layer))
+            for site in self.targets[layer]:
+                self.cache.drop(site)
         asked = wanted & due & self.config.needs_entropy
         measure = np.ones_like(wanted) if self.config.trace_entropy else asked
-        self.reused = tuple(reused.tolist())
-        self.keep = tuple(wanted.tolist())
+        self.reused = self._by_site(reused)
+        self.keep = self._by_site(wanted)
         self.measure = tuple(measure.tolist())
         self.compare = tuple(compare.tolist())
+
+    def _by_site(self, layers: Layers) -> tuple[bool, ...]:
+        sites = [False] * (2 * self.layers)
+        for layer in np.flatnonzero(layers):
+            for site in self.targets[layer]:
+                sites[site] = True
+        return tuple(sites)
+
+    def _foretell(self, position: float, device: torch.device) -> None:
+        """Work out on the host what each layer's forecast takes at this step, and bring it to the device."""
+        reused = [self.reused[sites[0]] for sites in self.targets]
+        rows = [self.nodes.row(layer, position, reused[layer]) for layer in range(self.layers)]
+        self.known = tuple([len(row) for row in rows])
+        order = self.config.forecast_order
+        table = torch.tensor([row + [0.0] * (order - len(row)) for row in rows])
+        # Pinned, so that the host need not wait for the copy.
+        pinned = table.pin_memory() if device.type == "cuda" else table
+        self.weights = pinned.to(device, non_blocking=True)
+        for layer, sites in enumerate(self.targets):
+            if self.keep[sites[0]] and not reused[layer]:
+                self.nodes.computed(layer, position)
+
+    def _row(self, site: int) -> tuple[Tensor, ...]:
+        layer = site % self.layers
+        return tuple([self.weights[layer, k] for k in range(self.known[layer])])
 
     def _clear_measurements(self) -> None:
         self._entropy: list[Tensor | None] = [None] * self.layers
@@ -188,6 +257,15 @@ class DQARManager:
             run.gate.adaptive.observe(change, run.span)
         coming = min(run.step + 1, len(run.snr) - 1)
         return Signals(run.known_entropy, run.snr[coming], run.time[coming], latent_norm)
+
+
+def _targets(config: DQARConfig, layers: int) -> list[tuple[int, ...]]:
+    """The sites of each layer that a reuse serves: its attention, its MLP, or both."""
+    each = config.targets if isinstance(config.targets, tuple) else (config.targets,) * layers
+    if len(each) != layers:
+        raise ValueError(f"targets has {len(each)} entries; allowed: one for each of the {layers} layers")
+    sites = {"attention": (0,), "mlp": (layers,), "both": (0, layers)}
+    return [tuple([layer + site for site in sites[target]]) for layer, target in enumerate(each)]
 
 
 def _quantizers(config: DQARConfig, layers: int, heads: int | None) -> list[KVQuantizer]:

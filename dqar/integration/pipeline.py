@@ -14,6 +14,7 @@ from torch import nn
 from dqar.config import DQARConfig
 from dqar.core.snr import schedule_snr
 from dqar.integration.attention_processor import DQARAttentionProcessor
+from dqar.integration.feed_forward import DQARFeedForward, feed_forwards
 from dqar.integration.joint_attention import DQARJointAttentionProcessor
 from dqar.integration.manager import DQARManager
 from dqar.integration.trajectory import Summary
@@ -29,12 +30,15 @@ class Handle:
 
     manager: DQARManager
     processors: list[tuple[Any, Any]]  # each attention with its own processor
+    feed_forwards: list[nn.Module]
     hooks: list[Any]
 
     def remove(self) -> None:
-        """Put every processor back and take the hooks off."""
+        """Put every processor and MLP back and take the hooks off."""
         for attention, processor in self.processors:
             attention.processor = processor
+        for module in self.feed_forwards:
+            del module.forward  # the instance's: the class's own shows again
         for hook in self.hooks:
             hook.remove()
         self.manager.reset()
@@ -87,6 +91,8 @@ def attach(
     processors = [_processor(attention) for attention in attentions]
     if config.reuse_mode == "kv" and not all(kind.supports_kv for kind in processors):
         raise refusal("reuse_mode", "kv", "'output' for joint attention")
+    reused = [site for sites in manager.targets for site in sites if site >= manager.layers]
+    modules = feed_forwards(transformer) if reused else []
     if previous is not None:
         previous.remove()
     if any(isinstance(a.processor, kind) for a, kind in zip(attentions, processors, strict=True)):
@@ -94,9 +100,12 @@ def attach(
     if hasattr(transformer, "_orig_mod"):
         _allow_compiled_variants()
     managed = attentions[: manager.layers]
-    handle = Handle(manager, [(a, a.processor) for a in managed], _step_hooks(transformer, manager))
+    chosen = [modules[site - manager.layers] for site in reused]
+    handle = Handle(manager, [(a, a.processor) for a in managed], chosen, _step_hooks(transformer, manager))
     for layer, (attention, own) in enumerate(handle.processors):
         attention.processor = processors[layer](layer, manager, own)
+    for site, module in zip(reused, chosen, strict=True):
+        module.forward = DQARFeedForward(site, manager, module).forward
     return handle
 
 
@@ -138,15 +147,16 @@ def _allow_compiled_variants() -> None:
 def _step_hooks(transformer: nn.Module, manager: DQARManager) -> list[Any]:
     names = tuple(inspect.signature(getattr(transformer, "_orig_mod", transformer).forward).parameters)
 
-    def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def before(
+        module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         given = dict(zip(names, args, strict=False)) | kwargs
-        prompt = given.get("encoder_hidden_states")
-        manager.begin_step(
-            given["hidden_states"], given["timestep"], None if prompt is None else prompt.shape[1]
-        )
+        prompt, latent = given.get("encoder_hidden_states"), given["hidden_states"]
+        manager.begin_step(latent, given["timestep"], None if prompt is None else prompt.shape[1])
+        return ((), manager.inputs(given, len(latent))) if manager.alone else None
 
-    def after(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        manager.end_step()
+    def after(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+        return manager.end_step(output)
 
     return [
         transformer.register_forward_pre_hook(before, with_kwargs=True),

@@ -24,6 +24,9 @@ class Trajectory:
     inputs: tuple[Any, ...]  # shape, dtype and device of the latent
     snr: FloatArray  # [steps]
     time: FloatArray  # [steps], t / training steps
+    position: FloatArray  # [steps], what forecasts are over
+    guided: bool  # whether the batch is two guidance branches
+    alone: npt.NDArray[np.bool_]  # [steps], whether the conditional branch runs without the other
     blocked: npt.NDArray[np.int8]  # what the rules forbid
     gate: ReuseGate
     step: int  # the step that ran last, or runs
@@ -46,13 +49,11 @@ class Trajectory:
         """Whether this step is the last of the schedule."""
         return self.step == len(self.snr) - 1
 
-    @property
-    def wanted(self) -> npt.NDArray[np.bool_]:
-        """Layers whose entry may be asked for at the next step: only these are worth keeping."""
-        if self.last:
-            return np.zeros(self.blocked.shape[1], dtype=np.bool_)
-        coming = self.blocked[self.step + 1]
-        return (coming == Reason.REUSED) | (coming == Reason.PROBE)
+    def wanted(self, order: int = 0) -> npt.NDArray[np.bool_]:
+        """Layers whose entry may be asked for at the next step, or for a forecast of that order at one of
+        the `order` after it: only these are worth keeping."""
+        coming = self.blocked[self.step + 1 : self.step + 2 + order]
+        return ((coming == Reason.REUSED) | (coming == Reason.PROBE)).any(axis=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,12 +69,14 @@ class Summary:
     snr: FloatArray = field(repr=False)  # [steps]
     reasons: dict[str, int]  # why calls were reused or computed -> calls
     cache_bytes: int  # the most the cache held
+    alone: npt.NDArray[np.bool_] = field(repr=False)  # [steps], True = without the unconditional branch
 
     def __str__(self) -> str:
         why = ", ".join(f"{reason} {count}" for reason, count in self.reasons.items())
         return (
             f"{self.steps} steps x {self.layers} layers: {self.ratio:.2%} of the attention calls "
-            f"reused (plan {self.plan_ratio:.2%}), cache {self.cache_bytes / 2**20:.2f} MiB\n{why}"
+            f"reused (plan {self.plan_ratio:.2%}), {self.alone.mean():.0%} of the steps without the "
+            f"unconditional branch, cache {self.cache_bytes / 2**20:.2f} MiB\n{why}"
         )
 
 
@@ -93,4 +96,5 @@ def summarize(run: Trajectory, model_layers: int, plan_ratio: float) -> Summary:
         snr=run.snr[done],
         reasons=dict(sorted(counts.items())),
         cache_bytes=run.cache_bytes,
+        alone=run.alone[done],
     )

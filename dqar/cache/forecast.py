@@ -1,0 +1,71 @@
+"""An entry that foretells: a tensor with its divided differences, extrapolated instead of repeated.
+
+Newton's form of the polynomial through the last `order + 1` computed values (Newton 1687; Taylor's form
+of it for features of a DiT: Liu et al. 2025, arXiv 2503.06923), over whatever coordinate its steps have.
+A quantised value must not be differenced, for its rounding would be blown up by every later step: the
+value is kept as computed, and the differences, small beside it, are quantised once each.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dqar.core.quantization import KVQuantizer, QuantizedTensor
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """The newest value `[...]` and its divided differences of first order and up."""
+
+    value: Tensor
+    differences: tuple[QuantizedTensor | Tensor, ...] = ()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the tensors held."""
+        return self.value.nbytes + sum(d.nbytes for d in self.differences)
+
+    def advanced(self, value: Tensor, rates: Sequence[Tensor], quantizer: KVQuantizer) -> Forecast:
+        """The same with `value` as the newest; `rates` are 1 / (its node - the k-th last), `[order]`."""
+        old = [self.value, *(quantizer.dequantize(d) for d in self.differences)]
+        fresh = [value]
+        for before, rate in zip(old, rates, strict=False):
+            fresh.append((fresh[-1] - before) * rate)
+        return Forecast(value, tuple([quantizer.quantize(d) for d in fresh[1:]]))
+
+    def at(self, weights: Sequence[Tensor], quantizer: KVQuantizer) -> Tensor:
+        """The value foretold; `weights` are products (node - last) (node - last but one) ..., `[order]`."""
+        value = self.value
+        for difference, weight in zip(self.differences, weights, strict=False):
+            value = torch.addcmul(value, quantizer.dequantize(difference), weight)
+        return value
+
+
+class Nodes:
+    """Where along the trajectory each layer's last values were computed, on the host."""
+
+    def __init__(self, layers: int, order: int) -> None:
+        self.order = order
+        self.past: list[list[float]] = [[] for _ in range(layers)]  # newest first
+
+    def row(self, layer: int, position: float, reused: bool) -> list[float]:
+        """What a layer's forecast at `position` takes, or its differences if it is computed there: a
+        number for each order that its past allows, at most `order`."""
+        gaps = [position - node for node in self.past[layer]]
+        if reused:
+            return [math.prod(gaps[: k + 1]) for k in range(min(self.order, len(gaps) - 1))]
+        return [1 / gap for gap in gaps[: self.order]]
+
+    def computed(self, layer: int, position: float) -> None:
+        """Note that the layer's value at `position` was kept. A second one there replaces the first."""
+        past = [node for node in self.past[layer] if node != position]
+        self.past[layer] = [position, *past][: self.order + 1]
+
+    def forget(self, layer: int) -> None:
+        """Begin the layer's past anew."""
+        self.past[layer] = []

@@ -1,0 +1,175 @@
+"""Reuse of MLPs, forecasts, and guidance with one branch: under one plan, gate, cache and configuration."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import generate
+from diffusers import DiTPipeline, DPMSolverMultistepScheduler, HeunDiscreteScheduler
+from torch._dynamo.utils import counters
+
+import dqar
+from bench.measure import images
+from bench.measure.generation import Session
+from bench.suite import RunSpec
+from dqar import DQARConfig
+from dqar.cache.forecast import Forecast, Nodes
+from dqar.core.quantization import KVQuantizer
+
+ALL: dict[str, Any] = {
+    "targets": "both", "forecast_order": 1, "guidance_interval": 4, "max_age": 1,
+    "use_layer_scheduling": False,
+}  # fmt: skip
+
+
+def rows_of(pipe: Any, **call: Any) -> dict[str, list[int]]:
+    """Rows of each call of the first block, of its attention's and of its MLP's linear layers."""
+    block = pipe.transformer.transformer_blocks[0]
+    parts = {"block": block, "attention": block.attn1.to_q, "mlp": block.ff.net[0].proj}
+    seen: dict[str, list[int]] = {name: [] for name in parts}
+    hooks = [
+        part.register_forward_pre_hook(lambda _, args, name=name: seen[name].append(len(args[0])))
+        for name, part in parts.items()
+    ]
+    generate(pipe, **call)
+    for hook in hooks:
+        hook.remove()
+    return seen
+
+
+@pytest.mark.parametrize(("targets", "saved"), [("attention", (1, 0)), ("mlp", (0, 1)), ("both", (1, 1))])
+def test_a_target_is_not_computed_where_it_is_reused(
+    pipe: DiTPipeline, targets: str, saved: tuple[int, int]
+) -> None:
+    """A reuse leaves out attention, MLP or both, as often as the map says, and nothing else."""
+    dqar.enable(pipe, DQARConfig.preset("maximum", targets=targets, max_age=2))
+    seen = rows_of(pipe)
+    reused = int(dqar.summary(pipe).map[:, 0].sum())
+    assert reused > 0
+    assert (len(seen["attention"]), len(seen["mlp"])) == (10 - saved[0] * reused, 10 - saved[1] * reused)
+
+
+@pytest.mark.parametrize("targets", ["mlp", "both", ("attention", "mlp", "both") * 2])
+def test_forbidden_or_removed_is_bit_identical(pipe: DiTPipeline, targets: Any) -> None:
+    """With MLPs as targets too, a plan without reuse, and `disable`, give the untouched latents."""
+    untouched = generate(pipe)
+    forwards = [block.ff.__dict__.get("forward") for block in pipe.transformer.transformer_blocks]
+    config = DQARConfig.preset("maximum", **ALL | {"targets": targets})
+    dqar.enable(pipe, config.replace(warmup_steps=1000))
+    assert torch.equal(generate(pipe), untouched)
+    dqar.enable(pipe, config)
+    assert not torch.equal(generate(pipe), untouched)
+    dqar.disable(pipe)
+    assert torch.equal(generate(pipe), untouched)
+    assert [b.ff.__dict__.get("forward") for b in pipe.transformer.transformer_blocks] == forwards
+
+
+@pytest.mark.parametrize("order", [0, 1, 2])
+def test_a_polynomial_is_foretold_exactly(order: int) -> None:
+    """Values on a polynomial of the forecast's order, at uneven nodes, are foretold to rounding."""
+    factors = torch.randn(order + 1, 3, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    off, nodes, stored = KVQuantizer(bits=16), Nodes(1, order), None
+    for position in (-4.0, -3.1, -2.7, -1.0):
+        value = sum(factor * position**k for k, factor in enumerate(factors))
+        assert isinstance(value, torch.Tensor)
+        rates = [torch.tensor(x, dtype=torch.float64) for x in nodes.row(0, position, reused=False)]
+        stored = stored.advanced(value, rates, off) if stored else Forecast(value)
+        nodes.computed(0, position)
+    assert stored is not None
+    weights = [torch.tensor(x, dtype=torch.float64) for x in nodes.row(0, 0.5, reused=True)]
+    expected = sum(factor * 0.5**k for k, factor in enumerate(factors))
+    assert len(weights) == len(stored.differences) == order
+    torch.testing.assert_close(stored.at(weights, off), expected)
+
+
+def drift(**options: Any) -> tuple[float, int]:
+    """Drift of two pictures of the embedded model in 20 steps, and the bytes its cache held at most."""
+    spec = RunSpec(
+        suite="t", name="t", method="dqar", model="embedded", num_inference_steps=20, batch_size=2,
+        options={"preset": "maximum", "use_layer_scheduling": False, "max_age": 1} | options,
+    )  # fmt: skip
+    session = Session.open(spec)
+    made = session.candidate(range(2)).latents
+    return float(images.drift(made, session.baseline(range(2)).latents).mean()), session.cache_bytes
+
+
+def test_int8_differences_keep_the_forecast_below_reuse() -> None:
+    """On the trained model a line with int8 differences drifts less than holding does, and hardly more than
+    one with full ones; it holds the value and a byte a number more."""
+    held, _ = drift(quantization_bits=16)
+    full, full_bytes = drift(quantization_bits=16, forecast_order=1)
+    small, small_bytes = drift(quantization_bits=8, forecast_order=1)
+    assert small < 0.7 * held
+    assert small == pytest.approx(full, rel=0.05)
+    numbers = full_bytes / 8  # value and difference in float32
+    scales = 4 * 12
+    assert small_bytes == numbers * 5 + scales
+
+
+def test_guidance_with_one_branch_halves_the_rows(pipe: DiTPipeline) -> None:
+    """On the steps that the summary names, the blocks see the conditional half alone; each interval runs
+    both once, and warm-up always does."""
+    dqar.enable(pipe, DQARConfig.preset("maximum", layer_fraction=0.0, guidance_interval=3))
+    seen, alone = rows_of(pipe)["block"], dqar.summary(pipe).alone
+    assert seen == [2 if single else 4 for single in alone]
+    assert alone.tolist() == [False] * 2 + [True, True, False] * 2 + [True, True]
+
+
+def test_without_guidance_the_interval_changes_nothing(pipe: DiTPipeline) -> None:
+    """A call with guidance 1 has one branch: it is bit-identical to that without an interval."""
+    untouched = generate(pipe, guidance_scale=1.0)
+    dqar.enable(pipe, DQARConfig.preset("maximum", layer_fraction=0.0, guidance_interval=3))
+    assert torch.equal(generate(pipe, guidance_scale=1.0), untouched)
+    assert not dqar.summary(pipe).alone.any()
+
+
+def test_a_difference_that_does_not_change_is_foretold_exactly(pipe: DiTPipeline) -> None:
+    """Where both branches are the same class, guidance adds nothing, and leaving one out loses nothing."""
+    null = (1000, 1000)
+    untouched = generate(pipe, null)
+    dqar.enable(pipe, DQARConfig.preset("maximum", layer_fraction=0.0, guidance_interval=4))
+    latents = generate(pipe, null)
+    assert dqar.summary(pipe).alone.any()
+    torch.testing.assert_close(latents, untouched, rtol=1e-4, atol=1e-4 * float(untouched.abs().max()))
+
+
+@pytest.mark.parametrize("interval", [1, 2, 4])
+@pytest.mark.parametrize("solver", [None, DPMSolverMultistepScheduler, HeunDiscreteScheduler])
+def test_the_plan_foretells_the_map(pipe: DiTPipeline, interval: int, solver: Any) -> None:
+    """All together, on any solver: the printed plan is what runs, twice alike, and full steps compute."""
+    if solver:
+        pipe.scheduler = solver.from_config(pipe.scheduler.config)
+    config = DQARConfig.preset("maximum", **ALL | {"guidance_interval": interval})
+    dqar.enable(pipe, config)
+    first = generate(pipe)
+    found = dqar.summary(pipe)
+    assert found.ratio > 0 and torch.isfinite(first).all()
+    assert np.array_equal(found.map, dqar.plan(config, pipe.scheduler, 10, 6))
+    if interval > 1:
+        assert not found.map[~found.alone].any()
+    assert torch.equal(generate(pipe), first)
+
+
+def test_compiled_as_eager(pipe: DiTPipeline) -> None:
+    """MLPs, forecasts and single branches compile as one whole graph for each set of orders and rows."""
+    torch._dynamo.reset()
+    counters.clear()
+    config = DQARConfig.preset("maximum", **ALL)
+    dqar.enable(pipe, config)
+    eager = generate(pipe)
+    dqar.disable(pipe)
+    pipe.transformer = torch.compile(pipe.transformer, fullgraph=True, backend="eager", dynamic=False)
+    dqar.enable(pipe, config)
+    manager, orders = pipe._dqar.manager, set()
+    hook = pipe.transformer.register_forward_pre_hook(
+        lambda *_: orders.add((manager.reused, manager.keep, manager.known, manager.alone))
+    )
+    latents = generate(pipe)
+    graphs = counters["stats"]["unique_graphs"]
+    assert torch.allclose(latents, eager, rtol=1e-4, atol=1e-4 * float(eager.abs().max()))
+    generate(pipe)
+    hook.remove()
+    assert counters["stats"]["unique_graphs"] == graphs == len(orders) > 2
