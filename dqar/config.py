@@ -44,6 +44,9 @@ class GateConfig:
     """Share of the steps at the start that reuse nothing; both warm-ups hold."""
     max_age: int | None = 1
     """Steps that a cache entry may serve before it is computed again; None = without bound."""
+    plan_path: str | None = None
+    """A plan's file, as `SavedPlan.save` writes it, in place of warm-up, SNR window, layer schedule, age and
+    guidance interval; what data forbids stays forbidden. None = by those."""
     use_learned_policy: bool = False
     """Let the policy of `policy_path` decide in place of the entropy and SNR thresholds."""
     policy_path: str | None = None

@@ -52,7 +52,10 @@ LAYOUT: dict[str, dict[str, str]] = {
         "checkpoint_path": "policy_path",
         "reuse_threshold": "reuse_threshold",
     },
-    "reuse": {name: name for name in ("targets", "forecast_order", "forecast_over", "guidance_interval")},
+    "reuse": {
+        name: name
+        for name in ("targets", "forecast_order", "forecast_over", "guidance_interval", "plan_path")
+    },
     "sampler": {"cfg_sharing": "cfg_sharing"},
 }
 

@@ -110,6 +110,7 @@ RULES: dict[str, Rule] = {
     "adaptive_tolerance": _threshold(),
     "probe_interval": _count(2),
     "max_age": _optional_count(1),
+    "plan_path": (lambda v: v is None or (isinstance(v, str) and v != ""), "None, or the path of a file"),
     "use_learned_policy": _flag(),
     "policy_path": (lambda v: v is None or (isinstance(v, str) and v != ""), "None, or the path of a folder"),
     "reuse_threshold": (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from bench.suite import RunSpec
 from dqar import DQARConfig
 from dqar.cache.forecast import Forecast, Nodes
 from dqar.core.quantization import KVQuantizer
+from dqar.policy.saved_plan import SavedPlan
 
 ALL: dict[str, Any] = {
     "targets": "both", "forecast_order": 1, "guidance_interval": 4, "max_age": 1,
@@ -173,3 +175,57 @@ def test_compiled_as_eager(pipe: DiTPipeline) -> None:
     generate(pipe)
     hook.remove()
     assert counters["stats"]["unique_graphs"] == graphs == len(orders) > 2
+
+
+def saved(folder: Path, reuse: np.ndarray[Any, Any], alone: np.ndarray[Any, Any]) -> str:
+    path = folder / "plan.json"
+    SavedPlan(reuse, alone, {"found": "by hand"}).save(path)
+    return str(path)
+
+
+def test_a_saved_plan_is_what_runs(pipe: DiTPipeline, tmp_path: Path) -> None:
+    """The file's table and its single branches run as they stand, whatever warm-up and age would say; its
+    full steps compute."""
+    alone = np.array([0, 0, 0, 1, 1, 1, 0, 1, 1, 1], dtype=np.bool_)
+    reuse = np.zeros((10, 6), dtype=np.bool_)
+    reuse[[3, 4, 5, 7]] = True
+    reuse[8, ::2] = True
+    path = saved(tmp_path, reuse, alone)
+    config = DQARConfig(plan_path=path, targets="both", forecast_order=1, snr_low=1e9, warmup_steps=99)
+    dqar.enable(pipe, config)
+    seen = rows_of(pipe)["block"]
+    found = dqar.summary(pipe)
+    assert np.array_equal(found.map, reuse) and np.array_equal(found.alone, alone)
+    assert seen == [2 if single else 4 for single in alone]
+    assert np.array_equal(dqar.plan(config, pipe.scheduler, 10, 6), reuse)
+    again = SavedPlan.load(path)
+    assert np.array_equal(again.reuse, reuse) and again.facts == {"found": "by hand"}
+
+
+def test_data_may_still_forbid_what_a_plan_allows(pipe: DiTPipeline, tmp_path: Path) -> None:
+    """An entropy gate on top of a plan takes back reuses, and adds none."""
+    reuse = np.arange(10)[:, None].repeat(6, 1) % 2 == 1
+    path = saved(tmp_path, reuse, np.zeros(10, dtype=np.bool_))
+    dqar.enable(pipe, DQARConfig(plan_path=path, entropy_threshold=2.72, entropy_stride=1))
+    generate(pipe)
+    found = dqar.summary(pipe).map
+    assert found.any() and not (found & ~reuse).any() and (reuse & ~found).any()
+
+
+def test_a_plan_of_another_shape_or_none_is_refused(pipe: DiTPipeline, tmp_path: Path) -> None:
+    """Other layers are refused when it is switched on, other steps when a generation begins, and what is no
+    plan when it is read; each in one line."""
+    path = saved(tmp_path, np.zeros((10, 5), dtype=np.bool_), np.zeros(10, dtype=np.bool_))
+    with pytest.raises(ValueError, match="the plan is for 10 steps and 5 layers"):
+        dqar.enable(pipe, DQARConfig(plan_path=path))
+    path = saved(tmp_path, np.zeros((9, 6), dtype=np.bool_), np.zeros(9, dtype=np.bool_))
+    dqar.enable(pipe, DQARConfig(plan_path=path))
+    with pytest.raises(ValueError, match="for 9 steps and 6 layers; this generation has 10 and 6"):
+        generate(pipe)
+    (tmp_path / "plan.json").write_text('{"format": "other"}')
+    with pytest.raises(ValueError, match=r"plan.json': is no plan: format = 'other' is not allowed"):
+        dqar.enable(pipe, DQARConfig(plan_path=path))
+    with pytest.raises(ValueError, match="cannot be read"):
+        dqar.enable(pipe, DQARConfig(plan_path=str(tmp_path / "none.json")))
+    with pytest.raises(ValueError, match="a first step that reuses"):
+        SavedPlan(np.ones((2, 6), dtype=np.bool_), np.zeros(2, dtype=np.bool_))

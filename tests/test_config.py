@@ -16,6 +16,7 @@ from diffusers import DiTPipeline
 import dqar
 from dqar import DQARConfig
 from dqar.policy.mlp_policy import ReusePolicy
+from dqar.policy.saved_plan import SavedPlan
 from dqar.validation import RULES
 
 GATED = {"entropy_threshold": 2.72, "entropy_stride": 1}  # amid the tiny model's 2.70 to 2.73 nats
@@ -55,6 +56,7 @@ KNOBS: dict[str, tuple[dict[str, Any], Any, Any]] = {
     "forecast_order": ({"max_age": 2}, 0, 1),
     "forecast_over": ({"max_age": 2, "forecast_order": 1}, "log_snr", "step"),
     "guidance_interval": ({}, 1, 2),
+    "plan_path": ({}, None, "PLAN"),
     "reuse_mode": ({}, "output", "kv"),
     "quantization_mode": ({}, "per_tensor", "per_channel"),
     "quantization_bits": ({}, 8, 4),
@@ -77,7 +79,7 @@ def test_every_field_has_a_knob_test() -> None:
 
 @pytest.fixture(scope="module")
 def policies(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Placeholder -> folder of a saved policy: the first is for every reuse, the second against."""
+    """Placeholder -> a policy's folder, the first for every reuse, the second against; or a plan's file."""
     folders = {}
     for seed, certainty in enumerate((0.4, -20.0)):
         policy = ReusePolicy()
@@ -85,6 +87,9 @@ def policies(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         torch.nn.init.constant_(policy.net[-1].bias, certainty)
         folders[f"POLICY:{seed}"] = str(tmp_path_factory.mktemp("policy"))
         policy.save(folders[f"POLICY:{seed}"])
+    plan = SavedPlan(np.arange(10)[:, None].repeat(6, 1) % 2 == 1, np.zeros(10, dtype=np.bool_))
+    folders["PLAN"] = str(tmp_path_factory.mktemp("plan") / "plan.json")
+    plan.save(folders["PLAN"])
     return folders
 
 
@@ -140,6 +145,8 @@ BAD: list[tuple[str, Any]] = [
     ("forecast_order", 3),
     ("forecast_over", "time"),
     ("guidance_interval", 0),
+    ("plan_path", ""),
+    ("plan_path", 3),
     ("reuse_mode", "q"),
     ("quantization_mode", "per_row"),
     ("quantization_bits", 7),

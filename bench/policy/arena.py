@@ -22,7 +22,7 @@ from bench.methods.dqar import shape_of
 from dqar import DQARConfig
 from dqar.core.reuse_gate import Reason, ReuseGate, Signals
 from dqar.integration.pipeline import HANDLE
-from dqar.plan import blocked_by_rules
+from dqar.plan import rules
 from dqar.policy.mlp_policy import ReusePolicy
 
 POLICY = "learned policy"
@@ -161,7 +161,7 @@ class Arena:
         snr, layers = np.exp(log_snr), rows.shape[1]
         gate = ReuseGate(config, layers, policy=who.policy and who.policy(picture))
         known, reused = entropy[0], np.zeros((len(rows), layers), dtype=np.bool_)
-        for step, blocked in enumerate(blocked_by_rules(config, snr, layers)):
+        for step, blocked in enumerate(rules(config, snr, layers).blocked):
             known = np.where(reused[step - 1], known, entropy[step])  # of the last computation
             signals = Signals(known, snr[step], time[step], norm[step])
             reused[step] = gate.decide(blocked, signals) == Reason.REUSED

@@ -38,6 +38,7 @@ class Reason(IntEnum):
     ENTROPY = 9
     POLICY = 10
     BRANCH = 11
+    PLAN = 12
 
     @property
     def label(self) -> str:
@@ -93,7 +94,7 @@ class ReuseGate:
         if signals is not None:
             for reason, forbidden in self._by_data(signals):
                 row[(row == Reason.REUSED) & forbidden] = reason
-        if self.config.max_age is not None:
+        if self.config.max_age is not None and self.config.plan_path is None:
             row[(row == Reason.REUSED) & (self.age >= self.config.max_age)] = Reason.AGE
         row[(row == Reason.REUSED) & ~self.has_entry] = Reason.NO_ENTRY
         self.age = np.where(row == Reason.REUSED, self.age + 1, 0)
@@ -102,7 +103,7 @@ class ReuseGate:
 
     def should_reuse(self, entropy: float, snr: float, step: int, steps: int) -> Decision:
         """Decide a single layer that has a cache entry, with the reason."""
-        reason = blocked(self.config, step, steps, snr)
+        reason = blocked_step(self.config, step, steps, snr)
         if reason is Reason.REUSED:
             for why, forbidden in self._by_data(Signals(np.array([entropy]), snr)):
                 reason = why if forbidden[0] else reason
@@ -129,7 +130,7 @@ def _probabilities(policy: ReusePolicy, signals: Signals) -> FloatArray:
     return policy(torch.tensor(features, dtype=torch.float32)).double().numpy()
 
 
-def blocked(config: GateConfig, step: int, steps: int, snr: float) -> Reason:
+def blocked_step(config: GateConfig, step: int, steps: int, snr: float) -> Reason:
     """What warm-up and SNR window say of a step (from 0), for every layer and branch alike."""
     if step < config.warmup_steps or progress(step, steps) < config.warmup_fraction:
         return Reason.WARMUP

@@ -19,9 +19,10 @@ from dqar.core.reuse_gate import Reason, ReuseGate, Signals
 from dqar.core.snr import schedule_snr
 from dqar.integration.guidance import Guidance
 from dqar.integration.trajectory import Summary, Trajectory, summarize
-from dqar.plan import allowed, alone_steps, blocked_by_rules, positions
+from dqar.plan import allowed, positions, rules
 from dqar.policy.layer_scheduler import AdaptiveLayerScheduler, LayerScheduler
 from dqar.policy.mlp_policy import ReusePolicy
+from dqar.policy.saved_plan import SavedPlan
 
 Layers = npt.NDArray[np.bool_]  # [layers]
 
@@ -52,6 +53,9 @@ class DQARManager:
         self.scheduler = scheduler
         self.caches_kv = config.reuse_mode == "kv"
         self.policy = _load_policy(config, self.layers)
+        self.plan = SavedPlan.load(config.plan_path) if config.plan_path else None
+        if self.plan is not None:
+            self.plan.check(len(self.plan.alone), self.layers)
         LayerScheduler(config, self.layers), ReuseGate(config, self.layers)  # do they fit the model?
         self.targets = _targets(config, self.layers)
         self.cache = LayerWiseKVCache(_quantizers(config, self.layers, heads) * 2)
@@ -157,8 +161,8 @@ class DQARManager:
         if run is None:
             raise RuntimeError("nothing to sum up: no generation has run since dqar.enable")
         self._read(run)
-        guided = self.config.guidance_interval > 1 and run.guided
-        plan_ratio = float(allowed(self.config, run.snr, self.model_layers, guided).mean())
+        planned = allowed(self.config, run.snr, self.model_layers, run.guided, self.plan)
+        plan_ratio = float(planned.mean())
         return summarize(run, self.model_layers, plan_ratio)
 
     def _follow(self, latent: Tensor, timestep: Any, prompt_length: int | None) -> Trajectory:
@@ -173,9 +177,9 @@ class DQARManager:
                 run.alone[: run.step + 2] = False  # it begins on the way: nothing to foretell from
             # DiTPipeline puts the conditional half first, text pipelines put it second.
             conditional = 0 if prompt_length is None else 1
-            if guided and (self.config.cfg_sharing or self.config.guidance_interval > 1):
+            if guided and (self.config.cfg_sharing or run.alone.any()):
                 self.half = conditional
-            if guided and self.config.guidance_interval > 1:
+            if run.alone.any():
                 self.guidance = Guidance(conditional)
         return run
 
@@ -186,6 +190,7 @@ class DQARManager:
         config, scheduler = self.config, self.scheduler()
         snr = schedule_snr(scheduler)
         adaptive = AdaptiveLayerScheduler(self.layers, config.adaptive_tolerance) if config.adaptive else None
+        decided = rules(config, snr, self.layers, guided, self.plan)
         self.trajectory = Trajectory(
             timesteps=timesteps,
             inputs=inputs,
@@ -193,8 +198,8 @@ class DQARManager:
             time=_host(timesteps) / scheduler.config.num_train_timesteps,
             position=positions(config, snr),
             guided=guided,
-            alone=alone_steps(config, snr) & guided,
-            blocked=blocked_by_rules(config, snr, self.layers, guided),
+            alone=decided.alone,
+            blocked=decided.blocked,
             gate=ReuseGate(config, self.layers, prompt_length, self.policy, adaptive),
             step=-1,
         )
