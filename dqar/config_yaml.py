@@ -54,7 +54,18 @@ LAYOUT: dict[str, dict[str, str]] = {
     },
     "reuse": {
         name: name
-        for name in ("targets", "forecast_order", "forecast_over", "guidance_interval", "plan_path")
+        for name in (
+            "targets",
+            "forecast_order",
+            "forecast_over",
+            "step_interval",
+            "model_steps",
+            "log_snr_share",
+            "guidance_interval",
+            "output_order",
+            "deviation_tolerance",
+            "plan_path",
+        )
     },
     "sampler": {"cfg_sharing": "cfg_sharing"},
 }

@@ -9,13 +9,20 @@ import numpy as np
 import numpy.typing as npt
 
 from dqar.config import DQARConfig
-from dqar.core.reuse_gate import Reason, Reasons, ReuseGate, blocked_step
+from dqar.core.reuse_gate import Reason, Reasons, ReuseGate, blocked_step, served
 from dqar.core.snr import schedule_snr
 from dqar.policy.layer_scheduler import LayerScheduler
 from dqar.policy.saved_plan import SavedPlan
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
+Branches = npt.NDArray[np.int8]  # [steps] of NONE, CONDITIONAL, BOTH
+
+SNR_RANGE = (
+    1e-5,
+    1e5,
+)  # beyond it nothing is gained by looking: flow matching begins at 0, or ends at infinity
+NONE, CONDITIONAL, BOTH = 0, 1, 2  # guidance branches that a step runs; without guidance BOTH is the one
 
 
 def plan(config: DQARConfig, scheduler: Any, num_steps: int, num_layers: int | None = None) -> BoolArray:
@@ -45,7 +52,7 @@ def allowed(
     gate = ReuseGate(config, managed)
     table = np.zeros((len(snr), num_layers), dtype=np.bool_)
     for step, row in enumerate(rules(config, snr, managed, guided, saved).blocked):
-        table[step, :managed] = gate.decide(row) == Reason.REUSED
+        table[step, :managed] = served(gate.decide(row))
     return table
 
 
@@ -60,7 +67,7 @@ class Rules(NamedTuple):
     """What depends on no data."""
 
     blocked: Reasons  # [steps, layers], REUSED where nothing forbids it
-    alone: BoolArray  # [steps], whether the conditional branch runs without the other
+    branches: Branches  # how many run
 
 
 def rules(
@@ -77,26 +84,56 @@ def rules(
     """
     if saved is not None:
         saved.check(len(snr), num_layers)
-        blocked, alone = np.where(saved.reuse, Reason.REUSED, Reason.PLAN).astype(np.int8), saved.alone
+        blocked, branches = np.where(saved.reuse, Reason.REUSED, Reason.PLAN).astype(np.int8), saved.branches
     else:
-        blocked, alone = _blocked_layers(config, snr, num_layers), _alone_steps(config, snr)
+        blocked, branches = _blocked_layers(config, snr, num_layers), _branches(config, snr)
     if not guided:
-        return Rules(blocked, np.zeros_like(alone))
-    if alone.any():
+        branches = np.where(branches == CONDITIONAL, BOTH, branches).astype(np.int8)
+    if (branches == CONDITIONAL).any():
         # Entries hold the conditional half: a step that runs both branches computes both.
-        both = ~alone[:, None] & (blocked == Reason.REUSED)
+        both = (branches == BOTH)[:, None] & (blocked == Reason.REUSED)
         blocked = np.where(both, Reason.BRANCH, blocked).astype(np.int8)
-    return Rules(blocked, alone)
+    blocked[branches == NONE] = Reason.FORETOLD
+    return Rules(blocked, branches)
 
 
-def _alone_steps(config: DQARConfig, snr: FloatArray) -> BoolArray:
-    """All that warm-up and SNR window allow, but for each `guidance_interval`-th."""
-    alone, age = np.zeros(len(snr), dtype=np.bool_), 0
+def spread(snr: FloatArray, run: int, share: float) -> list[int]:
+    """`run` of the steps (all, where there are fewer), the first and the last among them: evenly spread in a
+    mixture of their number and, by `share`, their log-SNR."""
+    log_snr = np.log(np.clip(snr, *SNR_RANGE))
+    along = (log_snr - log_snr[0]) / max(log_snr[-1] - log_snr[0], 1e-12)
+    places = (1 - share) * np.linspace(0, 1, len(snr)) + share * along
+    chosen: list[int] = []
+    for want in np.linspace(0, 1, min(run, len(snr))):
+        distance = np.abs(places - want)
+        distance[chosen] = np.inf
+        chosen.append(int(distance.argmin()))
+    return sorted(chosen)
+
+
+def _branches(config: DQARConfig, snr: FloatArray) -> Branches:
+    """Which steps run, and that only each `guidance_interval`-th of these runs both branches: `model_steps`
+    spread over all, or each `step_interval`-th as far as warm-up and SNR window allow."""
+    if config.model_steps is not None:
+        return _spread_branches(config, snr, config.model_steps)
+    branches = np.full(len(snr), BOTH, dtype=np.int8)
+    idle = single = 0
     for step, step_snr in enumerate(snr):
-        free = step > 0 and blocked_step(config, step, len(snr), step_snr) is Reason.REUSED
-        alone[step] = free and age + 1 < config.guidance_interval
-        age = age + 1 if alone[step] else 0
-    return alone
+        if step == 0 or blocked_step(config, step, len(snr), step_snr) is not Reason.REUSED:
+            idle = single = 0
+        elif idle + 1 < config.step_interval:
+            branches[step], idle = NONE, idle + 1
+        else:
+            idle, single = 0, (single + 1) % config.guidance_interval
+            branches[step] = CONDITIONAL if single else BOTH
+    return branches
+
+
+def _spread_branches(config: DQARConfig, snr: FloatArray, run: int) -> Branches:
+    branches = np.full(len(snr), NONE, dtype=np.int8)
+    for number, step in enumerate(spread(snr, run, config.log_snr_share)):
+        branches[step] = CONDITIONAL if number > 1 and number % config.guidance_interval else BOTH
+    return branches
 
 
 def _blocked_layers(config: DQARConfig, snr: FloatArray, num_layers: int) -> Reasons:

@@ -124,7 +124,12 @@ RULES: dict[str, Rule] = {
     ),
     "forecast_order": _choice((0, 1, 2)),
     "forecast_over": _choice(FORECASTS),
+    "step_interval": _count(1),
+    "model_steps": _optional_count(2),
+    "log_snr_share": _share(),
     "guidance_interval": _count(1),
+    "output_order": _choice((0, 1, 2)),
+    "deviation_tolerance": _threshold(),
     "reuse_mode": _choice(REUSE_MODES),
     "quantization_mode": _choice(QUANTIZATION_MODES),
     "quantization_bits": (

@@ -19,6 +19,9 @@ from bench.suite import RunSpec
 from dqar import DQARConfig
 from dqar.cache.forecast import Forecast, Nodes
 from dqar.core.quantization import KVQuantizer
+from dqar.core.snr import schedule_snr
+from dqar.integration.outputs import Outputs
+from dqar.plan import BOTH
 from dqar.policy.saved_plan import SavedPlan
 
 ALL: dict[str, Any] = {
@@ -167,7 +170,7 @@ def test_compiled_as_eager(pipe: DiTPipeline) -> None:
     dqar.enable(pipe, config)
     manager, orders = pipe._dqar.manager, set()
     hook = pipe.transformer.register_forward_pre_hook(
-        lambda *_: orders.add((manager.reused, manager.keep, manager.known, manager.alone))
+        lambda *_: orders.add((manager.reused, manager.keep, manager.known, manager.branches))
     )
     latents = generate(pipe)
     graphs = counters["stats"]["unique_graphs"]
@@ -177,35 +180,42 @@ def test_compiled_as_eager(pipe: DiTPipeline) -> None:
     assert counters["stats"]["unique_graphs"] == graphs == len(orders) > 2
 
 
-def saved(folder: Path, reuse: np.ndarray[Any, Any], alone: np.ndarray[Any, Any]) -> str:
+def saved(folder: Path, reuse: np.ndarray[Any, Any], branches: Any = None, **parts: Any) -> str:
     path = folder / "plan.json"
-    SavedPlan(reuse, alone, {"found": "by hand"}).save(path)
+    given = np.full(len(reuse), 2) if branches is None else np.array(branches)
+    SavedPlan(reuse, given.astype(np.int8), **parts).save(path)
     return str(path)
 
 
 def test_a_saved_plan_is_what_runs(pipe: DiTPipeline, tmp_path: Path) -> None:
-    """The file's table and its single branches run as they stand, whatever warm-up and age would say; its
-    full steps compute."""
-    alone = np.array([0, 0, 0, 1, 1, 1, 0, 1, 1, 1], dtype=np.bool_)
+    """The file's table, branches and options run as they stand, whatever the configuration's own rules would
+    say; its full steps compute, and entries outlive a step that is foretold."""
+    branches = [2, 2, 2, 1, 1, 0, 1, 2, 1, 0]
     reuse = np.zeros((10, 6), dtype=np.bool_)
-    reuse[[3, 4, 5, 7]] = True
+    reuse[[4, 6]] = True
     reuse[8, ::2] = True
-    path = saved(tmp_path, reuse, alone)
-    config = DQARConfig(plan_path=path, targets="both", forecast_order=1, snr_low=1e9, warmup_steps=99)
+    facts, options = {"found": "by hand"}, {"targets": "both", "forecast_order": 1, "output_order": 2}
+    path = saved(tmp_path, reuse, branches, facts=facts, options=options)
+    config = DQARConfig(plan_path=path, snr_low=1e9, warmup_steps=99)
     dqar.enable(pipe, config)
-    seen = rows_of(pipe)["block"]
+    seen = rows_of(pipe)
     found = dqar.summary(pipe)
-    assert np.array_equal(found.map, reuse) and np.array_equal(found.alone, alone)
-    assert seen == [2 if single else 4 for single in alone]
-    assert np.array_equal(dqar.plan(config, pipe.scheduler, 10, 6), reuse)
+    reuse[8] = reuse[[5, 9]] = False  # nothing is kept by the full step before it; foretold as a whole
+    skipped = np.array(branches) == 0
+    expected = reuse | skipped[:, None]
+    expected[8, ::2] = True
+    assert np.array_equal(found.map, expected) and np.array_equal(found.branches, branches)
+    assert seen["block"] == [2 * n for n in branches if n]
+    assert len(seen["mlp"]) == 8 - 2 - 1
+    assert np.array_equal(dqar.plan(config, pipe.scheduler, 10, 6), expected)
     again = SavedPlan.load(path)
-    assert np.array_equal(again.reuse, reuse) and again.facts == {"found": "by hand"}
+    assert again.facts == facts and again.options == options
 
 
 def test_data_may_still_forbid_what_a_plan_allows(pipe: DiTPipeline, tmp_path: Path) -> None:
     """An entropy gate on top of a plan takes back reuses, and adds none."""
     reuse = np.arange(10)[:, None].repeat(6, 1) % 2 == 1
-    path = saved(tmp_path, reuse, np.zeros(10, dtype=np.bool_))
+    path = saved(tmp_path, reuse)
     dqar.enable(pipe, DQARConfig(plan_path=path, entropy_threshold=2.72, entropy_stride=1))
     generate(pipe)
     found = dqar.summary(pipe).map
@@ -215,10 +225,10 @@ def test_data_may_still_forbid_what_a_plan_allows(pipe: DiTPipeline, tmp_path: P
 def test_a_plan_of_another_shape_or_none_is_refused(pipe: DiTPipeline, tmp_path: Path) -> None:
     """Other layers are refused when it is switched on, other steps when a generation begins, and what is no
     plan when it is read; each in one line."""
-    path = saved(tmp_path, np.zeros((10, 5), dtype=np.bool_), np.zeros(10, dtype=np.bool_))
+    path = saved(tmp_path, np.zeros((10, 5), dtype=np.bool_))
     with pytest.raises(ValueError, match="the plan is for 10 steps and 5 layers"):
         dqar.enable(pipe, DQARConfig(plan_path=path))
-    path = saved(tmp_path, np.zeros((9, 6), dtype=np.bool_), np.zeros(9, dtype=np.bool_))
+    path = saved(tmp_path, np.zeros((9, 6), dtype=np.bool_))
     dqar.enable(pipe, DQARConfig(plan_path=path))
     with pytest.raises(ValueError, match="for 9 steps and 6 layers; this generation has 10 and 6"):
         generate(pipe)
@@ -228,4 +238,82 @@ def test_a_plan_of_another_shape_or_none_is_refused(pipe: DiTPipeline, tmp_path:
     with pytest.raises(ValueError, match="cannot be read"):
         dqar.enable(pipe, DQARConfig(plan_path=str(tmp_path / "none.json")))
     with pytest.raises(ValueError, match="a first step that reuses"):
-        SavedPlan(np.ones((2, 6), dtype=np.bool_), np.zeros(2, dtype=np.bool_))
+        SavedPlan(np.ones((2, 6), dtype=np.bool_), np.full(2, 2, dtype=np.int8))
+    with pytest.raises(ValueError, match="option = 'snr_low' is not allowed; allowed: targets, "):
+        saved(tmp_path, np.zeros((10, 6), dtype=np.bool_), options={"snr_low": 1.0})
+    with pytest.raises(
+        ValueError, match=r"expected = .* is not allowed; allowed: a number above 0 for each step"
+    ):
+        saved(tmp_path, np.zeros((10, 6), dtype=np.bool_), expected=np.zeros(10))
+
+
+def test_a_step_that_is_foretold_runs_nothing(pipe: DiTPipeline) -> None:
+    """Past the warm-up the model runs at every third step only, half of these without the unconditional
+    branch; plan and summary say so, and the output is one that the scheduler takes, guided or not."""
+    config = DQARConfig.preset("maximum", layer_fraction=0.0, step_interval=3, guidance_interval=2)
+    dqar.enable(pipe, config)
+    assert rows_of(pipe)["block"] == [4, 4, 2, 4]
+    found = dqar.summary(pipe)
+    assert found.branches.tolist() == [2, 2, 0, 0, 1, 0, 0, 2, 0, 0]
+    assert found.ratio == found.plan_ratio == 0.6 and found.reasons["foretold"] == 36
+    assert rows_of(pipe, guidance_scale=1.0)["block"] == [2] * 4
+
+
+@pytest.mark.parametrize("solver", [None, DPMSolverMultistepScheduler, HeunDiscreteScheduler])
+def test_foretold_steps_leave_no_trace(pipe: DiTPipeline, solver: Any) -> None:
+    """On any solver a second run is the first one again, and what `disable` leaves is bit-identical."""
+    if solver:
+        pipe.scheduler = solver.from_config(pipe.scheduler.config)
+    untouched = generate(pipe)
+    dqar.enable(pipe, DQARConfig.preset("maximum", step_interval=2))
+    first = generate(pipe)
+    assert torch.isfinite(first).all() and not torch.equal(first, untouched)
+    assert torch.equal(generate(pipe), first)
+    dqar.disable(pipe)
+    assert torch.equal(generate(pipe), untouched) and "forward" not in vars(pipe.transformer)
+
+
+def test_an_output_that_follows_the_polynomial_is_foretold_exactly() -> None:
+    """Outputs on a polynomial of the order are foretold to rounding, whichever half is the conditional one;
+    where a position comes twice, the forecast begins anew."""
+    shape, generator = (2, 4, 3, 3), torch.Generator().manual_seed(0)
+    factors = torch.randn(3, 4, *shape[1:], dtype=torch.float64, generator=generator)
+    for half, order in ((0, 1), (1, 2), (None, 2)):
+        outputs = Outputs(half, order)
+        value = lambda x, k=order: sum(factors[i] * x**i for i in range(k + 1))  # noqa: E731
+        for position in (-4.0, -3.1, -2.7, -1.0):
+            outputs.completed((value(position),), position, BOTH)
+        torch.testing.assert_close(outputs.foretold(0.5)[0], value(0.5))
+        outputs.completed((value(-1.0) + 1,), -1.0, BOTH)
+        torch.testing.assert_close(outputs.foretold(0.5)[0], value(-1.0) + 1)
+
+
+def test_a_deviating_batch_is_recomputed(pipe: DiTPipeline, tmp_path: Path) -> None:
+    """Where the last forecast was off by more than the tolerance, a step that the plan foretells runs; what
+    the plan expects is the unit, and an infinite tolerance never looks."""
+    branches = [2, 2, 2, 0, 2, 0, 2, 0, 2, 0]
+    ran = {}
+    for tolerance, expected in ((float("inf"), 1.0), (0.0, 1.0), (1e3, 1.0), (1e3, 1e-9)):
+        path = saved(tmp_path, np.zeros((10, 6), dtype=np.bool_), branches, expected=np.full(10, expected))
+        dqar.enable(pipe, DQARConfig(plan_path=path, deviation_tolerance=tolerance))
+        generate(pipe)
+        ran[tolerance, expected] = int((dqar.summary(pipe).branches > 0).sum())
+    assert ran == {(float("inf"), 1.0): 6, (0.0, 1.0): 10, (1e3, 1.0): 6, (1e3, 1e-9): 10}
+    assert dqar.summary(pipe).reasons["deviation"] == 4 * 6
+
+
+def test_model_steps_are_spread_over_log_snr(pipe: DiTPipeline) -> None:
+    """So many steps run, first and last among them, whatever the warm-up; by number they are even, by log-SNR
+    their gaps in it are; every second one runs both branches if asked to."""
+    pipe.scheduler.set_timesteps(50)
+    log_snr = np.log(schedule_snr(pipe.scheduler))
+    for share, places in ((0.0, np.arange(50.0)), (1.0, log_snr)):
+        config = DQARConfig.preset("maximum", layer_fraction=0.0, model_steps=11, log_snr_share=share)
+        ran = np.flatnonzero(~dqar.plan(config, pipe.scheduler, 50, 6).all(axis=1))
+        assert len(ran) == 11 and (ran[0], ran[-1]) == (0, 49)
+        gaps, finest = np.diff(places[ran]), np.diff(places).max()
+        assert gaps.max() - gaps[:-3].min() <= 2 * finest
+    dqar.enable(pipe, DQARConfig(model_steps=5, guidance_interval=2, warmup_fraction=0.9))
+    generate(pipe)
+    branches = dqar.summary(pipe).branches
+    assert [int(n) for n in branches if n] == [2, 2, 2, 1, 2] and (branches == 0).sum() == 5

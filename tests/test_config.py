@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import generate
+from conftest import build_tiny_pipeline, generate
 from diffusers import DiTPipeline
 
 import dqar
@@ -55,7 +55,12 @@ KNOBS: dict[str, tuple[dict[str, Any], Any, Any]] = {
     "targets": ({}, "attention", ("attention", "mlp", "both") * 2),
     "forecast_order": ({"max_age": 2}, 0, 1),
     "forecast_over": ({"max_age": 2, "forecast_order": 1}, "log_snr", "step"),
+    "step_interval": ({}, 1, 2),
+    "model_steps": ({}, None, 5),
+    "log_snr_share": ({"model_steps": 5}, 0.0, 1.0),
     "guidance_interval": ({}, 1, 2),
+    "output_order": ({"step_interval": 2}, 1, 2),
+    "deviation_tolerance": ({"step_interval": 2}, math.inf, 0.0),
     "plan_path": ({}, None, "PLAN"),
     "reuse_mode": ({}, "output", "kv"),
     "quantization_mode": ({}, "per_tensor", "per_channel"),
@@ -87,7 +92,7 @@ def policies(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         torch.nn.init.constant_(policy.net[-1].bias, certainty)
         folders[f"POLICY:{seed}"] = str(tmp_path_factory.mktemp("policy"))
         policy.save(folders[f"POLICY:{seed}"])
-    plan = SavedPlan(np.arange(10)[:, None].repeat(6, 1) % 2 == 1, np.zeros(10, dtype=np.bool_))
+    plan = SavedPlan(np.arange(10)[:, None].repeat(6, 1) % 2 == 1, np.full(10, 2, dtype=np.int8))
     folders["PLAN"] = str(tmp_path_factory.mktemp("plan") / "plan.json")
     plan.save(folders["PLAN"])
     return folders
@@ -144,7 +149,12 @@ BAD: list[tuple[str, Any]] = [
     ("targets", ()),
     ("forecast_order", 3),
     ("forecast_over", "time"),
+    ("step_interval", 0),
+    ("model_steps", 1),
+    ("log_snr_share", 1.5),
     ("guidance_interval", 0),
+    ("output_order", 3),
+    ("deviation_tolerance", -0.1),
     ("plan_path", ""),
     ("plan_path", 3),
     ("reuse_mode", "q"),
@@ -206,6 +216,19 @@ def test_failed_enable_leaves_the_pipeline_as_it_was(
     with pytest.raises(ValueError, match=message):
         dqar.enable(pipe, config)
     assert torch.equal(generate(pipe), before)
+
+
+def test_a_transformer_of_another_pipeline_is_refused_before_anything_is_changed(pipe: DiTPipeline) -> None:
+    """Given the transformer of one that is under DQAR too, a pipeline keeps what it had: handle and reuse."""
+    own, other = pipe.transformer, build_tiny_pipeline()
+    dqar.enable(pipe, DQARConfig.preset("maximum"))
+    before = generate(pipe)
+    dqar.enable(other)
+    pipe.transformer = other.transformer
+    with pytest.raises(ValueError, match="transformer is under DQAR already"):
+        dqar.enable(pipe)
+    pipe.transformer = own
+    assert torch.equal(generate(pipe), before) and dqar.summary(pipe).ratio > 0
 
 
 def test_enable_names_what_a_pipeline_lacks(pipe: DiTPipeline) -> None:

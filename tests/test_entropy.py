@@ -117,3 +117,22 @@ def test_entropy_is_measured_at_intervals(pipe: DiTPipeline, interval: int) -> N
     steps = np.flatnonzero(measured.all(axis=1))
     assert (measured.any(axis=1) == measured.all(axis=1)).all()
     assert steps.tolist() == list(range(0, 19, interval))  # at the last step no decision waits for it
+
+
+def test_what_entropy_has_forbidden_is_not_kept(pipe: DiTPipeline) -> None:
+    """Until a layer is measured anew no entry is made that its known entropy forbids to use; where it allows,
+    the decisions are those of a gate that keeps everything."""
+    base = {"use_layer_scheduling": False, "warmup_fraction": 0.0, "max_age": 1, "entropy_stride": 1}
+    kept: dict[float, list[int]] = {}
+    for threshold in (0.0, 2.72):
+        config = DQARConfig.preset("maximum", **base, entropy_threshold=threshold, entropy_interval=4)
+        dqar.enable(pipe, config)
+        manager, kept[threshold] = pipe._dqar.manager, []
+        seen = kept[threshold]
+        hook = pipe.transformer.transformer_blocks[0].register_forward_pre_hook(
+            lambda *_, seen=seen, manager=manager: seen.append(sum(manager.keep))
+        )
+        generate(pipe)
+        hook.remove()
+    assert kept[0.0] == [6, 0, 0, 0, 6, 0, 0, 0, 6, 0]
+    assert 0 < dqar.summary(pipe).ratio < 0.5 and sum(kept[2.72]) > sum(kept[0.0])

@@ -106,10 +106,11 @@ def test_clip_score_needs_a_model(tmp_path: Path) -> None:
 
 
 def test_profile(pipe: DiTPipeline, tmp_path: Path) -> None:
-    """Shares sum to 1, every group has one, the trace is JSON, and no hook is left behind."""
+    """Shares sum to 1, every group that works has one, the trace is JSON, and no hook is left behind."""
     found = profile_inference(pipe, [1, 2], num_inference_steps=3, trace_path=tmp_path / "trace.json")
-    assert found.shares.keys() == {"attention", "mlp", "norm", "embeddings", "vae", "rest"}
-    assert sum(found.shares.values()) == pytest.approx(1.0)
-    assert min(found.shares.values()) > 0 and found.peak_memory > 0
+    working = {"attention", "mlp", "norm", "embeddings", "scheduler", "vae", "rest"}
+    assert {group for group, share in found.shares.items() if share > 0} == working
+    assert found.shares.keys() - working == {"gate", "forecast", "cache"}  # DQAR is off
+    assert sum(found.shares.values()) == pytest.approx(1.0) and found.peak_memory > 0
     assert json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in pipe.transformer.modules())

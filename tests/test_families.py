@@ -122,6 +122,58 @@ def test_nothing_reusable_and_disabled_are_bit_identical(family: Any) -> None:
     assert torch.equal(denoise(family), untouched)
 
 
+BEYOND = {"forecast_order": 1, "guidance_interval": 2, "max_age": 2, "use_layer_scheduling": False}
+
+
+def test_all_that_goes_beyond_attention_leaves_nothing_behind(family: Any) -> None:
+    """For each family, forecasts and single branches (and PixArt's MLPs) change no bit while the warm-up
+    forbids them, change the output after it, and change no bit once they are removed."""
+    untouched = denoise(family, halves_equal=True)
+    targets = "both" if family.name == "pixart" else "attention"
+    config = DQARConfig.preset("maximum", targets=targets, **BEYOND)
+    dqar.enable(family, config.replace(warmup_steps=1000))
+    assert torch.equal(denoise(family, halves_equal=True), untouched)
+    dqar.enable(family, config)
+    assert not torch.equal(denoise(family, halves_equal=True), untouched)
+    assert dqar.summary(family).ratio > 0 and dqar.summary(family).alone.any()
+    dqar.disable(family)
+    assert torch.equal(denoise(family, halves_equal=True), untouched)
+
+
+def state_of(family: Any) -> tuple[list[Any], int, list[Any]]:
+    """All that DQAR may change on a transformer: processors, hooks, MLPs' `forward`."""
+    model = family.transformer
+    processors = [attention.processor for attention in dqar.integration.pipeline.attention_layers(model)]
+    hooks = len(model._forward_pre_hooks) + len(model._forward_hooks)
+    return processors, hooks, [m for m in model.modules() if "forward" in m.__dict__]
+
+
+REFUSED: list[dict[str, Any]] = [
+    {"reuse_mode": "kv"},
+    {"targets": "mlp"},
+    {"targets": ("attention",)},
+    {"quantization_bits": (8,)},
+    {"entropy_scales": (1.0,)},
+    {"schedule_type": "custom", "custom_schedule": (0.5,)},
+    {"plan_path": "nowhere.json"},
+    {"use_learned_policy": True, "policy_path": "nowhere"},
+]
+
+
+@pytest.mark.parametrize("fields", REFUSED, ids=lambda fields: next(iter(fields)))
+def test_a_refused_configuration_changes_nothing(family: Any, fields: dict[str, Any]) -> None:
+    """For each family, whatever the reason, a failed `enable` leaves model and pipeline as they were."""
+    if family.name == "pixart" and fields in REFUSED[:2]:
+        pytest.skip("PixArt has both")
+    before = state_of(family)
+    with pytest.raises(ValueError):
+        dqar.enable(family, DQARConfig(**fields))
+    assert state_of(family) == before and not hasattr(family, "_dqar")
+    with pytest.raises(ValueError):
+        dqar.DQARDiTWrapper(family.transformer, DQARConfig(**fields))
+    assert state_of(family) == before
+
+
 def test_reuse_follows_its_plan_and_changes_the_output(family: Any) -> None:
     """For each family, the run reuses exactly what the plan says, and its latents show it."""
     untouched = denoise(family)

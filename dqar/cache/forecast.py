@@ -30,7 +30,7 @@ class Forecast:
         """Bytes of the tensors held."""
         return self.value.nbytes + sum(d.nbytes for d in self.differences)
 
-    def advanced(self, value: Tensor, rates: Sequence[Tensor], quantizer: KVQuantizer) -> Forecast:
+    def advanced(self, value: Tensor, rates: Sequence[Tensor | float], quantizer: KVQuantizer) -> Forecast:
         """The same with `value` as the newest; `rates` are 1 / (its node - the k-th last), `[order]`."""
         old = [self.value, *(quantizer.dequantize(d) for d in self.differences)]
         fresh = [value]
@@ -38,11 +38,15 @@ class Forecast:
             fresh.append((fresh[-1] - before) * rate)
         return Forecast(value, tuple([quantizer.quantize(d) for d in fresh[1:]]))
 
-    def at(self, weights: Sequence[Tensor], quantizer: KVQuantizer) -> Tensor:
+    def at(self, weights: Sequence[Tensor | float], quantizer: KVQuantizer) -> Tensor:
         """The value foretold; `weights` are products (node - last) (node - last but one) ..., `[order]`."""
         value = self.value
-        for difference, weight in zip(self.differences, weights, strict=False):
-            value = torch.addcmul(value, quantizer.dequantize(difference), weight)
+        for stored, weight in zip(self.differences, weights, strict=False):
+            difference = quantizer.dequantize(stored)
+            if isinstance(weight, Tensor):
+                value = torch.addcmul(value, difference, weight)
+            else:
+                value = torch.add(value, difference, alpha=weight)
         return value
 
 
@@ -55,15 +59,18 @@ class Nodes:
 
     def row(self, layer: int, position: float, reused: bool) -> list[float]:
         """What a layer's forecast at `position` takes, or its differences if it is computed there: a
-        number for each order that its past allows, at most `order`."""
+        number for each order that its past allows, at most `order`; none at a node that it has already."""
         gaps = [position - node for node in self.past[layer]]
+        if 0 in gaps and not reused:
+            return []
         if reused:
             return [math.prod(gaps[: k + 1]) for k in range(min(self.order, len(gaps) - 1))]
         return [1 / gap for gap in gaps[: self.order]]
 
     def computed(self, layer: int, position: float) -> None:
-        """Note that the layer's value at `position` was kept. A second one there replaces the first."""
-        past = [node for node in self.past[layer] if node != position]
+        """Note that the layer's value at `position` was kept. A second one there begins the past anew: no
+        difference is known from it to what was before."""
+        past = [] if position in self.past[layer] else self.past[layer]
         self.past[layer] = [position, *past][: self.order + 1]
 
     def forget(self, layer: int) -> None:

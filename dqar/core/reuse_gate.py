@@ -39,11 +39,18 @@ class Reason(IntEnum):
     POLICY = 10
     BRANCH = 11
     PLAN = 12
+    FORETOLD = 13  # the whole step: the model does not run
+    DEVIATION = 14
 
     @property
     def label(self) -> str:
         """The name in words, for tables."""
         return self.name.lower().replace("_", " ")
+
+
+def served(reasons: Reasons) -> npt.NDArray[np.bool_]:
+    """Where nothing is computed, of reasons of any shape: reused, or the whole step foretold."""
+    return np.isin(reasons, (Reason.REUSED, Reason.FORETOLD))
 
 
 class Decision(NamedTuple):
@@ -61,6 +68,7 @@ class Signals:
     snr: float
     time: float = 0.0  # t / training steps, 1 = pure noise
     latent_norm: float = math.nan  # mean L2 norm of the batch's latents; only a policy asks for it
+    deviation: float = math.nan  # relative error of the last forecast of an output, over what is expected
 
 
 class ReuseGate:
@@ -88,9 +96,14 @@ class ReuseGate:
     def decide(self, blocked: Reasons, signals: Signals | None = None) -> Reasons:
         """The step's reasons, `[layers]`: `blocked` (the rules' row), and what age and data add.
 
-        Without `signals` the data is taken to allow everything, which makes a plan.
+        Without `signals` the data is taken to allow everything, which makes a plan. A step that is foretold
+        as a whole takes no entry and makes none.
         """
         row = blocked.copy()
+        if (row == Reason.FORETOLD).all():
+            if signals is None or not signals.deviation > self.config.deviation_tolerance:
+                return row
+            row[:] = Reason.DEVIATION
         if signals is not None:
             for reason, forbidden in self._by_data(signals):
                 row[(row == Reason.REUSED) & forbidden] = reason
@@ -100,6 +113,12 @@ class ReuseGate:
         self.age = np.where(row == Reason.REUSED, self.age + 1, 0)
         self.has_entry[:] = True
         return row
+
+    def forbids(self, entropy: FloatArray) -> npt.NDArray[np.bool_]:
+        """Layers that known entropies forbid, `[layers]`, until they are measured anew."""
+        if not self.config.entropy_gate or self.adaptive is not None:  # changes are seen on what is kept
+            return np.zeros(len(entropy), dtype=np.bool_)
+        return ~(entropy < self.thresholds)
 
     def should_reuse(self, entropy: float, snr: float, step: int, steps: int) -> Decision:
         """Decide a single layer that has a cache entry, with the reason."""

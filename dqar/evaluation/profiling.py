@@ -1,30 +1,23 @@
-"""Where the time of a generation goes: attention, MLP, norms, embeddings, VAE and the rest."""
+"""Where the time of a generation goes: attention, MLP, norms, embeddings, cache, solver, decoder, gaps."""
 
 from __future__ import annotations
 
-import itertools
-import re
 import resource
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import torch
-from torch import nn
+from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
-REST = "rest"
-# The first pattern that a module's name matches names its group; a module inside one that has a
-# group counts for its own only where the groups differ.
-GROUPS = {
-    "attention": re.compile(r"transformer_blocks\.\d+\.attn\d*$"),
-    "mlp": re.compile(r"transformer_blocks\.\d+\.ff(_context)?$"),
-    "norm": re.compile(r"(^|\.)norm[^.]*$"),
-    "embeddings": re.compile(r"(^|\.)[^.]*emb(ed(der)?)?$"),
-}
+from dqar.evaluation.ranges import GROUPS, PREFIX, REST, ranges
+
+GAPS = "launch gaps"  # on CUDA: the device waits for the host
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,17 +38,17 @@ class Profile:
 
 
 class DQARProfiler:
-    """Times the modules of `pipe` while the context is open; `result` is there after it.
+    """Profiles the parts of `pipe` while the context is open; `result` is there after it.
 
         with DQARProfiler(pipe) as profiler:
             pipe(class_labels=[207])
         profiler.result.shares
 
-    Every boundary between groups sets a mark (a CUDA event, or the clock on the CPU), and the time
-    between two marks belongs to the group that was innermost. The rest is what no module of a group
-    does: residuals and modulation, output layers, guidance, solver. `trace_path` also runs torch's
-    profiler and writes a Chrome trace there, at a cost that the shares then include. A compiled
-    transformer runs no hooks: profile it eagerly.
+    torch's profiler looks on, and every part runs within a range of its name. On the CPU a group has the
+    operations' own time and the host's between them, the profiler's cost included. On CUDA it has the
+    time of the kernels that were launched within its range, and what is left of the wall clock is
+    `launch gaps`. The rest is what no part does: output layers, guidance, the pipeline's own code. A
+    compiled transformer counts as a whole. `trace_path` (.json or .json.gz) takes a Chrome trace.
     """
 
     def __init__(self, pipe: Any, trace_path: str | Path | None = None) -> None:
@@ -65,69 +58,93 @@ class DQARProfiler:
         self.result: Profile | None = None
 
     def __enter__(self) -> Self:
-        self._stack, self._marks = [REST], [self._mark(REST)]
-        self._hooks = [hook for module, group in self._modules() for hook in self._hook(module, group)]
         if self.cuda:
             torch.cuda.reset_peak_memory_stats()
         activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * self.cuda
-        self._trace = profile(activities=activities) if self.trace_path else None
-        if self._trace:
-            self._trace.start()
+        self._profile = profile(activities=activities)
+        self._profile.start()
+        self._ranges = ExitStack()
+        self._ranges.enter_context(ranges(self.pipe))
+        self._start = self._now()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._marks.append(self._mark(REST))
-        for hook in self._hooks:
-            hook.remove()
-        if self._trace:
-            self._trace.stop()
-            self._trace.export_chrome_trace(str(self.trace_path))
-        self.result = self._sum_up()
+        wall = self._now() - self._start
+        self._ranges.close()
+        self._profile.stop()
+        if self.trace_path:
+            self._profile.export_chrome_trace(str(self.trace_path))
+        seconds = device_seconds(self._events(), wall) if self.cuda else host_seconds(self._events())
+        self.result = Profile(total=sum(seconds.values()), seconds=seconds, peak_memory=self._peak_memory())
 
-    def _modules(self) -> list[tuple[nn.Module, str]]:
-        """The modules to time, each with its group."""
-        found = [
-            (module, group)
-            for name, module in self.pipe.transformer.named_modules()
-            for group in GROUPS
-            if GROUPS[group].search(name)
-        ]
-        decoder = getattr(getattr(self.pipe, "vae", None), "decoder", None)
-        return found if decoder is None else [*found, (decoder, "vae")]
+    def _events(self) -> list[Any]:
+        return list(self._profile.events() or ())
 
-    def _hook(self, module: nn.Module, group: str) -> list[Any]:
-        def enter(module: nn.Module, args: Any) -> None:
-            self._stack.append(group)
-            self._marks.append(self._mark(group))
-
-        def leave(module: nn.Module, args: Any, output: Any) -> None:
-            self._stack.pop()
-            self._marks.append(self._mark(self._stack[-1]))
-
-        return [module.register_forward_pre_hook(enter), module.register_forward_hook(leave)]
-
-    def _mark(self, group: str) -> tuple[str, Any]:
-        """Now, from when on `group` runs."""
-        if not self.cuda:
-            return group, time.perf_counter()
-        event = torch.cuda.Event(enable_timing=True)
-        event.record()
-        return group, event
-
-    def _sum_up(self) -> Profile:
+    def _now(self) -> float:
         if self.cuda:
             torch.cuda.synchronize()
-        seconds = dict.fromkeys([*GROUPS, "vae", REST], 0.0)
-        for (group, start), (_, end) in itertools.pairwise(self._marks):
-            seconds[group] += start.elapsed_time(end) / 1000 if self.cuda else end - start
-        return Profile(total=sum(seconds.values()), seconds=seconds, peak_memory=self._peak_memory())
+        return time.perf_counter()
 
     def _peak_memory(self) -> int:
         if self.cuda:
             return torch.cuda.max_memory_allocated()
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # KiB on Linux
+
+
+def host_seconds(events: Iterable[Any]) -> dict[str, float]:
+    """Seconds of each group on the host: what each event took beyond those within it."""
+    seconds = dict.fromkeys(GROUPS, 0.0)
+    for event in events:
+        group = _group(event)
+        if group is not None and event.device_type == DeviceType.CPU:
+            seconds[group] = seconds.get(group, 0.0) + event.self_cpu_time_total / 1e6
+    return seconds
+
+
+def device_seconds(events: Sequence[Any], wall: float) -> dict[str, float]:
+    """Seconds of each group on the device, by the range that launched its kernels, and of the gaps.
+
+    Kernels that no range launched (such as those of a replayed graph, where it is not told) are the rest's.
+    """
+    seconds = dict.fromkeys(GROUPS, 0.0)
+    for event in events:
+        # A range has a shadow on the device, which spans its kernels and is none.
+        kernels = [k.duration for k in getattr(event, "kernels", ()) if not k.name.startswith(PREFIX)]
+        if kernels:
+            group = _group(event) or REST
+            seconds[group] = seconds.get(group, 0.0) + sum(kernels) / 1e6
+    busy = _covered(_on_device(events))
+    seconds[REST] += max(0.0, busy - sum(seconds.values()))
+    return seconds | {GAPS: max(0.0, wall - sum(seconds.values()))}
+
+
+def _group(event: Any) -> str | None:
+    """The group of the innermost range that an event is in, None outside of all."""
+    while event is not None and not event.name.startswith(PREFIX):
+        event = event.cpu_parent
+    return None if event is None else str(event.name).removeprefix(PREFIX)
+
+
+def _on_device(events: Iterable[Any]) -> list[tuple[float, float]]:
+    """When kernels and copies ran, in microseconds."""
+    return [
+        (event.time_range.start, event.time_range.end)
+        for event in events
+        if event.device_type == DeviceType.CUDA
+        and not event.is_user_annotation
+        and not event.name.startswith(PREFIX)
+    ]
+
+
+def _covered(spans: Iterable[tuple[float, float]]) -> float:
+    """Seconds that lie in at least one span of microseconds."""
+    total, until = 0.0, float("-inf")
+    for start, end in sorted(spans):
+        total += max(0.0, end - max(start, until))
+        until = max(until, end)
+    return total / 1e6
 
 
 def profile_inference(
@@ -139,7 +156,7 @@ def profile_inference(
     warmup: int = 1,
     trace_path: str | Path | None = None,
 ) -> Profile:
-    """Profile one generation of a class-conditional pipeline, after `warmup` that are not timed."""
+    """Profile one generation of a class-conditional pipeline, after `warmup` that are not looked at."""
 
     def generate() -> None:
         generator = torch.Generator(pipe.device).manual_seed(seed)

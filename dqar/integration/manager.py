@@ -17,9 +17,9 @@ from dqar.core.entropy import entropy_from_qk
 from dqar.core.quantization import KVQuantizer
 from dqar.core.reuse_gate import Reason, ReuseGate, Signals
 from dqar.core.snr import schedule_snr
-from dqar.integration.guidance import Guidance
+from dqar.integration.outputs import Outputs
 from dqar.integration.trajectory import Summary, Trajectory, summarize
-from dqar.plan import allowed, positions, rules
+from dqar.plan import BOTH, CONDITIONAL, NONE, allowed, positions, rules
 from dqar.policy.layer_scheduler import AdaptiveLayerScheduler, LayerScheduler
 from dqar.policy.mlp_policy import ReusePolicy
 from dqar.policy.saved_plan import SavedPlan
@@ -44,24 +44,26 @@ class DQARManager:
     policy file cannot be used.
     """
 
+    half: int | None  # the guidance half that entries hold, if they hold one
+    branches: int  # guidance branches that run at this step
+    outputs: Outputs | None  # kept where some step leaves out a branch or all
+    _deviation: Tensor | None  # of the last step that ran
+
     def __init__(
         self, config: DQARConfig, layers: int, scheduler: Callable[[], Any], heads: int | None = None
     ) -> None:
-        self.config = config
+        self.plan = SavedPlan.load(config.plan_path) if config.plan_path else None
+        self.config = config = config.replace(**self.plan.options) if self.plan else config
         self.model_layers = layers
         self.layers = min(layers, config.num_layers)
         self.scheduler = scheduler
         self.caches_kv = config.reuse_mode == "kv"
         self.policy = _load_policy(config, self.layers)
-        self.plan = SavedPlan.load(config.plan_path) if config.plan_path else None
         if self.plan is not None:
-            self.plan.check(len(self.plan.alone), self.layers)
+            self.plan.check(len(self.plan.branches), self.layers)
         LayerScheduler(config, self.layers), ReuseGate(config, self.layers)  # do they fit the model?
         self.targets = _targets(config, self.layers)
         self.cache = LayerWiseKVCache(_quantizers(config, self.layers, heads) * 2)
-        self.half: int | None = None  # the guidance half that entries hold, if they hold one
-        self.alone = False  # whether the conditional branch runs without the other
-        self.guidance: Guidance | None = None
         self.reset()
 
     def begin_step(self, latent: Tensor, timestep: Any, prompt_length: int | None = None) -> None:
@@ -74,28 +76,38 @@ class DQARManager:
         blocked = run.blocked[run.step + 1]
         signals = self._read(run, latent if self.policy and (blocked == Reason.REUSED).any() else None)
         run.step += 1
-        self.alone = bool(run.alone[run.step])
         run.span = run.gate.age + 1
-        run.reasons[run.step] = run.gate.decide(blocked, signals)
+        reasons = run.reasons[run.step] = run.gate.decide(blocked, signals)
+        if (reasons == Reason.DEVIATION).any():
+            run.branches[run.step] = BOTH
+        self.branches = int(run.branches[run.step])
+        if self.branches == NONE:
+            return
         due = run.step - run.measured_at >= self.config.entropy_interval
-        self._order(run.reasons[run.step] == Reason.REUSED, run.wanted(self.config.forecast_order), due)
+        wanted = run.wanted(self.config.forecast_order)
+        self._measure(wanted & due)
+        # What is measured now may allow it; what is known already may have forbidden it.
+        hopeless = run.gate.forbids(run.known_entropy) & ~np.array(self.measure)
+        self._order(reasons == Reason.REUSED, wanted & ~hopeless)
         if self.config.forecast_order:
             self._foretell(run.position[run.step], latent.device)
 
-    def end_step(self, output: Any) -> Any:
-        """Note the cache's size after the transformer has run; free it after the last step.
+    def end_step(self, output: Any = None) -> Any:
+        """Note what the transformer said and the caches' size; free them after the last step.
 
-        Returns the transformer's output for both guidance branches, of which one may have run alone.
+        Returns the transformer's output for all guidance branches, of which some or none may have run
+        (`branches`); where none did, `output` is not given.
         """
         run = self.trajectory
         if run is None:
             return output
-        if self.guidance is not None:
-            output = self.guidance.completed(output, run.position[run.step], self.alone)
-        run.cache_bytes = max(run.cache_bytes, self.cache.nbytes)
+        if self.outputs is not None:
+            output = self._completed(self.outputs, output, float(run.position[run.step]))
+        held = self.cache.nbytes + (self.outputs.nbytes if self.outputs else 0)
+        run.cache_bytes = max(run.cache_bytes, held)
         if run.last:
             self.cache.clear()
-            self.guidance = None
+            self.outputs = None
         return output
 
     def reset(self) -> None:
@@ -104,12 +116,12 @@ class DQARManager:
         self._clear_measurements()
         self.cache.clear()
         self.keep = (False,) * (2 * self.layers)
-        self.half, self.alone = None, False
-        self.guidance = None
+        self.half, self.branches, self.outputs = None, BOTH, None
         self.nodes = Nodes(self.layers, self.config.forecast_order)
         self.known, self.weights = (0,) * self.layers, torch.zeros(self.layers, 0)
         nothing = np.zeros(self.layers, dtype=np.bool_)
-        self._order(nothing, nothing, nothing)
+        self._measure(nothing)
+        self._order(nothing, nothing)
 
     def note(self, site: int, *fresh: Tensor) -> None:
         """Compare what was computed at a site with the entry it replaces, and keep it, as ordered."""
@@ -121,7 +133,7 @@ class DQARManager:
 
     def store(self, site: int, *tensors: Tensor) -> None:
         """Keep an output, or K and V, of which `[batch, ...]` one guidance half if entries hold one."""
-        if self.half is not None and not self.alone:
+        if self.half is not None and self.branches == BOTH:
             # A copy: a view of one half would keep the other half's memory alive.
             tensors = tuple([t.chunk(2)[self.half].clone() for t in tensors])
         if self.config.forecast_order:
@@ -132,7 +144,7 @@ class DQARManager:
     def load(self, site: int) -> tuple[Tensor, ...]:
         """Return what `store` kept, or what follows from it at this step, for the whole batch."""
         tensors = self.cache.load(site, self._row(site) if self.config.forecast_order else ())
-        if self.half is not None and not self.alone:
+        if self.half is not None and self.branches == BOTH:
             tensors = tuple([torch.cat((t, t)) for t in tensors])
         return tensors
 
@@ -142,7 +154,8 @@ class DQARManager:
 
     def inputs(self, values: dict[str, Any], batch: int) -> dict[str, Any]:
         """The transformer's inputs at this step, of the conditional branch if it runs alone."""
-        return self.guidance.halved(values, batch) if self.guidance and self.alone else values
+        alone = self.outputs is not None and self.branches == CONDITIONAL
+        return self.outputs.halved(values, batch) if self.outputs and alone else values
 
     def measure_entropy(self, layer: int, query: Tensor, key: Tensor, scale: float) -> None:
         """Measure on the device; the value is read with all others of the step."""
@@ -172,15 +185,13 @@ class DQARManager:
         if run is None or run.timesteps is not timesteps or run.last or run.inputs != inputs:
             first, guided = _first_look(latent, timestep)
             run = self._start(timesteps, inputs, prompt_length, guided)
-            run.step = _position(timesteps, first) - 1
-            if run.step >= 0:
-                run.alone[: run.step + 2] = False  # it begins on the way: nothing to foretell from
+            run.begin(_position(timesteps, first))
             # DiTPipeline puts the conditional half first, text pipelines put it second.
-            conditional = 0 if prompt_length is None else 1
-            if guided and (self.config.cfg_sharing or run.alone.any()):
+            conditional = (0 if prompt_length is None else 1) if guided else None
+            if self.config.cfg_sharing or (run.branches == CONDITIONAL).any():
                 self.half = conditional
-            if run.alone.any():
-                self.guidance = Guidance(conditional)
+            if (run.branches != BOTH).any():
+                self.outputs = Outputs(conditional, self.config.output_order)
         return run
 
     def _start(
@@ -198,14 +209,26 @@ class DQARManager:
             time=_host(timesteps) / scheduler.config.num_train_timesteps,
             position=positions(config, snr),
             guided=guided,
-            alone=decided.alone,
+            branches=decided.branches,
             blocked=decided.blocked,
+            expected=self.plan.expected if self.plan else np.ones(len(snr)),
             gate=ReuseGate(config, self.layers, prompt_length, self.policy, adaptive),
             step=-1,
         )
         return self.trajectory
 
-    def _order(self, reused: Layers, wanted: Layers, due: Layers) -> None:
+    def _completed(self, outputs: Outputs, output: Any, position: float) -> Any:
+        if self.branches == NONE:
+            return outputs.foretold(position)
+        if self.config.corrects:
+            self._deviation = outputs.deviation(output, position, self.branches)
+        return outputs.completed(output, position, self.branches)
+
+    def _measure(self, due: Layers) -> None:
+        measure = due & self.config.needs_entropy | self.config.trace_entropy
+        self.measure = tuple(measure.tolist())
+
+    def _order(self, reused: Layers, wanted: Layers) -> None:
         kept = np.array([self.keep[sites[0]] for sites in self.targets])
         compare = kept & ~reused & self.config.adaptive
         # Before it is computed again: never two of a layer at once, unless a forecast needs the old one.
@@ -214,11 +237,8 @@ class DQARManager:
             self.nodes.forget(int(layer))
             for site in self.targets[layer]:
                 self.cache.drop(site)
-        asked = wanted & due & self.config.needs_entropy
-        measure = np.ones_like(wanted) if self.config.trace_entropy else asked
         self.reused = self._by_site(reused)
         self.keep = self._by_site(wanted)
-        self.measure = tuple(measure.tolist())
         self.compare = tuple(compare.tolist())
 
     def _by_site(self, layers: Layers) -> tuple[bool, ...]:
@@ -249,11 +269,12 @@ class DQARManager:
     def _clear_measurements(self) -> None:
         self._entropy: list[Tensor | None] = [None] * self.layers
         self._change: list[Tensor | None] = [None] * self.layers
+        self._deviation = None
 
     def _read(self, run: Trajectory, latent: Tensor | None = None) -> Signals:
         """Bring what the last step measured, and the norm of `latent`, to the host: one sync for all."""
         norm = latent.float().flatten(1).norm(dim=1).mean() if latent is not None else None
-        entropy, change, (latent_norm,) = _to_host(self._entropy, self._change, [norm])
+        entropy, change, (latent_norm, off) = _to_host(self._entropy, self._change, [norm, self._deviation])
         self._clear_measurements()
         measured = ~np.isnan(entropy)
         run.known_entropy[measured] = run.entropy[run.step, measured] = entropy[measured]
@@ -261,7 +282,10 @@ class DQARManager:
         if run.gate.adaptive is not None:
             run.gate.adaptive.observe(change, run.span)
         coming = min(run.step + 1, len(run.snr) - 1)
-        return Signals(run.known_entropy, run.snr[coming], run.time[coming], latent_norm)
+        if not np.isnan(off):
+            run.deviation[run.step] = off
+            run.last_deviation = off / run.expected[run.step]
+        return Signals(run.known_entropy, run.snr[coming], run.time[coming], latent_norm, run.last_deviation)
 
 
 def _targets(config: DQARConfig, layers: int) -> list[tuple[int, ...]]:

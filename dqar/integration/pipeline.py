@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from dqar.integration.feed_forward import DQARFeedForward, feed_forwards
 from dqar.integration.joint_attention import DQARJointAttentionProcessor
 from dqar.integration.manager import DQARManager
 from dqar.integration.trajectory import Summary
+from dqar.plan import CONDITIONAL, NONE
 from dqar.validation import refusal
 
 COMPILED_VARIANTS = 1024  # more than the steps of any generation; a variant is made when first met
@@ -29,19 +31,26 @@ class Handle:
     """What DQAR changed on a transformer, and how to undo it."""
 
     manager: DQARManager
+    transformer: nn.Module
     processors: list[tuple[Any, Any]]  # each attention with its own processor
     feed_forwards: list[nn.Module]
-    hooks: list[Any]
+    own_forward: Any  # the transformer instance's own, None = its class's
 
     def remove(self) -> None:
-        """Put every processor and MLP back and take the hooks off."""
+        """Put every processor, MLP and the transformer's call back."""
         for attention, processor in self.processors:
             attention.processor = processor
         for module in self.feed_forwards:
             del module.forward  # the instance's: the class's own shows again
-        for hook in self.hooks:
-            hook.remove()
+        self.release()
         self.manager.reset()
+
+    def release(self) -> None:
+        """Put the transformer's own call back alone: processors then obey orders that are given by hand."""
+        if self.own_forward is None:
+            vars(self.transformer).pop("forward", None)
+        else:
+            self.transformer.forward = self.own_forward
 
 
 def enable(pipe: Any, config: DQARConfig | None = None) -> None:
@@ -85,7 +94,7 @@ def attach(
     scheduler: Callable[[], Any],
     previous: Handle | None = None,
 ) -> Handle:
-    """Put DQAR's processors and step hooks on `transformer`, in place of those of `previous`."""
+    """Put DQAR's processors and steps on `transformer`, in place of those of `previous`."""
     attentions = attention_layers(transformer)
     manager = DQARManager(config, len(attentions), scheduler, attentions[0].heads)
     processors = [_processor(attention) for attention in attentions]
@@ -93,19 +102,25 @@ def attach(
         raise refusal("reuse_mode", "kv", "'output' for joint attention")
     reused = [site for sites in manager.targets for site in sites if site >= manager.layers]
     modules = feed_forwards(transformer) if reused else []
+    replaced = previous.manager if previous is not None else None
+    theirs = [
+        a.processor for a, kind in zip(attentions, processors, strict=True) if isinstance(a.processor, kind)
+    ]
+    if any(processor.manager is not replaced for processor in theirs):
+        raise ValueError("transformer is under DQAR already; allowed: one that is not")
     if previous is not None:
         previous.remove()
-    if any(isinstance(a.processor, kind) for a, kind in zip(attentions, processors, strict=True)):
-        raise ValueError("transformer is under DQAR already; allowed: one that is not")
     if hasattr(transformer, "_orig_mod"):
         _allow_compiled_variants()
     managed = attentions[: manager.layers]
     chosen = [modules[site - manager.layers] for site in reused]
-    handle = Handle(manager, [(a, a.processor) for a in managed], chosen, _step_hooks(transformer, manager))
+    own = transformer.__dict__.get("forward")  # a compiled module has one
+    handle = Handle(manager, transformer, [(a, a.processor) for a in managed], chosen, own)
     for layer, (attention, own) in enumerate(handle.processors):
         attention.processor = processors[layer](layer, manager, own)
     for site, module in zip(reused, chosen, strict=True):
         module.forward = DQARFeedForward(site, manager, module).forward
+    transformer.forward = _stepping(transformer, manager)
     return handle
 
 
@@ -144,21 +159,20 @@ def _allow_compiled_variants() -> None:
     compiler.accumulated_recompile_limit = max(compiler.accumulated_recompile_limit, COMPILED_VARIANTS)
 
 
-def _step_hooks(transformer: nn.Module, manager: DQARManager) -> list[Any]:
+def _stepping(transformer: nn.Module, manager: DQARManager) -> Callable[..., Any]:
+    """The transformer's forward with the manager around it, which may leave out branches, or all of it."""
+    own = transformer.forward
     names = tuple(inspect.signature(getattr(transformer, "_orig_mod", transformer).forward).parameters)
 
-    def before(
-        module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+    @functools.wraps(own)
+    def forward(*args: Any, **kwargs: Any) -> Any:
         given = dict(zip(names, args, strict=False)) | kwargs
         prompt, latent = given.get("encoder_hidden_states"), given["hidden_states"]
         manager.begin_step(latent, given["timestep"], None if prompt is None else prompt.shape[1])
-        return ((), manager.inputs(given, len(latent))) if manager.alone else None
+        if manager.branches == NONE:
+            return manager.end_step()
+        if manager.branches == CONDITIONAL:
+            return manager.end_step(own(**manager.inputs(given, len(latent))))
+        return manager.end_step(own(*args, **kwargs))
 
-    def after(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
-        return manager.end_step(output)
-
-    return [
-        transformer.register_forward_pre_hook(before, with_kwargs=True),
-        transformer.register_forward_hook(after),
-    ]
+    return forward
