@@ -1,0 +1,1 @@
+"""Calibration: a search for plans: which steps run, with which branches, and what their layers reuse."""

@@ -1,0 +1,131 @@
+"""`python -m bench calibrate`: search, then write the best plan at each speedup asked for, and judge it on
+pictures that the search never saw."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+from tqdm import tqdm
+
+from bench import stats, store
+from bench.calibrate.search import Archive, Genome, Point, beginnings, search
+from bench.calibrate.trial import Target, Trials
+from bench.errors import BadInput
+from bench.record import Mean
+from bench.suite import Quality, RunSpec, shown_model
+from dqar.policy.saved_plan import SavedPlan
+
+log = logging.getLogger(__name__)
+OTHER_GUIDANCE = 0.5  # of that calibrated for: whether a plan holds there too
+
+
+@dataclass(frozen=True)
+class Found:
+    """A plan that was written, and what it does to pictures held out."""
+
+    file: Path
+    plan: SavedPlan
+    speedup: float  # that the transformer's FLOPs allow
+    drift: float  # of the calibration pictures
+    held_out: Mean
+    baseline: Mean  # its own drift from the same target on the same pictures
+    other_guidance: Mean
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """What is searched on what."""
+
+    model: str
+    solver: str
+    target: Target
+    steps: int
+    pictures: int
+    guidance: float
+    results: Path
+
+    @property
+    def name(self) -> str:
+        """The name of its files."""
+        return f"{self.solver.partition('_')[0]}-{self.target}"
+
+    def spec(self) -> RunSpec:
+        """The configuration under test: DDIM at the same steps and spacing is the baseline."""
+        n = self.pictures
+        return RunSpec(
+            suite="calibrate", name=self.name, method="dqar", model=self.model, batch_size=n, seed=5000,
+            num_inference_steps=self.steps, guidance_scale=self.guidance, scheduler="ddim",
+            timestep_spacing="trailing", options={"scheduler": self.solver},
+            quality=Quality(n=n, converged_n=n),
+        )  # fmt: skip
+
+    def run(self, tries: int, speedups: Sequence[float], out: Path, start: Path | None) -> list[Found]:
+        """Search by so many tries more than were made before, then write and judge the plans."""
+        trials = Trials(self.spec(), self.target, self.results)
+        file = trials.cache.folder / f"{self.name}.json"
+        archive = self._begun(trials, file, start)
+        self._keep(archive, file)
+        costs = (0.9 / max(speedups), 1.1 / min(speedups))
+        steps = search(archive, trials, trials.layers, costs, seed=len(archive.points))
+        with tqdm(range(tries), unit="plan", desc=self.name, disable=None) as bar:
+            for number, better in zip(bar, steps, strict=False):
+                if better and number % 10 == 0:
+                    self._keep(archive, file)
+        self._keep(archive, file)
+        out.mkdir(parents=True, exist_ok=True)
+        asked = {s: point for s in sorted(speedups, reverse=True) if (point := archive.at(1 / s)) is not None}
+        chosen = {id(point): (s, point) for s, point in asked.items()}  # of a plan's names the mildest
+        return [self._written(trials, *found, out) for found in reversed(chosen.values())]
+
+    def _begun(self, trials: Trials, file: Path, start: Path | None) -> Archive:
+        """The archive kept from before, or one of plans to begin with and those given."""
+        if file.exists():
+            kept = json.loads(file.read_text())
+            if kept["facts"] == self.facts:
+                return Archive(_point(entry) for entry in kept["points"])
+            log.warning("%s: was found on something else; begun anew", file.name)
+        given = [Genome.of(SavedPlan.load(path)) for path in sorted(start.glob("*.json"))] if start else []
+        fitting = [genome for genome in given if len(genome.branches) == self.steps]
+        genomes = dict.fromkeys([*fitting, *beginnings(trials.snr())])
+        return Archive(trials(g) for g in tqdm(genomes, unit="plan", desc="to begin with", disable=None))
+
+    def _keep(self, archive: Archive, file: Path) -> None:
+        points = sorted(archive.points, key=lambda point: point.cost)
+        content = {"facts": self.facts, "points": [asdict(point) for point in points]}
+        store.write_atomic(file, (json.dumps(content) + "\n").encode())
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What is searched on what, as files and reports say it."""
+        facts = {k: v for k, v in asdict(self).items() if k != "results"}
+        return facts | {"model": shown_model(self.model)}
+
+    def _written(self, trials: Trials, speedup: float, point: Point, out: Path) -> Found:
+        plan = point.genome.plan(trials.layers)
+        facts = self.facts | {"drift": point.drift, "cost": point.cost}
+        plan = SavedPlan(plan.reuse, plan.branches, trials.expected(plan), plan.options, facts)
+        path = out / f"{self.name}-{speedup:g}x.json"
+        try:
+            plan.save(path)
+        except OSError as error:
+            raise BadInput(f"calibrate: {out} cannot be written: {error.strerror}") from error
+        drifts, own = trials.held_out(plan)
+        other, _ = trials.held_out(plan, self.guidance * OTHER_GUIDANCE)
+        means = [stats.mean_interval(_array(d)) for d in (drifts, own, other)]
+        return Found(path, plan, 1 / point.cost, point.drift, *means)
+
+
+def _array(drifts: Tensor) -> Any:
+    return np.asarray(drifts)
+
+
+def _point(entry: dict[str, Any]) -> Point:
+    genome: Any = {k: tuple(v) if isinstance(v, list) else v for k, v in entry["genome"].items()}
+    return Point(entry["cost"], entry["drift"], Genome(**genome))

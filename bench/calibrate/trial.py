@@ -1,0 +1,123 @@
+"""A trial: a whole generation of the calibration pictures under a plan, and how far it ends from its goal."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import dqar
+from bench import models, store
+from bench.calibrate.search import Genome, Point
+from bench.measure import environment, flops, images
+from bench.measure.cache import Cache
+from bench.measure.converged import converged
+from bench.measure.generation import Session, generate
+from bench.methods import get
+from bench.methods.solver import solver
+from bench.suite import RunSpec
+from dqar.core.snr import schedule_snr
+from dqar.integration.trajectory import Summary
+from dqar.plan import BOTH, FloatArray
+from dqar.policy.saved_plan import SavedPlan
+
+Target = Literal["baseline", "converged"]
+LARGE = 1e9  # a tolerance that lets every forecast pass, but has it looked at
+APART = 10_000  # between the seeds of calibration pictures and those held out
+
+
+class Trials:
+    """A model under plans for one solver; drift is from the baseline's latents or from the converged ones."""
+
+    def __init__(self, spec: RunSpec, target: Target, results: Path) -> None:
+        models.check(models.directory(spec.model))
+        self.session = Session.open(spec)
+        self.kind = target
+        self.pictures = range(spec.batch_size)
+        self.cache = Cache(results / "calibrate" / environment.machine() / ".cache", store.inputs(spec))
+        self.target = self._target(self.session)
+        self.shares = _shares(flops.count(self.session))
+
+    @property
+    def layers(self) -> int:
+        """Layers of the model."""
+        return int(self.session.pipe.transformer.config.num_layers)
+
+    def snr(self) -> FloatArray:
+        """The SNR of each step on the plan's solver, `[steps]`."""
+        spec, pipe = self.session.spec, self.session.pipe
+        with solver(pipe, spec.options) as call:
+            pipe.scheduler.set_timesteps(call.get("num_inference_steps", spec.num_inference_steps))
+            return schedule_snr(pipe.scheduler)
+
+    def __call__(self, genome: Genome) -> Point:
+        """Try a plan on the calibration pictures."""
+        made, _ = self._made(self.session, genome.plan(self.layers))
+        return Point(self.cost(genome), _drift(made, self.target).mean().item(), genome)
+
+    def cost(self, genome: Genome) -> float:
+        """Share of the baseline's FLOPs of the transformer that the plan runs."""
+        share = self.shares[genome.targets]
+        steps = [
+            branches / BOTH * (1 - share * row.bit_count() / self.layers)
+            for branches, row in zip(genome.branches, genome.rows, strict=True)
+        ]
+        return sum(steps) / self.session.spec.num_inference_steps
+
+    def expected(self, plan: SavedPlan) -> FloatArray:
+        """The relative error of the forecast at each step that runs, the last one's at those that do not."""
+        _, summary = self._made(self.session, plan, deviation_tolerance=LARGE)
+        known = np.flatnonzero(np.isfinite(summary.deviation))
+        if not known.size:
+            return np.ones(len(summary.deviation))
+        last = [known[known <= step].max(initial=known[0]) for step in range(len(summary.deviation))]
+        return np.maximum(summary.deviation[last], 1e-6)
+
+    def held_out(self, plan: SavedPlan, guidance: float | None = None) -> tuple[Tensor, Tensor]:
+        """Each picture's drift under the plan, and the baseline's own from the converged latents, on other
+        seeds and labels, with another guidance if given."""
+        spec, half = self.session.spec, len(self.session.labels) // 2
+        labels = self.session.labels[half:] + self.session.labels[:half]
+        changes = {
+            "seed": spec.seed + APART,
+            "labels": labels,
+            "guidance_scale": guidance or spec.guidance_scale,
+        }
+        other = Session(self.session.pipe, spec.model_copy(update=changes), labels=labels)
+        made, target = self._made(other, plan)[0], self._target(other)
+        own = self.cache.kept(f"own-{self.cache.key(other.spec)}", lambda: _baseline(other, self.pictures))
+        return _drift(made, target), _drift(own["latents"], target)
+
+    def _made(self, session: Session, plan: SavedPlan, **options: Any) -> tuple[Tensor, Summary]:
+        """The final latents of the session's pictures under the plan, and what was reused."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "plan.json"
+            plan.save(path)
+            given = session.spec.options | {"plan_path": str(path)} | options
+            with get("dqar").apply(session.pipe, given) as arm:
+                made = generate(session.pipe, session.arguments(self.pictures) | arm.call)
+                return made.latents, dqar.summary(session.pipe)
+
+    def _target(self, session: Session) -> Tensor:
+        if self.kind == "converged":
+            return converged(session, self.cache)
+        key = self.cache.key(session.spec)
+        return self.cache.kept(f"own-{key}", lambda: _baseline(session, self.pictures))["latents"]
+
+
+def _baseline(session: Session, pictures: range) -> dict[str, Tensor]:
+    return {"latents": session.baseline(pictures).latents}
+
+
+def _drift(made: Tensor, target: Tensor) -> Tensor:
+    return torch.as_tensor(images.drift(made, target))
+
+
+def _shares(cost: flops.Cost) -> dict[str, float]:
+    """The share of a call's FLOPs that a reuse of all layers leaves out, by target."""
+    attention, mlp = cost.attention / cost.forward, cost.mlp / cost.forward
+    return {"attention": attention, "mlp": mlp, "both": attention + mlp}

@@ -1,0 +1,155 @@
+"""`bench calibrate`: the search, the plans it writes, and their way into a suite."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import dqar
+from bench import assets, store
+from bench.calibrate.search import Archive, Changes, Genome, Point, beginnings, search
+from bench.cli import app
+from bench.embedded import load_pipeline
+from bench.errors import BadInput
+from bench.measure.cache import Cache
+from bench.measure.generation import Session
+from bench.methods import check
+from bench.methods.dqar import PLANS
+from bench.suite import RunSpec
+from dqar.plan import BOTH, CONDITIONAL
+from dqar.policy.saved_plan import SavedPlan
+
+SNR = np.exp(np.linspace(-10.0, 5.0, 20))
+RUN = ("--steps", "8", "--pictures", "2", "--speedups", "1.5,2")
+
+
+def cost(genome: Genome) -> float:
+    return sum(genome.branches) / (BOTH * len(genome.branches))
+
+
+def test_a_change_is_a_plan_that_can_run() -> None:
+    """A thousand changes in a row of any kind give plans that begin with a full step, and reuse layers only
+    where something runs; every kind of change changes something."""
+    changed, genome = Changes(random.Random(0), 6), next(iter(beginnings(SNR)))
+    for _ in range(1000):
+        genome = changed(genome)
+        plan = genome.plan(6)  # refuses a first step that reuses
+        assert not plan.reuse[plan.branches == 0].any() and Genome.of(plan) == genome
+    for _, change in changed.kinds:
+        assert any(change(genome) != genome for _ in range(20))
+
+
+def test_the_archive_keeps_the_best_of_each_cost() -> None:
+    """What is as cheap and as good is not kept twice, what is beaten goes, `at` is the best affordable."""
+    genomes = list(beginnings(SNR))[:4]
+    archive = Archive([Point(0.5, 0.2, genomes[0]), Point(0.6, 0.1, genomes[1])])
+    assert not archive.add(Point(0.6, 0.1, genomes[2]))
+    assert archive.add(Point(0.55, 0.05, genomes[3])) and [p.cost for p in archive.points] == [0.5, 0.55]
+    best = archive.at(0.9)
+    assert best is not None and best.drift == 0.05 and archive.at(0.4) is None
+
+
+def test_the_search_finds_what_is_to_be_found() -> None:
+    """Where only early steps matter, the search lets them run and not the others, at the same cost; the same
+    seed finds the same."""
+
+    def tried(genome: Genome) -> Point:
+        missed = sum(2 - n for n in genome.branches[:8]) + 0.01 * sum(2 - n for n in genome.branches[8:])
+        return Point(cost(genome), missed, genome)
+
+    found = []
+    for _ in range(2):
+        archive = Archive(map(tried, beginnings(SNR)))
+        before = archive.at(0.4)
+        for _, _ in zip(range(400), search(archive, tried, 6, (0.2, 0.7), 0), strict=False):
+            after = archive.at(0.4)
+        assert before is not None and after is not None and after.drift < 0.5 * before.drift
+        found.append(after)
+    assert found[0] == found[1]
+    assert sum(found[0].genome.branches[:8]) > sum(found[0].genome.branches[8:])
+
+
+@pytest.fixture(scope="module")
+def calibrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a real calibration of two pictures in eight steps, run twice."""
+    folder = tmp_path_factory.mktemp("calibrate")
+    where = [f"--{name}={folder / name}" for name in ("out", "results", "reports")]
+    for _ in range(2):
+        done = CliRunner().invoke(app, ["calibrate", *where, *RUN, "--tries", "3"])
+        assert done.exit_code == 0, done.output
+    return folder
+
+
+def test_a_calibration_leaves_plans_that_load(calibrated: Path) -> None:
+    """Each plan runs on a stock pipeline as it stands, and says what it was found on and which errors of
+    forecasts to expect; the second run took up the first one's archive."""
+    files = sorted((calibrated / "out").glob("*.json"))
+    assert files
+    pipe = load_pipeline()
+    pipe.set_progress_bar_config(disable=True)
+    pipe.scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config, timestep_spacing="trailing")
+    for file in files:
+        plan = SavedPlan.load(file)
+        dqar.enable(pipe, dqar.DQARConfig(plan_path=str(file)))
+        pipe(class_labels=[1], num_inference_steps=8)
+        assert np.array_equal(dqar.summary(pipe).branches, plan.branches)
+        assert plan.facts["solver"] == "dpm_solver++" and plan.facts["cost"] <= 1 / 1.5
+        assert (plan.expected != 1).any()
+    (archive,) = (calibrated / "results").rglob("dpm-converged.json")
+    assert '"points"' in archive.read_text()
+
+
+def test_its_page_shows_what_was_held_out(calibrated: Path) -> None:
+    """The page has its sentence, its pictures, and a row for each plan with the drift of unseen pictures."""
+    page = calibrated / "reports" / "calibrate" / "dpm-converged" / "README.md"
+    text = page.read_text()
+    assert "**In one sentence:** plans for dpm_solver++" in text
+    assert all((page.parent / name).exists() for name in ("front.png", "plans.png"))
+    assert text.count(".json |") == len(list((calibrated / "out").glob("*.json")))
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["--solver", "euler"], "--solver: 'euler' is not known; allowed: ddim, dpm_solver++, unipc"),
+        (["--speedups", "2,fast"], "--speedups: '2,fast' is not allowed; allowed: numbers above 1"),
+        (["--speedups", "1"], "--speedups: '1' is not allowed; allowed: numbers above 1"),
+    ],
+)
+def test_bad_input_is_one_line(given: list[str], said: str, tmp_path: Path) -> None:
+    """An option that cannot be used is named with its value and what is allowed; exit code 2."""
+    done = CliRunner().invoke(app, ["calibrate", f"--out={tmp_path}", *given])
+    assert done.exit_code == 2 and said in done.output and "Traceback" not in done.output
+
+
+def test_a_plan_is_part_of_the_key(tmp_path: Path) -> None:
+    """Another content of the plan's file is another key, of the candidate's pictures too, and not of the
+    baseline's; a file that is no plan is refused when the suite is read."""
+    path, keys = tmp_path / "plan.json", []
+    spec = RunSpec(
+        suite="t", name="t", method="dqar", model="embedded", options={"plan_path": str(path)}
+    )  # fmt: skip
+    for branches in ((BOTH, BOTH, 0), (BOTH, CONDITIONAL, 0)):
+        SavedPlan(np.zeros((3, 12), dtype=np.bool_), np.array(branches, dtype=np.int8)).save(path)
+        cache = Cache(tmp_path, store.inputs(spec))
+        keys.append((assets.plan(spec)["plan"], cache.candidate_key(spec), cache.key(spec)))
+    one, other = keys
+    assert one[0] != other[0] and one[1] != other[1] and one[2] == other[2]
+    path.write_text("{}")
+    with pytest.raises(BadInput, match="is no plan"):
+        check("dqar", spec.options, "suite")
+    with pytest.raises(BadInput, match="plan = 'fast' is not allowed; allowed: "):
+        check("dqar", {"plan": "fast"}, "suite")
+
+
+def test_the_plans_that_ship_run_in_a_suite() -> None:
+    """Each plan that ships loads; a run by one is never shorter than the plan, not even to warm up."""
+    names = [path.stem for path in PLANS.glob("*.json")]
+    assert names and all(SavedPlan.load(PLANS / f"{name}.json").facts["steps"] == 50 for name in names)
+    parts = {"suite": "t", "name": "t", "method": "dqar", "model": "embedded"}
+    assert Session(None, RunSpec(**parts, options={"plan": names[0]})).short == {}
+    assert Session(None, RunSpec(**parts)).short == {"num_inference_steps": 10}
