@@ -10,10 +10,21 @@ from typing import Any
 from bench.record import Reuse
 
 ATTENTION = ".attn1"  # how the names of a DiT's attention modules end
+MLP = ".ff"  # and those of its MLPs
 
 
 def nothing_reused() -> None:
     """For methods that reuse nothing."""
+
+
+def never(options: dict[str, Any]) -> bool:
+    """For methods whose plan is the same whatever the model computes."""
+    return False
+
+
+def always(options: dict[str, Any]) -> bool:
+    """For methods that decide by what the model computes."""
+    return True
 
 
 def as_given(options: dict[str, Any], tried: object) -> dict[str, Any]:
@@ -42,6 +53,10 @@ class Method:
     # (pipe, options) -> context manager; on leaving, the pipeline is as it was, bit for bit
     apply: Callable[[Any, dict[str, Any]], AbstractContextManager[Arm]]
     trace: dict[str, Any] = field(default_factory=dict)  # options that measure entropy everywhere
+    # whether what is reused depends on data, and so means nothing where weights are random
+    by_data: Callable[[dict[str, Any]], bool] = never
+    # whether the options hold for the run's own number of steps alone, so that no generation may be shorter
+    fixed_steps: Callable[[dict[str, Any]], bool] = never
     # (options, the arm after an untimed generation under given ones) -> options found by measuring the model
     resolve: Callable[[dict[str, Any], Tried], dict[str, Any]] = as_given
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from bench.methods.base import Arm, Method
+from bench.methods.base import Arm, Method, always
 from bench.methods.hooked import Range, checked, restored
 from bench.methods.solver import solver
 
@@ -50,4 +50,4 @@ def apply(pipe: Any, options: dict[str, Any]) -> Iterator[Arm]:
             cache_dit.disable_cache(pipe)
 
 
-METHOD = Method(check=check, apply=apply)
+METHOD = Method(check=check, apply=apply, by_data=always)

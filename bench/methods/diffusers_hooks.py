@@ -11,7 +11,7 @@ import torch
 from diffusers import hooks
 
 from bench.methods import solver
-from bench.methods.base import Arm, Method
+from bench.methods.base import Arm, Method, always, never
 from bench.methods.hooked import Range, cache_context, checked, current_timestep, restored
 
 MODULES = r"transformer_blocks\.\d+\.(attn1|ff)"  # TaylorSeer's own patterns match nothing in a DiT
@@ -103,8 +103,11 @@ def _swapped_output(module: Any, args: tuple[Any, ...], output: Any) -> Any:
     return output
 
 
-def _method(attach: Attach, known: dict[str, Range]) -> Method:
-    return Method(check=partial(checked, known=known), apply=partial(_applied, attach=attach, known=known))
+def _method(
+    attach: Attach, known: dict[str, Range], by_data: Callable[[dict[str, Any]], bool] = never
+) -> Method:
+    apply = partial(_applied, attach=attach, known=known)
+    return Method(check=partial(checked, known=known), apply=apply, by_data=by_data)
 
 
 @contextmanager
@@ -122,5 +125,5 @@ def _applied(pipe: Any, options: Values, attach: Attach, known: dict[str, Range]
 PAB = _method(pab, PAB_OPTIONS)
 TAYLORSEER = _method(taylorseer, TAYLORSEER_OPTIONS)
 FORA = _method(taylorseer, FORA_OPTIONS)
-FIRST_BLOCK = _method(first_block, FIRST_BLOCK_OPTIONS)
+FIRST_BLOCK = _method(first_block, FIRST_BLOCK_OPTIONS, always)
 FASTERCACHE = _method(fastercache, FASTERCACHE_OPTIONS)

@@ -6,6 +6,7 @@ import inspect
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,10 @@ import dqar
 from bench.methods import solver
 from bench.methods.base import Arm, Method, Tried, only
 from bench.record import Reuse
+from dqar.policy.saved_plan import SavedPlan
 
+PLANS = Path(__file__).parents[1] / "embedded" / "plans"
+PLAN = "plan"  # in place of plan_path: the name of a plan that ships for the embedded model
 QUANTILE = "entropy_quantile"  # in place of entropy_threshold, which means another thing on another model
 
 
@@ -23,23 +27,47 @@ def config(options: dict[str, Any]) -> dqar.DQARConfig:
 
     Raises ValueError naming the option, the value and what is allowed.
     """
-    apart = ("preset", QUANTILE, *solver.OPTIONS)
+    apart = ("preset", QUANTILE, PLAN, *solver.OPTIONS)
     only(options, (*apart, *inspect.signature(dqar.DQARConfig).parameters))
     fields = {key: _frozen(value) for key, value in options.items() if key not in apart}
+    if PLAN in options:
+        fields["plan_path"] = str(_shipped(options[PLAN]))
     if "preset" in options:
         return dqar.DQARConfig.preset(options["preset"], **fields)
     return dqar.DQARConfig(**fields)
 
 
+def plan_file(options: dict[str, Any]) -> Path | None:
+    """The plan's file that options name, if they do."""
+    found = config(options).plan_path
+    return Path(found) if found else None
+
+
+def _shipped(name: Any) -> Path:
+    names = sorted(path.stem for path in PLANS.glob("*.json"))
+    if name not in names:
+        raise ValueError(f"{PLAN} = {name!r} is not allowed; allowed: {', '.join(names)}")
+    return PLANS / f"{name}.json"
+
+
 def check(options: dict[str, Any]) -> None:
     """ValueError naming the first option, its value and what is allowed."""
-    config(options)
+    file = plan_file(options)
+    if file is not None:
+        SavedPlan.load(file)
     solver.check(options)
     value = options.get(QUANTILE, 0.5)
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
         raise ValueError(f"{QUANTILE} = {value!r} is not allowed; allowed: a number from 0 to 1")
     if QUANTILE in options and "entropy_threshold" in options:
         raise ValueError(f"{QUANTILE} and entropy_threshold exclude each other")
+
+
+def by_data(options: dict[str, Any]) -> bool:
+    """Whether entropies, a policy or observed changes decide; a threshold of 0 forbids whatever they are."""
+    chosen = config(options)
+    gated = chosen.entropy_gate and chosen.entropy_threshold > 0
+    return QUANTILE in options or gated or chosen.adaptive or chosen.use_learned_policy
 
 
 def resolve(options: dict[str, Any], tried: Tried) -> dict[str, Any]:
@@ -87,6 +115,7 @@ def reuse(summary: Any) -> Reuse:
         snr=np.nan_to_num(np.asarray(summary.snr, dtype=float)).tolist(),
         reasons=dict(Counter(summary.reasons)),
         alone=float(np.mean(summary.alone)),
+        foretold=float(np.mean(summary.foretold)),
     )
 
 
@@ -98,4 +127,11 @@ def _frozen(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-METHOD = Method(check=check, apply=apply, trace={"trace_entropy": True}, resolve=resolve)
+METHOD = Method(
+    check=check,
+    apply=apply,
+    trace={"trace_entropy": True},
+    resolve=resolve,
+    by_data=by_data,
+    fixed_steps=lambda options: plan_file(options) is not None,
+)

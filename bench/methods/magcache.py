@@ -10,7 +10,7 @@ from typing import Any
 from diffusers.hooks import MagCacheConfig, apply_mag_cache
 from diffusers.hooks.mag_cache import _MAG_CACHE_LEADER_BLOCK_HOOK
 
-from bench.methods.base import Arm, Method, Tried
+from bench.methods.base import Arm, Method, Tried, always
 from bench.methods.hooked import Range, cache_context, checked, restored
 from bench.methods.solver import solver
 
@@ -54,4 +54,4 @@ def _calibrated(transformer: Any) -> list[float]:
     return list(hook.state_manager.get_state().calibration_ratios)
 
 
-METHOD = Method(check=check, apply=apply, resolve=resolve)
+METHOD = Method(check=check, apply=apply, resolve=resolve, by_data=always)
