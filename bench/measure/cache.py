@@ -22,6 +22,7 @@ from bench.suite import FILES, RunSpec
 
 Tensors = dict[str, Tensor]
 # What no picture depends on: names, what is done with the pictures, and how long that may take.
+OWN = ("sources", "plan")  # what only the candidate's depend on
 ASIDE = ("suite", "name", "timing", "quality", "memory", "timeout_s")
 
 
@@ -37,14 +38,14 @@ class Cache:
         project's sources; and of `more`."""
         aside = (*ASIDE, "method", "options")
         config = {name: value for name, value in spec.public().items() if name not in aside}
-        given = {name: self.inputs[name] for name in self.inputs if name not in ("sources", *FILES)}
+        given = {name: self.inputs[name] for name in self.inputs if name not in (*OWN, *FILES)}
         # On a CPU the number of threads decides the order of additions, hence the last bits.
         content = [config, given, torch.get_num_threads(), *more]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
     def candidate_key(self, spec: RunSpec, *more: Any) -> str:
         """The same for the pictures of the configuration under test: its method and the sources too."""
-        own = (spec.method, spec.public()["options"], self.inputs["sources"])
+        own = (spec.method, spec.public()["options"], *(self.inputs.get(name) for name in OWN))
         return self.key(spec, *own, *more)
 
     def kept(self, name: str, make: Callable[[], Tensors]) -> Tensors:

@@ -13,7 +13,8 @@ from bench import stats
 from bench.record import Distance
 
 FEWEST = 4  # pictures of which there is any distance
-LEAST = 16  # pictures in a block of the kernel distance, and for precision and recall
+LEAST = 16  # pictures for precision and recall
+BLOCKS = 10  # of the kernel distance, where there are pictures for them: the interval of two is hardly one
 NEIGHBOURHOOD = 3  # Kynkäänniemi et al. 2019
 
 
@@ -105,7 +106,7 @@ def kernel_blocks(features: Tensor, reference: Tensor) -> list[float]:
     from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, kid_features_to_metric
 
     n = min(len(features), len(reference))
-    count = max(2, min(10, n // LEAST))
+    count = min(BLOCKS, n // 2)  # the unbiased distance needs two pictures of each
     size = n // count
     ours, theirs = _blocks(features, count, size), _blocks(reference, count, size)
     blocks = [

@@ -44,7 +44,7 @@ class Session:
     @classmethod
     def open(cls, spec: RunSpec) -> Session:
         """Load the model that the configuration names; ValueError for CUDA graphs without CUDA."""
-        if spec.cuda_graphs and not torch.cuda.is_available():
+        if spec.cuda_graphs and models.device() != "cuda":
             raise ValueError("cuda_graphs: true needs a CUDA device")
         pipe = models.load(spec)
         if spec.compile:
@@ -56,10 +56,12 @@ class Session:
     def short(self) -> dict[str, int]:
         """Overrides for a generation that is neither timed nor looked at: a fifth of the steps.
 
-        Compiled, it takes them all, for each new set of orders makes a variant.
+        Compiled, it takes them all, for each new set of orders makes a variant; so does a plan of its own
+        number of steps.
         """
-        steps = self.spec.num_inference_steps
-        return {} if self.spec.compile else {"num_inference_steps": max(2, steps // 5)}
+        steps, spec = self.spec.num_inference_steps, self.spec
+        whole = spec.compile or get(spec.method).fixed_steps(spec.options)
+        return {} if whole else {"num_inference_steps": max(2, steps // 5)}
 
     def label(self, picture: int) -> int:
         """The class of a picture, by its number within the run."""
@@ -155,7 +157,8 @@ def stopwatch() -> Iterator[list[float]]:
     gc.collect()
     gc.disable()
     try:
-        yield from _cuda_seconds(seconds) if torch.cuda.is_available() else _wall_seconds(seconds)
+        on_cuda = models.device() == "cuda"
+        yield from _cuda_seconds(seconds) if on_cuda else _wall_seconds(seconds)
     finally:
         gc.enable()
 

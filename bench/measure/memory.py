@@ -22,6 +22,7 @@ import pynvml
 import torch
 from pydantic import BaseModel
 
+from bench import models
 from bench.measure import nvml
 from bench.measure.generation import Session
 from bench.process import ALLOCATOR, die_with
@@ -67,7 +68,7 @@ def isolated(spec: RunSpec) -> Memory:
     """Peaks over one generation, after the model is loaded; idle before it is."""
     idle, device_idle = psutil.Process().memory_info().rss, _device_used()
     session = Session.open(spec)
-    if torch.cuda.is_available():  # the first generation allocates what all later ones share
+    if models.device() == "cuda":  # the first generation allocates what all later ones share
         session.candidate(range(spec.batch_size), **session.short)
         torch.cuda.reset_peak_memory_stats()
     reset_rss_peak()
@@ -89,7 +90,7 @@ def isolated(spec: RunSpec) -> Memory:
 
 
 def _why_missing(name: str) -> str:
-    if torch.cuda.is_available():
+    if models.device() == "cuda":
         return "the device does not tell"
     if name.startswith("sampler_"):
         return "no CUDA device: no sampler ran, for the kernel counts the host's peaks"
@@ -97,7 +98,7 @@ def _why_missing(name: str) -> str:
 
 
 def _torch_peaks() -> dict[str, int | None]:
-    there = torch.cuda.is_available()
+    there = models.device() == "cuda"
     return {
         "torch_allocated_peak": torch.cuda.max_memory_allocated() if there else None,
         "torch_reserved_peak": torch.cuda.max_memory_reserved() if there else None,

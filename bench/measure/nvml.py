@@ -18,6 +18,8 @@ THROTTLES = {
     "hardware power brake": pynvml.nvmlClocksThrottleReasonHwPowerBrakeSlowdown,
 }
 
+KINDS = ("GPU-", "MIG-")  # a whole device, or an instance of one; torch tells neither
+
 
 @cache
 def handle() -> Any:
@@ -26,25 +28,27 @@ def handle() -> Any:
         pynvml.nvmlInit()
     except pynvml.NVMLError:
         return None  # and torch, which takes seconds to import, need not be asked
-    import torch
+    from bench import models
 
-    return by_uuid(uuid()) if torch.cuda.is_available() else None
+    return by_uuid(uuid()) if models.device() == "cuda" else None
 
 
 def uuid() -> str:
-    """The device that torch uses, in NVML's spelling."""
+    """The device that torch uses; NVML spells it with what it is, see `KINDS`."""
     import torch
 
-    return f"GPU-{torch.cuda.get_device_properties().uuid}"
+    return str(torch.cuda.get_device_properties().uuid)
 
 
 def by_uuid(uuid: str) -> Any:
-    """The handle of that device, or None; also for processes that have no torch."""
-    try:
-        pynvml.nvmlInit()
-        return pynvml.nvmlDeviceGetHandleByUUID(uuid)
-    except pynvml.NVMLError:
-        return None
+    """The handle of that device, whole or a MIG slice, or None; also for processes that have no torch."""
+    for kind in KINDS:
+        try:
+            pynvml.nvmlInit()
+            return pynvml.nvmlDeviceGetHandleByUUID(kind + uuid)
+        except pynvml.NVMLError:
+            continue
+    return None
 
 
 def ask(query: Callable[..., Any], *arguments: Any) -> Any:
@@ -62,10 +66,17 @@ def describe() -> dict[str, Any] | None:
     memory, limit = ask(pynvml.nvmlDeviceGetMemoryInfo), ask(pynvml.nvmlDeviceGetPowerManagementLimit)
     return {
         "name": ask(pynvml.nvmlDeviceGetName),
-        "driver": pynvml.nvmlSystemGetDriverVersion(),
+        "driver": _driver(),
         "memory": memory and memory.total,
         "power_limit_w": limit and limit / 1000,
     }
+
+
+def _driver() -> str | None:
+    try:
+        return str(pynvml.nvmlSystemGetDriverVersion())
+    except pynvml.NVMLError:
+        return None
 
 
 def state() -> dict[str, Any] | None:
@@ -83,16 +94,19 @@ def state() -> dict[str, Any] | None:
     }
 
 
-def throttles() -> list[str]:
-    """The reasons for which the device runs below its clock right now."""
-    bits = ask(pynvml.nvmlDeviceGetCurrentClocksEventReasons) or 0
-    return [name for name, bit in THROTTLES.items() if bits & bit]
+def throttles() -> list[str] | None:
+    """The reasons for which the device runs below its clock right now; none is not the same as None."""
+    bits = ask(pynvml.nvmlDeviceGetCurrentClocksEventReasons)
+    return None if bits is None else [name for name, bit in THROTTLES.items() if bits & bit]
 
 
 def foreign() -> int | None:
-    """Processes on the device besides this one; slow, so twice a run and no more."""
-    processes = ask(pynvml.nvmlDeviceGetComputeRunningProcesses)
-    return None if processes is None else sum(p.pid != os.getpid() for p in processes)
+    """Processes on the device besides this one; slow, so twice a run and no more.
+
+    None too where this one is not among them: in a container the numbers may be the host's.
+    """
+    pids = [p.pid for p in ask(pynvml.nvmlDeviceGetComputeRunningProcesses) or ()]
+    return len(pids) - 1 if os.getpid() in pids else None
 
 
 def process_bytes() -> int | None:

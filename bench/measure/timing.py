@@ -11,7 +11,7 @@ from typing import Literal
 import psutil
 import torch
 
-from bench import stats
+from bench import models, stats
 from bench.measure import environment, nvml
 from bench.measure.generation import Generation, Session
 from bench.record import Timing
@@ -95,7 +95,7 @@ class Disturbance:
         if throttles:
             return "GPU throttled: " + ", ".join(throttles)
         wall, busy, own = (after - before for after, before in zip(_clocks(), self.before, strict=True))
-        needed = 1 if torch.cuda.is_available() else torch.get_num_threads()
+        needed = 1 if models.device() == "cuda" else torch.get_num_threads()
         others, free = (busy - own) / max(wall, 1e-9), environment.cores() - needed
         if others > free + SPARE:
             return f"other processes took {others:.1f} of {environment.cores()} cores"

@@ -1,0 +1,108 @@
+"""Runs that would say nothing under random weights: left out, and said so."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from light_worker import LIMITS
+
+from bench import cli, methods, suite
+from bench.errors import BadInput
+from bench.record import Record
+from bench.report.render import write_report
+from bench.runner import Runner, left_out
+from bench.suite import RunSpec
+from bench.worker import Job
+
+WORKER = (sys.executable, "-c", "raise SystemExit('started though left out')")
+
+
+def spec(name: str, method: str = "dqar", **options: Any) -> RunSpec:
+    return RunSpec(
+        suite="light", name=name, method=method, options=options, model="owner/light", random=True,
+        weights="random",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "depends"),
+    [
+        ("baseline", {}, False),
+        ("dqar", {"preset": "maximum"}, False),
+        ("dqar", {"entropy_quantile": 0.5}, True),
+        ("dqar", {"entropy_threshold": 2.0}, True),
+        ("dqar", {"entropy_threshold": 0.0}, False),  # forbids all, whatever is measured
+        ("dqar", {"use_layer_scheduling": True, "schedule_type": "adaptive"}, True),
+        ("dqar", {"use_learned_policy": True, "policy_path": "somewhere"}, True),
+        ("fewer_steps", {"steps": 5}, False),
+        ("taylorseer", {}, False),
+        ("first_block", {}, True),
+        ("dbcache", {}, True),
+        ("magcache", {"steps": 5}, True),
+    ],
+)
+def test_what_depends_on_data(method: str, options: dict[str, Any], depends: bool) -> None:
+    """A method says of its options whether what the model computes decides, and trained weights run all."""
+    assert methods.get(method).by_data(options) is depends
+    of_random = spec("run", method, **options)
+    assert bool(left_out(of_random)) is depends
+    assert left_out(of_random.model_copy(update={"weights": "trained"})) is None
+
+
+def record_of(given: RunSpec, results: Path) -> tuple[Record, Path]:
+    """The record that the runner leaves of a run, and its folder."""
+    Runner(results=results, worker=WORKER).run(given)
+    (path,) = results.rglob(f"{given.name}-*.json")
+    return Record.model_validate_json(path.read_text()), path.parent
+
+
+def test_a_run_that_is_left_out_is_a_record_that_the_report_names(tmp_path: Path) -> None:
+    """No worker starts; the record has the reason, the report one line with it and no row, and it is no
+    failure."""
+    record, folder = record_of(spec("below", entropy_quantile=0.5), tmp_path)
+    assert (record.status, record.timing, record.traceback) == ("left_out", None, None)
+    assert record.reason and record.reason.startswith("needs trained weights")
+    job = Job(spec=spec("fixed"), key="0" * 16, inputs={"machine": folder.name}, results=tmp_path, parent=1)
+    ran = job.record(status="ok", limits=LIMITS)
+    text = write_report([ran, record], folder, tmp_path / "report", "a command").read_text()
+    said = [line for line in text.splitlines() if "below" in line]
+    assert said == [f"**Left out:** `below`: {record.reason}."]
+    assert "1 configuration on" in text.splitlines()[0]
+    assert text.index("Random weights") < text.index("Left out") < text.index("In one sentence")
+
+
+def test_nothing_but_left_out_runs_is_bad_input(tmp_path: Path) -> None:
+    """A report on no figures at all is refused in one line with the reason."""
+    record, folder = record_of(spec("below", entropy_quantile=0.5), tmp_path)
+    with pytest.raises(BadInput, match="every run was left out: needs trained weights"):
+        cli.report_of([record], folder, tmp_path / "report", "light")
+
+
+def test_the_report_of_a_device_is_named_after_it(tmp_path: Path) -> None:
+    """The suite for any CUDA device reports under the name of the one found, the others under their own."""
+    records = tmp_path / "nvidia-h100"
+    assert cli.page_folder(tmp_path, suite.find("a100"), records) == records
+    assert cli.page_folder(tmp_path, suite.find("smoke"), records) == tmp_path / "smoke"
+
+
+def test_the_suite_for_devices_covers_what_it_must() -> None:
+    """Batches, both half precisions and all three baselines, each with a control beside a method."""
+    path = suite.find("a100")
+    found = suite.specs(path, suite.load(path))
+    for dtype, compiled, graphs in (
+        ("bf16", False, False), ("bf16", True, False), ("bf16", True, True), ("fp16", False, False),
+    ):  # fmt: skip
+        for batch in (1, 4, 32, 128):
+            same = [
+                s.method
+                for s in found
+                if (s.dtype, s.compile, s.cuda_graphs, s.batch_size) == (dtype, compiled, graphs, batch)
+            ]
+            assert {"baseline", "dqar"} <= set(same), (dtype, compiled, graphs, batch)
+    presets = {s.options.get("preset") for s in found if s.name.startswith("dqar-")}
+    assert presets == {"conservative", "recommended", "aggressive", "maximum"}
+    dependent = {s.name.split("-")[0] for s in found if methods.get(s.method).by_data(s.options)}
+    assert dependent == {"entropy", "adaptive", "first_block"}

@@ -1,0 +1,279 @@
+"""On a CUDA device: who makes the host wait, what is held there, and that NVML and torch agree.
+
+`pytest -m cuda` runs these; without a device they are skipped.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import build_tiny_pipeline, generate
+from diffusers import DiTPipeline
+from torch import Tensor
+from torch._dynamo.utils import counters
+
+import dqar
+from bench import models
+from bench.measure import memory, nvml
+from bench.measure.generation import Session
+from bench.profile import compare
+from bench.suite import RunSpec
+from dqar import DQARConfig
+from dqar.evaluation.profiling import GAPS
+
+pytestmark = [
+    pytest.mark.cuda,
+    pytest.mark.skipif(models.device() != "cuda", reason="needs a CUDA device, and torch finds none"),
+]
+SYNC = "synchronizing CUDA operation"  # in what torch says of one
+GIB = 2**30
+
+# Plans that depend on no data: nothing in them needs the host to know what the device computed.
+PLANS: dict[str, dict[str, Any]] = {
+    "int8": {"max_age": 2},
+    "kv-int4": {"max_age": 2, "reuse_mode": "kv", "quantization_bits": 4},
+    "per-head": {"max_age": 2, "quantization_mode": "per_head"},
+    "cfg-sharing": {"max_age": 2, "cfg_sharing": True},
+    "forecast": {"max_age": 2, "targets": "both", "forecast_order": 2},
+    "one-branch": {"max_age": 2, "targets": "both", "forecast_order": 1, "guidance_interval": 3},
+}
+# Gates that wait for data: one read a step brings all of it.
+GATES: dict[str, dict[str, Any]] = {
+    "entropy": {"max_age": 2, "entropy_threshold": 2.72, "entropy_interval": 1},
+    "adaptive": {"use_layer_scheduling": True, "schedule_type": "adaptive", "warmup_fraction": 0.1},
+}
+
+
+def config(**changes: Any) -> DQARConfig:
+    """Reuse wherever `changes` allow it, from the second step on."""
+    freed = {"use_layer_scheduling": False, "warmup_fraction": 0.0, "num_layers": 6, "num_heads": 4}
+    return DQARConfig.preset("maximum", **freed | changes)
+
+
+@pytest.fixture
+def pipe() -> DiTPipeline:
+    """The tiny pipeline on the device."""
+    return build_tiny_pipeline().to("cuda")
+
+
+@contextmanager
+def sync_mode(mode: str) -> Iterator[None]:
+    """torch warns of, or refuses, whatever makes the host wait for the device."""
+    before = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode(mode)
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode(before)
+
+
+@torch.no_grad()
+def denoise(pipe: Any, watch: Callable[[int], Any], steps: int = 12) -> Tensor:
+    """The pipeline's loop, each step within `watch(step)`.
+
+    DiTPipeline itself makes the host wait once a step, for it brings the timestep over from the CPU: here
+    all are brought over before.
+    """
+    pipe.scheduler.set_timesteps(steps)
+    timesteps = pipe.scheduler.timesteps.to("cuda")
+    x = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(7)).to("cuda")
+    labels = torch.tensor([1, 2, 1000, 1000], device="cuda")
+    torch.cuda.synchronize()
+    for step, t in enumerate(pipe.scheduler.timesteps):
+        with watch(step):
+            both = torch.cat([x, x])
+            output = pipe.transformer(both, timestep=timesteps[step].expand(4), class_labels=labels).sample
+            conditional, unconditional = output.chunk(2)
+            guided = unconditional + 4.0 * (conditional - unconditional)
+            x = pipe.scheduler.step(guided, t, x).prev_sample
+    return x
+
+
+def test_a_sync_is_seen() -> None:
+    """The watch that the next tests rely on refuses a read of the device."""
+    value = torch.ones(1, device="cuda")
+    with pytest.raises(RuntimeError, match=SYNC), sync_mode("error"):
+        value.item()
+    assert torch.cuda.get_sync_debug_mode() == 0
+
+
+def test_the_baselines_loop_never_waits(pipe: DiTPipeline) -> None:
+    """Without DQAR the loop above makes no sync: what follows is DQAR's own."""
+    denoise(pipe, lambda step: sync_mode("error"))
+
+
+@pytest.mark.parametrize("change", PLANS.values(), ids=PLANS.keys())
+def test_a_plan_never_makes_the_host_wait(pipe: DiTPipeline, change: dict[str, Any]) -> None:
+    """Past the first step, at which a generation is recognised, the loop runs without a single sync."""
+    dqar.enable(pipe, config(**change))
+    denoise(pipe, lambda step: sync_mode("error") if step else nullcontext())
+    assert dqar.summary(pipe).ratio > 0.2
+
+
+@pytest.mark.parametrize("change", GATES.values(), ids=GATES.keys())
+def test_a_gate_waits_once_a_step(pipe: DiTPipeline, change: dict[str, Any]) -> None:
+    """Where data decide, each step makes at most one sync, and some step makes it."""
+    dqar.enable(pipe, config(**change))
+    with warnings.catch_warnings(record=True) as seen, sync_mode("warn"):
+        warnings.simplefilter("always")
+        counts: list[int] = []
+
+        @contextmanager
+        def counting(step: int) -> Iterator[None]:
+            before = sum(SYNC in str(warning.message) for warning in seen)
+            yield
+            counts.append(sum(SYNC in str(warning.message) for warning in seen) - before)
+
+        denoise(pipe, counting)
+    # The first step looks for the generation and its guidance halves.
+    assert max(counts[1:]) == 1, counts
+
+
+def test_disabled_is_bit_identical(pipe: DiTPipeline) -> None:
+    """After `disable` the device makes the same bits as before `enable`."""
+    before = generate(pipe)
+    dqar.enable(pipe, config(max_age=2))
+    assert not torch.equal(generate(pipe), before)
+    dqar.disable(pipe)
+    assert torch.equal(generate(pipe), before)
+
+
+def held(
+    pipe: Any, chosen: DQARConfig | None, labels: tuple[int, ...] = (1, 2), steps: int = 24
+) -> list[int]:
+    """Bytes that torch holds on the device after each call of the transformer in one generation."""
+    if chosen is not None:
+        dqar.enable(pipe, chosen)
+    generate(pipe, labels, steps)  # what is allocated once and kept
+    seen: list[int] = []
+    hook = pipe.transformer.register_forward_hook(lambda *_: seen.append(torch.cuda.memory_allocated()))
+    try:
+        generate(pipe, labels, steps)
+    finally:
+        hook.remove()
+    return seen
+
+
+@pytest.mark.parametrize("change", PLANS.values(), ids=PLANS.keys())
+def test_caches_do_not_grow(pipe: DiTPipeline, change: dict[str, Any]) -> None:
+    """The second half of a generation holds no more than the first, nor a second generation more than one;
+    nothing is left of either."""
+    before = held(pipe, None)
+    first = held(pipe, config(**change))
+    second = held(pipe, config(**change))
+    assert max(first) > max(before)
+    assert max(first[12:]) <= max(first[:12])
+    assert max(second) <= max(first)
+    dqar.disable(pipe)
+    assert held(pipe, None) == before
+
+
+def test_int8_halves_what_the_device_holds() -> None:
+    """By torch's allocator, not by what the cache says of itself, int8 holds at most 0.51 of bf16."""
+    # 16 rows x 64 tokens x 192 channels: below 1 MiB, where the allocator rounds to 512 bytes.
+    spec = RunSpec(suite="t", name="t", method="baseline", model="embedded", dtype="bf16", batch_size=8)
+    pipe, labels = models.load(spec), tuple(range(8))
+    before = held(pipe, None, labels, 6)
+
+    def cache_bytes(bits: int) -> int:
+        chosen = config(num_layers=12, num_heads=6, quantization_bits=bits)
+        return max(a - b for a, b in zip(held(pipe, chosen, labels, 6), before, strict=True))
+
+    full, small = cache_bytes(16), cache_bytes(8)
+    assert 0 < small <= 0.51 * full
+    assert dqar.summary(pipe).cache_bytes == pytest.approx(small, rel=0.05)
+
+
+def test_nvml_is_asked_about_the_device_of_torch() -> None:
+    """Name and memory of the handle found by UUID are those of torch's current device."""
+    described = nvml.describe()
+    assert described is not None, "NVML does not answer"
+    if "MIG" not in described["name"]:  # torch gives a slice the name of the whole
+        assert described["name"] == torch.cuda.get_device_name()
+    assert described["memory"] == pytest.approx(torch.cuda.mem_get_info()[1], rel=0.05)
+
+
+def test_nvml_and_torch_agree_on_a_peak() -> None:
+    """What NVML sees grow is what torch reserved, and at most the context and libraries beyond."""
+    if nvml.foreign():
+        pytest.skip("other processes use the device: their memory would be counted")
+    spec = RunSpec(
+        suite="t", name="t", method="baseline", model="embedded", dtype="bf16", batch_size=32,
+        num_inference_steps=10,
+    )  # fmt: skip
+    found = memory.measure(spec)
+    assert found.torch_allocated_peak and found.torch_reserved_peak
+    assert found.nvml_device_peak and found.nvml_device_idle
+    assert found.torch_allocated_peak <= found.torch_reserved_peak
+    grown = found.nvml_device_peak - found.nvml_device_idle
+    assert found.torch_reserved_peak <= grown <= found.torch_reserved_peak + 3 * GIB
+    if found.nvml_process_peak is not None:  # containers often do not tell
+        assert found.torch_reserved_peak <= found.nvml_process_peak
+
+
+def graphs(model: Path | str = "embedded", **changes: Any) -> RunSpec:
+    """A configuration over CUDA graphs."""
+    fields: dict[str, Any] = {"suite": "t", "name": "t", "method": "baseline", "model": str(model)}
+    shape = {"batch_size": 2, "num_inference_steps": 6, "compile": True, "cuda_graphs": True}
+    return RunSpec(**fields | shape | changes)
+
+
+def drift(a: Tensor, b: Tensor) -> float:
+    """Relative L2 distance."""
+    return float((a - b).norm() / b.norm())
+
+
+def eagerly(spec: RunSpec) -> Session:
+    return Session.open(spec.model_copy(update={"compile": False, "cuda_graphs": False}))
+
+
+@pytest.fixture
+def fresh_compiler() -> None:
+    """Nothing compiled before counts."""
+    torch._dynamo.reset()
+    counters.clear()
+
+
+def test_the_baseline_runs_as_cuda_graphs(fresh_compiler: None) -> None:
+    """Captured, then replayed, it makes the eager pictures up to rounding, each time the same, and no part
+    of it fell back."""
+    session, pictures = Session.open(graphs()), range(2)
+    made = [session.baseline(pictures) for _ in range(4)]
+    assert counters["inductor"]["cudagraph_skips"] == 0
+    assert torch.equal(made[-1].latents, made[-2].latents)
+    assert drift(made[-1].latents, eagerly(graphs()).baseline(pictures).latents) < 1e-2
+
+
+@pytest.mark.xfail(
+    reason="the cache does not live in the graphs' pool yet: a replay may overwrite it", strict=False
+)
+def test_reuse_runs_as_cuda_graphs(fresh_compiler: None) -> None:
+    """A plan's masks, each a graph, make the pictures that they make eagerly."""
+    options = {"preset": "maximum", "use_layer_scheduling": False, "max_age": 2, "warmup_fraction": 0.0}
+    spec, pictures = graphs(method="dqar", options=options), range(2)
+    session = Session.open(spec)
+    made = [session.candidate(pictures) for _ in range(4)]
+    assert session.reuse is not None and session.reuse.ratio > 0.2
+    assert drift(made[-1].latents, eagerly(spec).candidate(pictures).latents) < 1e-2
+
+
+def test_a_profile_of_the_device(tmp_path: Path) -> None:
+    """Kernels have their parts, and they and the gaps are the generation: nothing counts twice."""
+    options = {"preset": "maximum", "use_layer_scheduling": False, "max_age": 2, "warmup_fraction": 0.0}
+    plain = {"compile": False, "cuda_graphs": False}
+    found = compare(graphs(method="dqar", options=options, **plain), tmp_path, repeats=2)
+    for arm in (found.baseline, found.method):
+        for group in ("attention", "mlp", "norm", "embeddings", "vae"):
+            assert arm.seconds[group] > 0, group
+        busy = sum(seconds for group, seconds in arm.seconds.items() if group != GAPS)
+        assert busy <= 1.05 * arm.wall
+        assert sum(arm.seconds.values()) == pytest.approx(arm.wall, rel=0.05)
+        assert arm.seconds["rest"] < 0.3 * busy  # nearly all kernels were traced to a part
+    assert found.method.seconds["cache"] > 0 == found.baseline.seconds["cache"]
+    assert found.method.seconds["attention"] < found.baseline.seconds["attention"]
