@@ -5,12 +5,18 @@ PY     := $(VENV)/bin/python
 SUITE  ?= auto
 MODEL  ?=
 ARGS   ?=
+PLANS  ?= results/calibrate/plans
+POLICY ?= results/policy/.cache/trained
+# Each suite is a target too: `make ablations MODEL=…`. Those left out have a command of their own.
+SUITES := $(filter-out reproduce control,$(basename $(notdir $(wildcard bench/suites/*.yaml))))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup bench reproduce signals control asv asv-html asv-compare test lint report clean
+.PHONY: help setup bench report generate reproduce signals tune calibrate policy control $(SUITES)
+.PHONY: asv asv-html asv-compare asv-check browser test lint clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@echo "  and a target for each suite, as make bench SUITE=…:" && echo "  $(SUITES)" | fold -s -w 100
 
 setup: $(VENV)/.installed  ## Make .venv and install everything, pinned by constraints.txt
 
@@ -22,14 +28,31 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 bench: setup  ## Run the suite that fits this machine (or SUITE=name MODEL=path) and write its report
 	$(PY) -m bench run $(SUITE) $(if $(MODEL),--model $(MODEL)) $(ARGS)
 
+$(SUITES): setup
+	$(PY) -m bench run $@ $(if $(MODEL),--model $(MODEL)) $(ARGS)
+
 report: setup  ## Write the report of SUITE again from its records
 	$(PY) -m bench report $(SUITE)
+
+generate: setup  ## Pictures and a grid of them (ARGS="--dqar recommended" with reuse)
+	$(PY) -m bench generate $(if $(MODEL),--model $(MODEL)) $(ARGS)
 
 reproduce: setup  ## The seed's published tables, published beside measured
 	$(PY) -m bench reproduce $(if $(MODEL),--model $(MODEL)) $(ARGS)
 
 signals: setup  ## What entropy and SNR know of the error that reuse makes
 	$(PY) -m bench signals $(if $(MODEL),--model $(MODEL)) $(ARGS)
+
+tune: setup  ## Search DQAR's fields for the front of speedup and drift; started again, it adds trials
+	$(PY) -m bench tune $(if $(MODEL),--model $(MODEL)) $(ARGS)
+
+calibrate: setup  ## Search for plans and write them to PLANS (ARGS="--solver ddim --target baseline")
+	$(PY) -m bench calibrate --out $(PLANS) $(if $(MODEL),--model $(MODEL)) $(ARGS)
+
+policy: setup  ## Trace the model, train a policy into POLICY, and compare it at equal reuse
+	$(PY) -m bench policy trace $(if $(MODEL),--model $(MODEL))
+	$(PY) -m bench policy train --out $(POLICY)
+	$(PY) -m bench policy eval --policy $(POLICY) $(if $(MODEL),--model $(MODEL)) $(ARGS)
 
 control: setup  ## The baseline against itself, forty times: does the 95 % interval hold?
 	$(PY) -m bench control $(ARGS)
@@ -40,8 +63,15 @@ asv: setup  ## Run the regression benchmarks on this commit and store their samp
 asv-html: setup  ## Publish what is stored as pages under reports/asv
 	$(PY) -m bench asv html
 
-asv-compare: setup  ## Compare BASE=commit with this one: 1 a regression, 2 cannot say
+# make itself exits 2 whatever failed; where the code counts, call the command: 1 a regression, 2 cannot say.
+asv-compare: setup  ## Compare BASE=commit with this one; fails on a regression, or where it cannot say
 	$(PY) -m bench asv compare $(BASE)
+
+asv-check: setup  ## Try the gate: ten unchanged repetitions raise no alarm, a planted 20 % does
+	$(PY) -m bench asv check $(ARGS)
+
+browser:  ## Install the browser in which a test opens asv's pages (on Debian, as root)
+	command -v chromium >/dev/null || (apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium)
 
 test: setup  ## Run the tests
 	$(PY) -m pytest -q $(ARGS)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from bench import models
 from bench.errors import BadInput
-from bench.suite import Quality
+from bench.suite import Quality, RunSpec
 
 # As torch-fidelity and torchvision name them in torch hub's cache: LPIPS's own layers, and VGG16.
 LPIPS_FILES = ("weights-vgg16-lpips.pth", "vgg16-397923af.pth")
@@ -50,6 +50,16 @@ def check(quality: Quality) -> None:
         features.check(quality)
         perceptual.check(quality)
         reference.check(quality)
+
+
+def plan(spec: RunSpec) -> dict[str, str]:
+    """A hash of the plan's file that the run's options name, if they do."""
+    if not {"plan", "plan_path"} & spec.options.keys():
+        return {}
+    from bench.methods.dqar import plan_file
+
+    file = plan_file(spec.options)
+    return {"plan": _digest(file)} if file else {}
 
 
 def digests(quality: Quality) -> dict[str, str]:

@@ -9,9 +9,9 @@ from typing import Annotated
 import typer
 from tabulate import tabulate
 
-from bench import assets, models, store, studies, suite
+from bench import assets, store, studies, suite
 from bench.asv.cli import app as asv_app
-from bench.commands import OK, REGRESSED, Reports, Results, commands
+from bench.commands import OK, REGRESSED, Reports, Results, SuiteName, chosen, commands
 from bench.errors import BadInput
 from bench.measure import environment
 from bench.policy.cli import app as policy_app
@@ -28,7 +28,9 @@ app = typer.Typer(
 )
 command = commands(app)
 
-SuiteName = Annotated[str, typer.Argument(metavar="SUITE", help="A name from `list`, or auto.")]
+# Seconds of a configuration besides its timing, on two cores: starting, warming up and counting FLOPs, and
+# the memory's process.
+BESIDES_S, MEMORY_S = 12, 8
 
 
 @command
@@ -67,7 +69,7 @@ def run(
 
     folder = run_suite(path, loaded, results, only, force)
     records = folder.records([spec.name for spec in suite.expanded(path, loaded)])
-    written = report_of(records, folder.folder, reports / path.stem, path.stem)
+    written = report_of(records, folder.folder, page_folder(reports, path, folder.folder), path)
     typer.echo(table(records))
     typer.echo(f"records: {folder.folder}\nreport:  {written}")
     failed = [r.name for r in records if r.status == "failed" and only in (None, r.name)]
@@ -87,12 +89,12 @@ def report(
     records = store.Store(results, path.stem, folder.name).records(names_of(path))
     if not records:
         raise BadInput(f"results: {folder}: no sound records; first: python -m bench run {name}")
-    typer.echo(report_of(records, folder, reports / path.stem, path.stem))
+    typer.echo(report_of(records, folder, page_folder(reports, path, folder), path))
 
 
 @command
 def show(name: SuiteName) -> None:
-    """Show a suite's configurations, how many there are, and the most time they may take."""
+    """Show a suite's configurations, how many there are, and an estimate of their time."""
     path = suite.find(chosen(name))
     loaded = suite.load(path)
     specs = suite.specs(path, loaded)
@@ -153,13 +155,6 @@ def compare(
     raise typer.Exit(exit_code(rows))
 
 
-def chosen(name: str) -> str:
-    """The suite that `auto` means here."""
-    if name != "auto":
-        return name
-    return "a100" if models.device() == "cuda" else "embedded"
-
-
 def names_of(path: Path) -> list[str]:
     """The names of a suite's configurations, in order."""
     return [spec.name for spec in suite.expanded(path, suite.load(path))]
@@ -176,13 +171,24 @@ def measured_on(folder: Path) -> str:
     return others[0]
 
 
-def report_of(records: list[Record], folder: Path, out: Path, name: str) -> Path:
-    """Write the report and the index of all reports; the report's path."""
+def page_folder(reports: Path, path: Path, records: Path) -> Path:
+    """Where a suite's report goes: named after the suite, or after the machine of its records."""
+    return reports / (records.name if suite.load(path).report == "machine" else path.stem)
+
+
+def report_of(records: list[Record], folder: Path, out: Path, path: Path) -> Path:
+    """Write the report and the index of all reports; the report's path. `path` is the suite's file."""
+    from bench.report.provenance import command
     from bench.report.render import write_index, write_report
 
+    if all(record.status == "left_out" for record in records):
+        raise BadInput(f"results: {folder}: every run was left out: {records[0].reason}")
+    loaded = suite.load(path)
+    asked = {spec.name: spec.public() for spec in suite.expanded(path, loaded)}
+    made_by = command(path.stem, asked, records)
     try:
         out.mkdir(parents=True, exist_ok=True)
-        written = write_report(records, folder, out, f"python -m bench run {name}")
+        written = write_report(records, folder, out, made_by, loaded.title)
         write_index(out.parent)
     except OSError as error:
         raise BadInput(
@@ -192,10 +198,14 @@ def report_of(records: list[Record], folder: Path, out: Path, name: str) -> Path
 
 
 def estimate(specs: list[RunSpec]) -> str:
-    """What the suite allows itself, in minutes."""
-    most = sum(spec.timing.budget_s for spec in specs) / 60
+    """How long the suite takes: a slow model's least number of pairs may exceed the budget."""
     limit = sum(spec.timeout_s for spec in specs) / 60
-    return f"about {most:.0f} minutes of timing, at most {limit:.0f} in all"
+    return f"about {minutes(specs):.0f} minutes where the budgets suffice, at most {limit:.0f}"
+
+
+def minutes(specs: list[RunSpec]) -> float:
+    """What timing may take, and what each configuration takes besides."""
+    return sum(spec.timing.budget_s + BESIDES_S + spec.memory * MEMORY_S for spec in specs) / 60
 
 
 def table(records: list[Record]) -> str:
@@ -207,8 +217,8 @@ def table(records: list[Record]) -> str:
 
 def row(record: Record) -> tuple[str, ...]:
     """A configuration's row in the final table."""
-    if record.status == "failed":
-        return record.name, "failed", record.reason or ""
+    if record.status != "ok":
+        return record.name, record.status.replace("_", " "), record.reason or ""
     timing, quality, reuse, limits = record.timing, record.quality, record.reuse, record.limits
     ratio = timing and timing.speedup
     return (

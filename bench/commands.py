@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from bench import models
 from bench.errors import BadInput
 
 OK, REGRESSED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
@@ -16,7 +17,15 @@ OK, REGRESSED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 Results = Annotated[Path, typer.Option(help="Folder of the records.")]
 Reports = Annotated[Path, typer.Option(help="Folder of the reports.")]
 Model = Annotated[str, typer.Option(help="embedded, the directory of a DiTPipeline, or a hub id.")]
+SuiteName = Annotated[str, typer.Argument(metavar="SUITE", help="A name from `list`, or auto.")]
 Guidance = Annotated[float, typer.Option(min=0, help="Weight of classifier-free guidance.")]
+
+
+def chosen(name: str) -> str:
+    """The suite that `auto` means here."""
+    if name != "auto":
+        return name
+    return "a100" if models.device() == "cuda" else "embedded"
 
 
 @contextmanager

@@ -11,10 +11,11 @@ from typing import NamedTuple
 import psutil
 import torch
 
-from bench import models
+from bench import methods, models, suite
 from bench.assets import LPIPS_FILES
 from bench.errors import BadInput
 from bench.measure import environment, flops, nvml
+from bench.measure.timing import over
 
 DIT_XL = "facebook/DiT-XL-2-256"
 GIVE = "bench run --inception-weights"
@@ -32,6 +33,7 @@ class Check(NamedTuple):
 def checks() -> Iterator[Check]:
     """Every check, quick ones all: nothing is fetched or run for long."""
     yield cuda()
+    yield on_cuda()
     yield Check(nvml.handle() is not None, "device memory, clocks (NVML)", _nvml())
     yield energy()
     yield embedded()
@@ -48,21 +50,37 @@ def checks() -> Iterator[Check]:
 
 def cuda() -> Check:
     """A CUDA device that torch can use."""
-    if torch.cuda.is_available():
+    if models.device() == "cuda":
         return Check(True, "CUDA", torch.cuda.get_device_name())
     return Check(False, "CUDA", "torch finds no device: suites run on the CPU, `auto` is embedded")
+
+
+def on_cuda() -> Check:
+    """What `make bench` does with a CUDA device, and how far that goes here."""
+    path = suite.find("a100")
+    runs = suite.expanded(path, suite.load(path))
+    lacking = [run.name for run in runs if methods.get(run.method).by_data(run.options)]
+    batches = ", ".join(str(size) for size in sorted({run.batch_size for run in runs}))
+    weights = f"with {DIT_XL}'s weights all; without, time and memory only, and {len(lacking)} left out"
+    return Check(
+        models.device() == "cuda",
+        "suite a100 (`auto` with a CUDA device)",
+        f"{len(runs)} runs at batch {batches}, {' and '.join(dict.fromkeys(r.dtype for r in runs))},"
+        f" over {', '.join(dict.fromkeys(over(run) for run in runs))}; {weights}; timed by CUDA events,"
+        " memory and energy by NVML; tests of the device: pytest -m cuda",
+    )
 
 
 def _nvml() -> str:
     if nvml.handle() is not None:
         return str((nvml.describe() or {}).get("driver"))
-    return "NVML does not answer" if torch.cuda.is_available() else "no CUDA device"
+    return "NVML does not answer" if models.device() == "cuda" else "no CUDA device"
 
 
 def energy() -> Check:
     """A counter of the joules that the device spends; hosts have none that all may read."""
     there = nvml.energy_j() is not None
-    why = "" if there else "no energy counter" if torch.cuda.is_available() else "no CUDA device"
+    why = "" if there else "no energy counter" if models.device() == "cuda" else "no CUDA device"
     return Check(there, "energy (NVML)", why)
 
 
@@ -114,7 +132,7 @@ def reference() -> Check:
 
 def bf16() -> Check:
     """Whether half precision is native, or only emulated."""
-    if torch.cuda.is_available():
+    if models.device() == "cuda":
         native = torch.cuda.is_bf16_supported(including_emulation=False)
         return Check(native, "bf16", "native" if native else "the device only emulates it")
     flags = environment.cpu_flags()
@@ -124,7 +142,7 @@ def bf16() -> Check:
 
 def compiler() -> Check:
     """What torch.compile needs: a C++ compiler, and Triton with CUDA."""
-    if torch.cuda.is_available() and importlib.util.find_spec("triton") is None:
+    if models.device() == "cuda" and importlib.util.find_spec("triton") is None:
         return Check(False, "torch.compile", "Triton is not installed")
     found = next((name for name in ("g++", "clang++") if shutil.which(name)), None)
     return Check(found is not None, "torch.compile", found or "no C++ compiler on the path")

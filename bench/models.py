@@ -139,7 +139,7 @@ def _content(file: Path, size: int, modified: int) -> str:
 
 
 def device() -> str:
-    """Where models run: "cuda" or "cpu"."""
+    """Where models run, "cuda" or "cpu": the one place that decides it."""
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"

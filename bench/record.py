@@ -4,7 +4,8 @@ A record is one JSON file, `results/<suite>/<machine>/<name>-<key>.json`, with t
 Every figure that has an interval is `{"median" or "mean": x, "low": l, "high": h}` (95 %). A figure
 that could not be measured is null, and the `missing` of its part says why, never 0. Each part of the
 schema says below what its fields mean; those that a name says in full, and their unit (`_s`, `_j`,
-`_db`), have no comment. Any change of a field's name or meaning raises SCHEMA_VERSION.
+`_db`), have no comment. Any change of a field's name or meaning raises SCHEMA_VERSION; a field that is
+added has a default that is true of the records before it, which stay as they are.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+Target = Literal["baseline", "converged"]  # what a drift is from
 
 # 2: lpips, and of a distance precision, recall and `missing`; its kid and n_reference may be null.
 SCHEMA_VERSION = 2
@@ -122,7 +125,7 @@ class Quality(Part):
 class Reuse(Part):
     """What was reused; `map` is steps x layers of one generation, the last one measured."""
 
-    ratio: float  # reused attention calls / all attention calls
+    ratio: float  # attention calls that were reused, or left out with their step / all attention calls
     plan_ratio: float | None  # what the data-independent rules allow
     map: list[list[int]]  # 1 = reused
     # nats, steps x layers, null where not measured; of an untimed generation of two pictures where
@@ -130,7 +133,8 @@ class Reuse(Part):
     entropy: list[list[float | None]] | None
     snr: list[float]  # one a step
     reasons: dict[str, int]  # why calls were computed or reused -> count
-    alone: float = 0.0  # share of the steps without the unconditional branch
+    alone: float = 0.0  # share of the steps that ran without the unconditional branch
+    foretold: float = 0.0  # share of the steps that did not run, their output foretold
     resolved: dict[str, Any] = {}  # options that were found by measuring the model at hand
 
 
@@ -157,8 +161,8 @@ class Record(Part):
     name: str
     method: str
     config: dict[str, Any]  # the RunSpec as resolved
-    status: Literal["ok", "failed"]
-    reason: str | None = None  # one line, for a failed run
+    status: Literal["ok", "failed", "left_out"]  # left out: would say nothing under the weights at hand
+    reason: str | None = None  # one line, for a run that is not ok
     traceback: str | None = None
     environment: dict[str, Any] = Field(default_factory=dict)  # provenance, state, and the key's inputs
     timing: Timing | None = None

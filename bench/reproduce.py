@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pandas as pd
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, DiTPipeline, DiTTransformer2DModel
 
@@ -18,7 +19,7 @@ import dqar
 from bench import models, published
 from bench.measure import flops
 from bench.measure.generation import Session
-from bench.record import Mean, Record
+from bench.record import Mean, Median, Record
 from bench.report.columns import interval
 from bench.report.render import write_page
 from bench.report.setting import setting
@@ -89,7 +90,34 @@ def write_report(records: Sequence[Record], out: Path) -> Path:
         "control": found["baseline"].timing if "baseline" in found else None,
         "failed": [record for record in records if record.status == "failed"],
     }
+    rows = [_row(table, line) for table, found_lines in tables for line in found_lines]
+    pd.DataFrame(rows).to_csv(out / "published.csv", index=False, lineterminator="\n")
     return write_page(out / "README.md", "reproduce.md.j2", content)
+
+
+def _row(table: published.Table, line: Line) -> dict[str, object]:
+    """A line of the page's tables with its figures in full."""
+    record = line.record
+    timing, quality = (record.timing, record.quality) if record else (None, None)
+    return {
+        "table": table.title,
+        "row": line.published.shown,
+        "published_reuse_percent": line.published.ratio,
+        "plan_reuse_percent": line.ratio,
+        "published_speedup": line.published.speedup,
+        "limit": line.limit,
+        "here_reuse": record.reuse.ratio if record and record.reuse else None,
+        "here_limit": record.limits.speedup_limit if record and record.limits else None,
+        **_ends("here_speedup", timing.speedup if timing else None),
+        "here_verdict": timing.verdict if timing else None,
+        **_ends("here_drift", quality.drift if quality else None),
+    }
+
+
+def _ends(name: str, value: Mean | Median | None) -> dict[str, float | None]:
+    middle = value.median if isinstance(value, Median) else value.mean if value else None
+    low, high = (value.low, value.high) if value else (None, None)
+    return {name: middle, f"{name}_low": low, f"{name}_high": high}
 
 
 def sentence(every: Sequence[Line]) -> str:

@@ -19,7 +19,7 @@ from typing import IO
 
 from tqdm import tqdm
 
-from bench import models, store, suite
+from bench import methods, models, store, suite
 from bench.errors import BadInput
 from bench.measure import environment
 from bench.process import ALLOCATOR
@@ -53,6 +53,13 @@ def run_all(specs: Sequence[RunSpec], folder: Store, results: Path, force: bool 
     return folder.records([spec.name for spec in specs])
 
 
+def left_out(spec: RunSpec) -> str | None:
+    """Why a configuration would say nothing under the weights at hand, None where it would."""
+    if spec.weights == "trained" or not methods.get(spec.method).by_data(spec.options):
+        return None
+    return "needs trained weights: what it reuses depends on what the model computes"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Runner:
     """How to run: where records go, whether finished ones are redone, what to tell on the way."""
@@ -69,7 +76,9 @@ class Runner:
         job = Job(spec=spec, key=key, inputs=given, results=self.results, parent=os.getpid())
         self.say(spec.name)
         with job.store.lock(key):
-            if self.force or not job.store.finished(spec.name, key):
+            if why := left_out(spec):
+                job.store.write(job.record(status="left_out", reason=why))
+            elif self.force or not job.store.finished(spec.name, key):
                 self._work(job)
         return key
 

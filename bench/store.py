@@ -51,6 +51,7 @@ def inputs(spec: RunSpec) -> dict[str, Any]:
         "model": models.fingerprint(spec),
         "packages": environment.versions(),
         "machine": environment.machine(),
+        **assets.plan(spec),
         **(assets.digests(spec.quality) if spec.measures_quality else {}),
     }
 
@@ -62,7 +63,11 @@ def key_of(config: dict[str, Any], given: dict[str, Any]) -> str:
 
 def seal(record: Record) -> Record:
     """The record with the digest of its own content, by which a later edit is found."""
-    return record.model_copy(update={"digest": _hash(record.model_dump(exclude={"digest"}))})
+    return record.model_copy(update={"digest": _digest(record.model_dump())})
+
+
+def _digest(content: dict[str, Any]) -> str:
+    return _hash({key: value for key, value in content.items() if key != "digest"})
 
 
 def _hash(content: dict[str, Any]) -> str:
@@ -182,7 +187,7 @@ def flaw(path: Path) -> str | None:
         return f"not a record: {field or 'content'}: {error.errors()[0]['msg']}"
     except (OSError, ValueError) as error:
         return f"not readable: {error}"
-    return _foreign(path, record) or _tampered(path, record)
+    return _foreign(path, record) or _tampered(path, record, content)
 
 
 def _other_schema(content: Any) -> str | None:
@@ -204,8 +209,9 @@ def _foreign(path: Path, record: Record) -> str | None:
     return None
 
 
-def _tampered(path: Path, record: Record) -> str | None:
-    if seal(record).digest != record.digest:
+def _tampered(path: Path, record: Record, content: dict[str, Any]) -> str | None:
+    # The digest is of the file as it stands: fields that the schema has gained since are not in it.
+    if _digest(content) != record.digest:
         return "tampered: its content does not match its digest"
     if key_of(record.config, record.environment.get("inputs", {})) != record.key:
         return "tampered: its configuration does not match its key"

@@ -8,8 +8,10 @@ from typing import Annotated
 import typer
 
 from bench import models, suite
-from bench.commands import OK, REGRESSED, Guidance, Model, Reports, Results, commands
+from bench.commands import OK, REGRESSED, Guidance, Model, Reports, Results, SuiteName, chosen, commands
+from bench.errors import BadInput
 from bench.measure import environment
+from bench.record import Target
 from bench.store import Store
 from bench.suite import RunSpec
 
@@ -44,6 +46,29 @@ def generate(
 
 
 @command
+def profile(
+    name: SuiteName,
+    run: Annotated[str, typer.Argument(metavar="NAME", help="A run of the suite, see `show`.")],
+    out: Annotated[Path | None, typer.Option(help="Default: outputs/profile/SUITE-NAME.")] = None,
+    model: Annotated[str | None, typer.Option(help="A directory or a hub id instead.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, max=1000, help="Denoising steps instead.")] = None,
+    repeats: Annotated[
+        int, typer.Option(min=1, help="Generations of each arm, without a profiler and with.")
+    ] = 3,
+) -> None:
+    """Show which part of a generation takes how long, the baseline's beside a run's, and write traces."""
+    from bench.profile import compare, write_page
+
+    path = suite.find(chosen(name))
+    loaded = suite.load(path, model=model)
+    (spec,) = suite.specs(path, loaded, run)
+    changes = {"weights": models.with_weights(loaded)} | ({"num_inference_steps": steps} if steps else {})
+    folder = out or Path("outputs/profile") / f"{path.stem}-{run}"
+    written = write_page(compare(spec.model_copy(update=changes), folder, repeats), folder)
+    typer.echo(f"{written.read_text()}\nprofile: {written}")
+
+
+@command
 def reproduce(
     model: Annotated[str | None, typer.Option(help="embedded, a directory, or a hub id.")] = None,
     results: Results = Path("results"),
@@ -62,7 +87,7 @@ def reproduce(
     records = folder.records([spec.name for spec in suite.expanded(path, loaded)])
     page = write_report(records, reports / SUITE)
     typer.echo(f"{page.read_text()}\nrecords: {folder.folder}\nreport:  {page}")
-    done = all(record.status == "ok" for record in records)
+    done = all(record.status != "failed" for record in records)
     raise typer.Exit(OK if agree() and done else REGRESSED)
 
 
@@ -112,6 +137,48 @@ def tune(
     done = [trial.values for trial in tuner.study.trials if trial.values]
     page = write_report(tuner.front(pairs), done, facts, reports / "tune")
     typer.echo(f"{page.read_text()}\nreport: {page}\nstudy:  {storage}")
+
+
+@command
+def calibrate(
+    out: Annotated[Path, typer.Option(help="Folder of the plans.")],
+    solver: Annotated[str, typer.Option(help="ddim, dpm_solver++ or unipc.")] = "dpm_solver++",
+    target: Annotated[Target, typer.Option(help="What to stay near.")] = "converged",
+    tries: Annotated[int, typer.Option(min=0, help="Plans to try, besides those of earlier runs.")] = 200,
+    speedups: Annotated[str, typer.Option(help="A plan for each, by FLOPs.")] = "1.5,2,2.5,3,3.5,4,5,6",
+    start: Annotated[Path | None, typer.Option(help="Folder of plans to begin with.")] = None,
+    model: Model = "embedded",
+    steps: Annotated[int, typer.Option(min=4, max=1000, help="Denoising steps.")] = 50,
+    pictures: Annotated[int, typer.Option(min=2, help="To calibrate on, and as many held out.")] = 16,
+    guidance: Guidance = 4.0,
+    results: Results = Path("results"),
+    reports: Reports = Path("reports"),
+) -> None:
+    """Search plans for the least drift at each cost, and write the best. Resumes, and adds tries."""
+    from bench.calibrate.report import write_report
+    from bench.calibrate.study import Study
+    from bench.methods.solver import SCHEDULERS
+
+    if solver not in SCHEDULERS:
+        raise BadInput(f"calibrate: --solver: {solver!r} is not known; allowed: {', '.join(SCHEDULERS)}")
+    study = Study(
+        model=model, solver=solver, target=target, steps=steps, pictures=pictures, guidance=guidance,
+        results=results,
+    )  # fmt: skip
+    found = study.run(tries, numbers(speedups), out, start)
+    page = write_report(found, study.facts, reports / "calibrate" / study.name)
+    typer.echo(f"{page.read_text()}\nplans:  {out}\nreport: {page}")
+
+
+def numbers(text: str) -> list[float]:
+    """Numbers above 1 with commas between; BadInput names what is none."""
+    try:
+        found = [float(part) for part in text.split(",")]
+    except ValueError:
+        found = []
+    if not found or min(found) <= 1:
+        raise BadInput(f"calibrate: --speedups: {text!r} is not allowed; allowed: numbers above 1")
+    return found
 
 
 @command

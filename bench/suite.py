@@ -133,6 +133,7 @@ class Suite(Settings):
     """A suite file."""
 
     title: str
+    report: Literal["suite", "machine"] = "suite"  # what the report's folder is named after
     runs: list[Run] = Field(min_length=1)
 
 
@@ -251,7 +252,7 @@ def expanded(path: Path, suite: Suite) -> list[RunSpec]:
 
 def _settings(path: Path, suite: Suite, run: Run) -> dict[str, Any]:
     """The suite's settings with the run's own in their place."""
-    shared = suite.model_dump(exclude={"title", "runs"})
+    shared = suite.model_dump(exclude={"title", "report", "runs"})
     parts = {key: shared[key] | value for key, value in run.settings.items() if isinstance(value, dict)}
     try:
         return Settings(**shared | run.settings | parts).model_dump()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -17,7 +18,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from bench.asv import check, gate
+from bench.asv import check, cli, gate
 from bench.asv.cli import CONFIG
 from bench.asv.offline import make_offline
 from bench.cli import app
@@ -59,10 +60,9 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def asv(config: Path, *arguments: str, home: Path) -> None:
     command = [sys.executable, "-m", "asv", "--config", str(config), *arguments]
-    done = subprocess.run(
-        command, capture_output=True, text=True, cwd=ROOT,
-        env={"HOME": str(home), "PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
+    here = dict.fromkeys(("PYTHONPATH", "ASV_PYTHONPATH"), str(ROOT))
+    env = {"HOME": str(home), "PATH": "/usr/bin:/bin"} | here
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=env)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -84,9 +84,10 @@ def test_pages_hold_every_series(stored: Path) -> None:
     assert {"kernels.Entropy.time_entropy.json", f"{gate.YARDSTICK}.json"} <= graphs
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no chromium: apt-get install chromium")
+@pytest.mark.skipif(CHROMIUM is None and "CI" not in os.environ, reason="no chromium: make browser")
 def test_a_browser_shows_a_graph(stored: Path, tmp_path: Path) -> None:
-    """Opened in a headless browser, without a network, a benchmark's page draws its graph."""
+    """Opened in a headless browser, without a network, a benchmark's page draws its graph. CI has one."""
+    assert CHROMIUM, "no chromium: make browser"
     serve = partial(SimpleHTTPRequestHandler, directory=str(stored / "html"))
     with ThreadingHTTPServer(("127.0.0.1", 0), serve) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -171,6 +172,34 @@ def test_what_is_not_a_time_is_compared_as_it_is() -> None:
     (row,) = gate.rows({"track": one}, {})
     assert row.verdict == "NOT COMPARED"
     assert gate.exit_code([row]) == 2
+
+
+def test_what_was_not_asked_for_is_no_failure() -> None:
+    """asv stores nan for parameters that were not chosen: they are left out, and what failed stays."""
+
+    class Found:
+        get_all_result_keys = staticmethod(lambda: ["t"])
+        get_result_params = staticmethod(lambda key: [["'a'", "'b'", "'c'"]])
+        get_result_value = staticmethod(lambda key, params: [1.0, float("nan"), None])
+        get_result_samples = staticmethod(lambda key, params: [[1.0, 1.1], None, None])
+
+    assert dict(gate._entries(Found())) == {
+        "t('a')": gate.Measured(1.0, [1.0, 1.1]),
+        "t('c')": gate.Measured(None, None),
+    }
+
+
+def test_asv_measures_this_checkout(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whichever checkout is installed, the benchmarks import the one whose commit names the results."""
+    given: list[dict[str, str]] = []
+
+    def run(command: list[str], check: bool, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+        given.append(env)
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    cli._asv(CONFIG, "publish")
+    assert given[0]["ASV_PYTHONPATH"] == str(ROOT)
 
 
 def test_a_dirty_tree_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from bench import store
-from bench.cli import app
+from bench import store, suite
+from bench.cli import app, minutes
 
 ROOT = Path(__file__).parents[1]
 
@@ -92,5 +92,20 @@ def test_doctor_and_lists_say_what_there_is() -> None:
     assert checks.exit_code == 0, checks.output
     assert "CUDA" in checks.output
     assert "undisturbed timing" in checks.output
-    assert "8 runs" in CliRunner().invoke(app, ["show", "embedded"]).output
     assert "smoke" in CliRunner().invoke(app, ["list"]).output
+
+
+def test_show_prints_grid_count_and_time() -> None:
+    """`show` has a line for each configuration of the grid, how many there are, and how long they take."""
+    shown = CliRunner().invoke(app, ["show", "snr"]).output
+    assert all(f"from-snr_low={low} " in shown for low in (0.0, 0.01, 0.1, 1.0))
+    assert "7 runs of at least 5 pairs; about 3 minutes where the budgets suffice, at most 70" in shown
+
+
+STUDIES = ("layer-fraction", "warmup", "entropy", "snr", "adaptive", "gate", "ablations", "memory")
+
+
+def test_the_studies_are_done_within_forty_minutes() -> None:
+    """What a machine with two cores has to run for all studies takes no longer than that."""
+    paths = [suite.find(name) for name in (*STUDIES, "reproduce", "quality")]
+    assert sum(minutes(suite.specs(path, suite.load(path))) for path in paths) < 40

@@ -24,6 +24,15 @@ def test_what_is_lacking_has_a_reason() -> None:
     assert all(check.what in output for check in checks.values())
 
 
+def test_it_says_what_it_would_do_on_cuda() -> None:
+    """Without a device too: the suite's runs, batches, precisions and baselines, and what random weights
+    leave out."""
+    found = doctor.on_cuda()
+    assert found.there == torch.cuda.is_available()
+    for words in ("batch 1, 4, 32, 128", "bf16 and fp16", "compiled with CUDA graphs", "left out", "-m cuda"):
+        assert words in found.why, words
+
+
 def test_the_weights_of_lpips_are_looked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """LPIPS needs two files: each one that lacks is named, with the option that gives them."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))

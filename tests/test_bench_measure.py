@@ -95,6 +95,20 @@ def test_the_kernel_distance_of_paired_sets_is_not_below_zero() -> None:
     assert sum(blocks) / 10 == pytest.approx(0, abs=0.2)
 
 
+def test_the_interval_of_a_kernel_distance_of_few_pictures() -> None:
+    """Of 24 pictures there are ten blocks, whose interval holds 0 in four of five samples of one kind (that
+    of two blocks: in fewer than half); of still fewer there are as many as have two pictures each."""
+    rng = torch.Generator().manual_seed(0)
+    held = 0
+    for _ in range(60):
+        a, b = torch.randn(2, 24, 4, generator=rng)
+        found = distributions.distance(a, b, "identity", "a Gaussian").kid
+        held += bool(found and found.low <= 0 <= found.high)
+    assert held >= 48
+    assert len(set(distributions.kernel_blocks(a, a))) == 10
+    assert [len(distributions.kernel_blocks(a[:n], b[:n])) for n in (4, 9)] == [2, 4]
+
+
 def test_flops_agree_with_the_formula(tiny_model_dir: Path) -> None:
     """Attention's counted FLOPs are 8 n d^2 + 4 n^2 d a row and layer (two a multiply-add), and
     the speedup allowed for a reuse ratio follows S = 1 / (1 - r f)."""
@@ -120,6 +134,16 @@ def test_utilisation_is_a_share_of_a_peak(tiny_model_dir: Path) -> None:
     assert found.mfu == found.flops_per_second / found.peak
     assert 0 < found.mfu < 1
     assert "measured" in found.peak_source or torch.cuda.is_available()
+
+
+def test_no_baseline_uses_more_than_there_is(tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a matrix product was slower than the baseline, the baseline is the peak known, and says so."""
+    monkeypatch.setattr(flops, "peak_flops", lambda dtype: (1.0, "best of some matrix products, measured"))
+    session = Session.open(spec(tiny_model_dir))
+    timed = timing.summarise(timing.measure(session, lambda line: None), session.spec)
+    found = flops.limits(session, flops.count(session), timed)
+    assert found.mfu == 1
+    assert found.peak_source == "the baseline itself, above the best of some matrix products, measured"
 
 
 @pytest.mark.parametrize("options", [{"preset": "maximum"}, {"preset": "maximum", "reuse_mode": "kv"}])
@@ -238,6 +262,35 @@ def test_the_work_of_others_is_seen() -> None:
         for process in busy:
             process.kill()
             process.wait()
+
+
+def test_a_throttled_pair_is_marked(tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pair during which the device says that it was throttled is kept, marked with the reason, and not
+    in the figures."""
+    answers = iter([["software power cap"], [], [], [], [], []])
+    monkeypatch.setattr(timing.nvml, "throttles", lambda: next(answers))
+    monkeypatch.setattr(timing, "_clocks", lambda: (0.0, 0.0, 0.0))  # whatever else runs here
+    calm = dict.fromkeys(("min_pairs", "max_pairs"), 6) | {"warmup": 0}
+    session = Session.open(spec(tiny_model_dir, timing=calm))
+    pairs = timing.measure(session, lambda line: None)
+    timed = timing.summarise(pairs, session.spec)
+    assert (timed.disturbed, timed.disturbed_why) == ([0], ["GPU throttled: software power cap"])
+    assert pairs.kept() == pairs.seconds[1:] and len(timed.pairs) == 6
+
+
+def test_the_state_of_the_machine_is_noted() -> None:
+    """Load, clocks, throttling and, with a device, its temperature, power, throttle reasons and foreign
+    processes; its power limit stands in the provenance. What nothing tells is null."""
+    found = timing.environment.state()
+    assert found.keys() == {"load_average", "cpu_mhz", "governor", "cpu_throttles", "gpu"}
+    assert found["load_average"] >= 0
+    if found["gpu"] is None:
+        assert not torch.cuda.is_available()
+    else:
+        named = {"sm_mhz", "memory_mhz", "temperature_c", "power_w", "throttle", "foreign_processes"}
+        assert found["gpu"].keys() == named
+    gpu = timing.environment.provenance(0)["gpu"]
+    assert (gpu is None) == (found["gpu"] is None) and (gpu is None or "power_limit_w" in gpu)
 
 
 def _work(seconds: float) -> None:

@@ -52,7 +52,7 @@ def faked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch
     (tmp_path / "pynvml.py").write_text(FAKE)
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(nvml, "handle", lambda: "GPU-1")
-    monkeypatch.setattr(nvml, "uuid", lambda: "GPU-1")
+    monkeypatch.setattr(nvml, "uuid", lambda: "1")
     monkeypatch.setattr(pynvml, "nvmlDeviceGetMemoryInfo", lambda handle: SimpleNamespace(used=50))
     return monkeypatch
 

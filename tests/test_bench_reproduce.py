@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from bench import published, reproduce, suite
@@ -67,3 +68,6 @@ def test_the_page_tells_agreement_and_claims(tmp_path: Path) -> None:
     assert "2.50 nats" in text
     assert "reuse 12.0% instead of 39.0%" in text
     assert text.count("not measured") >= 18
+    table = pd.read_csv(tmp_path / "published.csv")
+    assert list(table["plan_reuse_percent"]) == list(table["published_reuse_percent"])
+    assert len(table) == 20 and table["here_drift"].notna().sum() == 1

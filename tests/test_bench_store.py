@@ -100,6 +100,23 @@ def test_a_resealed_change_of_configuration_is_found(there: Store) -> None:
     assert "key" in (store.flaw(path) or "")
 
 
+def test_a_record_from_before_a_field_is_sound(there: Store) -> None:
+    """A record sealed before the schema gained a field with a default is not tampered with."""
+    made = record()
+    there.write(made)
+    path = there.path(made.name, made.key)
+    content = json.loads(path.read_text())
+    del content["traceback"], content["digest"]  # a field with a default, as if unknown then
+    path.write_text(json.dumps(content | {"digest": store._digest(content)}))
+    assert store.flaw(path) is None
+
+
+def test_the_committed_records_are_sound() -> None:
+    """Every record that the repository holds is read as written: reports can be made from them again."""
+    results = Path(__file__).parents[1] / "results"
+    assert [(path, why) for path in store.record_files(results) if (why := store.flaw(path))] == []
+
+
 def test_the_key_is_of_content() -> None:
     """The order of fields does not matter to a key; any input does."""
     config, inputs = {"a": 1, "b": 2}, {"sources": "x", "machine": "m"}

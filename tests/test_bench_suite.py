@@ -12,6 +12,7 @@ import yaml
 from bench import suite
 from bench.errors import BadInput
 from bench.measure.timing import over
+from bench.methods.dqar import config
 
 GOOD: dict[str, Any] = {
     "title": "a test",
@@ -32,6 +33,32 @@ def test_shipped_suites_are_sound(name: str) -> None:
     path = suite.find(name)
     found = suite.specs(path, suite.load(path))
     assert len({spec.name for spec in found}) == len(found)
+
+
+SCHEDULING = {
+    "schedule_type", "layer_fraction", "early_phase_end", "mid_phase_end", "custom_schedule",
+    "adaptive_tolerance", "probe_interval",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", list(suite.available()))
+def test_no_suite_sets_what_is_switched_off(name: str) -> None:
+    """A run that names a field of the layer schedule has that on, or it would measure another thing."""
+    path = suite.find(name)
+    runs = [spec for spec in suite.specs(path, suite.load(path)) if spec.method == "dqar"]
+    inert = [
+        s.name for s in runs if SCHEDULING & s.options.keys() and not config(s.options).use_layer_scheduling
+    ]
+    assert not inert
+
+
+@pytest.mark.parametrize("name", ["baselines", "baselines-cuda"])
+def test_baselines_are_measured_for_one_picture_and_for_many(name: str) -> None:
+    """Each kind of baseline there is has its control and a reuse over it, at batch 1 and at a larger one."""
+    path = suite.find(name)
+    found = {(over(s), s.batch_size == 1, s.method) for s in suite.specs(path, suite.load(path))}
+    kinds = ["eager", "compiled", "compiled with CUDA graphs"][: 3 if name.endswith("cuda") else 2]
+    assert found == {(kind, one, m) for kind in kinds for one in (True, False) for m in ("baseline", "dqar")}
 
 
 def test_a_grid_is_the_product_of_its_values(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
@@ -44,6 +45,7 @@ def test_the_page_and_its_files(tiny_model_dir: Path, tmp_path: Path) -> None:
     files = sorted((tmp_path / "reports" / "tune").glob("front-*.yaml"))
     page = (tmp_path / "reports" / "tune" / "README.md").read_text()
     assert files
+    assert len(pd.read_csv(tmp_path / "reports" / "tune" / "front.csv")) == len(files)
     assert all(f"({file.name})" in page for file in files)
     assert all(dqar.DQARConfig.from_yaml(file).warmup_steps == 0 for file in files)
 

@@ -13,9 +13,11 @@ from test_entropy import host_syncs
 from typer.testing import CliRunner
 
 import dqar
+from bench import models
 from bench.cli import app
 from bench.measure.generation import Session, final_latents
 from bench.policy.arena import OPEN, POLICY, Arena, RandomMask, Recorder, contestants, enabled
+from bench.policy.cli import POLICY_DIR
 from bench.policy.evaluate import search
 from bench.policy.report import sentence, verdict
 from bench.policy.session import open_session
@@ -165,6 +167,18 @@ def test_final_damage_is_foreseen_from_the_step_and_its_time() -> None:
 def run(*arguments: object) -> tuple[int, str]:
     found = CliRunner().invoke(app, ["policy", *map(str, arguments)])
     return found.exit_code, found.output
+
+
+def test_the_policy_that_ships_reuses_on_the_model_that_ships() -> None:
+    """It was trained on that very model, is small, and in the gate reuses some layers and refuses others."""
+    opened = open_session("embedded", STEPS, GUIDANCE, seed=100, evaluation=True)
+    policy = load_policy(POLICY_DIR)
+    assert policy.figures["trace"]["fingerprint"] == models.fingerprint(opened.spec)
+    assert sum(p.numel() for p in policy.parameters()) < 500_000
+    dqar.enable(opened.pipe, learned(POLICY_DIR).replace(num_layers=policy.num_layers))
+    opened.pipe(**opened.arguments(range(1)))
+    found = dqar.summary(opened.pipe)
+    assert found.reasons["reused"] > 0 and found.reasons["policy"] > 0
 
 
 def test_commands_end_to_end(tiny_model_dir: Path, tmp_path: Path) -> None:

@@ -26,8 +26,10 @@ from bench.record import (
     Worst,
 )
 from bench.report import tables
+from bench.report.answers import answers
 from bench.report.columns import DASH
 from bench.report.findings import controls, sentence
+from bench.report.provenance import command
 from bench.report.render import write_index, write_report
 
 STEPS, LAYERS = 20, 10
@@ -252,7 +254,8 @@ def test_every_link_leads_somewhere(report: Path) -> None:
     links = re.findall(r"\]\(([^)]+)\)", report.read_text())
     assert len(links) > 20
     assert not [link for link in links if link.startswith("/")]
-    assert not [link for link in links if not (report.parent / link).exists()]
+    files = [link for link in links if not link.startswith("#")]
+    assert not [link for link in files if not (report.parent / link).exists()]
 
 
 def test_pictures_are_small(report: Path) -> None:
@@ -336,7 +339,7 @@ def test_distances_are_shown_with_their_bias(records: list[Record], report: Path
     """Each distance stands with its extractor, n and bias, in the Markdown and in both CSVs, beside
     precision and recall."""
     name = "FD (emoji-96, n = 300, biased)"
-    header, _, *rows = rows_after(report, "against")
+    header, _, *rows = rows_after(report, "| against")
     assert {"precision ↑", "recall ↑", "KID ↓"} <= set(header)
     assert all(name in row and "0.622" in row for row in rows)
     whole = pd.read_csv(report.parent / "configurations.csv")
@@ -382,9 +385,11 @@ BASELINE = made("baseline", "baseline", 1.0, 0.0)
 def test_sentence_admits_that_nothing_was_gained() -> None:
     """Where no configuration is both faster and harmless, the sentence says exactly that."""
     lossy = made("lossy", "dqar", 1.2, 0.5, 0.3)
-    assert "no configuration is both faster and within" in sentence([BASELINE, lossy], "a test")
+    assert "no configuration is both faster and without a measurable loss" in sentence(
+        [BASELINE, lossy], "a test"
+    )
     slow = made("slow", "dqar", 0.9, 0.01, 0.3)
-    assert "no configuration is faster" in sentence([BASELINE, slow], "a test")
+    assert "no configuration is surely faster" in sentence([BASELINE, slow], "a test")
 
 
 def test_sentence_names_the_best_with_its_interval() -> None:
@@ -392,6 +397,62 @@ def test_sentence_names_the_best_with_its_interval() -> None:
     good, lossy = made("good", "dqar", 1.1, 0.02, 0.2), made("lossy", "dqar", 1.4, 0.5, 0.3)
     text = sentence([BASELINE, lossy, good], "a test")
     assert "`good` runs at 1.10× [1.09, 1.11]" in text and "loses nothing measurable" in text
+
+
+def answered(*records: Record) -> dict[str, str]:
+    return dict(answers([BASELINE, *records]))
+
+
+def test_a_reader_is_told_what_to_use() -> None:
+    """To use is the fastest that loses nothing measurable, with its loss, its interval and the control."""
+    good, lossy = made("good", "dqar", 1.1, 0.02, 0.2), made("lossy", "dqar", 1.4, 0.5, 0.3)
+    said = answered(lossy, good)
+    assert said["Which to use"].startswith("`good` at 1.10 [1.09, 1.11] times")
+    assert "0.0200 [0.0182, 0.0218]" in said["What you lose by it"]
+    assert "64 pictures" in said["What was run"] and "9 timed pairs" in said["What was run"]
+    assert "`good` 2.7 MB" in said["What its cache holds"]
+    assert "itself came out at 1.00" in said["How sure that is"]
+    assert "2 FASTER" in said["How sure that is"]
+
+
+def test_a_reader_is_told_what_is_not_sure() -> None:
+    """Where nothing is surely faster and harmless, the likeliest is named as such, or the mildest."""
+    slow, lossy = made("slow", "dqar", 1.01, 0.02, 0.2), made("lossy", "dqar", 1.4, 0.5, 0.3)
+    likeliest = answered(slow, lossy)["Which to use"]
+    assert (
+        "None is surely faster" in likeliest and "`slow` at 1.01" in likeliest and "allow 1.10×" in likeliest
+    )
+    assert "the mildest is `lossy`" in answered(lossy)["Which to use"]
+    blind = made("blind", "dqar", 1.4, 0.5, 0.3, quality=None)
+    assert "loss was not measured: `blind`" in answered(blind)["Which to use"]
+    assert answered()["Which to use"].startswith("The untouched baseline")
+    assert answers([failed()]) == []
+
+
+def test_the_head_has_question_command_and_commit(tmp_path: Path) -> None:
+    """Above the first figure stand what was asked, the exact command, commit, machine, versions and seed."""
+    facts = {
+        "git": {"commit": "0123456789", "dirty": False},
+        "machine": "m",
+        "packages": {"torch": "2"},
+        "seed": 0,
+    }
+    found = made("good", "dqar", 1.1, 0.02, 0.2, environment=facts)
+    text = write_report([found], tmp_path, tmp_path / "out", COMMAND, "Does it help?").read_text()
+    head = text.split("**In one sentence:**")[0]
+    assert "*Does it help?*" in head and f"`{COMMAND}`: commit 0123456, machine m, torch 2, seed 0 (" in head
+    assert "*Does it help?*" in write_index(tmp_path).read_text()
+
+
+def test_the_command_holds_what_was_given() -> None:
+    """The command is that of the suite's name, and the options that differ from its file."""
+    asked = {"a": {"model": "embedded", "seed": 0, "quality": {"n": 20, "reference": None}}}
+    record = made(
+        "a", "dqar", 1.1, 0.1, config={"model": "xl", "seed": 0, "quality": {"n": 50, "reference": None}}
+    )
+    assert command("mine", asked, [record]) == "python -m bench run mine --model xl --images 50"
+    same = record.model_copy(update={"config": asked["a"]})
+    assert command("mine", asked, [same]) == "python -m bench run mine"
 
 
 def test_random_weights_are_said_first(tmp_path: Path) -> None:

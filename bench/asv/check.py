@@ -22,7 +22,7 @@ from bench.measure import environment
 from bench.report.render import write_page
 from bench.revision import commits
 
-BENCH = r"denoising\.Made\.time_generation|kernels\.Yardstick"
+BENCH = r"denoising\.Made\.time_generation\('(baseline|recommended)'\)|kernels\.Yardstick"
 SLOWDOWN = "DQAR_ASV_SLOWDOWN"  # read by the benchmarks: a generation takes so many times as long
 PLANTED = "planted"
 

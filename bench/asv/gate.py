@@ -72,6 +72,8 @@ def _entries(found: Any) -> Iterator[tuple[str, Measured]]:
         values = found.get_result_value(key, params) or []
         samples = found.get_result_samples(key, params) or [None] * len(values)
         for names, value, each in zip(itertools.product(*params), values, samples, strict=False):
+            if value is not None and np.isnan(value):
+                continue  # not asked for: asv has None for what failed
             yield f"{key}({', '.join(names)})" if names else key, Measured(value, each)
 
 

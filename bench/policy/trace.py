@@ -54,12 +54,11 @@ def rank_correlation(rows: Trace) -> tuple[float, int]:
 def by_hand(pipe: Any, bits: int = 16) -> Iterator[DQARManager]:
     """DQAR's processors on the pipeline's transformer, and the manager whose orders they obey.
 
-    Without its hooks nothing is decided: whoever calls the transformer gives the orders.
+    Nothing is decided: whoever calls the transformer gives the orders.
     """
     config = DQARConfig.preset("maximum", quantization_bits=bits, trace_entropy=True, **shape_of(pipe))
     handle = attach(pipe.transformer, config, lambda: pipe.scheduler)
-    for hook in handle.hooks:
-        hook.remove()
+    handle.release()
     try:
         yield handle.manager
     finally:

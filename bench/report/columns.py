@@ -59,10 +59,15 @@ class Column:
     show: Show = escape
     scale: float = 1.0
     interval: str = "[]"  # "[]" shows [low, high], "±" half the interval's width
+    of: Callable[[Record], Any] | None = None  # in place of `path`, what must be worked out
+
+    def find(self, record: Record) -> Any:
+        """What the column is made from, in one record."""
+        return self.of(record) if self.of else lookup(record, self.path)
 
     def values(self, record: Record) -> dict[str, Any]:
         """The column's figures in one record: one, or three where it has an interval."""
-        found = lookup(record, self.path)
+        found = self.find(record)
         if isinstance(found, Median | Mean):
             middle = found.median if isinstance(found, Median) else found.mean
             ends = {"": middle, "_low": found.low, "_high": found.high}

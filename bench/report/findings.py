@@ -53,28 +53,28 @@ def sentence(records: Sequence[Record], setting: str) -> str:
     if not ok(records):
         return f"On {setting}, no configuration finished: see the failures below."
     if not quick:
-        return f"On {setting}, no configuration is faster than the baseline{_nearest(records)}."
+        return f"On {setting}, no configuration is surely faster than the baseline{_nearest(records)}."
     if not any(record.quality for record in quick):
         return f"On {setting}, {_gain(quick[0])}; what it loses was not measured."
     free = [record for record in quick if lost_nothing(record)]
     if free:
-        return f"On {setting}, {_gain(free[0])} and loses nothing measurable ({_loss(free[0])})" + (
-            f"{_best_dqar(free, quick)}."
+        return f"On {setting}, {_gain(free[0])} and loses nothing measurable" + (
+            f" ({_drifted(free[0])}){_best_dqar(free, quick)}."
         )
     return f"On {setting}, {_none_free(quick, yardstick(records))}."
 
 
 def _none_free(quick: Sequence[Record], own: Mean | None) -> str:
-    gain = f"{_gain(quick[0])} ({_loss(quick[0])})"
+    gain = f"{_gain(quick[0])} at {_drifted(quick[0])}"
     if own is None:
         return f"{gain}; whether that is much is unknown, the converged trajectory was not measured"
-    within = f"the baseline's own drift of {_mean(own)} from the converged trajectory"
-    mild = min(quick, key=_drift)
-    milder = f"; the mildest, {_gain(mild)} ({_loss(mild)})" if mild is not quick[0] else ""
-    return f"no configuration is both faster and within {within}; the fastest, {gain}{milder}"
+    mild = min(quick, key=loss)
+    milder = f"; the mildest: {_gain(mild)} at {_drifted(mild)}" if mild is not quick[0] else ""
+    return f"no configuration is both faster and without a measurable loss; the fastest: {gain}{milder}"
 
 
-def _drift(record: Record) -> float:
+def loss(record: Record) -> float:
+    """How far it ends from the converged trajectory, to rank by; infinite where not measured."""
     drift = lookup(record, "quality.drift_converged")
     return float(drift.mean) if drift else float("inf")
 
@@ -83,10 +83,10 @@ def _best_dqar(free: Sequence[Record], quick: Sequence[Record]) -> str:
     """What DQAR reaches, where something else came out best."""
     if free[0].method == "dqar":
         return ""
-    for found, said in ((free, "DQAR's best,"), (quick, "none of DQAR's does both; its fastest,")):
+    for found, said in ((free, "DQAR's best:"), (quick, "none of DQAR's does both; its fastest:")):
         own = next((record for record in found if record.method == "dqar"), None)
         if own:
-            return f"; {said} {_gain(own)} ({_loss(own)})"
+            return f"; {said} {_gain(own)} at {_drifted(own)}"
     return "; none of DQAR's is faster than the baseline"
 
 
@@ -104,16 +104,9 @@ def _gain(record: Record) -> str:
     return f"`{record.name}` runs at {_ratio(speed.median)}× {interval} the baseline's speed"
 
 
-def _loss(record: Record) -> str:
+def _drifted(record: Record) -> str:
     quality = record.quality
-    if quality is None:
-        return "loss not measured"
-    drift = f"drift {_mean(quality.drift)} from the baseline"
-    if quality.drift_converged is None or quality.baseline_drift_converged is None:
-        return drift
-    own = quality.baseline_drift_converged
-    converged = f"{_mean(quality.drift_converged)} from the converged trajectory"
-    return f"{drift}, {converged} where the baseline has {_mean(own)}"
+    return f"drift {_mean(quality.drift)}" if quality else "a loss that was not measured"
 
 
 def _mean(value: Mean) -> str:

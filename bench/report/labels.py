@@ -17,13 +17,20 @@ _OFFSETS = [(r * x, r * y) for r, (x, y) in product(_RADII, _SIDES)]
 _MARKER, _LINE = 4.5, 1.0  # half of what a point and a piece of line take up, in points
 
 
-def label(ax: Axes, points: Sequence[Pair], texts: Sequence[str], lines: Sequence[Pair] = ()) -> None:
+def label(
+    ax: Axes,
+    points: Sequence[Pair],
+    texts: Sequence[str],
+    lines: Sequence[Pair] = (),
+    others: Sequence[Pair] = (),
+) -> None:
     """Write each text at the nearest free place around its point, with a leader when far.
 
-    `lines` are corners of a polyline, in data coordinates, that labels should keep off.
+    `lines` are corners of a polyline, in data coordinates, that labels should keep off; `others` are
+    points without a label.
     """
     ax.figure.canvas.draw()  # fixes the layout, so that boxes are final
-    taken = [_around(ax, _pixel(ax, point), _MARKER) for point in points]
+    taken = [_around(ax, _pixel(ax, point), _MARKER) for point in [*points, *others]]
     taken += [_around(ax, at, _LINE) for at in _along(ax, lines)]
     for point, text in zip(points, texts, strict=True):
         taken.append(_place(ax, point, text, taken))

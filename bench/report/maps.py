@@ -90,6 +90,7 @@ def _entropy_mean(ax: Axes, entropy: np.ndarray) -> None:
 def _entropy_map(ax: Axes, entropy: np.ndarray) -> None:
     ax.set_facecolor("white")
     image = ax.imshow(entropy.T, aspect="auto", origin="lower", cmap="cividis")
+    ax.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=4))
     ax.figure.colorbar(image, ax=ax, label="nats", pad=0.02)
     _steps(ax, len(entropy), "layer", "entropy (white: not measured)")
 

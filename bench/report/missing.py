@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from bench.record import Record
-from bench.report.columns import Column, escape, lookup
+from bench.report.columns import Column, escape
 
 # What the schema means by a null that its part gives no reason for.
 _BY_SCHEMA = {
     "limits.realised": "the limit is 1: nothing could be gained",
     "quality.psnr_db": "infinite: every picture is identical to the baseline's",
 }
+_FEW = 8  # configurations that are always named one by one
 _REUSE_NOTHING = ("baseline", "fewer_steps")
 _BY_PART = {
     "timing": "not timed",
@@ -30,13 +31,15 @@ def missing_lines(records: Sequence[Record], columns: Sequence[Column]) -> list[
     for column in columns:
         for reason, names in _reasons(ok, column).items():
             holes.setdefault((reason, tuple(names)), []).append(column.title)
-    return [_line(reason, names, titles, len(ok)) for (reason, names), titles in holes.items()]
+    return [
+        escape(f"{_bare(titles)}: {reason} ({_who(names, ok)}).") for (reason, names), titles in holes.items()
+    ]
 
 
 def _reasons(records: Sequence[Record], column: Column) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for record in records:
-        if lookup(record, column.path) is None or _stated(record, column.path):
+        if column.find(record) is None or _stated(record, column.path):
             found.setdefault(why_missing(record, column.path), []).append(record.name)
     return found
 
@@ -64,9 +67,17 @@ def _stated(record: Record, path: str) -> str | None:
     return None
 
 
-def _line(reason: str, names: Sequence[str], titles: Sequence[str], total: int) -> str:
-    who = "all configurations" if len(names) == total else ", ".join(f"`{n}`" for n in names)
-    return escape(f"{_bare(titles)}: {reason} ({who}).")
+def _who(names: Sequence[str], records: Sequence[Record]) -> str:
+    """Every name; of many, a method in place of all its configurations."""
+    if len(names) == len(records):
+        return "all configurations"
+    if len(names) <= _FEW:
+        return ", ".join(f"`{name}`" for name in names)
+    lacking = [record for record in records if record.name not in names]
+    whole = {record.method for record in records} - {record.method for record in lacking}
+    found = [(record.name, record.method) for record in records if record.name in names]
+    said = [f"all of {method}" if method in whole else f"`{name}`" for name, method in found]
+    return ", ".join(dict.fromkeys(said))
 
 
 def _bare(titles: Sequence[str]) -> str:

@@ -105,9 +105,12 @@ def _cross(ax: Axes, record: Record, speed: Median, error: Mean, on_front: bool)
 
 
 def _front(found: Sequence[Point]) -> list[tuple[float, float]]:
+    return staircase([(speed.median, error.mean) for _, speed, error in found])
+
+
+def staircase(places: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     """Corners of the staircase of what can be had: at least so fast, at no more loss than this."""
-    best = pareto([(speed.median, error.mean) for _, speed, error in found])
-    ordered = sorted((s.median, e.mean) for (_, s, e), on in zip(found, best, strict=True) if on)
+    ordered = sorted(place for place, on in zip(places, pareto(places), strict=True) if on)
     steps = [(before[0], after[1]) for before, after in pairwise(ordered)]
     return [corner for pair in zip(ordered, steps, strict=False) for corner in pair] + ordered[-1:]
 

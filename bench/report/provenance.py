@@ -10,8 +10,44 @@ from bench.record import Record
 from bench.report.columns import escape, grid
 
 _FEW = 3  # distinct values that are listed one by one, with the configurations that had them
+_OWN = "inputs.plan"  # a configuration's own
 _MUST_AGREE = ("inputs.", "machine")  # what figures depend on; a commit may leave it alone
 _NAMED = 4  # configurations that are named; more are counted
+
+
+# Options of `bench run` that change what is measured, each with its field of a record's configuration.
+_OPTIONS = {
+    "--model": "model",
+    "--seed": "seed",
+    "--images": "quality.n",
+    "--inception-weights": "quality.inception_weights",
+    "--reference": "quality.reference",
+    "--lpips-weights": "quality.lpips_weights",
+}
+
+
+def command(name: str, asked: Mapping[str, Mapping[str, Any]], records: Sequence[Record]) -> str:
+    """The command that makes these records of suite `name`: what differs from the suite file, whose
+    configurations by name are `asked`, was given as an option."""
+    first = next((record for record in records if record.name in asked), None)
+    made, file = (flatten(first.config), flatten(asked[first.name])) if first else ({}, {})
+    given = [f"{option} {made[key]}" for option, key in _OPTIONS.items() if made.get(key) != file.get(key)]
+    return " ".join([f"python -m bench run {name}", *given])
+
+
+def header(records: Sequence[Record]) -> str:
+    """Commit, machine, versions and seed in one line; of each all that the records have."""
+    found = by_value(records)
+    shown = {
+        "commit": [value[:7] for value in found.get("git.commit", {})],
+        "machine": list(found.get("machine", {})),
+        "torch": list(found.get("packages.torch", {})),
+        "diffusers": list(found.get("packages.diffusers", {})),
+        "seed": list(found.get("seed", {})),
+    }
+    dirty = " (with changes)" if "true" in found.get("git.dirty", {}) else ""
+    parts = [f"{what} {' and '.join(v)}{dirty * (what == 'commit')}" for what, v in shown.items() if v]
+    return escape(", ".join(parts))
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
@@ -53,7 +89,7 @@ def mixed(records: Sequence[Record]) -> list[str]:
     return [
         f"The records differ in `{key}`: {escape(_spread(values))}."
         for key, values in by_value(records).items()
-        if len(values) > 1 and key.startswith(_MUST_AGREE)
+        if len(values) > 1 and key.startswith(_MUST_AGREE) and key != _OWN
     ]
 
 

@@ -15,43 +15,69 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from bench.record import Record
-from bench.report import findings, pictures, plots, provenance, tables
+from bench.report import answers, findings, front_words, pictures, plots, provenance, tables
 from bench.report.columns import DASH, Table, escape, figures, interval
+from bench.report.front import Fronts, compare, drawn
+from bench.report.front_plots import plot_fronts
+from bench.report.front_tables import front_table, levels_table
 from bench.report.maps import plot_maps
 from bench.report.missing import missing_lines
 from bench.report.setting import setting
 
 _MARK = "**In one sentence:** "
+_FIRST = ("front", "a100", "embedded", "gate")
 _log = logging.getLogger(__name__)
 
 
-def write_report(records: list[Record], results_dir: Path, out_dir: Path, command: str) -> Path:
+def write_report(
+    records: list[Record], results_dir: Path, out_dir: Path, command: str, question: str = ""
+) -> Path:
     """Write README.md, its pictures and its CSV files to `out_dir`, from records in the order given.
 
     `results_dir` holds the records and the pictures that they name; `command` is shown as what made
-    them. Raises ValueError without records. Returns the path of README.md.
+    them, `question` as what the suite asks. Raises ValueError without records. Returns the path of README.md.
     """
-    if not records:
+    if all(record.status == "left_out" for record in records):
         raise ValueError("records: none given; a report needs at least one")
     out_dir.mkdir(parents=True, exist_ok=True)
     _clear(out_dir)
-    ordered = sorted(records, key=lambda record: record.method != "baseline")  # stable otherwise
+    run = [record for record in records if record.status != "left_out"]
+    ordered = sorted(run, key=lambda record: record.method != "baseline")  # stable otherwise
+    fronts = compare(ordered)
     built = _tables(ordered)
-    for table in built.values():
+    ahead = _fronts(fronts, out_dir) if fronts else {"fronts": []}
+    for table in [*built.values(), *ahead.get("tables", [])]:
         if not table.frame.empty:
             table.write(out_dir)
-    drawn = _draw(ordered, results_dir, out_dir)
-    content = _words(ordered) | built | drawn | {"command": command}
+    made = _draw(ordered, fronts, results_dir, out_dir)
+    said = {"command": command, "question": question}
+    content = _words(ordered, fronts) | built | made | ahead | said
     links = [(r.name, _link(results_dir / f"{r.name}-{r.key}.json", out_dir)) for r in ordered]
-    return write_page(out_dir / "README.md", "report.md.j2", content | {"links": links})
+    return write_page(
+        out_dir / "README.md", "report.md.j2", content | {"links": links, "left_out": _left_out(records)}
+    )
+
+
+def _left_out(records: Sequence[Record]) -> dict[str, str]:
+    """Why configurations were left out, with their names."""
+    found: dict[str, list[str]] = {}
+    for record in records:
+        if record.status == "left_out":
+            found.setdefault(escape(record.reason), []).append(f"`{record.name}`")
+    return {why: ", ".join(names) for why, names in found.items()}
 
 
 def write_index(reports_dir: Path) -> Path:
     """Write README.md of `reports_dir`: every report below it with its one sentence."""
-    found = sorted(reports_dir.glob("*/README.md"))
+    found = sorted(reports_dir.glob("*/README.md"), key=lambda path: _rank(path.parent.name))
     entries = [(p.parent.name, f"{p.parent.name}/README.md", *_headline(p)) for p in found]
     reports = [entry for entry in entries if entry[-1]]
     return write_page(reports_dir / "README.md", "index.md.j2", {"reports": reports})
+
+
+def _rank(name: str) -> tuple[int, str]:
+    """Those that say which configuration to use come first, the others by name."""
+    return (_FIRST.index(name) if name in _FIRST else len(_FIRST), name)
 
 
 def _tables(records: Sequence[Record]) -> dict[str, Table]:
@@ -65,18 +91,37 @@ def _tables(records: Sequence[Record]) -> dict[str, Table]:
     }
 
 
-def _draw(records: Sequence[Record], results_dir: Path, out_dir: Path) -> dict[str, Any]:
-    drawn = {
-        "pareto": plots.plot_pareto(records, out_dir),
-        "speedups": plots.plot_speedups(records, out_dir),
-        "maps": plot_maps(records, out_dir),
+def _fronts(fronts: Fronts, out_dir: Path) -> dict[str, Any]:
+    """What a suite of several methods has beyond the rest: plots, levels and who is ahead."""
+    levels = [levels_table(front) for front in fronts.fronts]
+    paths = plot_fronts(fronts, out_dir)
+    shown = zip([front.axis for front in fronts.fronts], [path.name for path in paths], levels, strict=True)
+    on_fronts = front_table(fronts)
+    return {
+        "fronts": list(shown),
+        "on_fronts": on_fronts,
+        "verdict": front_words.verdict(fronts),
+        "tables": [*levels, on_fronts],
     }
-    pages = pictures.plot_pictures(records, results_dir, out_dir)
-    names: dict[str, Any] = {key: path.name if path else None for key, path in drawn.items()}
-    return names | {"pictures": [page.name for page in pages]}
 
 
-def _words(records: Sequence[Record]) -> dict[str, Any]:
+def _draw(
+    records: Sequence[Record], fronts: Fronts | None, results_dir: Path, out_dir: Path
+) -> dict[str, Any]:
+    """The plots; of a suite with fronts, those that have a row for each configuration show a few."""
+    few = drawn(fronts) if fronts else records
+    paths = {
+        "pareto": None if fronts else plots.plot_pareto(records, out_dir),
+        "speedups": plots.plot_speedups(few, out_dir),
+        "maps": plot_maps(few, out_dir),
+    }
+    pages = pictures.plot_pictures(few, results_dir, out_dir)
+    names: dict[str, Any] = {key: path.name if path else None for key, path in paths.items()}
+    chosen = [record.name for record in few if record.method != "baseline"]
+    return names | {"pictures": [page.name for page in pages], "few": chosen if fronts else []}
+
+
+def _words(records: Sequence[Record], fronts: Fronts | None) -> dict[str, Any]:
     """Everything that is said in words, and the constants that the words need."""
     where = setting(records)
     own = findings.yardstick(records)
@@ -86,13 +131,15 @@ def _words(records: Sequence[Record]) -> dict[str, Any]:
         "setting": where,
         "random": any(record.config.get("weights") == "random" for record in records),
         "warnings": findings.warnings(records) + provenance.mixed(records),
-        "sentence": findings.sentence(records, where),
+        "sentence": front_words.sentence(fronts, where) if fronts else findings.sentence(records, where),
+        "answers": [] if fronts else answers.answers(records),
         "yardstick": f" ({figures(3)(own.mean)} here)" if own else "",
         "eager": _baselines(records),
         "counts": _counts(records),
         "missing": missing_lines(records, [*tables.main_columns(records), *tables.DISTANCE_DETAILS]),
         "controls": findings.controls(records),
         "failed": [record for record in records if record.status == "failed"],
+        "header": provenance.header(records),
         "common": provenance.common(records),
         "differing": provenance.differing(records),
         "amplification": pictures.AMPLIFICATION,
@@ -125,11 +172,12 @@ def _link(target: Path, out_dir: Path) -> str:
 
 
 def _headline(report: Path) -> tuple[str, str]:
-    """How many configurations a report has, and its sentence; empty where it is no report."""
+    """What a report asks, else its title, and its sentence; empty where it is no report."""
     text = report.read_text(encoding="utf-8")
-    title = re.match(r"# [^:]*: (.*?) on ", text)
+    title = re.search(r"^\*([^*].*)\*$", text, re.MULTILINE) or re.match(r"# (?:[^:\n]*: )?(.*)", text)
     sentence = re.search(re.escape(_MARK) + "(.*)", text)
-    return (title[1] if title else "", sentence[1] if sentence else "")
+    said = sentence[1] if sentence else ""
+    return (title[1] if title else "", said[:1].upper() + said[1:])
 
 
 def write_page(path: Path, template: str, content: dict[str, Any]) -> Path:

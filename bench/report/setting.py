@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from bench.methods.solver import SCHEDULERS
 from bench.record import Record
 from bench.report.columns import escape
 from bench.report.provenance import flatten
@@ -14,6 +15,33 @@ def setting(records: Sequence[Record]) -> str:
     """Model, solver, steps, guidance, batch, precision and device, as far as records agree."""
     parts = [_model(records), *_solver(records), _device(records)]
     return ", ".join(part for part in parts[:-1] if part) + f" ({parts[-1]})"
+
+
+def usual_solver(record: Record) -> str | None:
+    """The solver of a configuration's baseline, as suites name it; None where the record does not say."""
+    given = record.config.get("scheduler") or record.environment.get("scheduler")
+    named: dict[Any, str] = {kind: name for name, kind in SCHEDULERS.items()}
+    return named.get(given, given)
+
+
+def solver(record: Record) -> str | None:
+    """The solver that a configuration itself runs on: its own, or else its baseline's."""
+    return option(record, "scheduler") or usual_solver(record)
+
+
+def on_usual_solver(record: Record) -> bool:
+    """Whether a configuration runs on its baseline's solver."""
+    return solver(record) == usual_solver(record)
+
+
+def steps(record: Record) -> int | None:
+    """How many denoising steps a configuration takes."""
+    return option(record, "steps") or record.config.get("num_inference_steps")
+
+
+def option(record: Record, name: str) -> Any:
+    """One of the options that a suite gave the method; None where it gave none."""
+    return (record.config.get("options") or {}).get(name)
 
 
 def _shared(records: Sequence[Record], key: str) -> Any:

@@ -11,12 +11,14 @@ import pandas as pd
 
 from bench.record import Distance, Record
 from bench.report.columns import Column, Table, escape, figures, fixed, lookup, table
+from bench.report.setting import solver
 
 UNBIASED_FROM = 10_000  # pictures below which a Fréchet distance is biased upwards noticeably
 MB = 1e-6
 
 MFU = Column("baseline MFU (%)", "mfu_percent", "limits.mfu", fixed(1), 100)
 NAME = [Column("configuration", "name", "name"), Column("method", "method", "method")]
+SOLVER = Column("solver", "solver", "environment", of=solver)
 SPEED = [
     Column("speedup ↑ (×)", "speedup", "timing.speedup", fixed(3)),
     Column("verdict", "verdict", "timing.verdict"),
@@ -57,12 +59,14 @@ PEAKS = [
 
 
 def main_columns(records: Sequence[Record]) -> list[Column]:
-    """Columns of the full table; the Fréchet distance is named after what it was measured with."""
+    """Columns of the full table; the Fréchet distance is named after what it was measured with, and
+    the solver is told where it differs."""
     distances = [
         Column(fd_title(records), "fd", "quality.to_reference.fd", figures(3)),
         Column("KID ↓", "kid", "quality.to_reference.kid", figures(2)),
     ]
-    return [*NAME, *SPEED, *REUSE, *LOSS, *distances, *PEAKS]
+    several = len({solver(record) for record in records} - {None}) > 1
+    return [*NAME, *[SOLVER] * several, *SPEED, *REUSE, *LOSS, *distances, *PEAKS]
 
 
 def main_table(records: Sequence[Record]) -> Table:

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from bench.methods.dqar import config
 from bench.report.render import write_page
 from bench.report.style import GREY, canvas, look, save, style
@@ -27,15 +29,28 @@ def write_report(
     for number, point in enumerate(points, 1):
         config(facts["shape"] | point.options).to_yaml(out / f"front-{number}.yaml")
     plot(points, trials, out)
+    _table(points).to_csv(out / "front.csv", index=False, lineterminator="\n")
     content = {"points": points, "trials": len(trials), "facts": facts, "sentence": sentence(points, trials)}
     return write_page(out / "README.md", "tune.md.j2", content)
+
+
+def _table(points: Sequence[Point]) -> pd.DataFrame:
+    """The front with its figures in full."""
+    rows = [
+        {"limit": p.limit, "drift": p.drift}
+        | {f"speedup_{end}": value for end, value in p.speedup.model_dump().items()}
+        | {f"unseen_{end}": value for end, value in p.held_out.model_dump().items()}
+        | p.options
+        for p in points
+    ]
+    return pd.DataFrame(rows)
 
 
 def sentence(points: Sequence[Point], trials: Sequence[Sequence[float]]) -> str:
     """The front's two ends."""
     first, last = points[0], points[-1]
     return (
-        f"of {len(trials)} trials {len(points)} are on the front, from {first.limit:.3f}× by FLOPs at drift "
+        f"Of {len(trials)} trials {len(points)} are on the front, from {first.limit:.3f}× by FLOPs at drift "
         f"of {first.held_out.mean:.3f} to {last.limit:.3f}× at {last.held_out.mean:.4f}, on unseen pictures."
     )
 

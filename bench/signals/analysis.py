@@ -81,7 +81,26 @@ def explained(rows: pd.DataFrame, error: str) -> list[Explained]:
     return [Explained(name, error, _explained(rows, error, parts)) for name, parts in MODELS.items()]
 
 
+def added(rows: pd.DataFrame, error: str, model: str) -> Mean:
+    """What entropy adds to the share that `model` explains, the two models tried on the same pictures."""
+    parts = MODELS[model]
+    less, more = (_left(rows, error, each) for each in (parts, (*parts, "entropy")))
+    return _share(rows["picture"].to_numpy(), less - more, _whole(rows, error))
+
+
 def _explained(rows: pd.DataFrame, error: str, parts: tuple[str, ...]) -> Mean:
+    whole = _whole(rows, error)
+    return _share(rows["picture"].to_numpy(), whole - _left(rows, error, parts), whole)
+
+
+def _whole(rows: pd.DataFrame, error: str) -> Array:
+    """The squared distance of each row's ln(error) from the mean."""
+    target = np.log(rows[error].to_numpy(dtype=float))
+    return np.asarray((target - target.mean()) ** 2)
+
+
+def _left(rows: pd.DataFrame, error: str, parts: tuple[str, ...]) -> Array:
+    """The squared residual of each row, by the model fitted on the other half of the pictures."""
     target = np.log(rows[error].to_numpy(dtype=float))
     design = np.column_stack([np.ones(len(rows)), *(_PARTS[part](rows) for part in parts)])
     even = rows["picture"].to_numpy() % 2 == 0
@@ -89,12 +108,12 @@ def _explained(rows: pd.DataFrame, error: str, parts: tuple[str, ...]) -> Mean:
     for fitted, tried in ((even, ~even), (~even, even)):
         weights = np.linalg.lstsq(design[fitted], target[fitted], rcond=None)[0]
         left[tried] = (target[tried] - design[tried] @ weights) ** 2
-    return _share(rows["picture"].to_numpy(), left, (target - target.mean()) ** 2)
+    return left
 
 
-def _share(picture: Array, left: Array, whole: Array) -> Mean:
-    """1 - residual / total variance, its interval by resampling pictures."""
-    sums = pd.DataFrame({"explained": whole - left, "whole": whole}).groupby(picture).sum()
+def _share(picture: Array, explained: Array, whole: Array) -> Mean:
+    """Explained of the whole variance, its interval by resampling pictures."""
+    sums = pd.DataFrame({"explained": explained, "whole": whole}).groupby(picture).sum()
     return stats.ratio_of_sums(sums["explained"], sums["whole"])
 
 

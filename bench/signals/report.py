@@ -13,10 +13,11 @@ from bench.record import Mean
 from bench.report.columns import interval
 from bench.report.render import write_page
 from bench.report.style import canvas, save, style
-from bench.signals.analysis import Explained, Ranking, explained, rankings
+from bench.signals.analysis import Explained, Ranking, added, explained, rankings
 
 ERRORS = {"hold": "holding the last output", "forecast": "a line through the last two, over log-SNR"}
 WORTH = 0.05  # of the variance of ln(error), from which entropy earns a place in the default gate
+BESIDE = ("SNR", "SNR + calibration")  # models that entropy is added to
 NAMES = {"entropy": "entropy", "log_snr": "SNR", "latent_norm": "latent norm"}
 
 
@@ -25,17 +26,20 @@ def write_report(rows: pd.DataFrame, facts: Mapping[str, Any], out: Path) -> Pat
     out.mkdir(parents=True, exist_ok=True)
     ranked = [ranking for error in ERRORS for ranking in rankings(rows, error)]
     shares = [share for error in ERRORS for share in explained(rows, error)]
+    more = {error: {model: added(rows, error, model) for model in BESIDE} for error in ERRORS}
     plot(rows, out / "maps.png")
     _csv(ranked, out / "rankings.csv")
     _csv(shares, out / "explained.csv")
+    _csv([Explained(m, e, a) for e, found in more.items() for m, a in found.items()], out / "added.csv")
     content = {
         "facts": facts,
         "pictures": rows["picture"].nunique(),
         "classes": rows["label"].nunique(),
         "steps": rows["step"].nunique(),
         "layers": rows["layer"].nunique(),
-        "sentence": sentence(ranked, shares),
-        "verdict": verdict(shares),
+        "sentence": sentence(ranked, shares, more["hold"]),
+        "verdict": verdict({error: found["SNR"] for error, found in more.items()}),
+        "added": more,
         "rankings": ranked,
         "explained": shares,
         "errors": ERRORS,
@@ -45,32 +49,30 @@ def write_report(rows: pd.DataFrame, facts: Mapping[str, Any], out: Path) -> Pat
     return write_page(out / "README.md", "signals.md.j2", content)
 
 
-def sentence(ranked: Sequence[Ranking], shares: Sequence[Explained]) -> str:
+def sentence(ranked: Sequence[Ranking], shares: Sequence[Explained], more: Mapping[str, Mean]) -> str:
     """What entropy adds, in one sentence, with intervals."""
     entropy = next(r for r in ranked if (r.signal, r.error) == ("entropy", "hold"))
     share = {s.model: s.share for s in shares if s.error == "hold"}
-    added = share["SNR + entropy"].mean - share["SNR"].mean
-    beyond = share["SNR + calibration + entropy"].mean - share["SNR + calibration"].mean
     return (
-        "within a step, the rank correlation of a layer's entropy with the error of holding its output "
-        f"is {interval(entropy.within_step, 2)}; entropy adds {added:+.2f} to the {share['SNR'].mean:.2f} of "
-        f"the variance of ln(error) that SNR explains, and {beyond:+.2f} to the "
-        f"{share['SNR + calibration'].mean:.2f} of SNR with a calibration of each layer."
+        "Within a step, the rank correlation of a layer's entropy with the error of holding its output "
+        f"is {interval(entropy.within_step, 2)}; entropy adds {interval(more['SNR'], 2)} to the "
+        f"{share['SNR'].mean:.2f} of the variance of ln(error) that SNR explains, and "
+        f"{interval(more['SNR + calibration'], 2)} to the {share['SNR + calibration'].mean:.2f} of SNR with "
+        "a calibration of each layer."
     )
 
 
-def verdict(shares: Sequence[Explained]) -> str:
-    """What the figures mean for the default gate, which needs no calibration."""
-    share = {(s.error, s.model): s.share.mean for s in shares}
-    added = {error: share[error, "SNR + entropy"] - share[error, "SNR"] for error in ERRORS}
-    shown = " and ".join(f"{added[error]:+.2f} ({error})" for error in ERRORS)
-    if max(added.values()) >= WORTH:
+def verdict(more: Mapping[str, Mean]) -> str:
+    """What the figures mean for the default gate, which needs no calibration: `more` is what entropy adds
+    to SNR, for each error."""
+    shown = " and ".join(f"{interval(found, 2)} ({error})" for error, found in more.items())
+    if max(found.mean for found in more.values()) >= WORTH:
         return (
-            f"neither SNR nor entropy needs a calibration, and entropy adds {shown} to what SNR explains: a "
+            f"Neither SNR nor entropy needs a calibration, and entropy adds {shown} to what SNR explains: a "
             "gate on both is the default to choose."
         )
     return (
-        f"neither SNR nor entropy needs a calibration, but entropy adds only {shown} to what SNR explains. "
+        f"Neither SNR nor entropy needs a calibration, but entropy adds only {shown} to what SNR explains. "
         "So the default gate is SNR with a bound on age, and the entropy gate is off until it is given a "
         "threshold; [gate](../gate/README.md) shows each of them at work."
     )

@@ -16,7 +16,7 @@ class Step:
 
     params = (["computed", "reused"], [8, 16])
     param_names = ("attention", "cache_bits")
-    number, repeat, warmup_time = 2, (5, 15, 3.0), 0.2
+    number, rounds, repeat, warmup_time = 2, 1, (5, 15, 3.0), 0.2
 
     def setup(self, attention: str, bits: int) -> None:
         """A trajectory's second step, its first one cached."""
@@ -43,7 +43,7 @@ class Made:
 
     params = CONFIGURATIONS
     param_names = ("configuration",)
-    number, repeat, warmup_time = 1, (5, 12, 4.0), 0.5
+    number, rounds, repeat, warmup_time = 1, 1, (5, 12, 4.0), 0.5
 
     def setup(self, configuration: str) -> None:
         """The pipeline under that preset."""

@@ -15,7 +15,7 @@ class Entropy:
 
     params = ([64, 256], [1, 15])
     param_names = ("tokens", "stride")
-    number, repeat = 20, (10, 30, 2.0)
+    number, rounds, repeat = 20, 1, (10, 30, 2.0)
 
     def setup(self, tokens: int, stride: int) -> None:
         """Queries and keys as the processors have them: a view of `[batch, tokens, heads * width]`."""
@@ -34,7 +34,7 @@ class Quantizer:
 
     params = ([64, 256], [4, 8], ["per_tensor", "per_channel", "per_head"])
     param_names = ("tokens", "bits", "mode")
-    number, repeat = 20, (10, 30, 2.0)
+    number, rounds, repeat = 20, 1, (10, 30, 2.0)
 
     def setup(self, tokens: int, bits: int, mode: str) -> None:
         """An output, and what is kept of it."""
@@ -55,7 +55,7 @@ class Quantizer:
 class Yardstick:
     """torch alone: how fast the machine is today, by which the gate divides all other times."""
 
-    number, repeat = 5, (10, 30, 3.0)
+    number, rounds, repeat = 5, 1, (10, 30, 3.0)
 
     def setup(self) -> None:
         """A transformer's feed-forward block."""
