@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,24 @@ def generate(pipe: Any, labels: tuple[int, ...] = (1, 2), steps: int = 10, **opt
     finally:
         hook.remove()
     return seen[0]
+
+
+@contextmanager
+def orders_of(pipe: Any) -> Iterator[set[Any]]:
+    """The distinct sets of orders that the layers get while it is open, as each step has decided them."""
+    manager, seen = pipe._dqar.manager, set()
+    decide = manager.begin_step
+
+    def begin_step(*args: Any) -> None:
+        decide(*args)
+        own = (manager.reused, manager.keep, manager.measure, manager.compare)
+        seen.add((*own, manager.known, manager.branches))
+
+    manager.begin_step = begin_step
+    try:
+        yield seen
+    finally:
+        del manager.begin_step
 
 
 @pytest.fixture

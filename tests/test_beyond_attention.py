@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import generate
+from conftest import generate, orders_of
 from diffusers import DiTPipeline, DPMSolverMultistepScheduler, HeunDiscreteScheduler
 from torch._dynamo.utils import counters
 
@@ -168,15 +168,11 @@ def test_compiled_as_eager(pipe: DiTPipeline) -> None:
     dqar.disable(pipe)
     pipe.transformer = torch.compile(pipe.transformer, fullgraph=True, backend="eager", dynamic=False)
     dqar.enable(pipe, config)
-    manager, orders = pipe._dqar.manager, set()
-    hook = pipe.transformer.register_forward_pre_hook(
-        lambda *_: orders.add((manager.reused, manager.keep, manager.known, manager.branches))
-    )
-    latents = generate(pipe)
+    with orders_of(pipe) as orders:
+        latents = generate(pipe)
     graphs = counters["stats"]["unique_graphs"]
     assert torch.allclose(latents, eager, rtol=1e-4, atol=1e-4 * float(eager.abs().max()))
     generate(pipe)
-    hook.remove()
     assert counters["stats"]["unique_graphs"] == graphs == len(orders) > 2
 
 

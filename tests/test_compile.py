@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import generate
+from conftest import generate, orders_of
 from diffusers import DiTPipeline
 from torch._dynamo.utils import counters
 
@@ -24,19 +24,6 @@ def compiled_graphs() -> int:
     return int(counters["stats"]["unique_graphs"])
 
 
-def orders_of_a_run(pipe: Any) -> set[Any]:
-    """The distinct sets of orders that the layers get in one generation."""
-    manager, seen = pipe._dqar.manager, set()
-
-    def look(*_: Any) -> None:
-        seen.add((manager.reused, manager.keep, manager.measure, manager.compare))
-
-    hook = pipe.transformer.register_forward_pre_hook(look)
-    generate(pipe)
-    hook.remove()
-    return seen
-
-
 @pytest.mark.parametrize(
     "change",
     [{}, {"entropy_threshold": 2.72}, {"reuse_mode": "kv", "quantization_bits": 4}],
@@ -51,7 +38,8 @@ def test_one_variant_for_each_set_of_orders(pipe: DiTPipeline, change: dict[str,
     # The "eager" backend traces and guards as inductor does, and spends no time on generating code.
     pipe.transformer = torch.compile(pipe.transformer, fullgraph=True, backend="eager")
     dqar.enable(pipe, config)
-    orders = orders_of_a_run(pipe)
+    with orders_of(pipe) as orders:
+        generate(pipe)
     assert dqar.summary(pipe).ratio > 0
     assert compiled_graphs() == len(orders) > 1
     latents = generate(pipe)
