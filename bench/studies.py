@@ -149,7 +149,7 @@ def calibrate(
     start: Annotated[Path | None, typer.Option(help="Folder of plans to begin with.")] = None,
     model: Model = "embedded",
     steps: Annotated[int, typer.Option(min=4, max=1000, help="Denoising steps.")] = 50,
-    pictures: Annotated[int, typer.Option(min=2, help="To calibrate on, and as many held out.")] = 16,
+    pictures: Annotated[int, typer.Option(min=2, help="To calibrate on, and as many held out.")] = 24,
     guidance: Guidance = 4.0,
     results: Results = Path("results"),
     reports: Reports = Path("reports"),

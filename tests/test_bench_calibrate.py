@@ -46,31 +46,40 @@ def test_a_change_is_a_plan_that_can_run() -> None:
 def test_the_archive_keeps_the_best_of_each_cost() -> None:
     """What is as cheap and as good is not kept twice, what is beaten goes, `at` is the best affordable."""
     genomes = list(beginnings(SNR))[:4]
-    archive = Archive([Point(0.5, 0.2, genomes[0]), Point(0.6, 0.1, genomes[1])])
-    assert not archive.add(Point(0.6, 0.1, genomes[2]))
-    assert archive.add(Point(0.55, 0.05, genomes[3])) and [p.cost for p in archive.points] == [0.5, 0.55]
+    archive = Archive([Point(0.5, (0.2,), genomes[0]), Point(0.6, (0.1,), genomes[1])])
+    assert not archive.add(Point(0.6, (0.1,), genomes[2]))
+    assert archive.add(Point(0.55, (0.05,), genomes[3])) and [p.cost for p in archive.points] == [0.5, 0.55]
     best = archive.at(0.9)
-    assert best is not None and best.drift == 0.05 and archive.at(0.4) is None
+    assert best is not None and best.drifts == (0.05,) and archive.at(0.4) is None
 
 
 def test_the_search_finds_what_is_to_be_found() -> None:
     """Where only early steps matter, the search lets them run and not the others, at the same cost; the same
     seed finds the same."""
 
-    def tried(genome: Genome) -> Point:
+    def tried(genome: Genome, _: Archive) -> Point:
         missed = sum(2 - n for n in genome.branches[:8]) + 0.01 * sum(2 - n for n in genome.branches[8:])
-        return Point(cost(genome), missed, genome)
+        return Point(cost(genome), (missed,), genome)
 
     found = []
     for _ in range(2):
-        archive = Archive(map(tried, beginnings(SNR)))
+        archive = Archive(tried(genome, Archive()) for genome in beginnings(SNR))
         before = archive.at(0.4)
         for _, _ in zip(range(400), search(archive, tried, 6, (0.2, 0.7), 0), strict=False):
             after = archive.at(0.4)
-        assert before is not None and after is not None and after.drift < 0.5 * before.drift
+        assert before is not None and after is not None and after.score < 0.5 * before.score
         found.append(after)
     assert found[0] == found[1]
     assert sum(found[0].genome.branches[:8]) > sum(found[0].genome.branches[8:])
+
+
+def test_a_try_ends_where_it_is_clearly_behind() -> None:
+    """It loses if its pictures are worse beyond their scatter, not for one gone elsewhere."""
+    genome = next(iter(beginnings(SNR)))
+    rival = Point(0.5, (0.1, 0.2, 0.1, 0.3, 0.2, 0.4), genome)
+    assert Point(0.5, (0.12, 0.24, 0.13), genome).loses_to(rival)
+    assert not Point(0.5, (0.1, 0.2, 0.9), genome).loses_to(rival)
+    assert not Point(0.5, (0.09, 0.19, 0.08), genome).loses_to(rival)
 
 
 @pytest.fixture(scope="module")

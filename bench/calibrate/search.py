@@ -51,18 +51,32 @@ class Point:
     """A plan that was tried."""
 
     cost: float  # share of the model's FLOPs over a generation that it runs, 1 = all
-    drift: float
+    drifts: tuple[float, ...]  # of each picture
     genome: Genome
+
+    @property
+    def score(self) -> float:
+        """What plans are compared by, less is better: the geometric mean, for a picture that another plan
+        would have sent elsewhere altogether is more chance than the plan's doing."""
+        return math.exp(np.log(self.drifts).mean())
+
+    def loses_to(self, rival: Point) -> bool:
+        """Whether it is behind on the pictures that it has, by more than one standard error of their paired
+        log-ratios: the rest need not be made."""
+        ratios = np.log(self.drifts) - np.log(rival.drifts[: len(self.drifts)])
+        return float(ratios.mean()) > float(ratios.std(ddof=1)) / math.sqrt(len(ratios))
 
 
 def beginnings(snr: FloatArray) -> Iterator[Genome]:
     """Plans to begin with: so many steps run, spread between evenly in number and evenly in log-SNR, with
     both branches or every second one with the conditional branch alone."""
     steps = len(snr)
-    for share in (0.7, 0.55, 0.45, 0.36, 0.3, 0.26, 0.22, 0.18, 0.15, 0.12):
-        for mix in (0.3, 0.6):
+    for share in (0.7, 0.6, 0.52, 0.44, 0.4, 0.36, 0.32, 0.28, 0.26, 0.24, 0.22, 0.2, 0.18, 0.16):
+        for mix in (0.3, 0.45, 0.6, 0.75):
             run = spread(snr, max(2, round(share * steps)), mix)
             yield _running(steps, {step: BOTH for step in run})
+        for mix in (0.3, 0.6):
+            run = spread(snr, max(2, round(share * steps)), mix)
             halved = {step: CONDITIONAL if i % 2 and i > 2 else BOTH for i, step in enumerate(run)}
             yield _running(steps, halved)
 
@@ -77,8 +91,8 @@ class Changes:
     def __init__(self, rng: random.Random, layers: int) -> None:
         self.rng, self.layers = rng, layers
         self.kinds: list[tuple[float, Callable[[Genome], Genome]]] = [
-            (0.35, self.shift), (0.2, self.move), (0.13, self.halve), (0.1, self.add),
-            (0.13, self.leave_out), (0.05, self.reuse), (0.04, self.order),
+            (0.35, self.shift), (0.2, self.move), (0.1, self.halve), (0.1, self.add),
+            (0.12, self.leave_out), (0.1, self.reuse), (0.03, self.order),
         ]  # fmt: skip
 
     def __call__(self, genome: Genome) -> Genome:
@@ -122,7 +136,8 @@ class Changes:
 
     def reuse(self, genome: Genome) -> Genome:
         """Other layers of a step reuse: all, none, or some in a row."""
-        step, size = self._running(genome), self.rng.choice((0, self.layers, self.layers // 2))
+        step = self._running(genome)
+        size = self.rng.choice((0, self.layers, self.layers // 2, self.layers // 3))
         if genome.branches[step] == NONE:
             return genome
         first = self.rng.randint(0, self.layers - size)
@@ -159,15 +174,15 @@ class Archive:
 
     def add(self, point: Point) -> bool:
         """Keep the point unless one in the archive is as cheap and as good."""
-        if any(p.cost <= point.cost and p.drift <= point.drift for p in self.points):
+        if any(p.cost <= point.cost and p.score <= point.score for p in self.points):
             return False
-        beaten = [p for p in self.points if p.cost >= point.cost and p.drift >= point.drift]
+        beaten = [p for p in self.points if p.cost >= point.cost and p.score >= point.score]
         self.points = [p for p in self.points if p not in beaten] + [point]
         return True
 
     def at(self, cost: float) -> Point | None:
         """The best plan of at most that cost."""
-        return min((p for p in self.points if p.cost <= cost), key=lambda p: p.drift, default=None)
+        return min((p for p in self.points if p.cost <= cost), key=lambda p: p.score, default=None)
 
     def near(self, cost: float) -> Point:
         """The plan whose cost is nearest, by ratio."""
@@ -176,12 +191,14 @@ class Archive:
 
 def search(
     archive: Archive,
-    tried: Callable[[Genome], Point],
+    tried: Callable[[Genome, Archive], Point | None],
     layers: int,
     costs: tuple[float, float],
     seed: int,
 ) -> Iterator[bool]:
-    """Change plans of the archive, those between the two costs equally often; whether each try got in."""
+    """Change plans of the archive, those between the two costs equally often; whether each try got in.
+
+    `tried` gives the plan's point, or None once it is clear that one in the archive is better."""
     rng = random.Random(seed)
     changed, seen = Changes(rng, layers), {point.genome for point in archive.points}
     low, high = map(math.log, costs)
@@ -190,4 +207,5 @@ def search(
         if genome in seen:
             continue
         seen.add(genome)
-        yield archive.add(tried(genome))
+        point = tried(genome, archive)
+        yield point is not None and archive.add(point)

@@ -94,7 +94,11 @@ class Study:
         given = [Genome.of(SavedPlan.load(path)) for path in sorted(start.glob("*.json"))] if start else []
         fitting = [genome for genome in given if len(genome.branches) == self.steps]
         genomes = dict.fromkeys([*fitting, *beginnings(trials.snr())])
-        return Archive(trials(g) for g in tqdm(genomes, unit="plan", desc="to begin with", disable=None))
+        archive = Archive()
+        for genome in tqdm(genomes, unit="plan", desc="to begin with", disable=None):
+            if (point := trials(genome, archive)) is not None:
+                archive.add(point)
+        return archive
 
     def _keep(self, archive: Archive, file: Path) -> None:
         points = sorted(archive.points, key=lambda point: point.cost)
@@ -109,7 +113,7 @@ class Study:
 
     def _written(self, trials: Trials, speedup: float, point: Point, out: Path) -> Found:
         plan = point.genome.plan(trials.layers)
-        facts = self.facts | {"drift": point.drift, "cost": point.cost}
+        facts = self.facts | {"drift": _mean(point), "cost": point.cost}
         plan = SavedPlan(plan.reuse, plan.branches, trials.expected(plan), plan.options, facts)
         path = out / f"{self.name}-{speedup:g}x.json"
         try:
@@ -119,13 +123,17 @@ class Study:
         drifts, own = trials.held_out(plan)
         other, _ = trials.held_out(plan, self.guidance * OTHER_GUIDANCE)
         means = [stats.mean_interval(_array(d)) for d in (drifts, own, other)]
-        return Found(path, plan, 1 / point.cost, point.drift, *means)
+        return Found(path, plan, 1 / point.cost, _mean(point), *means)
 
 
 def _array(drifts: Tensor) -> Any:
     return np.asarray(drifts)
 
 
+def _mean(point: Point) -> float:
+    return float(np.mean(point.drifts))
+
+
 def _point(entry: dict[str, Any]) -> Point:
     genome: Any = {k: tuple(v) if isinstance(v, list) else v for k, v in entry["genome"].items()}
-    return Point(entry["cost"], entry["drift"], Genome(**genome))
+    return Point(entry["cost"], tuple(entry["drifts"]), Genome(**genome))

@@ -12,7 +12,7 @@ from torch import Tensor
 
 import dqar
 from bench import models, store
-from bench.calibrate.search import Genome, Point
+from bench.calibrate.search import Archive, Genome, Point
 from bench.measure import environment, flops, images
 from bench.measure.cache import Cache
 from bench.measure.converged import converged
@@ -27,6 +27,7 @@ from dqar.policy.saved_plan import SavedPlan
 
 Target = Literal["baseline", "converged"]
 LARGE = 1e9  # a tolerance that lets every forecast pass, but has it looked at
+HEAT = 8  # pictures between two looks at whether a try is still worth it
 APART = 10_000  # between the seeds of calibration pictures and those held out
 
 
@@ -54,10 +55,19 @@ class Trials:
             pipe.scheduler.set_timesteps(call.get("num_inference_steps", spec.num_inference_steps))
             return schedule_snr(pipe.scheduler)
 
-    def __call__(self, genome: Genome) -> Point:
-        """Try a plan on the calibration pictures."""
-        made, _ = self._made(self.session, genome.plan(self.layers))
-        return Point(self.cost(genome), _drift(made, self.target).mean().item(), genome)
+    def __call__(self, genome: Genome, archive: Archive) -> Point | None:
+        """Try a plan on the calibration pictures, until it is clear that the archive has a better one."""
+        plan, cost = genome.plan(self.layers), self.cost(genome)
+        drifts: list[float] = []
+        rival = archive.at(cost)
+        for first in range(0, len(self.pictures), HEAT):
+            heat = self.pictures[first : first + HEAT]
+            made, _ = self._made(self.session, plan, heat)
+            drifts += _drift(made, self.target[heat.start : heat.stop]).tolist()
+            point = Point(cost, tuple(drifts), genome)
+            if rival is not None and len(drifts) > 1 and point.loses_to(rival):
+                return None
+        return point
 
     def cost(self, genome: Genome) -> float:
         """Share of the baseline's FLOPs of the transformer that the plan runs."""
@@ -70,7 +80,7 @@ class Trials:
 
     def expected(self, plan: SavedPlan) -> FloatArray:
         """The relative error of the forecast at each step that runs, the last one's at those that do not."""
-        _, summary = self._made(self.session, plan, deviation_tolerance=LARGE)
+        _, summary = self._made(self.session, plan, self.pictures, deviation_tolerance=LARGE)
         known = np.flatnonzero(np.isfinite(summary.deviation))
         if not known.size:
             return np.ones(len(summary.deviation))
@@ -88,18 +98,20 @@ class Trials:
             "guidance_scale": guidance or spec.guidance_scale,
         }
         other = Session(self.session.pipe, spec.model_copy(update=changes), labels=labels)
-        made, target = self._made(other, plan)[0], self._target(other)
+        made, target = self._made(other, plan, self.pictures)[0], self._target(other)
         own = self.cache.kept(f"own-{self.cache.key(other.spec)}", lambda: _baseline(other, self.pictures))
         return _drift(made, target), _drift(own["latents"], target)
 
-    def _made(self, session: Session, plan: SavedPlan, **options: Any) -> tuple[Tensor, Summary]:
+    def _made(
+        self, session: Session, plan: SavedPlan, pictures: range, **options: Any
+    ) -> tuple[Tensor, Summary]:
         """The final latents of the session's pictures under the plan, and what was reused."""
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "plan.json"
             plan.save(path)
             given = session.spec.options | {"plan_path": str(path)} | options
             with get("dqar").apply(session.pipe, given) as arm:
-                made = generate(session.pipe, session.arguments(self.pictures) | arm.call)
+                made = generate(session.pipe, session.arguments(pictures) | arm.call)
                 return made.latents, dqar.summary(session.pipe)
 
     def _target(self, session: Session) -> Tensor:
