@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated
 
@@ -31,6 +32,8 @@ command = commands(app)
 # Seconds of a configuration besides its timing, on two cores: starting, warming up and counting FLOPs, and
 # the memory's process.
 BESIDES_S, MEMORY_S = 12, 8
+
+STUDIES = {"control": "bench.control", "reproduce": "bench.reproduce"}  # suites whose page is their own
 
 
 @command
@@ -85,11 +88,16 @@ def report(
 ) -> None:
     """Write a suite's report again from its records."""
     path = suite.find(chosen(name))
-    folder = store.Store(results, path.stem, machine or measured_on(results / path.stem)).folder
-    records = store.Store(results, path.stem, folder.name).records(names_of(path))
+    kept = store.Store(results, path.stem, machine or measured_on(results / path.stem))
+    studied = STUDIES.get(path.stem)
+    records = kept.records(None if studied else names_of(path))
     if not records:
-        raise BadInput(f"results: {folder}: no sound records; first: python -m bench run {name}")
-    typer.echo(report_of(records, folder, page_folder(reports, path, folder), path))
+        made_by = path.stem if studied else f"run {name}"
+        raise BadInput(f"results: {kept.folder}: no sound records; first: python -m bench {made_by}")
+    if studied:
+        typer.echo(import_module(studied).write_report(records, reports / path.stem))
+    else:
+        typer.echo(report_of(records, kept.folder, page_folder(reports, path, kept.folder), path))
 
 
 @command

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from bench import stats, suite
 from bench.record import Median, Record
-from bench.report.render import write_page
+from bench.report.render import write_csv, write_page
 from bench.report.style import GREY, canvas, look, save, style
 from bench.suite import RunSpec
 
@@ -78,6 +78,7 @@ def write_report(records: Sequence[Record], out: Path) -> Path:
     found, config = study(records), records[0].config
     out.mkdir(parents=True, exist_ok=True)
     plot(found, out)
+    write_csv(out / "repetitions.csv", [_row(record) for record in records])
     content = {
         "suite": SUITE,
         "machine": records[0].environment["machine"],
@@ -90,6 +91,15 @@ def write_report(records: Sequence[Record], out: Path) -> Path:
         "required": REQUIRED,
     }
     return write_page(out / "README.md", "control.md.j2", content)
+
+
+def _row(record: Record) -> dict[str, Any]:
+    """A repetition as a line of the table."""
+    row: dict[str, Any] = {"name": record.name, "status": record.status}
+    if (timing := record.timing) is None:
+        return row
+    counts = {"pairs": len(timing.pairs), "disturbed": len(timing.disturbed), "stopped": timing.stopped}
+    return row | timing.speedup.model_dump() | counts
 
 
 def sentence(found: Study, batch: int) -> str:

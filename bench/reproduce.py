@@ -11,7 +11,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import pandas as pd
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, DiTPipeline, DiTTransformer2DModel
 
@@ -21,7 +20,7 @@ from bench.measure import flops
 from bench.measure.generation import Session
 from bench.record import Mean, Median, Record
 from bench.report.columns import interval
-from bench.report.render import write_page
+from bench.report.render import write_csv, write_page
 from bench.report.setting import setting
 from bench.suite import RunSpec
 
@@ -91,7 +90,7 @@ def write_report(records: Sequence[Record], out: Path) -> Path:
         "failed": [record for record in records if record.status == "failed"],
     }
     rows = [_row(table, line) for table, found_lines in tables for line in found_lines]
-    pd.DataFrame(rows).to_csv(out / "published.csv", index=False, lineterminator="\n")
+    write_csv(out / "published.csv", rows)
     return write_page(out / "README.md", "reproduce.md.j2", content)
 
 

@@ -123,10 +123,10 @@ class Store:
             fcntl.flock(stream, fcntl.LOCK_EX)
             yield
 
-    def records(self, names: list[str]) -> list[Record]:
-        """The sound records of those names, in that order; unsound ones are logged."""
+    def records(self, names: list[str] | None = None) -> list[Record]:
+        """The sound records of those names, in that order, or of all by name; unsound ones are logged."""
         found = {record.name: record for record in sound(self.folder)}
-        return [found[name] for name in names if name in found]
+        return [found[name] for name in (sorted(found) if names is None else names) if name in found]
 
 
 def write_atomic(path: Path, content: bytes) -> None:

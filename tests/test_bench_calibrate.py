@@ -6,6 +6,7 @@ import random
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
@@ -118,7 +119,11 @@ def test_its_page_shows_what_was_held_out(calibrated: Path) -> None:
     text = page.read_text()
     assert "**In one sentence:** plans for dpm_solver++" in text
     assert all((page.parent / name).exists() for name in ("front.png", "plans.png"))
-    assert text.count(".json |") == len(list((calibrated / "out").glob("*.json")))
+    plans = sorted((calibrated / "out").glob("*.json"))
+    assert text.count(".json |") == len(plans)
+    table = pd.read_csv(page.parent / "plans.csv").set_index("plan")
+    for plan in plans:
+        assert table.loc[plan.name, "held_out.mean"] == SavedPlan.load(plan).facts["held_out"]["mean"]
 
 
 @pytest.mark.parametrize(

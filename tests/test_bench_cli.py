@@ -59,6 +59,14 @@ def test_run_report_validate_compare(tiny_suite: Path, tmp_path: Path) -> None:
     assert "SAME" in same.stdout
 
 
+@pytest.mark.parametrize("name", ["control", "reproduce"])
+def test_a_study_is_reported_by_its_own_page(name: str, tmp_path: Path) -> None:
+    """`report` writes the page that the study's command wrote, byte for byte, from the committed records."""
+    found = bench("report", name, "--reports", tmp_path)
+    assert found.returncode == 0, found.stderr
+    assert (tmp_path / name / "README.md").read_bytes() == Path("reports", name, "README.md").read_bytes()
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

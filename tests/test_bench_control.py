@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from bench import control, stats
@@ -53,6 +54,7 @@ def test_a_study_counts_the_intervals_that_hold_one(tmp_path: Path) -> None:
     text = control.write_report(records, tmp_path).read_text()
     assert "3 of 4 repetitions, fewer than the 90% required" in text
     assert (tmp_path / "control.png").stat().st_size > 0
+    assert list(pd.read_csv(tmp_path / "repetitions.csv")["median"]) == [i.median for i in found.intervals]
 
 
 def test_a_study_of_nothing_is_an_error() -> None:

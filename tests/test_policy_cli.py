@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from test_entropy import host_syncs
@@ -197,6 +198,7 @@ def test_commands_end_to_end(tiny_model_dir: Path, tmp_path: Path) -> None:
     page = (tmp_path / "reports/policy/README.md").read_text()
     assert "**In one sentence:**" in page and str(tmp_path) not in page + figures.read_text()
     assert (tmp_path / "reports/policy/drift.png").stat().st_size > 10_000
+    assert len(pd.read_csv(tmp_path / "reports/policy/methods.csv")) == 4 * 2
 
 
 def test_bad_input_is_one_line(tiny_model_dir: Path, rows: Trace, policy_dir: Path, tmp_path: Path) -> None:

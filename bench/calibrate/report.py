@@ -13,7 +13,7 @@ from matplotlib.colors import ListedColormap
 from matplotlib.patches import Patch
 
 from bench.calibrate.study import Found
-from bench.report.render import write_page
+from bench.report.render import write_csv, write_page
 from bench.report.style import canvas, look, save, style
 from dqar.plan import BOTH, CONDITIONAL, NONE
 
@@ -26,6 +26,7 @@ def write_report(found: Sequence[Found], facts: Mapping[str, Any], out: Path) ->
     out.mkdir(parents=True, exist_ok=True)
     plot(found, facts, out)
     plot_plans(found, out)
+    write_csv(out / "plans.csv", [_row(f) for f in found])
     rows = [(f, counts(f)) for f in found]
     content = {"found": rows, "facts": facts, "sentence": sentence(found, facts)}
     return write_page(out / "README.md", "calibrate.md.j2", content)
@@ -40,6 +41,13 @@ def counts(found: Found) -> dict[str, int]:
         "foretold": int((branches == NONE).sum()),
         "layers": int(found.plan.reuse.any(axis=1).sum()),
     }
+
+
+def _row(found: Found) -> dict[str, Any]:
+    """A plan as a line of the table."""
+    facts = found.plan.facts
+    figures = {name: facts[name] for name in ("drift", "held_out", "other_guidance", "baseline")}
+    return {"plan": found.file.name, "speedup": found.speedup, **counts(found), **figures}
 
 
 def sentence(found: Sequence[Found], facts: Mapping[str, Any]) -> str:

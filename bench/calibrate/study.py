@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 from tqdm import tqdm
 
 from bench import stats, store
@@ -28,15 +27,40 @@ OTHER_GUIDANCE = 0.5  # of that calibrated for: whether a plan holds there too
 
 @dataclass(frozen=True)
 class Found:
-    """A plan that was written, and what it does to pictures held out."""
+    """A plan that was written, and what it does to pictures held out: all of it stands in its file."""
 
     file: Path
     plan: SavedPlan
-    speedup: float  # that the transformer's FLOPs allow
-    drift: float  # of the calibration pictures
-    held_out: Mean
-    baseline: Mean  # its own drift from the same target on the same pictures
-    other_guidance: Mean
+
+    @classmethod
+    def load(cls, file: Path) -> Found:
+        """Read a file that `Study.run` wrote."""
+        return cls(file, SavedPlan.load(file))
+
+    @property
+    def speedup(self) -> float:
+        """That the transformer's FLOPs allow."""
+        return float(1 / self.plan.facts["cost"])
+
+    @property
+    def drift(self) -> float:
+        """Of the calibration pictures."""
+        return float(self.plan.facts["drift"])
+
+    @property
+    def held_out(self) -> Mean:
+        """Drift of other seeds and labels."""
+        return Mean(**self.plan.facts["held_out"])
+
+    @property
+    def other_guidance(self) -> Mean:
+        """Theirs with half the guidance."""
+        return Mean(**self.plan.facts["other_guidance"])
+
+    @property
+    def baseline(self) -> Mean:
+        """The baseline's own drift from the same target on the pictures held out."""
+        return Mean(**self.plan.facts["baseline"])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,25 +137,18 @@ class Study:
 
     def _written(self, trials: Trials, speedup: float, point: Point, out: Path) -> Found:
         plan = point.genome.plan(trials.layers)
-        facts = self.facts | {"drift": _mean(point), "cost": point.cost}
+        drifts, own = trials.held_out(plan)
+        other, _ = trials.held_out(plan, self.guidance * OTHER_GUIDANCE)
+        seen = {"held_out": drifts, "other_guidance": other, "baseline": own}
+        means = {name: stats.mean_interval(np.asarray(d)).model_dump() for name, d in seen.items()}
+        facts = self.facts | {"cost": point.cost, "drift": float(np.mean(point.drifts)), **means}
         plan = SavedPlan(plan.reuse, plan.branches, trials.expected(plan), plan.options, facts)
         path = out / f"{self.name}-{speedup:g}x.json"
         try:
             plan.save(path)
         except OSError as error:
             raise BadInput(f"calibrate: {out} cannot be written: {error.strerror}") from error
-        drifts, own = trials.held_out(plan)
-        other, _ = trials.held_out(plan, self.guidance * OTHER_GUIDANCE)
-        means = [stats.mean_interval(_array(d)) for d in (drifts, own, other)]
-        return Found(path, plan, 1 / point.cost, _mean(point), *means)
-
-
-def _array(drifts: Tensor) -> Any:
-    return np.asarray(drifts)
-
-
-def _mean(point: Point) -> float:
-    return float(np.mean(point.drifts))
+        return Found(path, plan)
 
 
 def _point(entry: dict[str, Any]) -> Point:

@@ -10,6 +10,7 @@ import numpy as np
 
 from bench.policy.arena import POLICY
 from bench.report.columns import DASH, figures, grid
+from bench.report.render import write_csv
 from bench.report.style import Look, canvas, ends, save, style
 from bench.store import write_atomic
 
@@ -22,6 +23,7 @@ LOOKS = {
     "random mask": Look("#8a8a8a", "v", ":"),
 }
 PLOT = "drift.png"
+TABLE = "methods.csv"
 DODGE = 0.2  # percentage points: equal reuse would draw intervals over one another
 VERBS = {"better": "drifts less than", "worse": "loses to", "same": "cannot be told from"}
 
@@ -30,6 +32,7 @@ def write_report(found: Mapping[str, Any], folder: Path) -> Path:
     """Write README.md and its plot to `folder`; the path of the page."""
     folder.mkdir(parents=True, exist_ok=True)
     plot(found["rows"], folder / PLOT)
+    write_csv(folder / TABLE, list(found["rows"]))
     write_atomic(folder / "README.md", page(found).encode())
     return folder / "README.md"
 
@@ -43,6 +46,7 @@ def page(found: Mapping[str, Any]) -> str:
                 f"**In one sentence:** {sentence(found['rows'])}",
                 _setting(found),
                 table(found["rows"]),
+                f"[{TABLE}]({TABLE})",
                 f"![Drift against reuse ratio for each method]({PLOT})",
                 _training(found["policy"]),
                 _reading(found),

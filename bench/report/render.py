@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from bench.record import Record
@@ -185,6 +186,12 @@ def write_page(path: Path, template: str, content: dict[str, Any]) -> Path:
     text = _environment().get_template(template).render(content)
     path.write_text(re.sub(r"\n{3,}", "\n\n", text).rstrip() + "\n", encoding="utf-8")
     _log.info("wrote %s", path.name)
+    return path
+
+
+def write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> Path:
+    """Write a table with its figures in full to `path`, a column for each leaf; returns `path`."""
+    pd.json_normalize(rows).to_csv(path, index=False, lineterminator="\n")
     return path
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 
 from bench.record import Mean
 from bench.report.columns import interval
-from bench.report.render import write_page
+from bench.report.render import write_csv, write_page
 from bench.report.style import canvas, save, style
 from bench.signals.analysis import Explained, Ranking, added, explained, rankings
 
@@ -79,8 +79,7 @@ def verdict(more: Mapping[str, Mean]) -> str:
 
 
 def _csv(rows: Sequence[Ranking | Explained], path: Path) -> None:
-    flat = pd.json_normalize([_flat(row) for row in rows])
-    flat.to_csv(path, index=False)
+    write_csv(path, [_flat(row) for row in rows])
 
 
 def _flat(row: Ranking | Explained) -> dict[str, Any]:
