@@ -72,11 +72,9 @@ def beginnings(snr: FloatArray) -> Iterator[Genome]:
     both branches or every second one with the conditional branch alone."""
     steps = len(snr)
     for share in (0.7, 0.6, 0.52, 0.44, 0.4, 0.36, 0.32, 0.28, 0.26, 0.24, 0.22, 0.2, 0.18, 0.16):
-        for mix in (0.3, 0.45, 0.6, 0.75):
+        for mix in (0.45, 0.65):
             run = spread(snr, max(2, round(share * steps)), mix)
             yield _running(steps, {step: BOTH for step in run})
-        for mix in (0.3, 0.6):
-            run = spread(snr, max(2, round(share * steps)), mix)
             halved = {step: CONDITIONAL if i % 2 and i > 2 else BOTH for i, step in enumerate(run)}
             yield _running(steps, halved)
 
