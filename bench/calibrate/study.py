@@ -99,10 +99,9 @@ class Study:
         costs = (0.9 / max(speedups), 1.1 / min(speedups))
         steps = search(archive, trials, trials.layers, costs, seed=len(archive.points))
         with tqdm(range(tries), unit="plan", desc=self.name, disable=None) as bar:
-            for number, better in zip(bar, steps, strict=False):
-                if better and number % 10 == 0:
+            for _, better in zip(bar, steps, strict=False):
+                if better:
                     self._keep(archive, file)
-        self._keep(archive, file)
         out.mkdir(parents=True, exist_ok=True)
         asked = {s: point for s in sorted(speedups, reverse=True) if (point := archive.at(1 / s)) is not None}
         chosen = {id(point): (s, point) for s, point in asked.items()}  # of a plan's names the mildest
