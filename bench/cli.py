@@ -87,6 +87,8 @@ def report(
     machine: Annotated[str | None, typer.Option(help="Whose records; default: this one's.")] = None,
 ) -> None:
     """Write a suite's report again from its records."""
+    from bench.report.render import write_index
+
     path = suite.find(chosen(name))
     kept = store.Store(results, path.stem, machine or measured_on(results / path.stem))
     studied = STUDIES.get(path.stem)
@@ -96,6 +98,7 @@ def report(
         raise BadInput(f"results: {kept.folder}: no sound records; first: python -m bench {made_by}")
     if studied:
         typer.echo(import_module(studied).write_report(records, reports / path.stem))
+        write_index(reports)
     else:
         typer.echo(report_of(records, kept.folder, page_folder(reports, path, kept.folder), path))
 

@@ -131,6 +131,7 @@ def test_its_page_shows_what_was_held_out(calibrated: Path) -> None:
     [
         (["--solver", "euler"], "--solver: 'euler' is not known; allowed: ddim, dpm_solver++, unipc"),
         (["--speedups", "2,fast"], "--speedups: '2,fast' is not allowed; allowed: numbers above 1"),
+        (["--out", "LICENSE/plans"], "calibrate: --out: LICENSE/plans cannot be written: "),
         (["--speedups", "1"], "--speedups: '1' is not allowed; allowed: numbers above 1"),
     ],
 )

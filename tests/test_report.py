@@ -214,15 +214,19 @@ def mosaic(path: Path, tiles: int = 4, side: int = 64) -> None:
     Image.fromarray(picture).save(path)
 
 
-@pytest.fixture(scope="module")
-def results(tmp_path_factory: pytest.TempPathFactory, records: list[Record]) -> Path:
-    folder = tmp_path_factory.mktemp("results") / "made-up" / "machine"
+def stored(records: list[Record], folder: Path) -> Path:
+    """The folder, with the records and their pictures in it."""
     folder.mkdir(parents=True)
     for record in records:
         (folder / f"{record.name}-{record.key}.json").write_text(record.model_dump_json())
         if record.quality:
             mosaic(folder / str(record.quality.picture))
     return folder
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory, records: list[Record]) -> Path:
+    return stored(records, tmp_path_factory.mktemp("results") / "made-up" / "machine")
 
 
 @pytest.fixture(scope="module")
@@ -471,9 +475,13 @@ def test_only_failures_still_make_a_report(tmp_path: Path) -> None:
 
 
 def test_index_lists_every_report(report: Path) -> None:
-    """The index has every report with its own one sentence."""
+    """The index has every report with its own one sentence, those of a study that has several too."""
+    nested = report.parents[1] / "study" / "one" / "README.md"
+    nested.parent.mkdir(parents=True)
+    nested.write_text("# study: one\n\n**In one sentence:** this too.\n")
     text = write_index(report.parents[1]).read_text()
     assert "[made-up](made-up/README.md)" in text and headline_of(report) in text
+    assert "[study/one](study/one/README.md)" in text and "This too." in text
 
 
 def headline_of(report: Path) -> str:

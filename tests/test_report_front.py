@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from many import OWN, configuration, paired, records
 from matplotlib.text import Annotation
-from test_report import COMMAND, made, mosaic, quality
+from test_report import COMMAND, made, quality, stored
 
 from bench.record import Mean, Record
 from bench.report import front_words
@@ -65,12 +65,7 @@ def found() -> list[Record]:
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory, found: list[Record]) -> Path:
-    folder = tmp_path_factory.mktemp("results") / "front" / "machine"
-    folder.mkdir(parents=True)
-    for record in found:
-        (folder / f"{record.name}-{record.key}.json").write_text(record.model_dump_json())
-        mosaic(folder / f"{record.name}.png")
-    return folder
+    return stored(found, tmp_path_factory.mktemp("results") / "front" / "machine")
 
 
 @pytest.fixture(scope="module")

@@ -92,7 +92,7 @@ def plot_plans(found: Sequence[Found], out: Path) -> Path:
         ax.pcolormesh(
             table, cmap=ListedColormap(list(COLOURS.values())), vmin=-0.5, vmax=2.5, ec="white", lw=0.4
         )
-        ax.set_yticks(np.arange(len(found)) + 0.5, [f"{f.speedup:.1f}×" for f in found])
+        ax.set_yticks(np.arange(len(found)) + 0.5, [f.file.stem for f in found])
         ax.invert_yaxis()
         ax.set_xlabel("step")
         patches = [Patch(fc=COLOURS[kind], ec="#999999", label=NAMES[kind]) for kind in COLOURS]

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from dqar.plan import BOTH, CONDITIONAL, NONE, FloatArray, spread
-from dqar.policy.saved_plan import SavedPlan
+from dqar.policy.saved_plan import OPTIONS, SavedPlan
 
 TARGETS = ("attention", "both")
 
@@ -32,11 +32,10 @@ class Genome:
     def plan(self, layers: int) -> SavedPlan:
         """The plan that it stands for."""
         reuse = [[row >> layer & 1 for layer in range(layers)] for row in self.rows]
-        names = ("output_order", "forecast_order", "targets")
         return SavedPlan(
             np.array(reuse, dtype=np.bool_),
             np.array(self.branches, dtype=np.int8),
-            options={name: getattr(self, name) for name in names},
+            options={name: getattr(self, name) for name in OPTIONS},
         )
 
     @classmethod

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,9 @@ from tqdm import tqdm
 
 from bench import stats, store
 from bench.calibrate.search import Archive, Genome, Point, beginnings, search
-from bench.calibrate.trial import Target, Trials
+from bench.calibrate.trial import Trials
 from bench.errors import BadInput
-from bench.record import Mean
+from bench.record import Mean, Target
 from bench.suite import Quality, RunSpec, shown_model
 from dqar.policy.saved_plan import SavedPlan
 
@@ -31,11 +32,6 @@ class Found:
 
     file: Path
     plan: SavedPlan
-
-    @classmethod
-    def load(cls, file: Path) -> Found:
-        """Read a file that `Study.run` wrote."""
-        return cls(file, SavedPlan.load(file))
 
     @property
     def speedup(self) -> float:
@@ -92,6 +88,8 @@ class Study:
 
     def run(self, tries: int, speedups: Sequence[float], out: Path, start: Path | None) -> list[Found]:
         """Search by so many tries more than were made before, then write and judge the plans."""
+        with _writing(out):  # before the search, which is long
+            out.mkdir(parents=True, exist_ok=True)
         trials = Trials(self.spec(), self.target, self.results)
         file = trials.cache.folder / f"{self.name}.json"
         archive = self._begun(trials, file, start)
@@ -102,7 +100,6 @@ class Study:
             for _, better in zip(bar, steps, strict=False):
                 if better:
                     self._keep(archive, file)
-        out.mkdir(parents=True, exist_ok=True)
         asked = {s: point for s in sorted(speedups, reverse=True) if (point := archive.at(1 / s)) is not None}
         chosen = {id(point): (s, point) for s, point in asked.items()}  # of a plan's names the mildest
         return [self._written(trials, *found, out) for found in reversed(chosen.values())]
@@ -143,11 +140,19 @@ class Study:
         facts = self.facts | {"cost": point.cost, "drift": float(np.mean(point.drifts)), **means}
         plan = SavedPlan(plan.reuse, plan.branches, trials.expected(plan), plan.options, facts)
         path = out / f"{self.name}-{speedup:g}x.json"
-        try:
+        with _writing(out):
             plan.save(path)
-        except OSError as error:
-            raise BadInput(f"calibrate: {out} cannot be written: {error.strerror}") from error
         return Found(path, plan)
+
+
+@contextmanager
+def _writing(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise BadInput(
+            f"calibrate: --out: {out} cannot be written: {error.strerror}; needed: a folder"
+        ) from error
 
 
 def _point(entry: dict[str, Any]) -> Point:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,13 +19,13 @@ from bench.measure.converged import converged
 from bench.measure.generation import Session, generate
 from bench.methods import get
 from bench.methods.solver import solver
+from bench.record import Target
 from bench.suite import RunSpec
 from dqar.core.snr import schedule_snr
 from dqar.integration.trajectory import Summary
 from dqar.plan import BOTH, FloatArray
 from dqar.policy.saved_plan import SavedPlan
 
-Target = Literal["baseline", "converged"]
 LARGE = 1e9  # a tolerance that lets every forecast pass, but has it looked at
 HEAT = 8  # pictures between two looks at whether a try is still worth it
 APART = 10_000  # between the seeds of calibration pictures and those held out
@@ -99,8 +99,7 @@ class Trials:
         }
         other = Session(self.session.pipe, spec.model_copy(update=changes), labels=labels)
         made, target = self._made(other, plan, self.pictures)[0], self._target(other)
-        own = self.cache.kept(f"own-{self.cache.key(other.spec)}", lambda: _baseline(other, self.pictures))
-        return _drift(made, target), _drift(own["latents"], target)
+        return _drift(made, target), _drift(self._own(other), target)
 
     def _made(
         self, session: Session, plan: SavedPlan, pictures: range, **options: Any
@@ -115,14 +114,13 @@ class Trials:
                 return made.latents, dqar.summary(session.pipe)
 
     def _target(self, session: Session) -> Tensor:
-        if self.kind == "converged":
-            return converged(session, self.cache)
+        return converged(session, self.cache) if self.kind == "converged" else self._own(session)
+
+    def _own(self, session: Session) -> Tensor:
+        """The baseline's latents of the session's pictures, made once and kept."""
         key = self.cache.key(session.spec)
-        return self.cache.kept(f"own-{key}", lambda: _baseline(session, self.pictures))["latents"]
-
-
-def _baseline(session: Session, pictures: range) -> dict[str, Tensor]:
-    return {"latents": session.baseline(pictures).latents}
+        made = self.cache.kept(f"own-{key}", lambda: {"latents": session.baseline(self.pictures).latents})
+        return made["latents"]
 
 
 def _drift(made: Tensor, target: Tensor) -> Tensor:

@@ -70,8 +70,8 @@ def _left_out(records: Sequence[Record]) -> dict[str, str]:
 
 def write_index(reports_dir: Path) -> Path:
     """Write README.md of `reports_dir`: every report below it with its one sentence."""
-    found = sorted(reports_dir.glob("*/README.md"), key=lambda path: _rank(path.parent.name))
-    entries = [(p.parent.name, f"{p.parent.name}/README.md", *_headline(p)) for p in found]
+    pages = {p.parent.relative_to(reports_dir).as_posix(): p for p in reports_dir.glob("*/**/README.md")}
+    entries = [(name, f"{name}/README.md", *_headline(pages[name])) for name in sorted(pages, key=_rank)]
     reports = [entry for entry in entries if entry[-1]]
     return write_page(reports_dir / "README.md", "index.md.j2", {"reports": reports})
 
