@@ -131,6 +131,10 @@ class DQARConfig(GateConfig):
     1 = always."""
     output_order: int = 1
     """Foretell the model's output, and what guidance adds to it, by a polynomial of this order."""
+    output_correction: float = 0.5
+    """Where the model runs after steps that were foretold, give the solver back this share of what their
+    forecasts were off by, as the fresh output shows, 0 to 1. Half is best or nearly so from 10 to 25 steps of
+    50, for a fresh output was itself made from a latent gone astray."""
     reuse_mode: str = "output"
     """Keep the attention's `output`, or its `kv` (fresh queries attend to cached keys and values)."""
     cfg_sharing: bool = False

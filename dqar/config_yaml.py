@@ -63,6 +63,7 @@ LAYOUT: dict[str, dict[str, str]] = {
             "log_snr_share",
             "guidance_interval",
             "output_order",
+            "output_correction",
             "deviation_tolerance",
             "plan_path",
         )

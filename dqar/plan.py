@@ -18,10 +18,8 @@ FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 Branches = npt.NDArray[np.int8]  # [steps] of NONE, CONDITIONAL, BOTH
 
-SNR_RANGE = (
-    1e-5,
-    1e5,
-)  # beyond it nothing is gained by looking: flow matching begins at 0, or ends at infinity
+# Beyond it nothing is gained by looking: flow matching begins at 0, or ends at infinity.
+SNR_RANGE = (1e-5, 1e5)
 NONE, CONDITIONAL, BOTH = 0, 1, 2  # guidance branches that a step runs; without guidance BOTH is the one
 
 

@@ -129,6 +129,7 @@ RULES: dict[str, Rule] = {
     "log_snr_share": _share(),
     "guidance_interval": _count(1),
     "output_order": _choice((0, 1, 2)),
+    "output_correction": _share(),
     "deviation_tolerance": _threshold(),
     "reuse_mode": _choice(REUSE_MODES),
     "quantization_mode": _choice(QUANTIZATION_MODES),

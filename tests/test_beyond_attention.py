@@ -20,7 +20,7 @@ from dqar import DQARConfig
 from dqar.cache.forecast import Forecast, Nodes
 from dqar.core.quantization import KVQuantizer
 from dqar.core.snr import schedule_snr
-from dqar.integration.outputs import Outputs
+from dqar.integration.outputs import Outputs, Place
 from dqar.plan import BOTH
 from dqar.policy.saved_plan import SavedPlan
 
@@ -278,10 +278,10 @@ def test_an_output_that_follows_the_polynomial_is_foretold_exactly() -> None:
         outputs = Outputs(half, order)
         value = lambda x, k=order: sum(factors[i] * x**i for i in range(k + 1))  # noqa: E731
         for position in (-4.0, -3.1, -2.7, -1.0):
-            outputs.completed((value(position),), position, BOTH)
-        torch.testing.assert_close(outputs.foretold(0.5)[0], value(0.5))
-        outputs.completed((value(-1.0) + 1,), -1.0, BOTH)
-        torch.testing.assert_close(outputs.foretold(0.5)[0], value(-1.0) + 1)
+            outputs.completed((value(position),), Place(position, 1.0), BOTH)
+        torch.testing.assert_close(outputs.foretold(Place(0.5, 1.0))[0], value(0.5))
+        outputs.completed((value(-1.0) + 1,), Place(-1.0, 1.0), BOTH)
+        torch.testing.assert_close(outputs.foretold(Place(0.5, 1.0))[0], value(-1.0) + 1)
 
 
 def test_a_deviating_batch_is_recomputed(pipe: DiTPipeline, tmp_path: Path) -> None:

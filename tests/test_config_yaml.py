@@ -65,6 +65,7 @@ CHANGED = DQARConfig(
     mid_phase_end=0.6, custom_schedule=(0.5, 1.1), adaptive_tolerance=0.3, probe_interval=5,
     deep_layer_snr_threshold=1.5, targets=("mlp", "both"), forecast_order=2, forecast_over="step",
     step_interval=2, model_steps=9, log_snr_share=0.4, guidance_interval=3, output_order=2,
+    output_correction=0.4,
     deviation_tolerance=1.5, reuse_mode="kv", cfg_sharing=True, quantization_mode="per_head",
     quantization_bits=(4, 16),
 )  # fmt: skip

@@ -17,6 +17,7 @@ from dqar.plan import BOTH, CONDITIONAL, NONE, FloatArray, spread
 from dqar.policy.saved_plan import OPTIONS, SavedPlan
 
 TARGETS = ("attention", "both")
+CORRECTIONS = (0.2, 0.35, 0.5, 0.65, 0.8)
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class Genome:
     branches: tuple[int, ...]
     rows: tuple[int, ...]
     output_order: int = 1
+    output_correction: float = 0.5
     forecast_order: int = 1
     targets: str = "attention"
 
@@ -89,7 +91,7 @@ class Changes:
         self.rng, self.layers = rng, layers
         self.kinds: list[tuple[float, Callable[[Genome], Genome]]] = [
             (0.35, self.shift), (0.2, self.move), (0.1, self.halve), (0.1, self.add),
-            (0.12, self.leave_out), (0.1, self.reuse), (0.03, self.order),
+            (0.12, self.leave_out), (0.1, self.reuse), (0.05, self.forecast),
         ]  # fmt: skip
 
     def __call__(self, genome: Genome) -> Genome:
@@ -143,11 +145,13 @@ class Changes:
         targets = genome.targets if any(genome.rows) else self.rng.choice(TARGETS)
         return replace(genome, rows=tuple(rows), targets=targets)
 
-    def order(self, genome: Genome) -> Genome:
-        """Forecasts of another order."""
+    def forecast(self, genome: Genome) -> Genome:
+        """Forecasts of another order, or corrected by another share."""
         if any(genome.rows) and self.rng.random() < 0.5:
             return replace(genome, forecast_order=3 - genome.forecast_order)
-        return replace(genome, output_order=3 - genome.output_order)
+        if self.rng.random() < 0.5:
+            return replace(genome, output_order=3 - genome.output_order)
+        return replace(genome, output_correction=self.rng.choice(CORRECTIONS))
 
     def _running(self, genome: Genome) -> int:
         """A step that runs, the first left out."""

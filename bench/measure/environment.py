@@ -60,7 +60,9 @@ def _installed(name: str) -> bool:
 def git() -> dict[str, Any]:
     """The commit of the harness and whether tracked files differ from it; nulls without git."""
     commit = _git("rev-parse", "HEAD")
-    dirty = _git("status", "--porcelain", "--untracked-files=no") if commit else None
+    # A run replaces records and reports that are tracked: these change nothing of what it measures.
+    changed = ("status", "--porcelain", "--untracked-files=no", "--", ".", ":!results", ":!reports")
+    dirty = _git(*changed) if commit else None
     return {"commit": commit, "dirty": None if dirty is None else bool(dirty)}
 
 

@@ -15,9 +15,10 @@ from dqar.cache.kv_cache import LayerWiseKVCache
 from dqar.config import DQARConfig
 from dqar.core.entropy import entropy_from_qk
 from dqar.core.quantization import KVQuantizer
+from dqar.core.response import solver_response
 from dqar.core.reuse_gate import Reason, ReuseGate, Signals
 from dqar.core.snr import schedule_snr
-from dqar.integration.outputs import Outputs
+from dqar.integration.outputs import Outputs, Place
 from dqar.integration.trajectory import Summary, Trajectory, summarize
 from dqar.plan import BOTH, CONDITIONAL, NONE, allowed, positions, rules
 from dqar.policy.layer_scheduler import AdaptiveLayerScheduler, LayerScheduler
@@ -102,7 +103,7 @@ class DQARManager:
         if run is None:
             return output
         if self.outputs is not None:
-            output = self._completed(self.outputs, output, float(run.position[run.step]))
+            output = self._completed(self.outputs, output, run.place)
         held = self.cache.nbytes + (self.outputs.nbytes if self.outputs else 0)
         run.cache_bytes = max(run.cache_bytes, held)
         if run.last:
@@ -185,13 +186,16 @@ class DQARManager:
         if run is None or run.timesteps is not timesteps or run.last or run.inputs != inputs:
             first, guided = _first_look(latent, timestep)
             run = self._start(timesteps, inputs, prompt_length, guided)
-            run.begin(_position(timesteps, first))
+            begin = _position(timesteps, first)
+            run.begin(begin)
             # DiTPipeline puts the conditional half first, text pipelines put it second.
             conditional = (0 if prompt_length is None else 1) if guided else None
             if self.config.cfg_sharing or (run.branches == CONDITIONAL).any():
                 self.half = conditional
             if (run.branches != BOTH).any():
-                self.outputs = Outputs(conditional, self.config.output_order)
+                self.outputs = Outputs(conditional, self.config.output_order, self.config.output_correction)
+                if self.config.output_correction:
+                    run.response = solver_response(self.scheduler(), begin)
         return run
 
     def _start(
@@ -208,6 +212,7 @@ class DQARManager:
             snr=snr,
             time=_host(timesteps) / scheduler.config.num_train_timesteps,
             position=positions(config, snr),
+            response=np.zeros(len(snr)),
             guided=guided,
             branches=decided.branches,
             blocked=decided.blocked,
@@ -217,12 +222,12 @@ class DQARManager:
         )
         return self.trajectory
 
-    def _completed(self, outputs: Outputs, output: Any, position: float) -> Any:
+    def _completed(self, outputs: Outputs, output: Any, place: Place) -> Any:
         if self.branches == NONE:
-            return outputs.foretold(position)
+            return outputs.foretold(place)
         if self.config.corrects:
-            self._deviation = outputs.deviation(output, position, self.branches)
-        return outputs.completed(output, position, self.branches)
+            self._deviation = outputs.deviation(output, place.position, self.branches)
+        return outputs.completed(output, place, self.branches)
 
     def _measure(self, due: Layers) -> None:
         measure = due & self.config.needs_entropy | self.config.trace_entropy

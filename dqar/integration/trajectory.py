@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dqar.core.reuse_gate import Reason, ReuseGate, served
+from dqar.integration.outputs import Place
 from dqar.plan import BOTH, CONDITIONAL, NONE
 
 NOT_RUN = -1  # in a trajectory's reasons: a step that has not run
@@ -27,6 +28,7 @@ class Trajectory:
     snr: FloatArray  # [steps]
     time: FloatArray  # [steps], t / training steps
     position: FloatArray  # [steps], what forecasts are over
+    response: FloatArray  # [steps], what the final latent gains for each unit of an output, 0 = not asked
     guided: bool  # whether the batch is two guidance branches
     branches: npt.NDArray[np.int8]  # [steps], how many guidance branches run
     blocked: npt.NDArray[np.int8]  # what the rules forbid
@@ -56,6 +58,11 @@ class Trajectory:
         self.branches[: step + 1] = BOTH
         early = self.blocked[: step + 1]
         early[early == Reason.FORETOLD] = Reason.NO_ENTRY
+
+    @property
+    def place(self) -> Place:
+        """Where this step is."""
+        return Place(float(self.position[self.step]), float(self.response[self.step]))
 
     @property
     def last(self) -> bool:

@@ -14,7 +14,8 @@ import numpy.typing as npt
 from dqar.validation import check_fields, refusal
 
 FORMAT = "dqar-plan-2"
-OPTIONS = ("targets", "forecast_order", "output_order")  # fields of the configuration that a plan may name
+# Fields of the configuration that a plan may name.
+OPTIONS = ("targets", "forecast_order", "output_order", "output_correction")
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,52 @@
+"""How far a solver carries what the model says at a step: into the final latent."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+FloatArray = npt.NDArray[np.float64]
+
+UNIT = 1e-3  # of an output: so small that nothing is clipped
+MOST = 16  # schedules remembered
+_known: dict[tuple[Any, ...], FloatArray] = {}
+
+
+def solver_response(scheduler: Any, begin: int = 0) -> FloatArray:
+    """What the final latent gains for each unit of the model's output at each of the scheduler's timesteps,
+    `[steps]`; 0 before step `begin`.
+
+    Solvers are linear in the model's outputs, whatever these are of (noise, velocity, the clean latent), so
+    one run of a copy of the scheduler on scalars tells, and is remembered. `scheduler` is not changed; its
+    timesteps are set, and no step of it has been made.
+    """
+    timesteps = scheduler.timesteps.detach().cpu()
+    key = (type(scheduler), str(dict(scheduler.config)), timesteps.numpy().tobytes(), begin)
+    if key not in _known:
+        if len(_known) == MOST:
+            _known.pop(next(iter(_known)))
+        steps = len(timesteps)
+        # Without the second run the noise of a stochastic solver would count as response.
+        gained = _final(scheduler, UNIT * torch.eye(steps, dtype=torch.float64), begin)
+        gained -= _final(scheduler, torch.zeros(steps, steps, dtype=torch.float64), begin)
+        _known[key] = np.asarray(gained / UNIT)
+    return _known[key]
+
+
+def _final(scheduler: Any, outputs: Tensor, begin: int) -> Tensor:
+    """The latents that the scheduler ends with, `[n]`, where the model says `outputs`, `[steps, n]`."""
+    solver = copy.deepcopy(scheduler)
+    solver.timesteps = solver.timesteps.cpu()
+    takes_noise = "generator" in inspect.signature(solver.step).parameters
+    noise = {"generator": torch.Generator().manual_seed(0)} if takes_noise else {}
+    latent = torch.zeros(outputs.shape[1], 1, 1, 1, dtype=outputs.dtype)
+    for timestep, output in zip(solver.timesteps[begin:], outputs[begin:], strict=True):
+        solver.scale_model_input(latent, timestep) if hasattr(solver, "scale_model_input") else None
+        latent = solver.step(output.view_as(latent), timestep, latent, **noise, return_dict=False)[0]
+    return latent.flatten().double()

@@ -1,0 +1,168 @@
+"""Amends for foretold steps: what a solver carries is known, and a forecast's error is given back to it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import diffusers
+import pytest
+import torch
+from conftest import generate
+from diffusers import DiTPipeline
+from torch import Tensor
+
+import dqar
+from bench.measure import images
+from bench.measure.generation import Session
+from bench.suite import RunSpec
+from dqar import DQARConfig
+from dqar.core.response import solver_response
+from dqar.core.snr import schedule_snr
+from dqar.integration.outputs import Outputs, Place
+from dqar.plan import BOTH, CONDITIONAL, NONE, positions
+
+STEPS = 12
+TRAINED: dict[str, Any] = {"timestep_spacing": "trailing", "prediction_type": "v_prediction"}
+SOLVERS: dict[str, Any] = {
+    "DDIMScheduler": TRAINED,
+    "DDPMScheduler": TRAINED,
+    "DPMSolverMultistepScheduler": TRAINED | {"prediction_type": "epsilon"},
+    "UniPCMultistepScheduler": TRAINED | {"prediction_type": "sample"},
+    "HeunDiscreteScheduler": TRAINED,
+    "EulerAncestralDiscreteScheduler": TRAINED,
+    "FlowMatchEulerDiscreteScheduler": {},
+}
+
+
+def scheduler(name: str, **options: Any) -> Any:
+    made = getattr(diffusers, name)(**SOLVERS[name] | options)
+    made.set_timesteps(STEPS)
+    return made
+
+
+def solved(solver: Any, outputs: list[Tensor]) -> Tensor:
+    """The final latent, from one fixed latent, with one fixed noise, where the model says `outputs`."""
+    noise = {} if "FlowMatch" in type(solver).__name__ else {"generator": torch.Generator().manual_seed(1)}
+    noise = noise if "generator" in solver.step.__code__.co_varnames else {}
+    latent = torch.randn(outputs[0].shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    solver.set_timesteps(STEPS)
+    for timestep, output in zip(solver.timesteps, outputs, strict=True):
+        if hasattr(solver, "scale_model_input"):
+            solver.scale_model_input(latent, timestep)
+        latent = solver.step(output, timestep, latent, **noise, return_dict=False)[0].double()
+    return latent
+
+
+def random_outputs(number: int, seed: int) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(2, 3, 4, 4, dtype=torch.float64, generator=generator) for _ in range(number)]
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_the_response_is_what_the_solver_carries(name: str) -> None:
+    """A change of one step's output changes the final latent by the response times it, on every kind of
+    solver, with noise and without; the scheduler is as it was."""
+    solver = scheduler(name, **({"clip_sample": False} if name.startswith("DD") else {}))
+    before = solver.timesteps.clone()
+    response = solver_response(solver)
+    assert torch.equal(solver.timesteps, before) and solver_response(solver) is response
+    number = len(solver.timesteps)
+    outputs, changes = random_outputs(number, 2), random_outputs(number, 3)
+    unchanged = solved(solver, outputs)
+    for step in range(number):
+        changed = [o + c if k == step else o for k, (o, c) in enumerate(zip(outputs, changes, strict=True))]
+        gained = solved(solver, changed) - unchanged
+        torch.testing.assert_close(gained, response[step] * changes[step], rtol=1e-3, atol=2e-4)
+
+
+def test_a_generation_that_begins_on_the_way_is_not_answered_before_it() -> None:
+    """Steps before the first have no response, the others that of a run from there."""
+    whole = solver_response(scheduler("DDIMScheduler"))
+    part = solver_response(scheduler("DDIMScheduler"), begin=4)
+    assert (part[:4] == 0).all() and part[4:] == pytest.approx(whole[4:])
+
+
+@pytest.mark.parametrize("name", ["DDIMScheduler", "DPMSolverMultistepScheduler"])
+@pytest.mark.parametrize("half", [None, 0, 1])
+def test_full_amends_are_exact_where_outputs_are_piecewise_linear(name: str, half: int | None) -> None:
+    """Where the true outputs are linear between the steps that run, and all is given back, the solver ends
+    where it ends with every step run, both branches or one; with nothing given back it does not."""
+    solver = scheduler(name, clip_sample=False) if name == "DDIMScheduler" else scheduler(name)
+    place = [
+        Place(*pair)
+        for pair in zip(positions(DQARConfig(), schedule_snr(solver)), solver_response(solver), strict=True)
+    ]
+    alone = CONDITIONAL if half is not None else BOTH
+    branches = [BOTH, NONE, NONE, BOTH, NONE, alone, NONE, NONE, BOTH, NONE, NONE, BOTH]
+    nodes = {k: random_outputs(2, seed=10 + k) for k, n in enumerate(branches) if n == BOTH}
+    middle = random_outputs(1, seed=5)[0]  # the conditional branch where it runs alone
+
+    def truth(step: int, part: int) -> Tensor:
+        """Part 0 is the conditional branch, part 1 what it adds to the other."""
+        known = {k: value[part] for k, value in nodes.items()} | ({5: middle} if part == 0 else {})
+        low, high = max(k for k in known if k <= step), min(k for k in known if k >= step)
+        if low == high:
+            return known[low]
+        share = (place[step].position - place[low].position) / (place[high].position - place[low].position)
+        return torch.lerp(known[low], known[high], share)
+
+    def said(step: int) -> Tensor:
+        """What the model says of all branches."""
+        conditional, other = truth(step, 0), truth(step, 0) - truth(step, 1)
+        return conditional if half is None else torch.cat([(conditional, other), (other, conditional)][half])
+
+    def ends(correction: float) -> Tensor:
+        outputs, given = Outputs(half, 1, correction), []
+        for step, ran in enumerate(branches):
+            if ran == NONE:
+                made = outputs.foretold(place[step])
+            else:
+                made = outputs.completed(
+                    (truth(step, 0) if ran == CONDITIONAL else said(step),), place[step], ran
+                )
+            given.append(made[0])
+        return solved(solver, given)
+
+    every = solved(solver, [said(step) for step in range(STEPS)])
+    torch.testing.assert_close(ends(1.0), every, rtol=1e-3, atol=1e-3)
+    assert (ends(0.0) - every).abs().max() > 0.1
+
+
+def test_a_step_that_moves_nothing_makes_no_amends() -> None:
+    """Where the latent hardly answers, or the position is that of the last value, the output stays."""
+    for place in (Place(2.0, 0.0), Place(2.0, 1e-9), Place(0.0, 1.0)):
+        outputs = Outputs(None, 1, 1.0)
+        outputs.completed((torch.zeros(1, 2),), Place(0.0, 1.0), BOTH)
+        outputs.foretold(Place(1.0, 1.0))
+        assert torch.equal(outputs.completed((torch.ones(1, 2),), place, BOTH)[0], torch.ones(1, 2))
+
+
+def test_a_correction_of_nothing_changes_nothing(pipe: DiTPipeline) -> None:
+    """Where every step runs the correction is bit-identical to none, and so is one that is off to a plan
+    without it."""
+    untouched = generate(pipe)
+    for options in ({"model_steps": 10}, {"guidance_interval": 1}):
+        dqar.enable(
+            pipe, DQARConfig(layer_fraction=0.0, use_layer_scheduling=True, output_correction=1.0, **options)
+        )
+        assert torch.equal(generate(pipe), untouched)
+
+
+def test_amends_bring_the_pictures_nearer_to_the_baseline() -> None:
+    """On the shipped model, 20 of 50 steps with the default correction drift less than without any."""
+    spec = RunSpec(
+        suite="t", name="t", method="dqar", model="embedded", batch_size=8, scheduler="ddim",
+        timestep_spacing="trailing", options={},
+    )  # fmt: skip
+    session, pictures = Session.open(spec), range(8)
+    goal, drift = session.baseline(pictures).latents, {}
+    for correction in (DQARConfig().output_correction, 0.0):
+        options = {
+            "preset": "maximum",
+            "layer_fraction": 0.0,
+            "model_steps": 20,
+            "output_correction": correction,
+        }
+        session.spec = spec.model_copy(update={"options": options})
+        drift[correction] = images.drift(session.candidate(pictures).latents, goal)
+    assert (drift[0.5] / drift[0.0]).log().mean() < -0.1
