@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 import torch
 from conftest import generate, orders_of
 from diffusers import DiTPipeline
+from torch import Tensor
 from torch._dynamo.utils import counters
 
 import dqar
@@ -58,3 +62,76 @@ def test_disabled_after_compiling_is_the_compiled_model(pipe: DiTPipeline) -> No
     assert not torch.equal(generate(pipe), untouched)
     dqar.disable(pipe)
     assert torch.equal(generate(pipe), untouched)
+
+
+@contextmanager
+def memory_of_a_graph(pipe: DiTPipeline) -> Iterator[None]:
+    """What a layer computed or the transformer returned is overwritten as the transformer is called again, as
+    a CUDA graph's replay does."""
+    transformer, handed = pipe.transformer, []
+    own = transformer.forward
+
+    @functools.wraps(own)
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        for tensor in handed:
+            tensor.fill_(float("nan"))
+        handed.clear()
+        output = own(*args, **kwargs)
+        handed.append(output.sample if hasattr(output, "sample") else output[0])
+        return output
+
+    def note(layer: int, _: Any, __: Any, output: Tensor) -> None:
+        if not pipe._dqar.manager.reused[layer]:
+            handed.append(output)
+
+    hooks = [
+        block.attn1.register_forward_hook(functools.partial(note, layer))
+        for layer, block in enumerate(transformer.transformer_blocks)
+    ]
+    transformer.forward = forward
+    try:
+        yield
+    finally:
+        transformer.forward = own
+        for hook in hooks:
+            hook.remove()
+
+
+@pytest.mark.parametrize(
+    ("change", "graphed"),
+    [
+        ({"max_age": 2}, True),
+        ({"max_age": 2, "forecast_order": 1}, True),
+        ({"layer_fraction": 0.0, "model_steps": 5}, False),  # only the output is kept, and always copied
+        ({"layer_fraction": 0.0, "step_interval": 2, "guidance_interval": 2, "warmup_fraction": 0.0}, False),
+    ],
+    ids=["layers", "forecast", "steps", "branches"],
+)
+def test_what_is_kept_outlives_the_next_replay(
+    pipe: DiTPipeline, change: dict[str, Any], graphed: bool
+) -> None:
+    """Over memory that each call overwrites, the pictures are those over memory that stays, to the bit."""
+    config = DQARConfig.preset("maximum", quantization_bits=16, **change)
+    dqar.enable(pipe, config)
+    expected = generate(pipe)
+    assert dqar.summary(pipe).ratio > 0.2
+    dqar.disable(pipe)
+    with memory_of_a_graph(pipe):
+        dqar.enable(pipe, config)
+        if graphed:
+            assert not torch.isfinite(generate(pipe)).all()  # the memory is as said
+        pipe._dqar.manager.graphed = graphed
+        assert torch.equal(generate(pipe), expected)
+
+
+@pytest.mark.parametrize(
+    ("compiled", "graphed"),
+    [({"mode": "reduce-overhead"}, True), ({"mode": "default"}, False), ({"backend": "eager"}, False)],
+)
+def test_a_transformer_in_cuda_graphs_is_recognised(
+    pipe: DiTPipeline, compiled: dict[str, Any], graphed: bool
+) -> None:
+    """What the transformer was compiled for says whether its layers' tensors must be copied."""
+    pipe.transformer = torch.compile(pipe.transformer, **compiled)
+    dqar.enable(pipe, DQARConfig())
+    assert pipe._dqar.manager.graphed is graphed

@@ -30,6 +30,10 @@ class Forecast:
         """Bytes of the tensors held."""
         return self.value.nbytes + sum(d.nbytes for d in self.differences)
 
+    def clone(self) -> Forecast:
+        """A copy in memory of its own."""
+        return Forecast(self.value.clone(), tuple([d.clone() for d in self.differences]))
+
     def advanced(self, value: Tensor, rates: Sequence[Tensor | float], quantizer: KVQuantizer) -> Forecast:
         """The same with `value` as the newest; `rates` are 1 / (its node - the k-th last), `[order]`."""
         old = [self.value, *(quantizer.dequantize(d) for d in self.differences)]

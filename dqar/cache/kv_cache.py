@@ -56,6 +56,12 @@ class LayerWiseKVCache:
             ]
         )
 
+    def own(self, layer: int) -> None:
+        """Copy the layer's entry into memory of its own, out of a CUDA graph's."""
+        self._check(layer)
+        entry = self.entries[layer]
+        self.entries[layer] = entry and tuple([stored.clone() for stored in entry])
+
     def drop(self, layer: int) -> None:
         """Forget the layer's entry."""
         self._check(layer)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +26,10 @@ class QuantizedTensor:
     def nbytes(self) -> int:
         """Bytes of the tensors held."""
         return self.values.nbytes + self.scale.nbytes
+
+    def clone(self) -> QuantizedTensor:
+        """A copy in memory of its own."""
+        return replace(self, values=self.values.clone(), scale=self.scale.clone())
 
     def dequantize(self) -> Tensor:
         """Return the tensor in its first shape and dtype."""

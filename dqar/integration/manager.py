@@ -18,6 +18,7 @@ from dqar.core.quantization import KVQuantizer
 from dqar.core.response import solver_response
 from dqar.core.reuse_gate import Reason, ReuseGate, Signals
 from dqar.core.snr import schedule_snr
+from dqar.integration.host import as_array, begins_at, first_look, to_host
 from dqar.integration.outputs import Outputs, Place
 from dqar.integration.trajectory import Summary, Trajectory, summarize
 from dqar.plan import BOTH, CONDITIONAL, NONE, allowed, positions, rules
@@ -39,7 +40,8 @@ class DQARManager:
     `reused`, `keep`, `measure`, `compare` and `known` are this step's orders. They are plain tuples:
     constants to torch.compile, and cheap to index in the hot path. `reused` and `keep` are `[sites]`: a
     layer's attention is the site of its own number, its MLP that of `layers` more. The others are
-    `[layers]`; `known` counts the differences that a forecast takes.
+    `[layers]`; `known` counts the differences that a forecast takes. `graphed` says that the layers run
+    in CUDA graphs: what they leave is then copied before the next replay writes over it.
 
     Raises `ValueError` where the configuration does not fit the model's number of layers, or its
     policy file cannot be used.
@@ -56,6 +58,7 @@ class DQARManager:
         self.plan = SavedPlan.load(config.plan_path) if config.plan_path else None
         self.config = config = config.replace(**self.plan.options) if self.plan else config
         self.model_layers = layers
+        self.graphed = False
         self.layers = min(layers, config.num_layers)
         self.scheduler = scheduler
         self.caches_kv = config.reuse_mode == "kv"
@@ -104,6 +107,9 @@ class DQARManager:
             return output
         if self.outputs is not None:
             output = self._completed(self.outputs, output, run.place)
+        if self.graphed:
+            for site in np.flatnonzero(np.array(self.keep) & ~np.array(self.reused)):
+                self.cache.own(int(site))
         held = self.cache.nbytes + (self.outputs.nbytes if self.outputs else 0)
         run.cache_bytes = max(run.cache_bytes, held)
         if run.last:
@@ -184,9 +190,9 @@ class DQARManager:
         run, timesteps = self.trajectory, self.scheduler().timesteps
         inputs = (latent.shape, latent.dtype, latent.device)
         if run is None or run.timesteps is not timesteps or run.last or run.inputs != inputs:
-            first, guided = _first_look(latent, timestep)
+            first, guided = first_look(latent, timestep)
             run = self._start(timesteps, inputs, prompt_length, guided)
-            begin = _position(timesteps, first)
+            begin = begins_at(timesteps, first)
             run.begin(begin)
             # DiTPipeline puts the conditional half first, text pipelines put it second.
             conditional = (0 if prompt_length is None else 1) if guided else None
@@ -210,7 +216,7 @@ class DQARManager:
             timesteps=timesteps,
             inputs=inputs,
             snr=snr,
-            time=_host(timesteps) / scheduler.config.num_train_timesteps,
+            time=as_array(timesteps) / scheduler.config.num_train_timesteps,
             position=positions(config, snr),
             response=np.zeros(len(snr)),
             guided=guided,
@@ -279,7 +285,7 @@ class DQARManager:
     def _read(self, run: Trajectory, latent: Tensor | None = None) -> Signals:
         """Bring what the last step measured, and the norm of `latent`, to the host: one sync for all."""
         norm = latent.float().flatten(1).norm(dim=1).mean() if latent is not None else None
-        entropy, change, (latent_norm, off) = _to_host(self._entropy, self._change, [norm, self._deviation])
+        entropy, change, (latent_norm, off) = to_host(self._entropy, self._change, [norm, self._deviation])
         self._clear_measurements()
         measured = ~np.isnan(entropy)
         run.known_entropy[measured] = run.entropy[run.step, measured] = entropy[measured]
@@ -310,33 +316,6 @@ def _quantizers(config: DQARConfig, layers: int, heads: int | None) -> list[KVQu
             f"quantization_bits has {len(each)} entries; allowed: one for each of the {layers} layers"
         )
     return [KVQuantizer(config.quantization_mode, b, heads) for b in each]
-
-
-def _to_host(*groups: list[Tensor | None]) -> list[npt.NDArray[np.float64]]:
-    """Groups of scalar tensors as arrays, nan for None, in one transfer; none where all are None."""
-    present = [t for group in groups for t in group if t is not None]
-    values = iter(torch.stack(present).tolist() if present else ())
-    return [np.array([np.nan if t is None else next(values) for t in group]) for group in groups]
-
-
-def _first_look(latent: Tensor, timestep: Any) -> tuple[float, bool]:
-    """A generation's first timestep, and whether its batch is two equal guidance halves: one sync."""
-    first = torch.as_tensor(timestep, device=latent.device).flatten()[0].double()
-    if len(latent) % 2:
-        return float(first), False
-    one, other = latent.chunk(2)
-    value, guided = torch.stack((first, (one == other).all().double())).tolist()
-    return value, bool(guided)
-
-
-def _position(timesteps: Any, first: float) -> int:
-    """Where a generation that begins at timestep `first` begins in the schedule; 0 if it is not in it."""
-    found = np.flatnonzero(_host(timesteps) == first)
-    return int(found[0]) if len(found) else 0
-
-
-def _host(timesteps: Any) -> npt.NDArray[np.float64]:
-    return np.asarray(torch.as_tensor(timesteps).cpu(), dtype=np.float64)
 
 
 def _load_policy(config: DQARConfig, layers: int) -> ReusePolicy | None:

@@ -59,6 +59,7 @@ class Past:
     def add(self, position: float, value: Tensor) -> None:
         """Note the value at a position."""
         self.guessed = []
+        value = value.clone()  # a small one; a CUDA graph writes its output to the same memory each time
         rates = self.nodes.row(0, position, reused=False)
         self.entry = self.entry.advanced(value, rates, EXACT) if self.entry and rates else Forecast(value)
         self.nodes.computed(0, position)

@@ -112,6 +112,7 @@ def attach(
         previous.remove()
     if hasattr(transformer, "_orig_mod"):
         _allow_compiled_variants()
+        manager.graphed = _in_graphs(transformer)
     managed = attentions[: manager.layers]
     chosen = [modules[site - manager.layers] for site in reused]
     own = transformer.__dict__.get("forward")  # a compiled module has one
@@ -157,6 +158,11 @@ def _allow_compiled_variants() -> None:
     compiler = torch._dynamo.config
     compiler.recompile_limit = max(compiler.recompile_limit, COMPILED_VARIANTS)
     compiler.accumulated_recompile_limit = max(compiler.accumulated_recompile_limit, COMPILED_VARIANTS)
+
+
+def _in_graphs(transformer: Any) -> bool:
+    """Whether it was compiled to run in CUDA graphs (`mode="reduce-overhead"`, and others)."""
+    return bool((transformer.get_compiler_config() or {}).get("triton.cudagraphs"))
 
 
 def _stepping(transformer: nn.Module, manager: DQARManager) -> Callable[..., Any]:
