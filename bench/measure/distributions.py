@@ -63,7 +63,7 @@ def _frechet(one: Statistics, other: Statistics) -> float:
     from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_statistics_to_metric
 
     found = fid_statistics_to_metric(one._asdict(), other._asdict(), verbose=False)
-    return float(found[KEY_METRIC_FID])
+    return max(0.0, float(found[KEY_METRIC_FID]))  # of a set to itself the rounding of the root is left
 
 
 def _fitted(features: Tensor | None) -> Statistics:
