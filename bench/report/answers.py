@@ -32,7 +32,7 @@ def answers(records: Sequence[Record]) -> list[tuple[str, str]]:
         ("Which to use", chosen.why),
         ("What you lose by it", _lost(chosen.record)),
         *_held(records, chosen.record),
-        ("How sure that is", _sure(records)),
+        ("How sure that is", _sure(records, chosen.record)),
     ]
 
 
@@ -104,6 +104,8 @@ def _lost(record: Record | None) -> str:
     said = f"The final latent moves by {_mean(quality.drift)} of its length (drift; 0: the same picture)"
     if quality.psnr_db:
         said += f", pictures agree to {quality.psnr_db.mean:.1f} dB PSNR"
+    if quality.worst:
+        said += f"; of the {quality.n} the worst moves by {_short(quality.worst[0].drift)}"
     own = quality.baseline_drift_converged
     if quality.drift_converged is None or own is None:
         return f"{said}."
@@ -127,8 +129,8 @@ def _mean(value: Mean) -> str:
     return f"{_short(value.mean)} [{_short(value.low)}, {_short(value.high)}]"
 
 
-def _sure(records: Sequence[Record]) -> str:
-    """What the control says of the timing, and how many verdicts there are."""
+def _sure(records: Sequence[Record], chosen: Record | None) -> str:
+    """What the control says of the timing, how many verdicts there are, and whether the loss is sure."""
     said = "Brackets are 95 % intervals."
     control = next((r.timing for r in findings.baselines(records) if r.timing), None)
     if control:
@@ -139,4 +141,21 @@ def _sure(records: Sequence[Record]) -> str:
     tried = [r for r in findings.ok(records) if r.method != "baseline"]
     found = Counter(str(lookup(r, "timing.verdict")) for r in tried if r.timing)
     counted = ", ".join(f"{count} {verdict}" for verdict, count in sorted(found.items()))
-    return f"{said} Verdicts on speed: {counted}." if counted else said
+    said += f" Verdicts on speed: {counted}." if counted else ""
+    return said + _steady(records, chosen)
+
+
+def _steady(records: Sequence[Record], chosen: Record | None) -> str:
+    """Where the chosen one's loss may lie above the baseline's own: the fastest whose surely does not."""
+    if chosen is None or not findings.lost_nothing(chosen) or _within(chosen):
+        return ""
+    said = f" That `{chosen.name}` loses nothing holds for its mean, not for its whole interval;"
+    calm = next((record for record in findings.faster(records) if _within(record)), None)
+    return f"{said} {f'for the whole: {_speed(calm)}' if calm else 'for the whole it does for none'}."
+
+
+def _within(record: Record) -> bool:
+    """Whether its whole interval of drift from the converged trajectory lies where the baseline's does."""
+    drift = lookup(record, "quality.drift_converged")
+    own = lookup(record, "quality.baseline_drift_converged")
+    return bool(drift and own and drift.high <= own.high)

@@ -59,9 +59,19 @@ def sentence(records: Sequence[Record], setting: str) -> str:
     free = [record for record in quick if lost_nothing(record)]
     if free:
         return f"On {setting}, {_gain(free[0])} and loses nothing measurable" + (
-            f" ({_drifted(free[0])}){_best_dqar(free, quick)}."
+            f" ({_drifted(free[0])}{_judged(free[0])}){_best_dqar(free, quick)}."
         )
     return f"On {setting}, {_none_free(quick, yardstick(records))}."
+
+
+def _judged(record: Record) -> str:
+    """By what it lost nothing, though it drifts."""
+    quality = record.quality
+    assert quality and quality.drift_converged and quality.baseline_drift_converged  # else it is not known to
+    own = quality.baseline_drift_converged
+    return (
+        f"; from the converged trajectory {_short(quality.drift_converged.mean)}, the baseline {_mean(own)}"
+    )
 
 
 def _none_free(quick: Sequence[Record], own: Mean | None) -> str:
@@ -93,7 +103,13 @@ def _best_dqar(free: Sequence[Record], quick: Sequence[Record]) -> str:
 def _nearest(records: Sequence[Record]) -> str:
     timed = [(r.timing.speedup.median, r) for r in ok(records) if r.timing and r.method != "baseline"]
     best = max(timed, key=lambda pair: pair[0], default=None)
-    return f" (the nearest: {_gain(best[1])})" if best else ""
+    return f" (the nearest: {_gain(best[1])}{_doubt(best[1])})" if best else ""
+
+
+def _doubt(record: Record) -> str:
+    """Why it is not surely faster where its interval would say so."""
+    timing = record.timing
+    return f", but {timing.verdict_why}" if timing and timing.speedup.low > 1 and timing.verdict_why else ""
 
 
 def _gain(record: Record) -> str:
@@ -106,7 +122,7 @@ def _gain(record: Record) -> str:
 
 def _drifted(record: Record) -> str:
     quality = record.quality
-    return f"drift {_mean(quality.drift)}" if quality else "a loss that was not measured"
+    return f"drift from the baseline {_mean(quality.drift)}" if quality else "a loss that was not measured"
 
 
 def _mean(value: Mean) -> str:

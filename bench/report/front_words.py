@@ -26,16 +26,24 @@ _drift = figures(2)
 def sentence(fronts: Fronts, setting: str) -> str:
     """The fastest that lost nothing, with its lead; or, where none did, the fastest at the least level."""
     methods = {r.method for r in fronts.records} - {"baseline"}
-    opening = f"On {setting}, of {_rivals(fronts.records)} configurations of {len(methods)} methods"
+    opening = (
+        f"Over the baseline, {setting}, of {_rivals(fronts.records)} configurations of {len(methods)} methods, "
+        "on any solver and number of steps,"
+    )
     own = next((level for front in fronts.fronts for level in front.levels if level.own), None)
     if own and own.lead.first:
-        return f"{opening}, within the baseline's own drift from the converged trajectory {_lead(own)}."
-    none = " none stays within the baseline's own drift from the converged trajectory;" if own else ""
+        return f"{opening} of those with {_limit(own)}, {_lead(own)}."
+    none = f" none has {_limit(own)};" if own else ""
     front = fronts.fronts[0]
     least = next((level for level in front.asked if level.lead.first), None)
     if least is None:
-        return f"{opening},{none} none has a {front.axis.title} of {front.asked[-1].drift:g} or less."
-    return f"{opening},{none} at a {front.axis.title} of at most {least.drift:g} {_lead(least)}."
+        return f"{opening}{none} none has a {front.axis.title} of {front.asked[-1].drift:g} or less."
+    return f"{opening}{none} at a {front.axis.title} of at most {least.drift:g} {_lead(least)}."
+
+
+def _limit(own: Level) -> str:
+    above = f"at most {own.drift:.3f}, the upper end of the baseline's own"
+    return f"a mean drift from the converged trajectory of {above}"
 
 
 def _rivals(records: Sequence[Record]) -> int:
@@ -78,7 +86,7 @@ def _goal(front: Front, duels: Sequence[Duel], goal: str, where: str) -> str:
     if not contested:
         return f"{opening} nothing faster than the baseline reaches any of the levels."
     met = sum(duel.verdict == "met" for _, duel in contested)
-    said = f"{opening} DQAR is at least {goal} as fast at {met} of {len(contested)} levels"
+    said = f"{opening} DQAR is at least {goal} as fast at {met} of the {len(contested)} levels reached"
     empty = ", ".join(at for at, duel in every if duel.verdict == "nobody")
     said += f" (nobody reaches {empty})" * bool(empty)
     rest = "; ".join(f"at {at}: {_short_of(duel)}" for at, duel in contested if duel.verdict != "met")

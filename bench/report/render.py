@@ -133,7 +133,7 @@ def _words(records: Sequence[Record], fronts: Fronts | None) -> dict[str, Any]:
         "random": any(record.config.get("weights") == "random" for record in records),
         "warnings": findings.warnings(records) + provenance.mixed(records),
         "sentence": front_words.sentence(fronts, where) if fronts else findings.sentence(records, where),
-        "answers": [] if fronts else answers.answers(records),
+        "answers": answers.answers(records),
         "yardstick": f" ({figures(3)(own.mean)} here)" if own else "",
         "eager": _baselines(records),
         "counts": _counts(records),
