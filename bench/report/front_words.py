@@ -27,8 +27,8 @@ def sentence(fronts: Fronts, setting: str) -> str:
     """The fastest that lost nothing, with its lead; or, where none did, the fastest at the least level."""
     methods = {r.method for r in fronts.records} - {"baseline"}
     opening = (
-        f"Over the baseline, {setting}, of {_rivals(fronts.records)} configurations of {len(methods)} methods, "
-        "on any solver and number of steps,"
+        f"Over the baseline, {setting}, of {_rivals(fronts.records)} configurations of {len(methods)} "
+        "methods, on any solver and number of steps,"
     )
     own = next((level for front in fronts.fronts for level in front.levels if level.own), None)
     if own and own.lead.first:
