@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from statistics import median
 from typing import Any
 
 import pandas as pd
@@ -122,12 +123,18 @@ def front_table(fronts: Fronts) -> Table:
         Column("limit realised (%)", "realised_percent", "limits.realised", fixed(0), 100),
         Column("of limit (%)", "of_limit_percent", "", fixed(0), 100, of=of_limit),
         Column("drift ↓", "drift", "quality.drift", figures(3), interval="±"),
+        Column("its median", "drift_median", "", figures(3), of=_median),
         Column("drift from converged ↓", "converged", "quality.drift_converged", figures(3), interval="±"),
         Column("lost nothing", "lost_nothing", "", of=lambda record: _yes(lost_nothing(record))),
         Column("KID ↓", "kid", "quality.to_reference.kid", figures(2)),
         *[_mark(fronts, front) for front in fronts.fronts],
     ]
     return table("front", columns, sorted(fronts.records, key=_speed, reverse=True))
+
+
+def _median(record: Record) -> float | None:
+    """The drift of the middle picture: a mean is drawn up by single pictures that end elsewhere."""
+    return median(record.quality.drift_per_image) if record.quality else None
 
 
 def _mark(fronts: Fronts, front: Front) -> Column:
