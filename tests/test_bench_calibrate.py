@@ -13,6 +13,8 @@ from typer.testing import CliRunner
 import dqar
 from bench import assets, store
 from bench.calibrate.search import Archive, Changes, Genome, Point, beginnings, search
+from bench.calibrate.study import Study
+from bench.calibrate.trial import Trials
 from bench.cli import app
 from bench.embedded import load_pipeline
 from bench.errors import BadInput
@@ -21,7 +23,7 @@ from bench.measure.generation import Session
 from bench.methods import check
 from bench.methods.dqar import PLANS
 from bench.suite import RunSpec
-from dqar.plan import BOTH, CONDITIONAL
+from dqar.plan import BOTH, CONDITIONAL, NONE
 from dqar.policy.saved_plan import SavedPlan
 
 SNR = np.exp(np.linspace(-10.0, 5.0, 20))
@@ -111,6 +113,29 @@ def test_a_calibration_leaves_plans_that_load(calibrated: Path) -> None:
         assert (plan.expected != 1).any()
     (archive,) = (calibrated / "results").rglob("dpm-converged.json")
     assert '"points"' in archive.read_text()
+
+
+@pytest.mark.parametrize("second", [BOTH, CONDITIONAL])
+def test_a_plans_cost_is_of_what_runs(second: int, tmp_path: Path) -> None:
+    """A plan costs what the generation computes: where a branch runs alone, layers that the plan has reused at
+    steps of both branches are computed after all, and are paid for."""
+    study = Study(
+        model="embedded",
+        solver="ddim",
+        target="baseline",
+        steps=6,
+        pictures=2,
+        guidance=4.0,
+        results=tmp_path,
+    )
+    trials = Trials(study.spec(), "baseline", tmp_path)
+    every = (1 << trials.layers) - 1
+    genome = Genome((BOTH, second, BOTH, NONE, BOTH, BOTH), (0, 0, every, 0, every, 0), targets="both")
+    _, ran = trials._made(trials.session, genome.plan(trials.layers), range(2))
+    reused = ran.map.mean(axis=1) * (ran.branches > 0)
+    assert reused.sum() == (2 if second == BOTH else 0)
+    share = trials.shares["both"]
+    assert trials.cost(genome) == pytest.approx((ran.branches / BOTH * (1 - share * reused)).mean())
 
 
 def test_its_page_shows_what_was_held_out(calibrated: Path) -> None:

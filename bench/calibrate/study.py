@@ -113,7 +113,7 @@ class Study:
             log.warning("%s: was found on something else; begun anew", file.name)
         given = [Genome.of(SavedPlan.load(path)) for path in sorted(start.glob("*.json"))] if start else []
         fitting = [genome for genome in given if len(genome.branches) == self.steps]
-        genomes = dict.fromkeys([*fitting, *beginnings(trials.snr())])
+        genomes = dict.fromkeys([*fitting, *beginnings(trials.snr)])
         archive = Archive()
         for genome in tqdm(genomes, unit="plan", desc="to begin with", disable=None):
             if (point := trials(genome, archive)) is not None:

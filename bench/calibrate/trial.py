@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,10 @@ from bench.methods import get
 from bench.methods.solver import solver
 from bench.record import Target
 from bench.suite import RunSpec
+from dqar.config import DQARConfig
 from dqar.core.snr import schedule_snr
 from dqar.integration.trajectory import Summary
-from dqar.plan import BOTH, FloatArray
+from dqar.plan import BOTH, FloatArray, allowed
 from dqar.policy.saved_plan import SavedPlan
 
 LARGE = 1e9  # a tolerance that lets every forecast pass, but has it looked at
@@ -48,6 +50,7 @@ class Trials:
         """Layers of the model."""
         return int(self.session.pipe.transformer.config.num_layers)
 
+    @cached_property
     def snr(self) -> FloatArray:
         """The SNR of each step on the plan's solver, `[steps]`."""
         spec, pipe = self.session.spec, self.session.pipe
@@ -70,13 +73,12 @@ class Trials:
         return point
 
     def cost(self, genome: Genome) -> float:
-        """Share of the baseline's FLOPs of the transformer that the plan runs."""
-        share = self.shares[genome.targets]
-        steps = [
-            branches / BOTH * (1 - share * row.bit_count() / self.layers)
-            for branches, row in zip(genome.branches, genome.rows, strict=True)
-        ]
-        return sum(steps) / self.session.spec.num_inference_steps
+        """Share of the baseline's FLOPs of the transformer that the plan runs: what it asks for is not always
+        what the runtime can grant."""
+        plan = genome.plan(self.layers)
+        reused = allowed(DQARConfig(), self.snr, self.layers, saved=plan).mean(axis=1)
+        steps = np.array(genome.branches) / BOTH * (1 - self.shares[genome.targets] * reused)
+        return float(steps.sum()) / self.session.spec.num_inference_steps
 
     def expected(self, plan: SavedPlan) -> FloatArray:
         """The relative error of the forecast at each step that runs, the last one's at those that do not."""
