@@ -117,8 +117,8 @@ def test_a_calibration_leaves_plans_that_load(calibrated: Path) -> None:
 
 @pytest.mark.parametrize("second", [BOTH, CONDITIONAL])
 def test_a_plans_cost_is_of_what_runs(second: int, tmp_path: Path) -> None:
-    """A plan costs what the generation computes: where a branch runs alone, layers that the plan has reused at
-    steps of both branches are computed after all, and are paid for."""
+    """A plan costs what the generation computes: where a branch runs alone, layers that the plan has reused
+    at steps of both branches are computed after all, and are paid for."""
     study = Study(
         model="embedded",
         solver="ddim",
