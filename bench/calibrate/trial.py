@@ -23,9 +23,10 @@ from bench.methods.solver import solver
 from bench.record import Target
 from bench.suite import RunSpec
 from dqar.config import DQARConfig
+from dqar.core.reuse_gate import Reason
 from dqar.core.snr import schedule_snr
 from dqar.integration.trajectory import Summary
-from dqar.plan import BOTH, FloatArray, allowed
+from dqar.plan import BOTH, FloatArray, rules
 from dqar.policy.saved_plan import SavedPlan
 
 LARGE = 1e9  # a tolerance that lets every forecast pass, but has it looked at
@@ -76,7 +77,8 @@ class Trials:
         """Share of the baseline's FLOPs of the transformer that the plan runs: what it asks for is not always
         what the runtime can grant."""
         plan = genome.plan(self.layers)
-        reused = allowed(DQARConfig(), self.snr, self.layers, saved=plan).mean(axis=1)
+        granted = rules(DQARConfig(), self.snr, self.layers, saved=plan).blocked == Reason.REUSED
+        reused = granted.mean(axis=1)
         steps = np.array(genome.branches) / BOTH * (1 - self.shares[genome.targets] * reused)
         return float(steps.sum()) / self.session.spec.num_inference_steps
 
