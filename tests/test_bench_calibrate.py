@@ -131,11 +131,12 @@ def test_a_plans_cost_is_of_what_runs(second: int, tmp_path: Path) -> None:
     trials = Trials(study.spec(), "baseline", tmp_path)
     every = (1 << trials.layers) - 1
     genome = Genome((BOTH, second, BOTH, NONE, BOTH, BOTH), (0, 0, every, 0, every, 0), targets="both")
-    _, ran = trials._made(trials.session, genome.plan(trials.layers), range(2))
+    plan = genome.plan(trials.layers)
+    _, ran = trials._made(trials.session, plan, range(2))
     reused = ran.map.mean(axis=1) * (ran.branches > 0)
     assert reused.sum() == (2 if second == BOTH else 0)
     share = trials.shares["both"]
-    assert trials.cost(genome) == pytest.approx((ran.branches / BOTH * (1 - share * reused)).mean())
+    assert trials.cost(plan) == pytest.approx((ran.branches / BOTH * (1 - share * reused)).mean())
 
 
 def test_its_page_shows_what_was_held_out(calibrated: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import diffusers
@@ -42,8 +43,8 @@ def scheduler(name: str, **options: Any) -> Any:
 
 def solved(solver: Any, outputs: list[Tensor]) -> Tensor:
     """The final latent, from one fixed latent, with one fixed noise, where the model says `outputs`."""
-    noise = {} if "FlowMatch" in type(solver).__name__ else {"generator": torch.Generator().manual_seed(1)}
-    noise = noise if "generator" in solver.step.__code__.co_varnames else {}
+    takes_noise = "generator" in inspect.signature(solver.step).parameters
+    noise = {"generator": torch.Generator().manual_seed(1)} if takes_noise else {}
     latent = torch.randn(outputs[0].shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     solver.set_timesteps(STEPS)
     for timestep, output in zip(solver.timesteps, outputs, strict=True):

@@ -61,7 +61,8 @@ class Trials:
 
     def __call__(self, genome: Genome, archive: Archive) -> Point | None:
         """Try a plan on the calibration pictures, until it is clear that the archive has a better one."""
-        plan, cost = genome.plan(self.layers), self.cost(genome)
+        plan = genome.plan(self.layers)
+        cost = self.cost(plan)
         drifts: list[float] = []
         rival = archive.at(cost)
         for first in range(0, len(self.pictures), HEAT):
@@ -73,13 +74,12 @@ class Trials:
                 return None
         return point
 
-    def cost(self, genome: Genome) -> float:
+    def cost(self, plan: SavedPlan) -> float:
         """Share of the baseline's FLOPs of the transformer that the plan runs: what it asks for is not always
         what the runtime can grant."""
-        plan = genome.plan(self.layers)
         granted = rules(DQARConfig(), self.snr, self.layers, saved=plan).blocked == Reason.REUSED
         reused = granted.mean(axis=1)
-        steps = np.array(genome.branches) / BOTH * (1 - self.shares[genome.targets] * reused)
+        steps = plan.branches / BOTH * (1 - self.shares[plan.options["targets"]] * reused)
         return float(steps.sum()) / self.session.spec.num_inference_steps
 
     def expected(self, plan: SavedPlan) -> FloatArray:

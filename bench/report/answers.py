@@ -147,15 +147,9 @@ def _sure(records: Sequence[Record], chosen: Record | None) -> str:
 
 def _steady(records: Sequence[Record], chosen: Record | None) -> str:
     """Where the chosen one's loss may lie above the baseline's own: the fastest whose surely does not."""
-    if chosen is None or not findings.lost_nothing(chosen) or _within(chosen):
+    lost_nothing = findings.lost_nothing
+    if chosen is None or not lost_nothing(chosen) or lost_nothing(chosen, surely=True):
         return ""
     said = f" That `{chosen.name}` loses nothing holds for its mean, not for its whole interval;"
-    calm = next((record for record in findings.faster(records) if _within(record)), None)
+    calm = next((r for r in findings.faster(records) if lost_nothing(r, surely=True)), None)
     return f"{said} {f'for the whole: {_speed(calm)}' if calm else 'for the whole it does for none'}."
-
-
-def _within(record: Record) -> bool:
-    """Whether its whole interval of drift from the converged trajectory lies where the baseline's does."""
-    drift = lookup(record, "quality.drift_converged")
-    own = lookup(record, "quality.baseline_drift_converged")
-    return bool(drift and own and drift.high <= own.high)

@@ -30,11 +30,12 @@ def yardstick(records: Sequence[Record]) -> Mean | None:
     return best.baseline_drift_converged if best else None
 
 
-def lost_nothing(record: Record) -> bool:
-    """Whether it lies no further from the converged trajectory than the baseline may."""
+def lost_nothing(record: Record, surely: bool = False) -> bool:
+    """Whether it lies no further from the converged trajectory than the baseline may: on average, or surely,
+    with its whole interval."""
     drift = lookup(record, "quality.drift_converged")
     own = lookup(record, "quality.baseline_drift_converged")
-    return bool(drift and own and drift.mean <= own.high)
+    return bool(drift and own and (drift.high if surely else drift.mean) <= own.high)
 
 
 def faster(records: Sequence[Record]) -> list[Record]:

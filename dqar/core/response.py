@@ -11,6 +11,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from dqar.core.snr import as_array
+
 FloatArray = npt.NDArray[np.float64]
 
 UNIT = 1e-3  # of an output: so small that nothing is clipped
@@ -26,8 +28,8 @@ def solver_response(scheduler: Any, begin: int = 0) -> FloatArray:
     one run of a copy of the scheduler on scalars tells, and is remembered. `scheduler` is not changed; its
     timesteps are set, and no step of it has been made.
     """
-    timesteps = scheduler.timesteps.detach().cpu()
-    key = (type(scheduler), str(dict(scheduler.config)), timesteps.numpy().tobytes(), begin)
+    timesteps = as_array(scheduler.timesteps)
+    key = (type(scheduler), str(dict(scheduler.config)), timesteps.tobytes(), begin)
     if key not in _known:
         if len(_known) == MOST:
             _known.pop(next(iter(_known)))
@@ -47,6 +49,7 @@ def _final(scheduler: Any, outputs: Tensor, begin: int) -> Tensor:
     noise = {"generator": torch.Generator().manual_seed(0)} if takes_noise else {}
     latent = torch.zeros(outputs.shape[1], 1, 1, 1, dtype=outputs.dtype)
     for timestep, output in zip(solver.timesteps[begin:], outputs[begin:], strict=True):
-        solver.scale_model_input(latent, timestep) if hasattr(solver, "scale_model_input") else None
+        if hasattr(solver, "scale_model_input"):
+            solver.scale_model_input(latent, timestep)
         latent = solver.step(output.view_as(latent), timestep, latent, **noise, return_dict=False)[0]
     return latent.flatten().double()

@@ -33,10 +33,10 @@ def schedule_snr(scheduler: Any) -> npt.NDArray[np.float64]:
     but x = (1 - sigma) x_0 + sigma noise, so ((1 - sigma) / sigma)^2. A timestep between two training
     steps takes the nearer one's. Raises `ValueError` for a scheduler with neither.
     """
-    timesteps = _host(scheduler.timesteps)
+    timesteps = as_array(scheduler.timesteps)
     alpha_bar = getattr(scheduler, "alphas_cumprod", None)
     if alpha_bar is not None:
-        table = _host(alpha_bar)
+        table = as_array(alpha_bar)
         signal = table[np.clip(np.rint(timesteps), 0, len(table) - 1).astype(np.int64)]
     elif _is_flow(scheduler):
         signal, noise = _flow_power(scheduler, len(timesteps))
@@ -101,7 +101,8 @@ class SNRComputer:
         return compute_latent_snr(latent, self.predicted_latent(latent, model_output, timestep))
 
 
-def _host(values: Any) -> npt.NDArray[np.float64]:
+def as_array(values: Any) -> npt.NDArray[np.float64]:
+    """Numbers or a tensor of any device, on the host."""
     return np.asarray(torch.as_tensor(values).detach().cpu(), dtype=np.float64)
 
 
@@ -110,5 +111,5 @@ def _is_flow(scheduler: Any) -> bool:
 
 
 def _flow_power(scheduler: Any, steps: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    sigma = _host(scheduler.sigmas)[:steps]
+    sigma = as_array(scheduler.sigmas)[:steps]
     return (1.0 - sigma) ** 2, sigma**2

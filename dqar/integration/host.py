@@ -9,6 +9,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from dqar.core.snr import as_array
+
 
 def to_host(*groups: list[Tensor | None]) -> list[npt.NDArray[np.float64]]:
     """Groups of scalar tensors as arrays, nan for None, in one transfer; none where all are None."""
@@ -31,8 +33,3 @@ def begins_at(timesteps: Any, first: float) -> int:
     """Where a generation that begins at timestep `first` begins in the schedule; 0 if it is not in it."""
     found = np.flatnonzero(as_array(timesteps) == first)
     return int(found[0]) if len(found) else 0
-
-
-def as_array(timesteps: Any) -> npt.NDArray[np.float64]:
-    """Timesteps, `[steps]`, on the host."""
-    return np.asarray(torch.as_tensor(timesteps).cpu(), dtype=np.float64)

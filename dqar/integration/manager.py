@@ -17,8 +17,8 @@ from dqar.core.entropy import entropy_from_qk
 from dqar.core.quantization import KVQuantizer
 from dqar.core.response import solver_response
 from dqar.core.reuse_gate import Reason, ReuseGate, Signals
-from dqar.core.snr import schedule_snr
-from dqar.integration.host import as_array, begins_at, first_look, to_host
+from dqar.core.snr import as_array, schedule_snr
+from dqar.integration.host import begins_at, first_look, to_host
 from dqar.integration.outputs import Outputs, Place
 from dqar.integration.trajectory import Summary, Trajectory, summarize
 from dqar.plan import BOTH, CONDITIONAL, NONE, allowed, positions, rules

@@ -19,9 +19,8 @@ from dqar.core.quantization import KVQuantizer
 from dqar.plan import BOTH, NONE
 
 EXACT = KVQuantizer(bits=16)  # an output is small beside the layers': it is kept as computed
-MOST_AMENDS = (
-    30.0  # a step that hardly moves the latent any more would have to shout, in fp16 beyond its range
-)
+# A step that hardly moves the latent any more would have to shout, in fp16 beyond its range.
+MOST_AMENDS = 30.0
 
 
 class Place(NamedTuple):
@@ -57,9 +56,8 @@ class Past:
         return torch.lerp(self.at(place.position), value, 1 + share) if share else value
 
     def add(self, position: float, value: Tensor) -> None:
-        """Note the value at a position."""
+        """Note the value at a position, in memory that nobody writes."""
         self.guessed = []
-        value = value.clone()  # a small one; a CUDA graph writes its output to the same memory each time
         rates = self.nodes.row(0, position, reused=False)
         self.entry = self.entry.advanced(value, rates, EXACT) if self.entry and rates else Forecast(value)
         self.nodes.computed(0, position)
@@ -107,17 +105,18 @@ class Outputs:
 
     def completed(self, output: Any, place: Place, branches: int) -> Any:
         """The output for all branches as the solver is given it, after `branches` of them ran; what the model
-        said is noted."""
+        said is noted, as a copy: a CUDA graph writes its output to the same memory each time."""
         prediction, self.like = _opened(output)
         if self.half is None:
-            return self.like(self._noted(self.main, prediction, place))
+            return self.like(self._noted(self.main, prediction.clone(), place))
         if branches != BOTH:
-            conditional = self._noted(self.main, prediction, place)
+            conditional = self._noted(self.main, prediction.clone(), place)
             return self.like(self._joined(conditional, self.added.foretold(place)))
         fresh, other = prediction.chunk(2)[:: 1 if self.half == 0 else -1]
-        conditional, added = self._noted(self.main, fresh, place), fresh - other
+        kept, added = fresh.clone(), fresh - other
+        conditional = self._noted(self.main, kept, place)
         corrected = self._noted(self.added, added, place)
-        if conditional is fresh and corrected is added:
+        if conditional is kept and corrected is added:
             return output
         return self.like(self._joined(conditional, corrected))
 
