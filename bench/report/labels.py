@@ -32,8 +32,9 @@ def label(
     ax.figure.canvas.draw()  # fixes the layout, so that boxes are final
     taken = [_around(ax, _pixel(ax, point), _MARKER) for point in [*points, *others]]
     taken += [_around(ax, at, _LINE) for at in _along(ax, lines)]
+    written: list[Bbox] = []
     for point, text in zip(points, texts, strict=True):
-        taken.append(_place(ax, point, text, taken))
+        written.append(_place(ax, point, text, taken, written))
 
 
 def _pixel(ax: Axes, point: Pair) -> Pair:
@@ -53,12 +54,12 @@ def _along(ax: Axes, corners: Sequence[Pair], pieces: int = 40) -> list[Pair]:
     return [(a[0] + t * (b[0] - a[0]), a[1] + t * (b[1] - a[1])) for a, b in pairwise(pixels) for t in shares]
 
 
-def _place(ax: Axes, point: Pair, text: str, taken: Sequence[Bbox]) -> Bbox:
+def _place(ax: Axes, point: Pair, text: str, taken: Sequence[Bbox], written: Sequence[Bbox]) -> Bbox:
     note = _note(ax, point, text)
     size = Text.get_window_extent(note, ax.figure.canvas.get_renderer()).size  # type: ignore[attr-defined]
     at = _pixel(ax, point)
     boxes = [_box(ax, at, size, offset) for offset in _OFFSETS]
-    costs = [_cost(ax, box, taken) for box in boxes]
+    costs = [_cost(ax, box, taken, written) for box in boxes]
     best = costs.index(min(costs))
     _move(note, *_OFFSETS[best])
     return boxes[best]
@@ -89,8 +90,9 @@ def _move(note: Annotation, x: float, y: float) -> None:
     )
 
 
-def _cost(ax: Axes, box: Bbox, taken: Sequence[Bbox]) -> float:
-    """How many boxes are hit; leaving the axes counts like hitting many."""
+def _cost(ax: Axes, box: Bbox, taken: Sequence[Bbox], written: Sequence[Bbox]) -> float:
+    """How many boxes are hit; a label on a label cannot be read, and counts like hitting many, as leaving the
+    axes does."""
     inside = ax.bbox.padded(2)
     out = box.x0 < inside.x0 or box.x1 > inside.x1 or box.y0 < inside.y0 or box.y1 > inside.y1
-    return box.count_overlaps(list(taken)) + 50 * out
+    return box.count_overlaps(list(taken)) + 50 * (box.count_overlaps(list(written)) + out)
