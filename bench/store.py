@@ -25,6 +25,7 @@ from bench.suite import RunSpec
 
 log = logging.getLogger(__name__)
 
+NOT_OURS = {".cache", "asv"}  # folders under results/ that hold other JSON than records
 ROOM = 2**20  # bytes that must be free to begin: some records with their pictures
 
 # The sources that produce figures: a commit to anything else recomputes nothing.
@@ -160,8 +161,8 @@ def read(path: Path) -> Record:
 
 
 def record_files(folder: Path) -> list[Path]:
-    """Every record under `folder`, with those of caches left out."""
-    return sorted(p for p in folder.rglob("*.json") if ".cache" not in p.parts)
+    """Every record under `folder`: what caches and asv keep there has forms of its own."""
+    return sorted(p for p in folder.rglob("*.json") if not NOT_OURS & {*p.relative_to(folder).parts[:-1]})
 
 
 def sound(folder: Path) -> list[Record]:
