@@ -148,7 +148,10 @@ def calibrate(
     speedups: Annotated[str, typer.Option(help="A plan for each, by FLOPs.")] = "1.5,2,2.5,3,3.5,4,5,6",
     start: Annotated[Path | None, typer.Option(help="Folder of plans to begin with.")] = None,
     model: Model = "embedded",
-    steps: Annotated[int, typer.Option(min=4, max=1000, help="Denoising steps.")] = 50,
+    steps: Annotated[int, typer.Option(min=4, max=1000, help="Denoising steps of the baseline.")] = 50,
+    plan_steps: Annotated[
+        int | None, typer.Option(min=4, max=1000, help="Of the plan, foretold ones with them, if others.")
+    ] = None,
     pictures: Annotated[int, typer.Option(min=2, help="To calibrate on, and as many held out.")] = 24,
     guidance: Guidance = 4.0,
     results: Results = Path("results"),
@@ -162,8 +165,8 @@ def calibrate(
     if solver not in SCHEDULERS:
         raise BadInput(f"calibrate: --solver: {solver!r} is not known; allowed: {', '.join(SCHEDULERS)}")
     study = Study(
-        model=model, solver=solver, target=target, steps=steps, pictures=pictures, guidance=guidance,
-        results=results,
+        model=model, solver=solver, target=target, steps=steps, plan_steps=plan_steps or steps,
+        pictures=pictures, guidance=guidance, results=results,
     )  # fmt: skip
     found = study.run(tries, numbers(speedups), out, start)
     page = write_report(found, study.facts, reports / "calibrate" / study.name)

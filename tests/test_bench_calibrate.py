@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from diffusers import DDIMScheduler
 from typer.testing import CliRunner
 
 import dqar
@@ -115,6 +116,32 @@ def test_a_calibration_leaves_plans_that_load(calibrated: Path) -> None:
     assert '"points"' in archive.read_text()
 
 
+def test_a_plan_may_be_of_more_steps_than_the_baseline(calibrated: Path) -> None:
+    """Plans of eight steps begin a search at sixteen: what was found has sixteen, costs what it runs as a
+    share of the baseline's eight, and goes by a name of its own."""
+    given = ["--start", str(calibrated / "out"), "--plan-steps", "16", "--tries", "1"]
+    where = [f"--{name}={calibrated / 'finer' / name}" for name in ("out", "results", "reports")]
+    done = CliRunner().invoke(app, ["calibrate", *where, *RUN, *given])
+    assert done.exit_code == 0 and "at 16 steps" in done.output, done.output
+    files = sorted((calibrated / "finer" / "out").glob("dpm16-converged-*.json"))
+    assert files
+    for plan in map(SavedPlan.load, files):
+        assert len(plan.branches) == 16 and not plan.reuse.any()
+        assert plan.facts["cost"] == pytest.approx(plan.branches.sum() / BOTH / 8)
+
+
+def test_a_finer_plan_runs_at_the_same_noise() -> None:
+    """On trailing spacing the steps that a plan runs have the same timesteps at twice the number of steps."""
+    genome = Genome((BOTH, NONE, CONDITIONAL, BOTH), (0, 0, 0, 6))
+    finer, timesteps = genome.finer(2), []
+    for plan in (genome, finer):
+        scheduler = DDIMScheduler(timestep_spacing="trailing")
+        scheduler.set_timesteps(len(plan.branches))
+        ran = zip(scheduler.timesteps.tolist(), plan.branches, plan.rows, strict=True)
+        timesteps.append([step for step in ran if step[1]])
+    assert timesteps[0] == timesteps[1]
+
+
 @pytest.mark.parametrize("second", [BOTH, CONDITIONAL])
 def test_a_plans_cost_is_of_what_runs(second: int, tmp_path: Path) -> None:
     """A plan costs what the generation computes: where a branch runs alone, layers that the plan has reused
@@ -124,6 +151,7 @@ def test_a_plans_cost_is_of_what_runs(second: int, tmp_path: Path) -> None:
         solver="ddim",
         target="baseline",
         steps=6,
+        plan_steps=6,
         pictures=2,
         guidance=4.0,
         results=tmp_path,

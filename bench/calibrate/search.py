@@ -46,6 +46,13 @@ class Genome:
         rows = [sum(1 << int(layer) for layer in np.flatnonzero(row)) for row in plan.reuse]
         return cls(tuple(map(int, plan.branches)), tuple(rows), **plan.options)
 
+    def finer(self, factor: int) -> Genome:
+        """The same at `factor` times the steps: those in between are foretold."""
+        steps = factor * len(self.branches)
+        branches, rows = [NONE] * steps, [0] * steps
+        branches[::factor], rows[::factor] = self.branches, self.rows
+        return replace(self, branches=tuple(branches), rows=tuple(rows))
+
 
 @dataclass(frozen=True)
 class Point:
@@ -68,13 +75,13 @@ class Point:
         return float(ratios.mean()) > float(ratios.std(ddof=1)) / math.sqrt(len(ratios))
 
 
-def beginnings(snr: FloatArray) -> Iterator[Genome]:
-    """Plans to begin with: so many steps run, spread between evenly in number and evenly in log-SNR, with
-    both branches or every second one with the conditional branch alone."""
+def beginnings(snr: FloatArray, most: float = 1.0) -> Iterator[Genome]:
+    """Plans to begin with: shares of `most` of the steps run, spread between evenly in number and evenly in
+    log-SNR, with both branches or every second one with the conditional branch alone."""
     steps = len(snr)
     for share in (0.7, 0.6, 0.52, 0.44, 0.4, 0.36, 0.32, 0.28, 0.26, 0.24, 0.22, 0.2, 0.18, 0.16):
         for mix in (0.45, 0.65):
-            run = spread(snr, max(2, round(share * steps)), mix)
+            run = spread(snr, max(2, round(share * most * steps)), mix)
             yield _running(steps, {step: BOTH for step in run})
             halved = {step: CONDITIONAL if i % 2 and i > 2 else BOTH for i, step in enumerate(run)}
             yield _running(steps, halved)

@@ -66,7 +66,8 @@ class Study:
     model: str
     solver: str
     target: Target
-    steps: int
+    steps: int  # the baseline's, whose cost is 1
+    plan_steps: int  # the plan's own, of which most are foretold
     pictures: int
     guidance: float
     results: Path
@@ -74,7 +75,8 @@ class Study:
     @property
     def name(self) -> str:
         """The name of its files."""
-        return f"{self.solver.partition('_')[0]}-{self.target}"
+        finer = "" if self.plan_steps == self.steps else self.plan_steps
+        return f"{self.solver.partition('_')[0]}{finer}-{self.target}"
 
     def spec(self) -> RunSpec:
         """The configuration under test: DDIM at the same steps and spacing is the baseline."""
@@ -82,7 +84,7 @@ class Study:
         return RunSpec(
             suite="calibrate", name=self.name, method="dqar", model=self.model, batch_size=n, seed=5000,
             num_inference_steps=self.steps, guidance_scale=self.guidance, scheduler="ddim",
-            timestep_spacing="trailing", options={"scheduler": self.solver},
+            timestep_spacing="trailing", options={"scheduler": self.solver, "steps": self.plan_steps},
             quality=Quality(n=n, converged_n=n),
         )  # fmt: skip
 
@@ -112,8 +114,10 @@ class Study:
                 return Archive(_point(entry) for entry in kept["points"])
             log.warning("%s: was found on something else; begun anew", file.name)
         given = [Genome.of(SavedPlan.load(path)) for path in sorted(start.glob("*.json"))] if start else []
-        fitting = [genome for genome in given if len(genome.branches) == self.steps]
-        genomes = dict.fromkeys([*fitting, *beginnings(trials.snr)])
+        fitting = [genome for genome in given if self.plan_steps % len(genome.branches) == 0]
+        finer = [genome.finer(self.plan_steps // len(genome.branches)) for genome in fitting]
+        share = self.steps / self.plan_steps
+        genomes = dict.fromkeys([*finer, *beginnings(trials.snr, share)])
         archive = Archive()
         for genome in tqdm(genomes, unit="plan", desc="to begin with", disable=None):
             if (point := trials(genome, archive)) is not None:
