@@ -55,8 +55,8 @@ def sentence(found: Sequence[Found], facts: Mapping[str, Any]) -> str:
     first, last = found[0], found[-1]
     return (
         f"plans for {facts['solver']} at {facts['plan_steps']} steps go from {first.speedup:.2f}× by FLOPs "
-        f"at a drift of {first.held_out.mean:.3f} to {last.speedup:.2f}× at {last.held_out.mean:.3f} from the "
-        f"{facts['target']} pictures, on seeds and labels that the search never saw."
+        f"at a drift of {first.held_out.mean:.3f} to {last.speedup:.2f}× at {last.held_out.mean:.3f} from "
+        f"the {facts['target']} pictures, on seeds and labels that the search never saw."
     )
 
 
