@@ -121,7 +121,7 @@ def peak_flops(dtype: torch.dtype) -> tuple[float, str]:
     known = data_sheet_peak()
     if known and dtype != torch.float32:
         return known, "data sheet"
-    size = 8192 if models.device() == "cuda" else 2048
+    size = 8192 if models.device() == "cuda" else 1024
     return matmul_flops(size, dtype), f"best of {REPEATS} matrix products of {size} in {dtype}, measured"
 
 
