@@ -250,9 +250,6 @@ def test_the_baseline_runs_as_cuda_graphs(fresh_compiler: None) -> None:
     assert drift(made[-1].latents, eagerly(graphs()).baseline(pictures).latents) < 1e-2
 
 
-@pytest.mark.xfail(
-    reason="the cache does not live in the graphs' pool yet: a replay may overwrite it", strict=False
-)
 def test_reuse_runs_as_cuda_graphs(fresh_compiler: None) -> None:
     """A plan's masks, each a graph, make the pictures that they make eagerly."""
     options = {"preset": "maximum", "use_layer_scheduling": False, "max_age": 2, "warmup_fraction": 0.0}
