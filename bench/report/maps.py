@@ -100,5 +100,5 @@ def _map(ax: Axes, record: Record, reuse: Reuse) -> None:
     ax.imshow(table, aspect="auto", origin="lower", cmap=_TWO, vmin=0, vmax=1)
     ax.spines[["top", "right"]].set_visible(True)
     ax.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=4))
-    _steps(ax, table.shape[1], "layer", f"{record.name}: {100 * reuse.ratio:.1f} % reused")
+    _steps(ax, table.shape[1], "layer", f"{record.name}\n{100 * reuse.ratio:.1f} % reused")
     ax.title.set_color(look(record.method).colour)
