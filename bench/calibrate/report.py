@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from matplotlib.colors import ListedColormap
 from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
 
 from bench.calibrate.study import Found
 from bench.report.render import write_csv, write_page
@@ -94,6 +95,7 @@ def plot_plans(found: Sequence[Found], out: Path) -> Path:
         )
         ax.set_yticks(np.arange(len(found)) + 0.5, [f.file.stem for f in found])
         ax.invert_yaxis()
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax.set_xlabel("step")
         patches = [Patch(fc=COLOURS[kind], ec="#999999", label=NAMES[kind]) for kind in COLOURS]
         ax.legend(handles=patches, loc="lower left", bbox_to_anchor=(0, 1), ncols=3)
