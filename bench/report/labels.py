@@ -15,6 +15,7 @@ _RADII = (7, 15, 26, 40, 56, 74, 95)  # points of distance, nearest first
 _SIDES = ((1, 0), (1, 1), (1, -1), (-1, 0), (-1, 1), (-1, -1), (0, 1), (0, -1))
 _OFFSETS = [(r * x, r * y) for r, (x, y) in product(_RADII, _SIDES)]
 _MARKER, _LINE = 4.5, 1.0  # half of what a point and a piece of line take up, in points
+_NEAR = 11.0  # points; a label as near as that to another's point seems to name it
 
 
 def label(
@@ -32,9 +33,11 @@ def label(
     ax.figure.canvas.draw()  # fixes the layout, so that boxes are final
     taken = [_around(ax, _pixel(ax, point), _MARKER) for point in [*points, *others]]
     taken += [_around(ax, at, _LINE) for at in _along(ax, lines)]
+    near = [_around(ax, _pixel(ax, point), _NEAR) for point in points]
     written: list[Bbox] = []
-    for point, text in zip(points, texts, strict=True):
-        written.append(_place(ax, point, text, taken, written))
+    for i, (point, text) in enumerate(zip(points, texts, strict=True)):
+        claimed = near[:i] + near[i + 1 :]
+        written.append(_place(ax, point, text, [taken, claimed, written]))
 
 
 def _pixel(ax: Axes, point: Pair) -> Pair:
@@ -54,12 +57,12 @@ def _along(ax: Axes, corners: Sequence[Pair], pieces: int = 40) -> list[Pair]:
     return [(a[0] + t * (b[0] - a[0]), a[1] + t * (b[1] - a[1])) for a, b in pairwise(pixels) for t in shares]
 
 
-def _place(ax: Axes, point: Pair, text: str, taken: Sequence[Bbox], written: Sequence[Bbox]) -> Bbox:
+def _place(ax: Axes, point: Pair, text: str, avoided: Sequence[Sequence[Bbox]]) -> Bbox:
     note = _note(ax, point, text)
     size = Text.get_window_extent(note, ax.figure.canvas.get_renderer()).size  # type: ignore[attr-defined]
     at = _pixel(ax, point)
     boxes = [_box(ax, at, size, offset) for offset in _OFFSETS]
-    costs = [_cost(ax, box, taken, written) for box in boxes]
+    costs = [_cost(ax, box, *avoided) for box in boxes]
     best = costs.index(min(costs))
     _move(note, *_OFFSETS[best])
     return boxes[best]
@@ -90,9 +93,12 @@ def _move(note: Annotation, x: float, y: float) -> None:
     )
 
 
-def _cost(ax: Axes, box: Bbox, taken: Sequence[Bbox], written: Sequence[Bbox]) -> float:
-    """How many boxes are hit; a label on a label cannot be read, and counts like hitting many, as leaving the
-    axes does."""
+def _cost(
+    ax: Axes, box: Bbox, taken: Sequence[Bbox], claimed: Sequence[Bbox], written: Sequence[Bbox]
+) -> float:
+    """How many boxes are hit; what seems to name another's point misleads, and counts like hitting a few; a
+    label on a label cannot be read, and counts like hitting many, as leaving the axes does."""
     inside = ax.bbox.padded(2)
     out = box.x0 < inside.x0 or box.x1 > inside.x1 or box.y0 < inside.y0 or box.y1 > inside.y1
-    return box.count_overlaps(list(taken)) + 50 * (box.count_overlaps(list(written)) + out)
+    hit, misled, hidden = (box.count_overlaps(list(boxes)) for boxes in (taken, claimed, written))
+    return hit + 5 * misled + 50 * (hidden + out)
