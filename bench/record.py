@@ -53,6 +53,7 @@ class Timing(Part):
     disturbed_why: list[str]
     baseline: str  # what the speedup is over: "eager", "compiled", "compiled with CUDA graphs"
     batch_size: int
+    beside: list[str] = []  # configurations of the same rounds: their pairs have the same baseline seconds
     stopped: Literal["target", "budget", "pairs"]  # why no more pairs were measured
     verdict: Literal["SAME", "FASTER", "SLOWER", "AMBIGUOUS"]
     verdict_why: str

@@ -1,7 +1,8 @@
-"""Runs the configurations of a suite one after another, each in a process of its own.
+"""Runs the configurations of a suite one after another, in processes of their own.
 
-What happens in such a process, an error, a crash, a hang, is that configuration's record; the
-others go on. Killed at any moment, a suite resumes: finished records are found by their keys.
+An error, a crash or a hang there is that configuration's record; the others go on. Where a few share a
+process (`timing.together`) and it dies, those it left without a record run again, each alone. Killed at
+any moment, a suite resumes: finished records are found by their keys.
 """
 
 from __future__ import annotations
@@ -13,10 +14,12 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from pydantic import TypeAdapter
 from tqdm import tqdm
 
 from bench import methods, models, store, suite
@@ -47,9 +50,9 @@ def run_all(specs: Sequence[RunSpec], folder: Store, results: Path, force: bool 
     folder.prepare()
     with tqdm(total=len(specs), unit="run", disable=None, file=sys.stderr) as bar:
         runner = Runner(results=results, force=force, say=bar.set_description_str)
-        for spec in specs:
-            runner.run(spec)
-            bar.update()
+        for group in suite.groups(specs):
+            runner.run(*group)
+            bar.update(len(group))
     return folder.records([spec.name for spec in specs])
 
 
@@ -69,34 +72,49 @@ class Runner:
     say: Callable[[str], None] = lambda text: None
     worker: Sequence[str] = WORKER
 
-    def run(self, spec: RunSpec) -> str:
-        """Run one configuration unless it is finished; its key."""
+    def run(self, *specs: RunSpec) -> None:
+        """Run those of the configurations that are not finished, in one process."""
+        jobs = [self._job(spec) for spec in specs]
+        self.say(specs[0].name)
+        with ExitStack() as locks:
+            for job in sorted(jobs, key=lambda job: job.key):  # in one order: nobody waits in a circle
+                locks.enter_context(job.store.lock(job.key))
+            self._work([job for job in jobs if self._to_do(job)])
+
+    def _job(self, spec: RunSpec) -> Job:
         given = store.inputs(spec)
         key = store.key_of(spec.public(), given)
-        job = Job(spec=spec, key=key, inputs=given, results=self.results, parent=os.getpid())
-        self.say(spec.name)
-        with job.store.lock(key):
-            if why := left_out(spec):
-                job.store.write(job.record(status="left_out", reason=why))
-            elif self.force or not job.store.finished(spec.name, key):
-                self._work(job)
-        return key
+        return Job(spec=spec, key=key, inputs=given, results=self.results, parent=os.getpid())
 
-    def _work(self, job: Job) -> None:
-        """Start the worker and see it through; where it left no record, write why."""
-        before = _stamp(job)
+    def _to_do(self, job: Job) -> bool:
+        """Whether it must be measured; one that would say nothing gets its record here."""
+        if why := left_out(job.spec):
+            job.store.write(job.record(status="left_out", reason=why))
+            return False
+        return self.force or not job.store.finished(job.spec.name, job.key)
+
+    def _work(self, jobs: Sequence[Job]) -> None:
+        """Start the worker and see it through. What it left without a record runs alone, to show whose
+        fault that is; where that leaves none either, write why."""
+        if not jobs:
+            return
+        before = [_stamp(job) for job in jobs]
         with tempfile.TemporaryFile("w+") as errors:
-            code, timed_out = self._supervise(job, errors)
+            code, timed_out = self._supervise(jobs, errors)
             errors.seek(0)
             said = errors.read().strip()
         # Among whatever else libraries say, at the process's end too.
         bad = next((line for line in said.splitlines() if line.startswith("results: ")), None)
         if code == 2 and bad:
             raise BadInput(bad)
-        if _stamp(job) == before:
-            job.store.write(job.failure(_why(job, code, timed_out), said[-4000:] or None))
+        left = [job for job, stamp in zip(jobs, before, strict=True) if _stamp(job) == stamp]
+        for job in left:
+            if len(jobs) > 1:
+                self._work([job])
+            else:
+                job.store.write(job.failure(_why(job, code, timed_out), said[-4000:] or None))
 
-    def _supervise(self, job: Job, errors: IO[str]) -> tuple[int, bool]:
+    def _supervise(self, jobs: Sequence[Job], errors: IO[str]) -> tuple[int, bool]:
         process = subprocess.Popen(
             self.worker,
             stdin=subprocess.PIPE,
@@ -106,23 +124,23 @@ class Runner:
             env=ALLOCATOR | os.environ,
             start_new_session=True,  # its children share its group: one kill ends them all
         )
-        alarm = Alarm(job.spec.timeout_s, process)
+        alarm = Alarm(sum(job.spec.timeout_s for job in jobs), process)
         try:
-            self._follow(job, process)
+            self._follow(jobs, process)
             return process.wait(), alarm.rang
         finally:
             alarm.cancel()
             kill(process)
 
-    def _follow(self, job: Job, process: subprocess.Popen[str]) -> None:
+    def _follow(self, jobs: Sequence[Job], process: subprocess.Popen[str]) -> None:
         assert process.stdin and process.stdout
         try:
-            process.stdin.write(job.model_dump_json())
+            process.stdin.write(TypeAdapter(list[Job]).dump_json(list(jobs)).decode())
             process.stdin.close()
         except BrokenPipeError:
             return  # it died at once: its exit code tells
         for line in process.stdout:
-            self.say(f"{job.spec.name}: {line.strip()}")
+            self.say(line.strip())
 
 
 class Alarm(threading.Timer):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -46,6 +46,7 @@ class Timing(Part):
     target_halfwidth: float = Field(default=0.02, gt=0, lt=1)  # of the interval, relative
     budget_s: float = Field(default=60, gt=0)  # for pairs beyond those that must be
     warmup: int = Field(default=1, ge=0)  # generations of each arm
+    together: int = Field(default=1, ge=1)  # configurations that share a process and each round's baseline
     verdict_threshold: float = Field(default=0.02, gt=0, lt=1)
 
     @model_validator(mode="after")
@@ -173,6 +174,10 @@ class RunSpec(Settings):
         """Whether pictures are compared: not where random weights would make that meaningless."""
         return self.quality.n > 0 and self.weights == "trained"
 
+    def settings(self) -> dict[str, Any]:
+        """What it shares with configurations that can be measured together."""
+        return self.model_dump(exclude={"name", "method", "options"})
+
     def public(self) -> dict[str, Any]:
         """As it stands in a record: the last part of each path, never a path."""
         shown = {"model": shown_model(self.model), "quality": self.quality.public()}
@@ -248,6 +253,16 @@ def expanded(path: Path, suite: Suite) -> list[RunSpec]:
     ]
     _check_names(path, [spec.name for spec in found])
     return found
+
+
+def groups(chosen: Sequence[RunSpec]) -> Iterator[list[RunSpec]]:
+    """The configurations in order, in groups that are measured together: at most `timing.together` in a row
+    whose settings are the same. Compiled ones stand alone: each has graphs of its own of one transformer,
+    and torch keeps but a few."""
+    for _, same in itertools.groupby(chosen, RunSpec.settings):
+        members = list(same)
+        size = 1 if members[0].compile else members[0].timing.together
+        yield from (members[i : i + size] for i in range(0, len(members), size))
 
 
 def _settings(path: Path, suite: Suite, run: Run) -> dict[str, Any]:

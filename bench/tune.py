@@ -85,8 +85,7 @@ class Tuner:
         )
 
     def _under(self, options: dict[str, Any], **changes: Any) -> Session:
-        spec = self.spec.model_copy(update={"options": options} | changes)
-        return Session(pipe=self.session.pipe, spec=spec, labels=self.session.labels)
+        return self.session.under(self.spec.model_copy(update={"options": options} | changes))
 
 
 def suggested(trial: optuna.Trial | optuna.trial.FrozenTrial) -> dict[str, Any]:

@@ -1,7 +1,8 @@
-"""One process, one configuration: measure it and write its record.
+"""One process, one configuration or a few that share a baseline: measure them and write their records.
 
-`python -m bench.worker` reads a Job (JSON) on stdin, says what it is doing on stdout, one line at a
-time, and exits 0 with a record written ("ok" or "failed"), or 2 where the store cannot be written.
+`python -m bench.worker` reads a list of Jobs (JSON) on stdin, says what it is doing on stdout, one line
+at a time, and exits 0 with each one's record written ("ok" or "failed"), or 2 where the store cannot be
+written.
 """
 
 from __future__ import annotations
@@ -9,17 +10,24 @@ from __future__ import annotations
 import gc
 import sys
 import traceback
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter
 
 from bench.errors import BadInput
 from bench.measure import environment
 from bench.process import die_with
-from bench.record import Record
+from bench.record import Memory, Record
 from bench.store import Store
 from bench.suite import RunSpec
+
+if TYPE_CHECKING:  # torch, which whoever only wants a Job need not load
+    from bench.measure.flops import Cost
+    from bench.measure.generation import Session
+    from bench.measure.timing import Pairs
 
 
 class Job(BaseModel):
@@ -55,6 +63,12 @@ class Job(BaseModel):
         shown = self._scrubbed(trace) if trace else None
         return self.record(status="failed", reason=line, traceback=shown)
 
+    def failed(self, error: Exception) -> Record:
+        """The record of what was raised; BadInput is nobody's record and raised again."""
+        if isinstance(error, BadInput):
+            raise error
+        return self.failure(reason(error), "".join(traceback.format_exception(error)))
+
     def _scrubbed(self, text: str) -> str:
         """`text` without paths, those of the files given for quality included."""
         for path in self.spec.quality.files().values():
@@ -63,11 +77,12 @@ class Job(BaseModel):
 
 
 def main() -> None:
-    """Read the job, measure, write the record."""
-    job = Job.model_validate_json(sys.stdin.read())
-    die_with(job.parent)
+    """Read the jobs, measure, write the records."""
+    jobs = TypeAdapter(list[Job]).validate_json(sys.stdin.read())
+    die_with(jobs[0].parent)
     try:
-        job.store.write(*attempt(job))
+        for job, record, picture in records(jobs):
+            job.store.write(record, picture)
     except BadInput as error:
         sys.exit(_said(str(error)))
 
@@ -77,14 +92,21 @@ def _said(line: str) -> int:
     return 2
 
 
-def attempt(job: Job) -> tuple[Record, bytes | None]:
-    """The record of the run; whatever goes wrong in it becomes a failed record."""
+def records(jobs: Sequence[Job]) -> Iterator[tuple[Job, Record, bytes | None]]:
+    """Each configuration's record and picture as it is finished; whatever goes wrong in one becomes its
+    failed record, and in what they share, the model and its baseline, that of each."""
+    peaks = [_memory(job) for job in jobs]  # first, so that the isolated pass has the machine's memory
     try:
-        return run(job)
-    except BadInput:
-        raise
+        shared = measure_shared(jobs)
     except Exception as error:
-        return job.failure(reason(error), traceback.format_exc()), None
+        yield from ((job, job.failed(error), None) for job in jobs)
+        return
+    for i, job in enumerate(jobs):
+        try:
+            made = finish(job, shared, i, peaks[i])
+        except Exception as error:
+            made = job.failed(error), None
+        yield job, *made
 
 
 def reason(error: BaseException) -> str:
@@ -97,39 +119,73 @@ def reason(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}"
 
 
-def run(job: Job) -> tuple[Record, bytes | None]:
-    """Measure time, then quality on those generations and more, then memory in another process."""
-    from bench.measure import flops, memory, quality, timing
-    from bench.measure.cache import Cache
+def _memory(job: Job) -> Memory | Exception | None:
+    from bench.measure import memory
+
+    if not job.spec.memory:
+        return None
+    say(f"{job.spec.name}: memory")
+    try:
+        return memory.measure(job.spec)
+    except Exception as error:  # what is wrong with the configuration, its timing tells better
+        return error
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What is measured for all of a process's configurations at once."""
+
+    sessions: list[Session]
+    pairs: list[Pairs]
+    cost: Cost
+    facts: dict[str, Any]  # provenance, and the machine's state
+
+
+def measure_shared(jobs: Sequence[Job]) -> Shared:
+    """Load the model and time all configurations in rounds with one baseline."""
+    from bench.measure import flops, timing
     from bench.measure.generation import Session
 
-    spec = job.spec
-    facts = environment.provenance(spec.seed)
-    say("loading")
-    session = Session.open(spec)
+    specs = [job.spec for job in jobs]
+    say(f"{specs[0].name}: loading")
+    first = Session.open(specs[0])
+    sessions = [first, *map(first.under, specs[1:])]
     gc.collect()
     gc.freeze()  # the model is no garbage: do not walk it again and again
     before = environment.state()
-    pairs = timing.measure(session, say)
-    facts["state"] = {"before": before, "after": environment.state()}
+    pairs = timing.measure_together(sessions, say)
+    state = {"before": before, "after": environment.state()}
+    facts = {"state": state, "scheduler": type(first.pipe.scheduler).__name__}
+    return Shared(sessions, pairs, flops.count(first), environment.provenance(specs[0].seed) | facts)
+
+
+def finish(job: Job, shared: Shared, i: int, peaks: Memory | Exception | None) -> tuple[Record, bytes | None]:
+    """The record of the i-th: quality on its timed generations and more, and what FLOPs allow."""
+    from bench.measure import flops, quality, timing
+    from bench.measure.cache import Cache
+
+    spec, session, pairs = job.spec, shared.sessions[i], shared.pairs[i]
+    for error in (pairs.error, peaks):
+        if isinstance(error, Exception):
+            raise error
     file = job.store.path(spec.name, job.key, ".png").name
-    shown, picture = quality.measure(session, pairs, Cache(job.store.cache, job.inputs), file, say)
+    cache = Cache(job.store.cache, job.inputs)
+    shown, picture = quality.measure(session, pairs, cache, file, _naming(spec.name))
     timed = timing.summarise(pairs, spec)
-    arithmetic = flops.limits(session, flops.count(session), timed)
-    reuse = session.traced()
-    facts["scheduler"] = type(session.pipe.scheduler).__name__
-    del session, pairs  # so that the isolated pass has the memory
-    say("memory")
     record = job.record(
         status="ok",
-        environment=facts,
+        environment=shared.facts,
         timing=timed,
-        memory=memory.measure(spec) if spec.memory else None,
+        memory=peaks,
         quality=shown,
-        reuse=reuse,
-        limits=arithmetic,
+        reuse=session.traced(),
+        limits=flops.limits(session, shared.cost, timed),
     )
     return record, picture
+
+
+def _naming(name: str) -> Callable[[str], None]:
+    return lambda what: say(f"{name}: {what}")
 
 
 def say(what: str) -> None:

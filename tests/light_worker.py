@@ -1,4 +1,4 @@
-"""Runs a suite of instant configurations: the real runner and store, no model.
+"""Runs a suite of instant configurations, three to a process: the real runner and store, no model.
 
 `light_worker.py run RESULTS LOG` runs the suite; `light_worker.py work LOG` is its worker, which
 notes in LOG when it starts and writes its record by the store, as the real one does.
@@ -11,10 +11,12 @@ import sys
 import time
 from pathlib import Path
 
+from pydantic import TypeAdapter
+
 from bench.process import die_with
 from bench.record import Limits
 from bench.runner import Runner
-from bench.suite import RunSpec
+from bench.suite import RunSpec, Timing, groups
 from bench.worker import Job
 
 NAMES = [f"run-{i:02}" for i in range(16)]  # more than are finished between twenty kills
@@ -34,25 +36,26 @@ def spec(name: str, suite: str = "light") -> RunSpec:
     """A configuration without a model to load."""
     return RunSpec(
         suite=suite, name=name, method="baseline", model="owner/light", random=True,
-        weights="random",
+        weights="random", timing=Timing(together=3),
     )  # fmt: skip
 
 
 def run(results: Path, log: Path) -> None:
     """Run the suite as `bench run` does."""
     worker = (sys.executable, __file__, "work", str(log))
-    for name in NAMES:
-        Runner(results=results, worker=worker).run(spec(name))
+    for group in groups([spec(name) for name in NAMES]):
+        Runner(results=results, worker=worker).run(*group)
 
 
 def work(log: Path) -> None:
-    """One configuration: take a while, then write the record."""
-    job = Job.model_validate_json(sys.stdin.read())
-    die_with(job.parent)
-    note(log, f"start {job.spec.name} {os.getpid()}")
-    time.sleep(0.1)
-    job.store.write(job.record(status="ok", limits=LIMITS), picture=b"not really a picture")
-    note(log, f"wrote {job.spec.name} {os.getpid()}")
+    """For each configuration take a while, then write the record."""
+    jobs = TypeAdapter(list[Job]).validate_json(sys.stdin.read())
+    die_with(jobs[0].parent)
+    for job in jobs:
+        note(log, f"start {job.spec.name} {os.getpid()}")
+        time.sleep(0.1)
+        job.store.write(job.record(status="ok", limits=LIMITS), picture=b"not really a picture")
+        note(log, f"wrote {job.spec.name} {os.getpid()}")
 
 
 def note(log: Path, line: str) -> None:

@@ -45,7 +45,9 @@ def attempted(spec: RunSpec, results: Path) -> Record:
     """The record of a run in this process."""
     given = store.inputs(spec)
     key = store.key_of(spec.public(), given)
-    return worker.attempt(Job(spec=spec, key=key, inputs=given, results=results, parent=0))[0]
+    job = Job(spec=spec, key=key, inputs=given, results=results, parent=0)
+    ((_, record, _),) = worker.records([job])
+    return record
 
 
 def test_an_error_is_a_record(tiny_model_dir: Path, tmp_path: Path) -> None:

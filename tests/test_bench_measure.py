@@ -267,7 +267,7 @@ def test_the_work_of_others_is_seen() -> None:
 def test_a_throttled_pair_is_marked(tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A pair during which the device says that it was throttled is kept, marked with the reason, and not
     in the figures."""
-    answers = iter([["software power cap"], [], [], [], [], []])
+    answers = iter([["software power cap"], *[[]] * 11])  # of each generation
     monkeypatch.setattr(timing.nvml, "throttles", lambda: next(answers))
     monkeypatch.setattr(timing, "_clocks", lambda: (0.0, 0.0, 0.0))  # whatever else runs here
     calm = dict.fromkeys(("min_pairs", "max_pairs"), 6) | {"warmup": 0}

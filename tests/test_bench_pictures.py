@@ -122,7 +122,7 @@ def test_the_control_is_identical_beyond_the_timed_pictures(
     given = store.inputs(wanted)
     job = Job(spec=wanted, key=store.key_of(wanted.public(), given), inputs=given, results=tmp_path, parent=0)
     for _ in range(times):
-        record, _ = worker.attempt(job)
+        ((_, record, _),) = worker.records([job])
     assert record.timing and record.quality, record.reason
     assert (len(record.timing.pairs), record.quality.n) == (2, 7)
     assert record.quality.identical and record.quality.drift.mean == 0

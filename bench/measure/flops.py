@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from bench import models
 from bench.measure import nvml
 from bench.measure.generation import Session, stopwatch
-from bench.methods import ATTENTION, MLP
+from bench.methods import ATTENTION, MLP, get
 from bench.record import Limits, Timing
 
 # Dense bf16/fp16 peak in FLOP/s by the vendor's data sheets; the first whose words a name has counts.
@@ -63,11 +64,16 @@ def count(session: Session) -> Cost:
 
 
 def candidate(session: Session) -> float:
-    """FLOPs of one generation of a batch by the method, whatever it reuses, forecasts or leaves out."""
-    session = copy(session)  # the reuse that is reported stays that of timed generations
+    """FLOPs of one generation of a batch by the method, whatever it reuses, forecasts or leaves out.
+
+    Where the pictures decide what it reuses, the whole batch is made once more; else one picture will do,
+    for products grow with the rows.
+    """
+    session, spec = copy(session), session.spec  # the reuse that is reported stays that of timed generations
+    pictures = spec.batch_size if get(spec.method).by_data(spec.options) else 1
     with torch.compiler.set_stance("force_eager"), counting() as counter:
-        session.candidate(range(session.spec.batch_size))
-    return float(counter.get_total_flops())
+        session.candidate(range(pictures))
+    return float(counter.get_total_flops()) * spec.batch_size / pictures
 
 
 @contextmanager
@@ -125,8 +131,9 @@ def peak_flops(dtype: torch.dtype) -> tuple[float, str]:
     return matmul_flops(size, dtype), f"best of {REPEATS} matrix products of {size} in {dtype}, measured"
 
 
+@cache
 def matmul_flops(size: int, dtype: torch.dtype) -> float:
-    """FLOP/s of the fastest of REPEATS square matrix products."""
+    """FLOP/s of the fastest of REPEATS square matrix products, found once a process."""
     where = models.device()
     a, b = (torch.randn(size, size, device=where, dtype=dtype) for _ in range(2))
     seconds: list[float] = []

@@ -52,6 +52,10 @@ class Session:
             pipe.transformer = torch.compile(pipe.transformer, fullgraph=True, mode=mode, dynamic=False)
         return cls(pipe=pipe, spec=spec, labels=models.labels(spec, pipe))
 
+    def under(self, spec: RunSpec) -> Session:
+        """The same pipeline under another configuration of the same model."""
+        return Session(pipe=self.pipe, spec=spec, labels=self.labels)
+
     @property
     def short(self) -> dict[str, int]:
         """Overrides for a generation that is neither timed nor looked at: a fifth of the steps.

@@ -1,12 +1,17 @@
-"""Time: baseline and candidate in turn, in random order, on the same inputs."""
+"""Time: baseline and candidates in turn, in random order, on the same inputs.
+
+Configurations that share a process share each round's baseline as well: with eight candidates a round
+is nine generations where pairs of their own would be sixteen, and each speedup stays a paired ratio.
+"""
 
 from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 import psutil
 import torch
@@ -33,6 +38,8 @@ class Pairs:
     baseline: list[Generation] = field(default_factory=list)
     candidate: list[Generation] = field(default_factory=list)
     stopped: Stopped = "pairs"
+    error: Exception | None = None  # what the candidate raised, which ended its part
+    beside: list[str] = field(default_factory=list)  # who else was timed against the same baseline
 
     def kept(self) -> list[tuple[float, float]]:
         """The undisturbed pairs; all of them where fewer than two are undisturbed."""
@@ -40,40 +47,111 @@ class Pairs:
         return calm if len(calm) >= 2 else self.seconds
 
 
-def measure(session: Session, say: Callable[[str], None]) -> Pairs:
-    """Warm up, then time pairs until the interval is narrow enough or the budget is spent.
+class Entry(NamedTuple):
+    """A configuration and what is measured of it."""
 
-    Every run makes `timing.min_pairs` pairs; the budget bounds the time of those beyond. Pictures
-    that quality needs besides are not timed, see `bench.measure.pictures`.
-    """
-    spec, pairs, rng = session.spec, Pairs(), random.Random(session.spec.seed)
-    for _ in range(spec.timing.warmup):
-        say("warm-up")
-        session.baseline(range(spec.batch_size), **session.short)
-        session.candidate(range(spec.batch_size), **session.short)
-    start = time.monotonic()
-    while (why := _stop(spec, pairs, time.monotonic() - start)) is None:
-        say(f"pair {len(pairs.seconds) + 1}")
-        _measure_pair(session, pairs, rng)
-    pairs.stopped = why
+    session: Session
+    pairs: Pairs
+
+
+class Timed(NamedTuple):
+    """A generation, and why its time cannot be trusted, if so."""
+
+    made: Generation
+    disturbed: str | None
+
+
+def measure(session: Session, say: Callable[[str], None]) -> Pairs:
+    """The pairs of one configuration; what it raises is raised."""
+    (pairs,) = measure_together([session], say)
+    if pairs.error:
+        raise pairs.error
     return pairs
 
 
-def _measure_pair(session: Session, pairs: Pairs, rng: random.Random) -> None:
-    number, batch = len(pairs.seconds), session.spec.batch_size
-    pictures = range(number * batch, (number + 1) * batch)
+def measure_together(sessions: Sequence[Session], say: Callable[[str], None]) -> list[Pairs]:
+    """Warm up, then time rounds of the baseline and each candidate, until none goes on.
+
+    The sessions share pipeline and settings. Each configuration makes `timing.min_pairs` pairs and goes
+    on until its interval is narrow enough or its budget, of the time of pairs beyond those, is spent; one
+    that raises leaves, its `error` kept. Pictures that quality needs besides are not timed, see
+    `bench.measure.pictures`.
+    """
+    names = [session.spec.name for session in sessions]
+    entries = [Entry(s, Pairs(beside=[n for n in names if n != s.spec.name])) for s in sessions]
+    _warm_up(entries, say)
+    rng, number, going = random.Random(sessions[0].spec.seed), 0, entries
+    while going := [entry for entry in going if _goes_on(entry)]:
+        _round(number, going, rng, say)
+        number += 1
+    return [entry.pairs for entry in entries]
+
+
+def _warm_up(entries: Sequence[Entry], say: Callable[[str], None]) -> None:
+    first = entries[0].session
+    pictures = range(first.spec.batch_size)
+    for _ in range(first.spec.timing.warmup):
+        say("warm-up: baseline")
+        first.baseline(pictures, **first.short)
+        for entry in entries:
+            say(f"warm-up: {entry.session.spec.name}")
+            _candidate(entry, pictures, **entry.session.short)
+
+
+def _round(number: int, going: Sequence[Entry], rng: random.Random, say: Callable[[str], None]) -> None:
+    first = going[0].session
+    pictures = range(number * first.spec.batch_size, (number + 1) * first.spec.batch_size)
+    made: dict[int | None, Timed | None] = {}  # by place in `going`; None is the baseline
+    for arm in rng.sample((None, *range(len(going))), len(going) + 1):
+        say(f"round {number + 1}: {'baseline' if arm is None else going[arm].session.spec.name}")
+        made[arm] = _baseline(first, pictures) if arm is None else _candidate(going[arm], pictures)
+    for i, entry in enumerate(going):
+        if (base := made[None]) and (cand := made[i]):
+            _add(entry, base, cand)
+
+
+def _baseline(session: Session, pictures: range) -> Timed:
     watch = Disturbance()
-    made = {arm: getattr(session, arm)(pictures) for arm in rng.sample(("baseline", "candidate"), 2)}
-    if why := watch.found():
+    made = session.baseline(pictures)
+    return Timed(made, watch.found())
+
+
+def _candidate(entry: Entry, pictures: range, **call: Any) -> Timed | None:
+    """A generation by the method; None where it raises or has before, which ends this entry's part alone."""
+    if entry.pairs.error:
+        return None
+    watch = Disturbance()
+    try:
+        made = entry.session.candidate(pictures, **call)
+    except Exception as error:
+        traceback.clear_frames(error.__traceback__)  # they hold tensors: memory that the others need
+        entry.pairs.error = error
+        return None
+    return Timed(made, watch.found())
+
+
+def _add(entry: Entry, base: Timed, cand: Timed) -> None:
+    """One more pair."""
+    spec, pairs, number = entry.session.spec, entry.pairs, len(entry.pairs.seconds)
+    if why := base.disturbed or cand.disturbed:
         pairs.disturbed[number] = why
-    pairs.seconds.append((made["baseline"].seconds, made["candidate"].seconds))
-    if number * batch < session.spec.quality.n:
-        pairs.baseline.append(made["baseline"])
-        pairs.candidate.append(made["candidate"])
+    pairs.seconds.append((base.made.seconds, cand.made.seconds))
+    if number * spec.batch_size < spec.quality.n:
+        pairs.baseline.append(base.made)
+        pairs.candidate.append(cand.made)
 
 
-def _stop(spec: RunSpec, pairs: Pairs, seconds: float) -> Stopped | None:
-    count, timing = len(pairs.seconds), spec.timing
+def _goes_on(entry: Entry) -> bool:
+    """Whether it needs more pairs; if not, why it stopped is noted."""
+    if entry.pairs.error:
+        return False
+    why = _stop(entry.session.spec, entry.pairs)
+    entry.pairs.stopped = why or entry.pairs.stopped
+    return why is None
+
+
+def _stop(spec: RunSpec, pairs: Pairs) -> Stopped | None:
+    count, timing, seconds = len(pairs.seconds), spec.timing, sum(map(sum, pairs.seconds))
     if count < timing.min_pairs:
         return None
     if stats.half_width(stats.speedup(pairs.kept(), spec.seed)) <= timing.target_halfwidth:
@@ -132,6 +210,7 @@ def summarise(pairs: Pairs, spec: RunSpec) -> Timing:
         disturbed_why=list(pairs.disturbed.values()),
         baseline=over(spec),
         batch_size=spec.batch_size,
+        beside=pairs.beside,
         stopped=pairs.stopped,
         verdict=verdict,
         verdict_why=why,
