@@ -215,8 +215,14 @@ def estimate(specs: list[RunSpec]) -> str:
 
 
 def minutes(specs: list[RunSpec]) -> float:
-    """What timing may take, and what each configuration takes besides."""
-    return sum(spec.timing.budget_s + BESIDES_S + spec.memory * MEMORY_S for spec in specs) / 60
+    """What timing may take, and what each process and configuration takes besides."""
+    return sum(map(_seconds, suite.groups(specs))) / 60
+
+
+def _seconds(group: list[RunSpec]) -> float:
+    pairs, memory = (sum(spec.timing.budget_s for spec in group), sum(spec.memory for spec in group))
+    # Of n configurations a round is n + 1 generations where their pairs would be 2 n.
+    return pairs * (len(group) + 1) / (2 * len(group)) + BESIDES_S + memory * MEMORY_S
 
 
 def table(records: list[Record]) -> str:

@@ -82,7 +82,10 @@ def _speed(record: Record) -> str:
 def _run(records: Sequence[Record]) -> str:
     pairs = [len(r.timing.pairs) for r in findings.ok(records) if r.timing]
     pictures = [r.quality.n for r in findings.ok(records) if r.quality]
-    parts = [f"{len(records)} configuration{'s' * (len(records) != 1)}, each in a process of its own"]
+    beside = max((len(r.timing.beside) for r in findings.ok(records) if r.timing), default=0)
+    alone = "each in a process of its own"
+    process = f"up to {beside + 1} to a process, where each baseline's seconds serve all" if beside else alone
+    parts = [f"{len(records)} configuration{'s' * (len(records) != 1)}, {process}"]
     if pairs:
         parts.append(f"{_range(pairs)} timed pairs of generations, the untouched baseline and it in turn")
     if pictures:
