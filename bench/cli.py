@@ -29,9 +29,9 @@ app = typer.Typer(
 )
 command = commands(app)
 
-# Seconds of a configuration besides its timing, on two cores: starting, warming up and counting FLOPs, and
-# the memory's process.
-BESIDES_S, MEMORY_S = 12, 8
+# Seconds besides timing, on two cores: a process to start; a configuration to warm up, count and compare; and
+# the process that measures its memory.
+PROCESS_S, BESIDES_S, MEMORY_S = 10, 6, 8
 
 STUDIES = {"control": "bench.control", "reproduce": "bench.reproduce"}  # suites whose page is their own
 
@@ -220,9 +220,11 @@ def minutes(specs: list[RunSpec]) -> float:
 
 
 def _seconds(group: list[RunSpec]) -> float:
-    pairs, memory = (sum(spec.timing.budget_s for spec in group), sum(spec.memory for spec in group))
-    # Of n configurations a round is n + 1 generations where their pairs would be 2 n.
-    return pairs * (len(group) + 1) / (2 * len(group)) + BESIDES_S + memory * MEMORY_S
+    n = len(group)
+    pairs = (
+        sum(spec.timing.budget_s for spec in group) * (n + 1) / (2 * n)
+    )  # n + 1 generations a round, not 2 n
+    return PROCESS_S + pairs + sum(BESIDES_S + spec.memory * MEMORY_S for spec in group)
 
 
 def table(records: list[Record]) -> str:

@@ -107,7 +107,7 @@ def test_show_prints_grid_count_and_time() -> None:
     """`show` has a line for each configuration of the grid, how many there are, and how long they take."""
     shown = CliRunner().invoke(app, ["show", "snr"]).output
     assert all(f"from-snr_low={low} " in shown for low in (0.0, 0.01, 0.1, 1.0))
-    assert "7 runs of at least 5 pairs; about 3 minutes where the budgets suffice, at most 70" in shown
+    assert "7 runs of at least 5 pairs; about 2 minutes where the budgets suffice, at most 70" in shown
 
 
 STUDIES = ("layer-fraction", "warmup", "entropy", "snr", "adaptive", "gate", "ablations", "memory")
