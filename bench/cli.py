@@ -220,11 +220,9 @@ def minutes(specs: list[RunSpec]) -> float:
 
 
 def _seconds(group: list[RunSpec]) -> float:
-    n = len(group)
-    pairs = (
-        sum(spec.timing.budget_s for spec in group) * (n + 1) / (2 * n)
-    )  # n + 1 generations a round, not 2 n
-    return PROCESS_S + pairs + sum(BESIDES_S + spec.memory * MEMORY_S for spec in group)
+    """Of n configurations a round is n + 1 generations, where pairs of their own would be 2 n."""
+    n, budget = len(group), sum(spec.timing.budget_s for spec in group)
+    return PROCESS_S + budget * (n + 1) / (2 * n) + sum(BESIDES_S + spec.memory * MEMORY_S for spec in group)
 
 
 def table(records: list[Record]) -> str:

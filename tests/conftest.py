@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import faulty_worker
 import pytest
 import torch
 import yaml
@@ -104,3 +105,10 @@ def tiny_suite(tiny_model_dir: Path, tmp_path: Path) -> Path:
     }
     path.write_text(yaml.safe_dump(content))
     return path
+
+
+@pytest.fixture
+def faults(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The faulty methods, in this process and in the workers; one thread suits the tiny model."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    faulty_worker.register()

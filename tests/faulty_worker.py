@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import resource
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,8 @@ import torch
 
 from bench import methods, worker
 from bench.methods import Arm, Method
+
+WORKER = (sys.executable, __file__)  # as the runner is told
 
 
 @contextmanager

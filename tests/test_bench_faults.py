@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
-import faulty_worker
 import pytest
+from faulty_worker import WORKER
 
 from bench import store, worker
 from bench.record import Record
@@ -16,14 +15,7 @@ from bench.store import Store
 from bench.suite import RunSpec
 from bench.worker import Job
 
-WORKER = (sys.executable, str(Path(faulty_worker.__file__)))
-
-
-@pytest.fixture(autouse=True)
-def faults(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The faulty methods, in this process and in the workers; one thread suits the tiny model."""
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    faulty_worker.register()
+pytestmark = pytest.mark.usefixtures("faults")
 
 
 def spec(model: Path, method: str, **changes: Any) -> RunSpec:

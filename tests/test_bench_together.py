@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import faulty_worker
 import pytest
 import torch
+from faulty_worker import WORKER
 
 from bench.measure import environment, timing
 from bench.measure.generation import Session
@@ -18,15 +17,8 @@ from bench.runner import Runner
 from bench.store import Store
 from bench.suite import RunSpec, groups
 
-WORKER = (sys.executable, str(Path(faulty_worker.__file__)))
+pytestmark = pytest.mark.usefixtures("faults")
 PAIRS = 3
-
-
-@pytest.fixture(autouse=True)
-def faults(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The faulty methods, in this process and in the workers; one thread suits the tiny model."""
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    faulty_worker.register()
 
 
 def spec(model: Path, method: str, together: int = 8, **changes: Any) -> RunSpec:

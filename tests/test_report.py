@@ -419,6 +419,16 @@ def test_a_reader_is_told_what_to_use() -> None:
     assert "2 FASTER" in said["How sure that is"]
 
 
+def test_a_reader_is_told_who_shared_a_process() -> None:
+    """Alone in theirs, or as many at most as the fullest process had."""
+    alone = made("good", "dqar", 1.1, 0.02, 0.2)
+    assert "each in a process of its own" in answered(alone)["What was run"]
+    assert alone.timing
+    beside = alone.timing.model_copy(update={"beside": ["baseline", "other"]})
+    shared = alone.model_copy(update={"timing": beside})
+    assert "up to 3 to a process" in answered(shared)["What was run"]
+
+
 def test_a_reader_is_told_what_is_not_sure() -> None:
     """Where nothing is surely faster and harmless, the likeliest is named as such, or the mildest."""
     slow, lossy = made("slow", "dqar", 1.01, 0.02, 0.2), made("lossy", "dqar", 1.4, 0.5, 0.3)
