@@ -81,14 +81,15 @@ def difference(case: Case) -> np.ndarray:
 
 
 def _page(strips: Sequence[Strip], path: Path) -> Path:
-    size = (CASES * _CASE + _GAP, len(strips) * _STRIP + _HEAD)
+    across = max(len(strip.cases) for strip in strips)
+    size = (across * _CASE + _GAP, len(strips) * _STRIP + _HEAD)
     with style():
         figure = canvas(size[0] / DPI, size[1] / DPI)
         figure.set_layout_engine("none")
         for row, strip in enumerate(strips):
             _strip(figure, strip, _HEAD + row * _STRIP)
-        for left in (_GAP + i * _CASE for i in range(max(len(s.cases) for s in strips))):
-            _heads(figure, left)
+        for i in range(across):
+            _heads(figure, _GAP + i * _CASE)
         return save(figure, path)
 
 
