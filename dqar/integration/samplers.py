@@ -95,8 +95,11 @@ class DQARSampler:
         trajectory = [x]
         with self._reuse():
             self.scheduler.set_timesteps(self.config.num_inference_steps)
-            for t in tqdm(self.scheduler.timesteps, disable=not progress_bar):
-                x = self._step(x, t, labels, generator)
+            timesteps = self.scheduler.timesteps
+            # The model's are brought over at once: one by one, each would make the host wait for the device.
+            pairs = zip(timesteps, timesteps.to(x.device), strict=True)
+            for t, there in tqdm(pairs, total=len(timesteps), disable=not progress_bar):
+                x = self._step(x, t, there, labels, generator)
                 if self.config.return_trajectory:
                     trajectory.append(x[:batch_size])
         final = x[:batch_size]
@@ -107,12 +110,15 @@ class DQARSampler:
         """Whether each step also runs the unconditional branch."""
         return self.config.guidance_scale > 1
 
-    def _step(self, x: Tensor, t: Tensor, labels: Tensor, generator: torch.Generator | None) -> Tensor:
+    def _step(
+        self, x: Tensor, t: Tensor, there: Tensor, labels: Tensor, generator: torch.Generator | None
+    ) -> Tensor:
+        """The next latents; `there` is the timestep `t` on the model's device."""
         # As the pipeline does, guidance carries the latents twice: the noise of a stochastic solver
         # is drawn for both halves, and the second is then replaced by the first.
         x = torch.cat([x[: len(labels) // 2]] * 2) if self.guided else x
         x = self.scheduler.scale_model_input(x, t)
-        output = self.model(x, timestep=t[None].to(x.device).expand(len(x)), class_labels=labels).sample
+        output = self.model(x, timestep=there.expand(len(x)), class_labels=labels).sample
         output = self._without_variance(self._guide(output))
         return self.scheduler.step(output, t, x, **self._step_options(generator)).prev_sample
 

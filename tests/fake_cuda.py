@@ -1,0 +1,83 @@
+"""A CUDA device that is not there: its tensors have shapes and a device, and no numbers.
+
+torch computes on them as its compiler does (FakeTensorMode), and refuses what mixes devices, or needs a
+number to go on. So a loop can be watched for waits on a machine without a GPU: the real scheduler, the real
+model and the real runtime run, only the arithmetic does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+
+class FakeCuda(TorchDispatchMode):
+    """What runs on the device, or is brought there, is fake; the CPU's part stays real.
+
+    `waits` collects what makes the host wait, as `torch.cuda.set_sync_debug_mode` sees it: copies from one
+    device to the other, but for non-blocking ones to the device, and a tensor read as a list. A number
+    read in another way, or a shape that depends on numbers, is an error.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fake = FakeTensorMode(allow_non_fake_inputs=True)
+        self.waits: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        given = _tensors((args, kwargs))
+        wanted = torch.device(kwargs.get("device") or "cpu").type
+        if wanted != "cuda" and not any(isinstance(t, FakeTensor) for t in given):
+            return func(*args, **kwargs)
+        with self.fake:
+            made = func(*args, **kwargs)
+        # A scalar of the CPU travels with the kernel's arguments.
+        sources = {t.device.type for t in given if t.ndim or "copy" in str(func)}
+        results = {t.device.type for t in _tensors(made)}
+        to_device = bool(kwargs.get("non_blocking")) and results == {"cuda"}
+        if sources and results and sources != results and not to_device:
+            self.waits.append(str(func))
+        return made
+
+    def read(self, tensor: Tensor) -> list[float]:
+        """What `tolist` finds: ones, after a wait."""
+        self.waits.append("tolist")
+        return [1.0] * tensor.numel()
+
+
+def _tensors(values: Any) -> list[Tensor]:
+    return [leaf for leaf in tree_leaves(values) if isinstance(leaf, Tensor)]
+
+
+@contextmanager
+def fake_cuda() -> Iterator[FakeCuda]:
+    """A machine with a CUDA device, as far as shapes go."""
+    torch._C._ensureCUDADeviceGuardSet()
+    device = FakeCuda()
+    with (
+        mock.patch("torch.cuda._lazy_init"),  # it looks for a driver
+        mock.patch.object(Tensor, "pin_memory", lambda tensor: tensor),
+        mock.patch.object(FakeTensor, "tolist", lambda tensor: device.read(tensor)),
+        device,
+    ):
+        yield device
+
+
+def to_device(module: nn.Module) -> None:
+    """Put fakes of its parameters and buffers in their place, which `module.to` cannot."""
+    for part in module.modules():
+        for name, value in part._parameters.items():
+            if value is not None:
+                part._parameters[name] = nn.Parameter(torch.empty_like(value, device="cuda"), False)
+        for name, buffer in part._buffers.items():
+            if buffer is not None:
+                part._buffers[name] = torch.empty_like(buffer, device="cuda")

@@ -1,0 +1,99 @@
+"""Without a device: where the host would wait for one, on a CUDA device that is not there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import torch
+from denoising import GATES, PLANS, STEPS, config, denoise
+from diffusers import DiTPipeline
+from fake_cuda import FakeCuda, fake_cuda, to_device
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorDeviceMismatchError
+
+import dqar
+from dqar.integration.dit_wrapper import DQARDiTWrapper
+from dqar.integration.samplers import DQARDDIMSampler, DQARDPMSolverSampler, SamplerConfig
+
+pytestmark = pytest.mark.skipif(not torch.backends.cuda.is_built(), reason="a torch built without CUDA")
+
+
+@pytest.fixture
+def device() -> Iterator[FakeCuda]:
+    with fake_cuda() as device:
+        yield device
+
+
+def waits_of(pipe: DiTPipeline, device: FakeCuda) -> list[int]:
+    """How often the host waits at each step of the loop."""
+    to_device(pipe.transformer)
+    counts = []
+
+    @contextmanager
+    def counting(step: int) -> Iterator[None]:
+        before = len(device.waits)
+        yield
+        counts.append(len(device.waits) - before)
+
+    denoise(pipe, counting)
+    return counts
+
+
+def test_the_watch_sees(device: FakeCuda) -> None:
+    """Copies either way and reads are noted, a copy that need not wait is not, and the rest is refused."""
+    there, here = torch.ones(2, device="cuda"), torch.ones(2)
+    assert there.device.type == "cuda" and not device.waits
+    here.to("cuda", non_blocking=True)
+    there * torch.tensor(2.0)
+    assert not device.waits
+    here.to("cuda")
+    there.cpu()
+    there.to("cpu", non_blocking=True)
+    there.tolist()
+    assert len(device.waits) == 4
+    with pytest.raises(DataDependentOutputException):
+        there[0].item()
+    with pytest.raises(FakeTensorDeviceMismatchError):
+        there + here
+
+
+def test_the_baselines_loop_never_waits(pipe: DiTPipeline, device: FakeCuda) -> None:
+    """Without DQAR the loop makes no wait: what follows is DQAR's own."""
+    assert waits_of(pipe, device) == [0] * STEPS
+
+
+@pytest.mark.parametrize("change", PLANS.values(), ids=PLANS.keys())
+def test_a_plan_never_makes_the_host_wait(
+    pipe: DiTPipeline, device: FakeCuda, change: dict[str, Any]
+) -> None:
+    """The host waits once as a generation is recognised, and then never; nothing is on the wrong device."""
+    dqar.enable(pipe, config(**change))
+    assert waits_of(pipe, device) == [1] + [0] * (STEPS - 1)
+    assert dqar.summary(pipe).ratio > 0.2
+
+
+@pytest.mark.parametrize("change", GATES.values(), ids=GATES.keys())
+def test_a_gate_waits_once_a_step(pipe: DiTPipeline, device: FakeCuda, change: dict[str, Any]) -> None:
+    """Where data decide, each step past the first makes the host wait once at most, and some step does."""
+    dqar.enable(pipe, config(**change))
+    first, *rest = waits_of(pipe, device)
+    assert first == 1
+    assert max(rest) == 1
+
+
+@pytest.mark.parametrize("sampler", [DQARDDIMSampler, DQARDPMSolverSampler])
+def test_samplers_wait_before_their_loop(pipe: DiTPipeline, device: FakeCuda, sampler: Any) -> None:
+    """How often the host waits in a sampler does not depend on the number of its steps."""
+    to_device(pipe.transformer)
+    model = DQARDiTWrapper(pipe.transformer, config(max_age=2))
+    counts = []
+    for steps in (6, STEPS):
+        before = len(device.waits)
+        chosen = SamplerConfig(num_inference_steps=steps)
+        labels = torch.ones(2, dtype=torch.long, device="cuda")
+        latents = sampler(model, pipe.scheduler, chosen).sample(2, labels, torch.Generator().manual_seed(7))
+        assert latents.device.type == "cuda"
+        counts.append(len(device.waits) - before)
+    assert counts[0] == counts[1]
