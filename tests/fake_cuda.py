@@ -31,12 +31,14 @@ class FakeCuda(TorchDispatchMode):
         super().__init__()
         self.fake = FakeTensorMode(allow_non_fake_inputs=True)
         self.waits: list[str] = []
+        self.on_host = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         given = _tensors((args, kwargs))
         wanted = torch.device(kwargs.get("device") or "cpu").type
         if wanted != "cuda" and not any(isinstance(t, FakeTensor) for t in given):
+            self.on_host += 1
             return func(*args, **kwargs)
         with self.fake:
             made = func(*args, **kwargs)

@@ -83,6 +83,20 @@ def test_a_gate_waits_once_a_step(pipe: DiTPipeline, device: FakeCuda, change: d
     assert max(rest) == 1
 
 
+@pytest.mark.parametrize("change", (PLANS | GATES).values(), ids=(PLANS | GATES).keys())
+def test_the_layers_stay_on_the_device(pipe: DiTPipeline, device: FakeCuda, change: dict[str, Any]) -> None:
+    """Between the first block and the last nothing runs on the CPU and nothing waits: one such operation, and
+    torch makes no CUDA graph of them."""
+    dqar.enable(pipe, config(**change))
+    blocks, counts = pipe.transformer.transformer_blocks, []
+    seen = lambda *_: counts.append(device.on_host + len(device.waits))  # noqa: E731
+    blocks[0].register_forward_pre_hook(seen)
+    blocks[-1].register_forward_hook(seen)
+    waits_of(pipe, device)
+    assert counts[-1] > counts[0]  # between steps the scheduler runs there
+    assert counts[::2] == counts[1::2]
+
+
 @pytest.mark.parametrize("sampler", [DQARDDIMSampler, DQARDPMSolverSampler])
 def test_samplers_wait_before_their_loop(pipe: DiTPipeline, device: FakeCuda, sampler: Any) -> None:
     """How often the host waits in a sampler does not depend on the number of its steps."""
