@@ -199,7 +199,7 @@ def report_of(records: list[Record], folder: Path, out: Path, path: Path) -> Pat
     made_by = command(path.stem, asked, records)
     try:
         out.mkdir(parents=True, exist_ok=True)
-        written = write_report(records, folder, out, made_by, loaded.title)
+        written = write_report(records, folder, out, made_by, loaded.title, loaded.goals)
         write_index(out.parent)
     except OSError as error:
         raise BadInput(

@@ -8,11 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
-
 from bench import stats, store
 from bench.errors import BadInput
-from bench.record import Median, Record
+from bench.record import Median, Record, field_kinds
 from bench.suite import FILES
 
 HIGHER_IS_BETTER = (
@@ -100,14 +98,10 @@ def _pairs(
 
 
 def _check_metric(metric: str) -> None:
-    part: Any = Record
-    for name in metric.split("."):
-        fields = part.model_fields if isinstance(part, type) and issubclass(part, BaseModel) else {}
-        if name not in fields:
-            allowed = ", ".join(fields) or "nothing below it"
-            raise BadInput(f"compare: --metric: {metric!r}: no field {name!r}; allowed: {allowed}")
-        kinds = getattr(fields[name].annotation, "__args__", (fields[name].annotation,))
-        part = next((k for k in kinds if isinstance(k, type) and issubclass(k, BaseModel)), None)
+    try:
+        field_kinds(metric)
+    except ValueError as error:
+        raise BadInput(f"compare: --metric: {error}") from error
 
 
 def _row(name: str, a: Found | None, b: Found | None, metric: str, threshold: float, cross: bool) -> Row:

@@ -67,7 +67,7 @@ def on_cuda() -> Check:
         "suite a100 (`auto` with a CUDA device)",
         f"{len(runs)} runs at batch {batches}, {' and '.join(dict.fromkeys(r.dtype for r in runs))},"
         f" over {', '.join(dict.fromkeys(over(run) for run in runs))}; {weights}; timed by CUDA events,"
-        " memory and energy by NVML; tests of the device: pytest -m cuda",
+        " memory and energy by NVML; in ten minutes: suite goals-cuda; tests of the device: pytest -m cuda",
     )
 
 

@@ -171,3 +171,19 @@ class Record(Part):
     quality: Quality | None = None
     reuse: Reuse | None = None
     limits: Limits | None = None
+
+
+def field_kinds(path: str) -> tuple[Any, ...]:
+    """The types that a dotted field of a record may have. ValueError naming the first part of the path that
+    is no field, and what is allowed."""
+    kinds: tuple[Any, ...] = (Record,)
+    for name in path.split("."):
+        part = next((k for k in kinds if isinstance(k, type) and issubclass(k, BaseModel)), None)
+        fields = part.model_fields if part else {}
+        if name not in fields:
+            raise ValueError(
+                f"{path!r}: no field {name!r}; allowed: {', '.join(fields) or 'nothing below it'}"
+            )
+        annotation = fields[name].annotation
+        kinds = getattr(annotation, "__args__", (annotation,))
+    return kinds

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -22,11 +23,19 @@ from pydantic import (
 
 from bench import methods
 from bench.errors import BadInput
+from bench.record import Mean, Median, field_kinds
 
 FILES = ("inception_weights", "reference", "lpips_weights")  # fields of Quality that are paths
 SUITES_DIR = Path(__file__).parent / "suites"
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._=+-]*$")]
 File = Annotated[str, Field(min_length=1)]  # a path, relative to where the harness is started
+
+
+def known_figure(path: str) -> str:
+    """`path`; ValueError unless it is a field of a record that holds a number."""
+    if not {int, float, Mean, Median} & set(field_kinds(path)):
+        raise ValueError(f"{path!r} holds no number")
+    return path
 
 
 class Part(BaseModel):
@@ -130,11 +139,34 @@ class Run(Part):
             yield self.name + re.sub(r"[^A-Za-z0-9._=+-]", "_", suffix), self.options | chosen
 
 
+Figure = Annotated[str, AfterValidator(known_figure)]  # a dotted field of a record
+
+
+class Goal(Part):
+    """What the report is to judge: a figure of a run, or its ratio to a figure `of` the same run, or to the
+    run `over` which it counts."""
+
+    says: str  # what is wanted, in words
+    run: Name
+    figure: Figure
+    of: Figure | None = None  # None = `figure`, where `over` is given
+    over: Name | None = None  # None = `run`, where `of` is given
+    at_least: float | None = None
+    at_most: float | None = None
+
+    @model_validator(mode="after")
+    def _bound(self) -> Self:
+        if (self.at_least is None) == (self.at_most is None):
+            raise ValueError("one of at_least and at_most must be given")
+        return self
+
+
 class Suite(Settings):
     """A suite file."""
 
     title: str
     report: Literal["suite", "machine"] = "suite"  # what the report's folder is named after
+    goals: list[Goal] = []
     runs: list[Run] = Field(min_length=1)
 
 
@@ -251,7 +283,9 @@ def expanded(path: Path, suite: Suite) -> list[RunSpec]:
         for settings in [_settings(path, suite, run)]
         for name, options in run.expand()
     ]
-    _check_names(path, [spec.name for spec in found])
+    names = [spec.name for spec in found]
+    _check_names(path, names)
+    _check_goals(path, suite.goals, names)
     return found
 
 
@@ -267,7 +301,7 @@ def groups(chosen: Sequence[RunSpec]) -> Iterator[list[RunSpec]]:
 
 def _settings(path: Path, suite: Suite, run: Run) -> dict[str, Any]:
     """The suite's settings with the run's own in their place."""
-    shared = suite.model_dump(exclude={"title", "report", "runs"})
+    shared = suite.model_dump(exclude={"title", "report", "goals", "runs"})
     parts = {key: shared[key] | value for key, value in run.settings.items() if isinstance(value, dict)}
     try:
         return Settings(**shared | run.settings | parts).model_dump()
@@ -279,6 +313,16 @@ def _check_names(path: Path, names: list[str]) -> None:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise BadInput(f"{path.name}: runs: name: {twice[0]!r} stands twice; names must differ")
+
+
+def _check_goals(path: Path, goals: Sequence[Goal], names: list[str]) -> None:
+    for number, goal in enumerate(goals):
+        for field, name in {"run": goal.run, "over": goal.over}.items():
+            if name is not None and name not in names:
+                allowed = ", ".join(names)
+                raise BadInput(
+                    f"{path.name}: goals.{number}.{field}: {name!r} is not a run; allowed: {allowed}"
+                )
 
 
 def _keep(found: list[RunSpec], only: str | None, path: Path) -> list[RunSpec]:
@@ -303,7 +347,7 @@ def describe(error: ValidationError, model: type[BaseModel] = Suite) -> str:
 
 
 def _siblings(loc: tuple[int | str, ...], model: type[BaseModel]) -> list[str]:
-    parts: dict[str, type[BaseModel]] = {"timing": Timing, "quality": Quality, "runs": Run}
+    parts: dict[str, type[BaseModel]] = {"timing": Timing, "quality": Quality, "goals": Goal, "runs": Run}
     return list(parts.get(str(loc[0]) if loc else "", model).model_fields)
 
 

@@ -101,12 +101,22 @@ def test_an_override_of_a_part_keeps_its_other_fields(tmp_path: Path) -> None:
     assert (loaded.quality.n, loaded.quality.reference, loaded.seed) == (50, "b", 0)
 
 
+def test_goals_are_no_part_of_what_is_measured(tmp_path: Path) -> None:
+    """A goal that is stated, or changed, outdates no record."""
+    assert specs(tmp_path, **goal(at_least=1)) == specs(tmp_path)
+
+
 def run(method: str, **options: Any) -> dict[str, Any]:
     return {"runs": [{"name": "r", "method": method, "options": options}]}
 
 
 def settings(**changes: Any) -> dict[str, Any]:
     return {"runs": [{"name": "r", "method": "baseline", "settings": changes}]}
+
+
+def goal(**changes: Any) -> dict[str, Any]:
+    wanted = {"says": "faster", "run": "baseline", "figure": "timing.speedup"}
+    return {"goals": [wanted | changes]}
 
 
 @pytest.mark.parametrize(
@@ -134,6 +144,12 @@ def settings(**changes: Any) -> dict[str, Any]:
         (settings(batch_size=0), ["r", "settings: batch_size", "0", "equal to 1"]),
         (settings(batchsize=1), ["r", "settings: batchsize", "allowed", "batch_size"]),
         (settings(timing={"pears": 1}), ["r", "settings: timing.pears", "allowed", "min_pairs"]),
+        (goal(at_least=1, run="r"), ["goals.0.run", "'r'", "allowed: baseline"]),
+        (goal(at_least=1, over="r"), ["goals.0.over", "'r'", "allowed: baseline"]),
+        (goal(at_least=1, figure="timing.speed"), ["goals.0.figure", "no field 'speed'", "speedup"]),
+        (goal(at_least=1, of="timing.verdict"), ["goals.0.of", "'timing.verdict' holds no number"]),
+        (goal(at_least=1, at_most=2), ["goals.0", "one of at_least and at_most"]),
+        (goal(above=1), ["goals.0.above", "allowed", "at_least"]),
     ],
 )
 def test_mistakes_are_named(tmp_path: Path, changes: dict[str, Any], named: list[str]) -> None:

@@ -31,6 +31,7 @@ from bench.report.columns import DASH
 from bench.report.findings import controls, sentence
 from bench.report.provenance import command
 from bench.report.render import write_index, write_report
+from bench.suite import Goal
 
 STEPS, LAYERS = 20, 10
 COMMAND = "python -m bench run made-up"
@@ -456,6 +457,43 @@ def test_the_head_has_question_command_and_commit(tmp_path: Path) -> None:
     head = text.split("**In one sentence:**")[0]
     assert "*Does it help?*" in head and f"`{COMMAND}`: commit 0123456, machine m, torch 2, seed 0 (" in head
     assert "*Does it help?*" in write_index(tmp_path).read_text()
+
+
+def judged(report: Path) -> list[list[str]]:
+    """Wanted, reached and verdict of each row of the goals' table."""
+    return [row[2:] for row in rows_after(report, "| goal |")[2:]]
+
+
+def test_goals_stand_beside_what_was_reached(tmp_path: Path) -> None:
+    """A goal is met or missed by a whole interval and unclear else, of a figure or of a ratio to another
+    figure or to another run; what was not measured is not judged."""
+    fast, slow = (made(n, "dqar", speed, 0.1, ratio=0.5) for n, speed in (("fast", 1.2), ("slow", 1.0)))
+    slow = slow.model_copy(update={"memory": memory().model_copy(update={"cache_bytes": 4 * 2_654_321})})
+    asked: list[dict[str, Any]] = [
+        {"run": "fast", "figure": "timing.speedup", "at_least": 1.18},
+        {"run": "fast", "figure": "timing.speedup", "at_least": 1.2},
+        {"run": "fast", "figure": "timing.speedup", "at_least": 1.3},
+        {"run": "fast", "figure": "timing.speedup", "at_most": 1.3},
+        {"run": "fast", "figure": "timing.speedup", "of": "limits.speedup_limit", "at_least": 0.9},
+        {"run": "fast", "figure": "timing.speedup", "over": "slow", "at_least": 1.18},
+        {"run": "fast", "figure": "memory.cache_bytes", "over": "slow", "at_most": 0.25},
+        {"run": "fast", "figure": "memory.energy_j", "at_most": 1},
+        {"run": "gone", "figure": "timing.speedup", "at_most": 1},
+    ]
+    goals = [Goal(says="it", **goal) for goal in asked]
+    page = write_report([fast, slow], tmp_path, tmp_path / "out", COMMAND, goals=goals)
+    assert judged(page) == [
+        ["≥ 1.18", "1.20 [1.19, 1.21]", "met"],
+        ["≥ 1.2", "1.20 [1.19, 1.21]", "unclear"],
+        ["≥ 1.3", "1.20 [1.19, 1.21]", "missed"],
+        ["≤ 1.3", "1.20 [1.19, 1.21]", "met"],
+        ["≥ 0.9", "0.960 [0.948, 0.972]", "met"],
+        ["≥ 1.18", "1.20 [1.17, 1.23]", "unclear"],
+        ["≤ 0.25", "0.250", "met"],
+        ["≤ 1", DASH, "not measured"],
+        ["≤ 1", DASH, "not measured"],
+    ]
+    assert "## Goals" not in write_report([fast], tmp_path, tmp_path / "none", COMMAND).read_text()
 
 
 def test_the_command_holds_what_was_given() -> None:

@@ -21,9 +21,11 @@ from bench.report.columns import DASH, Table, escape, figures, interval
 from bench.report.front import Fronts, compare, drawn
 from bench.report.front_plots import plot_fronts
 from bench.report.front_tables import front_table, levels_table
+from bench.report.goals import goals_table
 from bench.report.maps import plot_maps
 from bench.report.missing import missing_lines
 from bench.report.setting import setting
+from bench.suite import Goal
 
 _MARK = "**In one sentence:** "
 _FIRST = ("front", "a100", "embedded", "gate")
@@ -31,12 +33,18 @@ _log = logging.getLogger(__name__)
 
 
 def write_report(
-    records: list[Record], results_dir: Path, out_dir: Path, command: str, question: str = ""
+    records: list[Record],
+    results_dir: Path,
+    out_dir: Path,
+    command: str,
+    question: str = "",
+    goals: Sequence[Goal] = (),
 ) -> Path:
     """Write README.md, its pictures and its CSV files to `out_dir`, from records in the order given.
 
     `results_dir` holds the records and the pictures that they name; `command` is shown as what made
-    them, `question` as what the suite asks. Raises ValueError without records. Returns the path of README.md.
+    them, `question` as what the suite asks, and `goals` with what came of them. Raises ValueError without
+    records. Returns the path of README.md.
     """
     if all(record.status == "left_out" for record in records):
         raise ValueError("records: none given; a report needs at least one")
@@ -45,7 +53,7 @@ def write_report(
     run = [record for record in records if record.status != "left_out"]
     ordered = sorted(run, key=lambda record: record.method != "baseline")  # stable otherwise
     fronts = compare(ordered)
-    built = _tables(ordered)
+    built = _tables(ordered) | {"goals": goals_table(goals, ordered)}
     ahead = _fronts(fronts, out_dir) if fronts else {"fronts": []}
     for table in [*built.values(), *ahead.get("tables", [])]:
         if not table.frame.empty:
