@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -124,15 +125,15 @@ class Runner:
             env=ALLOCATOR | os.environ,
             start_new_session=True,  # its children share its group: one kill ends them all
         )
-        alarm = Alarm(sum(job.spec.timeout_s for job in jobs), process)
+        alarm = Alarm([job.spec.timeout_s for job in jobs], process)
         try:
-            self._follow(jobs, process)
+            self._follow(jobs, process, alarm)
             return process.wait(), alarm.rang
         finally:
-            alarm.cancel()
+            alarm.off.set()
             kill(process)
 
-    def _follow(self, jobs: Sequence[Job], process: subprocess.Popen[str]) -> None:
+    def _follow(self, jobs: Sequence[Job], process: subprocess.Popen[str], alarm: Alarm) -> None:
         assert process.stdin and process.stdout
         try:
             process.stdin.write(TypeAdapter(list[Job]).dump_json(list(jobs)).decode())
@@ -140,21 +141,33 @@ class Runner:
         except BrokenPipeError:
             return  # it died at once: its exit code tells
         for line in process.stdout:
+            alarm.heard()
             self.say(line.strip())
 
 
-class Alarm(threading.Timer):
-    """Kills a worker that exceeds its time."""
+class Alarm(threading.Thread):
+    """Kills a worker that exceeds its configurations' time in all, or says nothing for as long as one of
+    them may take."""
 
-    def __init__(self, seconds: float, process: subprocess.Popen[str]) -> None:
-        super().__init__(seconds, self._ring, [process])
-        self.rang = False
-        self.daemon = True
+    def __init__(self, limits: Sequence[float], process: subprocess.Popen[str]) -> None:
+        super().__init__(daemon=True)
+        self.process = process
+        self.end, self.patience = time.monotonic() + sum(limits), max(limits)
+        self.off, self.rang = threading.Event(), False
+        self.heard()
         self.start()
 
-    def _ring(self, process: subprocess.Popen[str]) -> None:
+    def heard(self) -> None:
+        """Note that the worker lives."""
+        self.last = time.monotonic()
+
+    def run(self) -> None:
+        """Wait for the end, or to be switched off."""
+        while (left := min(self.end, self.last + self.patience) - time.monotonic()) > 0:
+            if self.off.wait(left):
+                return
         self.rang = True
-        kill(process)
+        kill(self.process)
 
 
 def kill(process: subprocess.Popen[str]) -> None:

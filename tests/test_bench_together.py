@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from faulty_worker import WORKER
 from bench.measure import environment, timing
 from bench.measure.generation import Session
 from bench.record import Record
-from bench.runner import Runner
+from bench.runner import Alarm, Runner, kill
 from bench.store import Store
 from bench.suite import RunSpec, groups
 
@@ -108,6 +110,31 @@ def test_a_process_that_dies_takes_nobody_along(tiny_model_dir: Path, tmp_path: 
     assert broken.reason == "crashed: SIGABRT"
     for record in (first, last):
         assert record.status == "ok" and record.timing and record.timing.beside == []
+
+
+@pytest.fixture
+def sleeper() -> Iterator[subprocess.Popen[str]]:
+    """A worker that does nothing, in a group of its own as workers are."""
+    process = subprocess.Popen(["sleep", "60"], text=True, start_new_session=True)
+    yield process
+    kill(process)
+
+
+def test_a_hang_is_noticed_by_its_silence(sleeper: subprocess.Popen[str]) -> None:
+    """A worker that says nothing is killed after the time of one configuration, not of all."""
+    alarm = Alarm([1.0] * 60, sleeper)
+    alarm.join(30)
+    assert alarm.rang and sleeper.poll() is not None
+
+
+def test_one_that_talks_has_the_time_of_all(sleeper: subprocess.Popen[str]) -> None:
+    """A worker that is heard of goes on beyond the time of one configuration, and ends with that of all."""
+    started, limits = time.monotonic(), [0.5] * 4
+    alarm = Alarm(limits, sleeper)
+    while alarm.is_alive():
+        alarm.heard()
+        time.sleep(0.02)
+    assert alarm.rang and sum(limits) <= time.monotonic() - started
 
 
 def test_a_suite_runs_in_groups(tiny_model_dir: Path, tmp_path: Path) -> None:
