@@ -268,7 +268,7 @@ def test_a_throttled_pair_is_marked(tiny_model_dir: Path, monkeypatch: pytest.Mo
     """A pair during which the device says that it was throttled is kept, marked with the reason, and not
     in the figures."""
     answers = iter([["software power cap"], *[[]] * 11])  # of each generation
-    monkeypatch.setattr(timing.nvml, "throttles", lambda: next(answers))
+    monkeypatch.setattr(timing.nvml, "held_down", lambda: next(answers))
     monkeypatch.setattr(timing, "_clocks", lambda: (0.0, 0.0, 0.0))  # whatever else runs here
     calm = dict.fromkeys(("min_pairs", "max_pairs"), 6) | {"warmup": 0}
     session = Session.open(spec(tiny_model_dir, timing=calm))

@@ -81,6 +81,28 @@ def test_throttle_reasons_have_names(device: dict[str, Any]) -> None:
     assert nvml.throttles() == ["software power cap", "hardware thermal slowdown"]
 
 
+@pytest.mark.parametrize(
+    ("reasons", "clocks", "spoils"),
+    [
+        (pynvml.nvmlClocksEventReasonSwPowerCap, (1600, 1980), False),
+        (pynvml.nvmlClocksEventReasonSwPowerCap, (1400, 1980), True),
+        (pynvml.nvmlClocksEventReasonSwPowerCap, (None, None), True),
+        (pynvml.nvmlClocksEventReasonSwThermalSlowdown, (1600, 1980), True),
+        (pynvml.nvmlClocksEventReasonGpuIdle, (345, 1980), False),
+    ],
+    ids=["full load", "starved", "unknown clocks", "hot", "idle"],
+)
+def test_what_spoils_a_time(
+    device: dict[str, Any], reasons: int, clocks: tuple[int | None, int | None], spoils: bool
+) -> None:
+    """The power cap spoils no time while the clock is near its highest, for so runs every device under full
+    load; far below, or at clocks that nobody tells, it does, and heat always."""
+    assert nvml.held_down() == []
+    device["nvmlDeviceGetCurrentClocksEventReasons"] = reasons
+    device |= {"nvmlDeviceGetClockInfo": clocks[0], "nvmlDeviceGetMaxClockInfo": clocks[1]}
+    assert bool(nvml.held_down()) is spoils
+
+
 @pytest.mark.parametrize("memory", [None, 5 * 2**20])
 def test_memory_of_this_process(device: dict[str, Any], memory: int | None) -> None:
     """This process's bytes are its own, and None where the driver leaves the field empty."""

@@ -14,6 +14,7 @@ from fake_cuda import FakeCuda, fake_cuda, to_device
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorDeviceMismatchError
 
 import dqar
+from bench.embedded import dit
 from dqar.integration.dit_wrapper import DQARDiTWrapper
 from dqar.integration.samplers import DQARDDIMSampler, DQARDPMSolverSampler, SamplerConfig
 
@@ -111,3 +112,12 @@ def test_samplers_wait_before_their_loop(pipe: DiTPipeline, device: FakeCuda, sa
         assert latents.device.type == "cuda"
         counts.append(len(device.waits) - before)
     assert counts[0] == counts[1]
+
+
+@pytest.mark.filterwarnings("ignore:CUDA is not available")  # autocast finds no device, and stays off
+def test_the_embedded_model_can_be_trained_there(device: FakeCuda) -> None:
+    """A step's loss is on the model's device, with nothing of it on the CPU by mistake."""
+    model, latents = dit.new_dit(), torch.zeros(8, 4, 16, 16)
+    to_device(model)
+    with torch.compiler.set_stance("force_eager"):
+        assert dit.make_loss(model, latents, torch.arange(8))(0).device.type == "cuda"

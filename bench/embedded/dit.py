@@ -12,6 +12,7 @@ from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from bench import models
 from bench.embedded.classes import CLASSES
 from bench.embedded.data import EmojiData
 from bench.embedded.loop import Budget, Trainer, load_ema, seeded
@@ -97,8 +98,9 @@ def stratified_timesteps(draw: torch.Generator, steps: int = 1000) -> Tensor:
 
 
 def make_loss(model: nn.Module, latents: Tensor, labels: Tensor) -> Callable[[int], Tensor]:
-    """Mean squared error of v = sqrt(a) eps - sqrt(1 - a) x0 (Salimans & Ho 2022)."""
-    compiled = torch.compile(model)
+    """Mean squared error of v = sqrt(a) eps - sqrt(1 - a) x0 (Salimans & Ho 2022), on the model's device;
+    what is drawn is drawn on the CPU, the same for every device."""
+    compiled, device = torch.compile(model), next(model.parameters()).device
     scheduler = new_scheduler()
     weights = balanced_weights(labels)
 
@@ -108,22 +110,24 @@ def make_loss(model: nn.Module, latents: Tensor, labels: Tensor) -> Callable[[in
         noise = torch.randn(latents[chosen].shape, generator=draw)
         dropped = torch.rand(BATCH, generator=draw) < LABEL_DROPOUT
         timesteps = stratified_timesteps(draw)
-        noisy = scheduler.add_noise(latents[chosen], noise, timesteps)
-        target = scheduler.get_velocity(latents[chosen], noise, timesteps)
-        with torch.autocast("cpu", torch.bfloat16):
-            condition = labels[chosen].masked_fill(dropped, NULL_CLASS)
-            output = compiled(noisy, timestep=timesteps, class_labels=condition, return_dict=False)
+        noisy = scheduler.add_noise(latents[chosen], noise, timesteps).to(device)
+        target = scheduler.get_velocity(latents[chosen], noise, timesteps).to(device)
+        condition = labels[chosen].masked_fill(dropped, NULL_CLASS).to(device)
+        with torch.autocast(device.type, torch.bfloat16):
+            output = compiled(noisy, timestep=timesteps.to(device), class_labels=condition, return_dict=False)
         return F.mse_loss(output[0].float(), target)
 
     return loss
 
 
 def train(data: EmojiData, vae: Any, work: Path, budget: Budget) -> None:
-    """Train, or resume, into `work/dit.pt`."""
+    """Train, or resume, into `work/dit.pt`, on this machine's device."""
     torch.manual_seed(SEED)
-    model = new_dit()
+    model, device = new_dit(), models.device()
     share_embedder(model)
-    use_plain_attention(model)
+    if device == "cpu":
+        use_plain_attention(model)
+    model.to(device)
     Trainer(
         model=model,
         loss=make_loss(model, *training_latents(data, vae)),

@@ -173,9 +173,9 @@ class Trainer:
     def _resume(self) -> None:
         if not self.checkpoint.exists():
             return
-        state = torch.load(self.checkpoint, weights_only=True)
+        state = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
         self.model.load_state_dict(state["model"])
-        self.ema = state["ema"]
+        self.ema = {name: state["ema"][name].to(p.device) for name, p in self._parameters.items()}
         self._optimizer.load_state_dict(state["optimizer"])
         self.budget.step, self.budget.spent_s = state["step"], state["spent_s"]
         self.history = state["history"]
@@ -187,7 +187,7 @@ def load_ema(model: nn.Module, checkpoint: Path) -> dict[str, Any]:
     """Put a checkpoint's averaged weights into `model`; returns the checkpoint."""
     if not checkpoint.exists():
         raise FileNotFoundError(f"{checkpoint}: no checkpoint; train this part first")
-    state: dict[str, Any] = torch.load(checkpoint, weights_only=True)
+    state: dict[str, Any] = torch.load(checkpoint, map_location="cpu", weights_only=True)
     for name, parameter in model.named_parameters():
         parameter.copy_(state["ema"][name])
     return state

@@ -9,9 +9,13 @@ from typing import Any
 
 import pynvml
 
+POWER_CAP = "software power cap"
+# Share of the highest clock from which on the power cap is how a device runs under full load, and no
+# disturbance: nvbench throws away what ran below.
+USUAL = 0.75
 # Why a clock is held down; idling and settings made by a user do not count.
 THROTTLES = {
-    "software power cap": pynvml.nvmlClocksEventReasonSwPowerCap,
+    POWER_CAP: pynvml.nvmlClocksEventReasonSwPowerCap,
     "software thermal slowdown": pynvml.nvmlClocksEventReasonSwThermalSlowdown,
     "hardware slowdown": pynvml.nvmlClocksThrottleReasonHwSlowdown,
     "hardware thermal slowdown": pynvml.nvmlClocksThrottleReasonHwThermalSlowdown,
@@ -98,6 +102,16 @@ def throttles() -> list[str] | None:
     """The reasons for which the device runs below its clock right now; none is not the same as None."""
     bits = ask(pynvml.nvmlDeviceGetCurrentClocksEventReasons)
     return None if bits is None else [name for name, bit in THROTTLES.items() if bits & bit]
+
+
+def held_down() -> list[str]:
+    """Those of the reasons that spoil a time: the power cap only where the clock is below its usual share."""
+    found = throttles() or []
+    if found != [POWER_CAP]:
+        return found
+    now = ask(pynvml.nvmlDeviceGetClockInfo, pynvml.NVML_CLOCK_SM)
+    highest = ask(pynvml.nvmlDeviceGetMaxClockInfo, pynvml.NVML_CLOCK_SM)
+    return found if not (now and highest) or now < USUAL * highest else []
 
 
 def foreign() -> int | None:

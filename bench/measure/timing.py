@@ -104,30 +104,30 @@ def _round(number: int, going: Sequence[Entry], rng: random.Random, say: Callabl
     made: dict[int | None, Timed | None] = {}  # by place in `going`; None is the baseline
     for arm in rng.sample((None, *range(len(going))), len(going) + 1):
         say(f"round {number + 1}: {'baseline' if arm is None else going[arm].session.spec.name}")
-        made[arm] = _baseline(first, pictures) if arm is None else _candidate(going[arm], pictures)
+        if arm is None:
+            made[arm] = _timed(lambda: first.baseline(pictures))
+        else:
+            made[arm] = _candidate(going[arm], pictures)
     for i, entry in enumerate(going):
         if (base := made[None]) and (cand := made[i]):
             _add(entry, base, cand)
-
-
-def _baseline(session: Session, pictures: range) -> Timed:
-    watch = Disturbance()
-    made = session.baseline(pictures)
-    return Timed(made, watch.found())
 
 
 def _candidate(entry: Entry, pictures: range, **call: Any) -> Timed | None:
     """A generation by the method; None where it raises or has before, which ends this entry's part alone."""
     if entry.pairs.error:
         return None
-    watch = Disturbance()
     try:
-        made = entry.session.candidate(pictures, **call)
+        return _timed(lambda: entry.session.candidate(pictures, **call))
     except Exception as error:
         traceback.clear_frames(error.__traceback__)  # they hold tensors: memory that the others need
         entry.pairs.error = error
         return None
-    return Timed(made, watch.found())
+
+
+def _timed(make: Callable[[], Generation]) -> Timed:
+    watch = Disturbance()
+    return Timed(make(), watch.found())
 
 
 def _add(entry: Entry, base: Timed, cand: Timed) -> None:
@@ -169,9 +169,8 @@ class Disturbance:
 
     def found(self) -> str | None:
         """Why the time since cannot be trusted, in words, or None."""
-        throttles = nvml.throttles()
-        if throttles:
-            return "GPU throttled: " + ", ".join(throttles)
+        if held := nvml.held_down():
+            return "GPU throttled: " + ", ".join(held)
         wall, busy, own = (after - before for after, before in zip(_clocks(), self.before, strict=True))
         needed = 1 if models.device() == "cuda" else torch.get_num_threads()
         others, free = (busy - own) / max(wall, 1e-9), environment.cores() - needed
