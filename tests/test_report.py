@@ -29,6 +29,7 @@ from bench.report import tables
 from bench.report.answers import answers
 from bench.report.columns import DASH
 from bench.report.findings import controls, sentence
+from bench.report.memory_plot import lines as lines_over_batch
 from bench.report.provenance import command
 from bench.report.render import write_index, write_report
 from bench.suite import Goal
@@ -494,6 +495,33 @@ def test_goals_stand_beside_what_was_reached(tmp_path: Path) -> None:
         ["≤ 1", DASH, "not measured"],
     ]
     assert "## Goals" not in write_report([fast], tmp_path, tmp_path / "none", COMMAND).read_text()
+
+
+def at_batch(size: int, options: dict[str, Any], **changes: Any) -> Record:
+    name = f"run-{size}-bits={options['bits']}"
+    config = {"model": "embedded", "batch_size": size, "options": options, "method": "dqar"}
+    return made(name, "dqar", 1.1, 0.1, config=config, **changes)
+
+
+def test_peaks_are_drawn_over_the_batch_size(tmp_path: Path) -> None:
+    """A line is what differs in its batch size alone, in order, with what did not fit; a figure that is null
+    or nothing is no point, and a report of one batch size has no such plot."""
+    held = memory().model_copy(update={"torch_allocated_peak": 3 * 10**9, "cache_bytes": 0})
+    full = {"status": "failed", "reason": "out of memory: 1 GB", "memory": None, "timing": None}
+    found = [
+        at_batch(4, {"bits": 8}),
+        at_batch(1, {"bits": 8}, memory=held),
+        at_batch(16, {"bits": 8}, **full),
+        at_batch(4, {"bits": 16}),
+    ]
+    (line,) = lines_over_batch(found)
+    assert (line.name, line.exceeded) == ("run-bits=8", [16])
+    assert line.points("memory.rss_peak") == [(1, 0.812345678), (4, 0.812345678)]
+    assert line.points("memory.torch_allocated_peak") == [(1, 3.0)]
+    assert line.points("memory.cache_bytes") == [(4, 0.002654321)]
+    text = write_report(found, tmp_path, tmp_path / "out", COMMAND).read_text()
+    assert "](memory.png)" in text and (tmp_path / "out" / "memory.png").is_file()
+    assert "memory.png" not in write_report(found[3:], tmp_path, tmp_path / "one", COMMAND).read_text()
 
 
 def test_the_command_holds_what_was_given() -> None:

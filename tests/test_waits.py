@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,7 +12,9 @@ import torch
 from denoising import GATES, PLANS, STEPS, config, denoise
 from diffusers import DiTPipeline
 from fake_cuda import FakeCuda, fake_cuda, to_device
+from test_families import FAMILIES
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorDeviceMismatchError
+from torch.utils._pytree import tree_map_only
 
 import dqar
 from bench.embedded import dit
@@ -112,6 +115,32 @@ def test_samplers_wait_before_their_loop(pipe: DiTPipeline, device: FakeCuda, sa
         assert latents.device.type == "cuda"
         counts.append(len(device.waits) - before)
     assert counts[0] == counts[1]
+
+
+@pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES.keys())
+@torch.no_grad()
+def test_no_family_is_made_to_wait(device: FakeCuda, family: Callable[[], Any]) -> None:
+    """Whatever a model and its solver wait for by themselves, reuse adds the first look at a generation and
+    nothing else."""
+    model, scheduler, (shape, inputs) = family()
+    to_device(model)
+    inputs = tree_map_only(torch.Tensor, lambda value: value.to("cuda"), inputs)
+
+    def waits() -> list[int]:
+        scheduler.set_timesteps(STEPS)
+        there, x, counts = scheduler.timesteps.to("cuda"), torch.zeros(shape).to("cuda"), []
+        for step, t in enumerate(scheduler.timesteps):
+            before = len(device.waits)
+            output = model(hidden_states=x, timestep=there[step].expand(len(x)), **inputs).sample
+            x = scheduler.step(output, t, x).prev_sample
+            counts.append(len(device.waits) - before)
+        return counts
+
+    untouched, pipe = waits(), SimpleNamespace(transformer=model, scheduler=scheduler)
+    dqar.enable(pipe, config(max_age=2, forecast_order=1, num_layers=100))
+    first, *rest = waits()
+    assert (first, rest) == (untouched[0] + 1, untouched[1:])
+    assert dqar.summary(pipe).ratio > 0.2
 
 
 @pytest.mark.filterwarnings("ignore:CUDA is not available")  # autocast finds no device, and stays off

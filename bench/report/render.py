@@ -23,6 +23,7 @@ from bench.report.front_plots import plot_fronts
 from bench.report.front_tables import front_table, levels_table
 from bench.report.goals import goals_table
 from bench.report.maps import plot_maps
+from bench.report.memory_plot import plot_memory
 from bench.report.missing import missing_lines
 from bench.report.setting import setting
 from bench.suite import Goal
@@ -123,6 +124,7 @@ def _draw(
         "pareto": None if fronts else plots.plot_pareto(records, out_dir),
         "speedups": plots.plot_speedups(few, out_dir),
         "maps": plot_maps(few, out_dir),
+        "peaks": plot_memory(records, out_dir),
     }
     pages = pictures.plot_pictures(few, results_dir, out_dir)
     names: dict[str, Any] = {key: path.name if path else None for key, path in paths.items()}
