@@ -31,7 +31,7 @@ class Line(NamedTuple):
     records: list[Record]
 
     def points(self, path: str) -> list[tuple[int, float]]:
-        """Batch size and gigabytes, where measured and not nothing: the axes are logarithmic."""
+        """Batch size and gigabytes, where measured and not nothing: the cache's axis is logarithmic."""
         found = [(batch(record), lookup(record, path)) for record in self.records]
         return sorted((size, value / GB) for size, value in found if value)
 
@@ -71,6 +71,8 @@ def plot_memory(records: Sequence[Record], folder: Path) -> Path | None:
         left, right = figure.subplots(1, 2)
         _panel(left, drawn, peak, PEAKS[peak])
         _panel(right, drawn, *CACHE)
+        left.set_ylim(bottom=0)
+        right.set_yscale("log")  # bits are told apart at every batch size
         _legend(right, drawn)
         return save(figure, folder / "memory.png")
 
@@ -82,7 +84,6 @@ def _panel(ax: Axes, drawn: Sequence[Line], path: str, title: str) -> None:
         ax.plot([x for x, _ in points], [y for _, y in points], color=colour, marker=marker, ms=4, lw=1)
     sizes = sorted({batch(record) for line in drawn for record in line.records})
     ax.set_xscale("log", base=2)
-    ax.set_yscale("log")
     ax.set_xticks(sizes, [str(size) for size in sizes])
     ax.minorticks_off()
     ax.yaxis.set_major_formatter("{x:g}")
