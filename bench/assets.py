@@ -38,20 +38,6 @@ def usable(field: str, path: object) -> Iterator[None]:
         raise refuse(field, path, str(error) or type(error).__name__) from error
 
 
-def check(quality: Quality) -> None:
-    """BadInput unless every file that is given can be used: called before anything runs."""
-    given = quality.files()
-    for field, path in given.items():
-        if not path.exists():
-            raise refuse(field, path, "does not exist")
-    if given:
-        from bench.measure import features, perceptual, reference
-
-        features.check(quality)
-        perceptual.check(quality)
-        reference.check(quality)
-
-
 def plan(spec: RunSpec) -> dict[str, str]:
     """A hash of the plan's file that the run's options name, if they do."""
     if not {"plan", "plan_path"} & spec.options.keys():

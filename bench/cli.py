@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from tabulate import tabulate
 
-from bench import assets, store, studies, suite
+from bench import given, store, studies, suite
 from bench.asv.cli import app as asv_app
 from bench.commands import OK, REGRESSED, Reports, Results, SuiteName, chosen, commands
 from bench.errors import BadInput
@@ -67,7 +67,7 @@ def run(
     files = (inception_weights, reference, lpips_weights)
     quality = dict(zip(suite.FILES, files, strict=True)) | {"n": images}
     loaded = suite.load(path, seed=seed, model=model, quality=quality)
-    assets.check(loaded.quality)
+    given.check(loaded.quality)
     from bench.runner import run_suite
 
     folder = run_suite(path, loaded, results, only, force)

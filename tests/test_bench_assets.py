@@ -12,6 +12,7 @@ from PIL import Image
 
 from bench import assets
 from bench.errors import BadInput
+from bench.given import check
 from bench.suite import Quality
 
 Make = Callable[[Path], object]
@@ -19,7 +20,7 @@ Make = Callable[[Path], object]
 
 def refused(**given: str) -> str:
     with pytest.raises(BadInput) as caught:
-        assets.check(Quality(**given))  # type: ignore[arg-type]
+        check(Quality(**given))  # type: ignore[arg-type]
     line = str(caught.value)
     assert "\n" not in line and "; allowed: " in line
     return line
