@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -35,6 +36,20 @@ def config(**changes: Any) -> DQARConfig:
     """Reuse wherever `changes` allow it, from the second step on."""
     freed = {"use_layer_scheduling": False, "warmup_fraction": 0.0, "num_layers": 6, "num_heads": 4}
     return DQARConfig.preset("maximum", **freed | changes)
+
+
+def per_step(pipe: Any, seen: Callable[[], int]) -> list[int]:
+    """By how much what is `seen` grows at each step of the loop."""
+    counts: list[int] = []
+
+    @contextmanager
+    def counting(step: int) -> Iterator[None]:
+        before = seen()
+        yield
+        counts.append(seen() - before)
+
+    denoise(pipe, counting)
+    return counts
 
 
 @torch.no_grad()

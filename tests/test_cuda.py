@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import build_tiny_pipeline, generate
-from denoising import GATES, PLANS, config, denoise
+from denoising import GATES, PLANS, config, denoise, per_step
 from diffusers import DiTPipeline
 from torch import Tensor
 from torch._dynamo.utils import counters
@@ -80,15 +80,7 @@ def test_a_gate_waits_once_a_step(pipe: DiTPipeline, change: dict[str, Any]) -> 
     dqar.enable(pipe, config(**change))
     with warnings.catch_warnings(record=True) as seen, sync_mode("warn"):
         warnings.simplefilter("always")
-        counts: list[int] = []
-
-        @contextmanager
-        def counting(step: int) -> Iterator[None]:
-            before = sum(SYNC in str(warning.message) for warning in seen)
-            yield
-            counts.append(sum(SYNC in str(warning.message) for warning in seen) - before)
-
-        denoise(pipe, counting)
+        counts = per_step(pipe, lambda: sum(SYNC in str(warning.message) for warning in seen))
     # The first step looks for the generation and its guidance halves.
     assert max(counts[1:]) == 1, counts
 

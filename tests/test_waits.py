@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from denoising import GATES, PLANS, STEPS, config, denoise
+from denoising import GATES, PLANS, STEPS, config, per_step
 from diffusers import DiTPipeline
 from fake_cuda import FakeCuda, fake_cuda, to_device
 from test_families import FAMILIES
@@ -33,16 +32,7 @@ def device() -> Iterator[FakeCuda]:
 def waits_of(pipe: DiTPipeline, device: FakeCuda) -> list[int]:
     """How often the host waits at each step of the loop."""
     to_device(pipe.transformer)
-    counts = []
-
-    @contextmanager
-    def counting(step: int) -> Iterator[None]:
-        before = len(device.waits)
-        yield
-        counts.append(len(device.waits) - before)
-
-    denoise(pipe, counting)
-    return counts
+    return per_step(pipe, lambda: len(device.waits))
 
 
 def test_the_watch_sees(device: FakeCuda) -> None:
@@ -93,7 +83,10 @@ def test_the_layers_stay_on_the_device(pipe: DiTPipeline, device: FakeCuda, chan
     torch makes no CUDA graph of them."""
     dqar.enable(pipe, config(**change))
     blocks, counts = pipe.transformer.transformer_blocks, []
-    seen = lambda *_: counts.append(device.on_host + len(device.waits))  # noqa: E731
+
+    def seen(*_: Any) -> None:
+        counts.append(device.on_host + len(device.waits))
+
     blocks[0].register_forward_pre_hook(seen)
     blocks[-1].register_forward_hook(seen)
     waits_of(pipe, device)

@@ -36,12 +36,16 @@ def figures(digits: int) -> Show:
     return show
 
 
+def middle(value: Mean | Median) -> float:
+    """The figure that an interval is of."""
+    return value.median if isinstance(value, Median) else value.mean
+
+
 def interval(value: Mean | Median | None, digits: int) -> str:
     """A figure with its interval, `1.20 [1.10, 1.30]`, to so many decimals; a dash where there is none."""
     if value is None:
         return DASH
-    middle = value.median if isinstance(value, Median) else value.mean
-    return f"{middle:.{digits}f} [{value.low:.{digits}f}, {value.high:.{digits}f}]"
+    return f"{middle(value):.{digits}f} [{value.low:.{digits}f}, {value.high:.{digits}f}]"
 
 
 def escape(text: object) -> str:
@@ -69,8 +73,7 @@ class Column:
         """The column's figures in one record: one, or three where it has an interval."""
         found = self.find(record)
         if isinstance(found, Median | Mean):
-            middle = found.median if isinstance(found, Median) else found.mean
-            ends = {"": middle, "_low": found.low, "_high": found.high}
+            ends = {"": middle(found), "_low": found.low, "_high": found.high}
             return {self.key + end: value * self.scale for end, value in ends.items()}
         return {self.key: self._scaled(found)}
 

@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple
 
 from bench.record import Mean, Median, Record
 from bench.report.findings import left_out, ok, yardstick
+from bench.report.goals import Verdict, judge
 from bench.report.setting import on_usual_solver
 from bench.stats import pareto, ratio_of_medians
 
@@ -22,8 +23,6 @@ GOAL_USUAL, GOAL_ANY = 1.3, 1.15  # DQAR over every competitor on its usual solv
 GOAL_OF_LIMIT = 0.9  # of the speedup that FLOPs allow
 DRAWN = 8  # configurations that a plot or page with a row for each can hold
 OURS = "dqar"
-
-Verdict = Literal["met", "unclear", "missed", "nobody"]
 
 
 class Axis(NamedTuple):
@@ -62,13 +61,11 @@ class Duel:
     goal: float
 
     @property
-    def verdict(self) -> Verdict:
+    def verdict(self) -> Verdict | Literal["nobody"]:
         """Whether the goal was met: with the whole interval, with none of it, or one cannot tell."""
         if self.first is None or self.ratio is None:
             return "missed" if self.second else "nobody"
-        if self.ratio.low >= self.goal:
-            return "met"
-        return "missed" if self.ratio.high < self.goal else "unclear"
+        return judge(self.ratio.low, self.ratio.high, self.goal)
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ from typing import Any, Literal, NamedTuple
 import pandas as pd
 
 from bench.record import Mean, Median, Record
-from bench.report.columns import Column, Table, figures, lookup
+from bench.report.columns import Column, Table, figures, lookup, middle
 from bench.suite import Goal
 
-Verdict = Literal["met", "missed", "unclear", "not measured"]
+Verdict = Literal["met", "missed", "unclear"]
 
 COLUMNS = [
     Column("goal", "goal", ""),
@@ -50,23 +50,27 @@ def reached(goal: Goal, named: dict[str, Record]) -> Reached | None:
     return found.over(divisor) if divisor and divisor.low > 0 else None
 
 
-def verdict(goal: Goal, found: Reached | None) -> Verdict:
-    """*met* by the whole interval, *missed* by all of it, else *unclear*."""
+def verdict(goal: Goal, found: Reached | None) -> Verdict | Literal["not measured"]:
+    """The verdict on what a goal's figure came to."""
     if found is None:
         return "not measured"
     if goal.at_least is not None:
-        sure, possible = found.low >= goal.at_least, found.high >= goal.at_least
-    else:
-        assert goal.at_most is not None  # a goal has one of both
-        sure, possible = found.high <= goal.at_most, found.low <= goal.at_most
-    return "met" if sure else "unclear" if possible else "missed"
+        return judge(found.low, found.high, goal.at_least)
+    assert goal.at_most is not None  # a goal has one of both
+    return judge(-found.high, -found.low, -goal.at_most)
+
+
+def judge(low: float, high: float, at_least: float) -> Verdict:
+    """*met* by the whole interval, *missed* by all of it, else *unclear*."""
+    if low >= at_least:
+        return "met"
+    return "missed" if high < at_least else "unclear"
 
 
 def _figure(record: Record | None, path: str) -> Reached | None:
     found = None if record is None else lookup(record, path)
     if isinstance(found, Median | Mean):
-        middle = found.median if isinstance(found, Median) else found.mean
-        return Reached(middle, found.low, found.high)
+        return Reached(middle(found), found.low, found.high)
     return None if found is None else Reached(found, found, found)
 
 

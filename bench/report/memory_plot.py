@@ -38,7 +38,7 @@ class Line(NamedTuple):
     @property
     def exceeded(self) -> list[int]:
         """Batch sizes that did not fit."""
-        return [batch(r) for r in self.records if (r.reason or "").startswith("out of memory")]
+        return [batch(record) for record in self.records if _exceeded(record)]
 
 
 def batch(record: Record) -> int:
@@ -56,8 +56,12 @@ def lines(records: Sequence[Record]) -> list[Line]:
     return [line for line in found.values() if len({batch(r) for r in line.records if _tells(r)}) > 1]
 
 
+def _exceeded(record: Record) -> bool:
+    return (record.reason or "").startswith("out of memory")
+
+
 def _tells(record: Record) -> bool:
-    return "batch_size" in record.config and bool(record.memory or Line("", [record]).exceeded)
+    return record.memory is not None or _exceeded(record)
 
 
 def plot_memory(records: Sequence[Record], folder: Path) -> Path | None:
@@ -78,10 +82,11 @@ def plot_memory(records: Sequence[Record], folder: Path) -> Path | None:
 
 
 def _panel(ax: Axes, drawn: Sequence[Line], path: str, title: str) -> None:
-    for line, look in zip(drawn, _looks(drawn), strict=True):
+    for line, (colour, marker) in zip(drawn, _looks(drawn), strict=True):
         points = line.points(path)
-        colour, marker = look
         ax.plot([x for x, _ in points], [y for _, y in points], color=colour, marker=marker, ms=4, lw=1)
+        for size in line.exceeded:
+            ax.plot(size, 1, "x", color=colour, ms=8, transform=ax.get_xaxis_transform(), clip_on=False)
     sizes = sorted({batch(record) for line in drawn for record in line.records})
     ax.set_xscale("log", base=2)
     ax.set_xticks(sizes, [str(size) for size in sizes])
@@ -89,9 +94,6 @@ def _panel(ax: Axes, drawn: Sequence[Line], path: str, title: str) -> None:
     ax.yaxis.set_major_formatter("{x:g}")
     ax.grid(True)
     ax.set(xlabel="pictures in a batch", title=title)
-    for line, (colour, _) in zip(drawn, _looks(drawn), strict=True):
-        for size in line.exceeded:
-            ax.plot(size, 1, "x", color=colour, ms=8, transform=ax.get_xaxis_transform(), clip_on=False)
 
 
 def _looks(drawn: Sequence[Line]) -> list[tuple[str, str]]:
