@@ -19,7 +19,7 @@ from bench import models, published
 from bench.measure import flops
 from bench.measure.generation import Session
 from bench.record import Mean, Median, Record
-from bench.report.columns import interval
+from bench.report.columns import interval, middle
 from bench.report.render import write_csv, write_page
 from bench.report.setting import setting
 from bench.suite import RunSpec
@@ -114,9 +114,8 @@ def _row(table: published.Table, line: Line) -> dict[str, object]:
 
 
 def _ends(name: str, value: Mean | Median | None) -> dict[str, float | None]:
-    middle = value.median if isinstance(value, Median) else value.mean if value else None
-    low, high = (value.low, value.high) if value else (None, None)
-    return {name: middle, f"{name}_low": low, f"{name}_high": high}
+    found, low, high = (middle(value), value.low, value.high) if value else (None, None, None)
+    return {name: found, f"{name}_low": low, f"{name}_high": high}
 
 
 def sentence(every: Sequence[Line]) -> str:

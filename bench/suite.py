@@ -22,7 +22,7 @@ from pydantic import (
 )
 
 from bench import methods
-from bench.errors import BadInput
+from bench.errors import BadInput, describe, one_line
 from bench.record import Mean, Median, field_kinds
 
 FILES = ("inception_weights", "reference", "lpips_weights")  # fields of Quality that are paths
@@ -246,13 +246,13 @@ def load(path: Path, **overrides: Any) -> Suite:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise BadInput(f"{path.name}: not readable as YAML: {_one_line(error)}") from error
+        raise BadInput(f"{path.name}: not readable as YAML: {one_line(error)}") from error
     if not isinstance(content, dict):
         raise BadInput(f"{path.name}: a mapping is needed, found {type(content).__name__}")
     try:
         return Suite(**_overridden(content, overrides))
     except ValidationError as error:
-        raise BadInput(f"{path.name}: {describe(error)}") from error
+        raise BadInput(f"{path.name}: {describe(error, Suite)}") from error
 
 
 def _overridden(content: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
@@ -331,30 +331,3 @@ def _keep(found: list[RunSpec], only: str | None, path: Path) -> list[RunSpec]:
         names = ", ".join(spec.name for spec in found)
         raise BadInput(f"{path.name}: --only: {only!r} is not a run; allowed: {names}")
     return kept
-
-
-def describe(error: ValidationError, model: type[BaseModel] = Suite) -> str:
-    """A validation error as one line: field, value, what is allowed, and how many more."""
-    first, *rest = error.errors()
-    field = ".".join(str(part) for part in first["loc"]) or "suite"
-    if first["type"] == "extra_forbidden":
-        said = f"{field}: unknown field; allowed: {', '.join(_siblings(first['loc'][:-1], model))}"
-    elif first["type"] == "missing":
-        said = f"{field}: missing; it must be given"
-    else:
-        said = f"{field}: {_short(first['input'])} is not allowed: {_one_line(first['msg'])}"
-    return said + (f" (and {len(rest)} more)" if rest else "")
-
-
-def _siblings(loc: tuple[int | str, ...], model: type[BaseModel]) -> list[str]:
-    parts: dict[str, type[BaseModel]] = {"timing": Timing, "quality": Quality, "goals": Goal, "runs": Run}
-    return list(parts.get(str(loc[0]) if loc else "", model).model_fields)
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
-
-
-def _one_line(error: object) -> str:
-    return re.sub(r"\s+", " ", str(error)).strip().removeprefix("Value error, ")

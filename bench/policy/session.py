@@ -5,9 +5,9 @@ from __future__ import annotations
 from pydantic import ValidationError
 
 from bench import models
-from bench.errors import BadInput
+from bench.errors import BadInput, describe
 from bench.measure.generation import Session
-from bench.suite import RunSpec, describe
+from bench.suite import RunSpec
 
 HELD_OUT = 3  # every third class is kept for the evaluation
 
@@ -48,4 +48,4 @@ def _spec(model: str, steps: int, guidance: float, seed: int) -> RunSpec:
             seed=seed,
         )
     except ValidationError as error:
-        raise BadInput(f"policy: {describe(error)}") from error
+        raise BadInput(f"policy: {describe(error, RunSpec)}") from error

@@ -61,7 +61,7 @@ def _exceeded(record: Record) -> bool:
 
 
 def _tells(record: Record) -> bool:
-    return record.memory is not None or _exceeded(record)
+    return "batch_size" in record.config and (record.memory is not None or _exceeded(record))
 
 
 def plot_memory(records: Sequence[Record], folder: Path) -> Path | None:
