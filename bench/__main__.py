@@ -1,5 +1,5 @@
 """`python -m bench`."""
 
-from bench.cli import app
+from bench.cli.main import app
 
 app(prog_name="python -m bench")

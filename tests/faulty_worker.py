@@ -14,8 +14,9 @@ from typing import Any
 import psutil
 import torch
 
-from bench import methods, worker
+from bench import methods
 from bench.methods import Arm, Method
+from bench.run import worker
 
 WORKER = (sys.executable, __file__)  # as the runner is told
 

@@ -13,11 +13,11 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from bench.process import die_with
+from bench.machine.process import die_with
 from bench.record import Limits
-from bench.runner import Runner
-from bench.suite import RunSpec, Timing, groups
-from bench.worker import Job
+from bench.run.runner import Runner
+from bench.run.worker import Job
+from bench.spec.suite import RunSpec, Timing, groups
 
 NAMES = [f"run-{i:02}" for i in range(16)]  # more than are finished between twenty kills
 LIMITS = Limits(

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 from torchvision.models import vgg16  # type: ignore[import-untyped]
 
-from bench.assets import LPIPS_FILES
+from bench.spec.external_files import LPIPS_FILES
 
 
 class _Unloaded(FeatureExtractorInceptionV3):

@@ -10,10 +10,10 @@ import pytest
 import torch
 from PIL import Image
 
-from bench import assets
 from bench.errors import BadInput
-from bench.given import check
-from bench.suite import Quality
+from bench.run.preflight import check
+from bench.spec import external_files
+from bench.spec.suite import Quality
 
 Make = Callable[[Path], object]
 
@@ -78,7 +78,7 @@ def test_weights_that_cannot_be_used(tmp_path: Path) -> None:
     assert "quality.inception_weights" in refused(inception_weights=str(broken))
     assert "Missing key(s)" in refused(inception_weights=str(other))
     assert "a file is missing" in refused(lpips_weights=str(tmp_path))
-    for name in assets.LPIPS_FILES:
+    for name in external_files.LPIPS_FILES:
         torch.save({"a": torch.zeros(1)}, tmp_path / name)
     hub = torch.hub._hub_dir
     assert "Missing key(s)" in refused(lpips_weights=str(tmp_path))

@@ -18,13 +18,14 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from bench.asv import check, cli, gate
-from bench.asv.cli import CONFIG
-from bench.asv.offline import make_offline
-from bench.cli import app
-from bench.compare import Row
+from bench.cli import regression
+from bench.cli.main import app
+from bench.cli.regression import CONFIG
 from bench.errors import BadInput
-from bench.measure.environment import ROOT
+from bench.machine.provenance import ROOT
+from bench.regression import check, gate
+from bench.regression.offline import make_offline
+from bench.report.compare import Row
 
 CHROMIUM = shutil.which("chromium")
 KERNELS = r"kernels\.(Yardstick|Entropy)"
@@ -198,13 +199,13 @@ def test_asv_measures_this_checkout(monkeypatch: pytest.MonkeyPatch) -> None:
         return subprocess.CompletedProcess(command, 0)
 
     monkeypatch.setattr(subprocess, "run", run)
-    cli._asv(CONFIG, "publish")
+    regression._asv(CONFIG, "publish")
     assert given[0]["ASV_PYTHONPATH"] == str(ROOT)
 
 
 def test_a_dirty_tree_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """Results of changed files would be stored under a commit that does not hold them."""
-    monkeypatch.setattr("bench.measure.environment.git", lambda: {"commit": "0" * 40, "dirty": True})
+    monkeypatch.setattr("bench.machine.provenance.git", lambda: {"commit": "0" * 40, "dirty": True})
     done = CliRunner().invoke(app, ["asv", "run"])
     assert done.exit_code == 2
     assert "the tree is dirty" in done.stderr

@@ -12,18 +12,18 @@ from diffusers import DDIMScheduler
 from typer.testing import CliRunner
 
 import dqar
-from bench import assets, store
-from bench.calibrate.search import Archive, Changes, Genome, Point, beginnings, search
-from bench.calibrate.study import Study
-from bench.calibrate.trial import Trials
-from bench.cli import app
+from bench.cli.main import app
 from bench.embedded import load_pipeline
 from bench.errors import BadInput
-from bench.measure.cache import Cache
-from bench.measure.generation import Session
 from bench.methods import check
 from bench.methods.dqar import PLANS
-from bench.suite import RunSpec
+from bench.pipeline.session import Session
+from bench.spec import external_files
+from bench.spec.suite import RunSpec
+from bench.store.tensors import Cache
+from bench.studies.calibrate.search import Archive, Changes, Genome, Point, beginnings, search
+from bench.studies.calibrate.study import Study
+from bench.studies.calibrate.trial import Trials
 from dqar.plan import BOTH, CONDITIONAL, NONE
 from dqar.policy.saved_plan import SavedPlan
 
@@ -204,8 +204,8 @@ def test_a_plan_is_part_of_the_key(tmp_path: Path) -> None:
     )  # fmt: skip
     for branches in ((BOTH, BOTH, 0), (BOTH, CONDITIONAL, 0)):
         SavedPlan(np.zeros((3, 12), dtype=np.bool_), np.array(branches, dtype=np.int8)).save(path)
-        cache = Cache(tmp_path, store.inputs(spec))
-        keys.append((assets.plan(spec)["plan"], cache.candidate_key(spec), cache.key(spec)))
+        cache = Cache(tmp_path, keys.inputs(spec))
+        keys.append((external_files.plan(spec)["plan"], cache.candidate_key(spec), cache.key(spec)))
     one, other = keys
     assert one[0] != other[0] and one[1] != other[1] and one[2] == other[2]
     path.write_text("{}")

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from bench import store, suite
-from bench.cli import app, minutes
+from bench.cli.main import app, minutes
+from bench.spec import suite
+from bench.store import validation
 
 ROOT = Path(__file__).parents[1]
 
@@ -31,7 +32,7 @@ def test_run_report_validate_compare(tiny_suite: Path, tmp_path: Path) -> None:
     done = bench("run", tiny_suite, *folders)
     assert done.returncode == 0, done.stderr
     assert "half" in done.stdout
-    (path,) = store.record_files(tmp_path / "results")
+    (path,) = validation.record_files(tmp_path / "results")
     assert (tmp_path / "reports" / "tiny" / "README.md").exists()
     for file in (path, tmp_path / "reports" / "tiny" / "README.md"):
         assert str(tmp_path) not in file.read_text()

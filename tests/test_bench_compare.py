@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from bench import store
-from bench.cli import app
-from bench.compare import compared, exit_code
+from bench.cli.main import app
 from bench.errors import BadInput
 from bench.record import SCHEMA_VERSION, Record
-from bench.store import Store
+from bench.report.compare import compared, exit_code
+from bench.store import keys, validation
+from bench.store.records import Store
 
 
 def write(folder: Path, speedup: float, width: float = 0.005, **changes: Any) -> Path:
@@ -34,7 +34,7 @@ def write(folder: Path, speedup: float, width: float = 0.005, **changes: Any) ->
     status = changes.get("status", "ok")
     made = Record.model_validate(
         {
-            "key": store.key_of(config, inputs), "suite": "tiny", "method": "dqar",
+            "key": keys.key_of(config, inputs), "suite": "tiny", "method": "dqar",
             "name": changes.get("name", "run"), "config": config, "status": status,
             "reason": None if status == "ok" else "out of memory",
             "environment": {"machine": machine, "inputs": inputs},
@@ -130,7 +130,7 @@ def test_nothing_to_compare(tmp_path: Path) -> None:
 
 def older(folder: Path) -> Path:
     """Make the record in `folder` one of the schema before this, with a field of its own."""
-    (path,) = store.record_files(folder)
+    (path,) = validation.record_files(folder)
     content = json.loads(path.read_text()) | {"schema_version": SCHEMA_VERSION - 1, "bygone": 1}
     path.write_text(json.dumps(content))
     return folder
@@ -139,7 +139,7 @@ def older(folder: Path) -> Path:
 def test_flawed_records_are_not_left_out_in_silence(tmp_path: Path) -> None:
     """An older schema's record and a truncated one have their rows, which say why, and exit 2."""
     a, b, c = (write(tmp_path / name, 1.2) for name in "abc")
-    (cut,) = store.record_files(c)
+    (cut,) = validation.record_files(c)
     cut.write_text(cut.read_text()[:-100])
     (old,) = compared(older(a), b, "timing.speedup", 0.02, cross_machine=False)
     schema = f"schema {SCHEMA_VERSION - 1}, but this harness reads {SCHEMA_VERSION}"

@@ -11,10 +11,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bench import control, stats
+from bench import stats
+from bench.machine.process import ALLOCATOR
 from bench.measure.timing import Pairs, summarise
-from bench.process import ALLOCATOR
 from bench.record import Record
+from bench.studies import control
 
 FAULTS = """
 import resource, torch

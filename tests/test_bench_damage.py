@@ -11,9 +11,9 @@ import light_worker
 import pytest
 from typer.testing import CliRunner
 
-from bench import store
-from bench.cli import app
-from bench.runner import Runner
+from bench.cli.main import app
+from bench.run.runner import Runner
+from bench.store import validation
 
 VICTIM, OTHER = "run-00", "run-01"
 
@@ -51,7 +51,7 @@ def flip_a_bit(path: Path) -> None:
     text = path.read_bytes()
     at = text.index(b"1.25") + 2
     path.write_bytes(text[:at] + bytes([text[at] ^ 1]) + text[at + 1 :])
-    assert store.read(path).limits != light_worker.LIMITS
+    assert validation.read(path).limits != light_worker.LIMITS
 
 
 def take_another_runs(path: Path) -> None:

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from test_bench_store import record
 
-from bench.measure import environment
-from bench.store import Store
+from bench.machine import provenance
+from bench.store.records import Store
 
 ROOT = Path(__file__).parents[1]
 SPACE = ("unshare", "--mount", "--map-root-user", "sh", "-c")
@@ -53,8 +53,8 @@ pytestmark = pytest.mark.skipif(not possible(), reason="needs unshare(1) and use
 def test_a_disk_that_cannot_be_written(tmp_path: Path, tiny_suite: Path, commands: str, said: str) -> None:
     """One line says so, the exit code is 2, and the earlier record is there, byte for byte, with
     no fragment beside it."""
-    old = record("half").model_copy(update={"environment": {"machine": environment.machine()}})
-    Store(tmp_path / "before", "tiny", environment.machine()).write(old, picture=b"png")
+    old = record("half").model_copy(update={"environment": {"machine": provenance.machine()}})
+    Store(tmp_path / "before", "tiny", provenance.machine()).write(old, picture=b"png")
     (tmp_path / "disk").mkdir()
     keep = "cp -r disk/. after; rm -f after/filler; exit $code"
     done = subprocess.run(

@@ -8,10 +8,10 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from bench import doctor
-from bench.assets import LPIPS_FILES
-from bench.cli import app
-from bench.measure import nvml
+from bench.cli import doctor
+from bench.cli.main import app
+from bench.machine import nvml
+from bench.spec.external_files import LPIPS_FILES
 
 
 def test_what_is_lacking_has_a_reason() -> None:

@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 from faulty_worker import WORKER
 
-from bench import store, worker
 from bench.record import Record
-from bench.runner import Runner
-from bench.store import Store
-from bench.suite import RunSpec
-from bench.worker import Job
+from bench.run import worker
+from bench.run.runner import Runner
+from bench.run.worker import Job
+from bench.spec.suite import RunSpec
+from bench.store import keys
+from bench.store.records import Store
 
 pytestmark = pytest.mark.usefixtures("faults")
 
@@ -35,8 +36,8 @@ def spec(model: Path, method: str, **changes: Any) -> RunSpec:
 
 def attempted(spec: RunSpec, results: Path) -> Record:
     """The record of a run in this process."""
-    given = store.inputs(spec)
-    key = store.key_of(spec.public(), given)
+    given = keys.inputs(spec)
+    key = keys.key_of(spec.public(), given)
     job = Job(spec=spec, key=key, inputs=given, results=results, parent=0)
     ((_, record, _),) = worker.records([job])
     return record

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from bench.cli import app
+from bench.cli.main import app
 
 
 def generate(*arguments: object) -> Result:

@@ -14,7 +14,7 @@ import psutil
 import yaml
 from light_worker import NAMES
 
-from bench import store
+from bench.store import validation
 
 HERE = Path(__file__).parent
 COMMAND = [sys.executable, str(HERE / "light_worker.py"), "run"]
@@ -27,8 +27,8 @@ def start(results: Path, log: Path) -> subprocess.Popen[bytes]:
 
 def finished(results: Path) -> dict[str, int]:
     """Sound records by name, with the moment each was written."""
-    paths = store.record_files(results) if results.exists() else []
-    return {store.read(p).name: p.stat().st_mtime_ns for p in paths if store.flaw(p) is None}
+    paths = validation.record_files(results) if results.exists() else []
+    return {validation.read(p).name: p.stat().st_mtime_ns for p in paths if validation.flaw(p) is None}
 
 
 def started(log: Path) -> list[list[str]]:
@@ -74,7 +74,7 @@ def test_killed_suites_resume(tmp_path: Path) -> None:
     assert start(results, log).wait() == 0
 
     assert sorted(finished(results)) == NAMES
-    assert not [p for p in store.record_files(results) if store.flaw(p)]
+    assert not [p for p in validation.record_files(results) if validation.flaw(p)]
     wrote = [name for what, name, _ in started(log) if what == "wrote"]
     assert len(wrote) == len(set(wrote))
     undisturbed = tmp_path / "undisturbed"

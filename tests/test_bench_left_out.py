@@ -9,13 +9,15 @@ from typing import Any
 import pytest
 from light_worker import LIMITS
 
-from bench import cli, methods, suite
+from bench import methods
+from bench.cli import main
 from bench.errors import BadInput
 from bench.record import Record
-from bench.report.render import write_report
-from bench.runner import Runner, left_out
-from bench.suite import RunSpec
-from bench.worker import Job
+from bench.report.page import write_report
+from bench.run.runner import Runner, left_out
+from bench.run.worker import Job
+from bench.spec import suite
+from bench.spec.suite import RunSpec
 
 WORKER = (sys.executable, "-c", "raise SystemExit('started though left out')")
 
@@ -78,14 +80,14 @@ def test_nothing_but_left_out_runs_is_bad_input(tmp_path: Path) -> None:
     """A report on no figures at all is refused in one line with the reason."""
     record, folder = record_of(spec("below", entropy_quantile=0.5), tmp_path)
     with pytest.raises(BadInput, match="every run was left out: needs trained weights"):
-        cli.report_of([record], folder, tmp_path / "report", "light")
+        main.report_of([record], folder, tmp_path / "report", "light")
 
 
 def test_the_report_of_a_device_is_named_after_it(tmp_path: Path) -> None:
     """The suite for any CUDA device reports under the name of the one found, the others under their own."""
     records = tmp_path / "nvidia-h100"
-    assert cli.page_folder(tmp_path, suite.find("a100"), records) == records
-    assert cli.page_folder(tmp_path, suite.find("smoke"), records) == tmp_path / "smoke"
+    assert main.page_folder(tmp_path, suite.find("a100"), records) == records
+    assert main.page_folder(tmp_path, suite.find("smoke"), records) == tmp_path / "smoke"
 
 
 def test_the_suite_for_devices_covers_what_it_must() -> None:

@@ -12,12 +12,13 @@ from typing import Any
 import pytest
 import torch
 
-from bench import models, store
-from bench.measure import distributions, flops, generation, images, quality, timing
-from bench.measure.cache import Cache
+from bench.measure import distributions, flops, images, quality, timing
 from bench.measure.converged import converged
-from bench.measure.generation import Session
-from bench.suite import RunSpec
+from bench.pipeline import models, session
+from bench.pipeline.session import Session
+from bench.spec.suite import RunSpec
+from bench.store import keys
+from bench.store.tensors import Cache
 
 
 def spec(model: Path, method: str = "baseline", **changes: Any) -> RunSpec:
@@ -219,9 +220,9 @@ def test_pairs_are_interleaved_until_a_reason_to_stop(tiny_model_dir: Path) -> N
 def _note_calls(session: Session, arm: str, order: list[str]) -> None:
     original = getattr(session, arm)
 
-    def noted(pictures: range) -> generation.Generation:
+    def noted(pictures: range) -> session.Generation:
         order.append(arm)
-        made: generation.Generation = original(pictures)
+        made: session.Generation = original(pictures)
         return made
 
     setattr(session, arm, noted)
@@ -304,7 +305,7 @@ def _work(seconds: float) -> None:
 def test_the_converged_trajectory_is_made_once(tiny_model_dir: Path, tmp_path: Path) -> None:
     """It is the untouched model at ten times the steps, and is read back from the cache."""
     session = Session.open(spec(tiny_model_dir))
-    cache = Cache(tmp_path, store.inputs(session.spec))
+    cache = Cache(tmp_path, keys.inputs(session.spec))
     solved = converged(session, cache)
     assert torch.equal(solved, session.baseline(range(2), num_inference_steps=60).latents)
     session.pipe = None  # not needed again
@@ -315,7 +316,7 @@ def test_fewer_steps_drift_from_the_converged_trajectory(tiny_model_dir: Path, t
     """The baseline is nearer to the converged trajectory than a third of its steps are."""
     session = Session.open(spec(tiny_model_dir, "fewer_steps", options={"steps": 2}))
     pairs = timing.measure(session, say=lambda text: None)
-    cache = Cache(tmp_path, store.inputs(session.spec))
+    cache = Cache(tmp_path, keys.inputs(session.spec))
     found, picture = quality.measure(session, pairs, cache, "p.png", lambda text: None)
     assert found and picture and found.drift_converged and found.baseline_drift_converged
     assert found.drift_converged.mean > found.baseline_drift_converged.mean > 0

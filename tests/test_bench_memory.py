@@ -14,8 +14,9 @@ import pynvml
 import pytest
 import torch
 
-from bench.measure import memory, nvml
-from bench.suite import RunSpec
+from bench.machine import nvml
+from bench.measure import memory
+from bench.spec.suite import RunSpec
 
 # NVML as the spawned sampler imports it: the bytes in use differ from look to look.
 FAKE = """

@@ -12,8 +12,8 @@ from conftest import generate
 from bench import methods
 from bench.errors import BadInput
 from bench.measure import flops
-from bench.measure.generation import Session
-from bench.suite import RunSpec
+from bench.pipeline.session import Session
+from bench.spec.suite import RunSpec
 
 # Each competitor, at settings under which it must reuse in ten steps.
 CACHES: list[tuple[str, dict[str, Any]]] = [

@@ -9,8 +9,9 @@ from typing import Any
 import pynvml
 import pytest
 
-from bench import doctor
-from bench.measure import environment, flops, nvml
+from bench.cli import doctor
+from bench.machine import nvml, provenance
+from bench.measure import flops
 
 SLICE = "NVIDIA A100-SXM4-40GB MIG 1g.5gb"
 
@@ -69,7 +70,7 @@ def test_units(device: dict[str, Any]) -> None:
         123.456, 1980, 41,
     )  # fmt: skip
     assert nvml.energy_j() == 7.5
-    assert environment.machine() == "nvidia-h100-80gb-hbm3"
+    assert provenance.machine() == "nvidia-h100-80gb-hbm3"
 
 
 def test_throttle_reasons_have_names(device: dict[str, Any]) -> None:
@@ -162,4 +163,4 @@ def test_a_slice_has_not_the_peak_of_the_whole(device: dict[str, Any], name: str
 def test_a_slice_is_a_machine_of_its_own(device: dict[str, Any]) -> None:
     """Records of a slice do not mix with those of the whole device."""
     device["nvmlDeviceGetName"] = SLICE
-    assert environment.machine() == "nvidia-a100-sxm4-40gb-mig-1g-5gb"
+    assert provenance.machine() == "nvidia-a100-sxm4-40gb-mig-1g-5gb"

@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 import torch
 
-from bench import store, worker
-from bench.measure import pictures, timing
-from bench.measure.cache import Cache
-from bench.measure.generation import Session
-from bench.measure.pictures import Pictures
-from bench.suite import RunSpec
-from bench.worker import Job
+from bench.measure import samples, timing
+from bench.measure.samples import Pictures
+from bench.pipeline.session import Session
+from bench.run import worker
+from bench.run.worker import Job
+from bench.spec.suite import RunSpec
+from bench.store import keys
+from bench.store.tensors import Cache
 
 QUALITY = {"n": 7, "converged_n": 0, "extractor": None, "worst": 2}  # three and a half batches
 
@@ -40,8 +41,8 @@ def collected(
 ) -> tuple[tuple[Pictures, Pictures], list[str]]:
     """The pictures, and what was said while pictures were made."""
     said: list[str] = []
-    cache = Cache(folder, store.inputs(session.spec))
-    return pictures.collect(session, pairs or timing.Pairs(), cache, said.append), said
+    cache = Cache(folder, keys.inputs(session.spec))
+    return samples.collect(session, pairs or timing.Pairs(), cache, said.append), said
 
 
 def same(a: Pictures, b: Pictures) -> bool:
@@ -93,7 +94,7 @@ def test_pictures_do_not_depend_on_what_is_done_with_them(tiny_model_dir: Path, 
     """Another extractor, another timing or another name finds the pictures there; another option of
     the method or another source does not."""
     plain = spec(tiny_model_dir, "dqar")
-    cache = Cache(tmp_path, store.inputs(plain))
+    cache = Cache(tmp_path, keys.inputs(plain))
     quality, times = QUALITY | {"extractor": "embedded"}, {"min_pairs": 5}
     other = spec(tiny_model_dir, "dqar", quality=quality, timing=times, name="other")
     weights = Cache(tmp_path, cache.inputs | {"inception_weights": "a digest"})
@@ -119,8 +120,8 @@ def test_the_control_is_identical_beyond_the_timed_pictures(
 ) -> None:
     """The baseline against itself drifts by exactly 0, on fresh pictures and on kept ones."""
     wanted = spec(tiny_model_dir)
-    given = store.inputs(wanted)
-    job = Job(spec=wanted, key=store.key_of(wanted.public(), given), inputs=given, results=tmp_path, parent=0)
+    given = keys.inputs(wanted)
+    job = Job(spec=wanted, key=keys.key_of(wanted.public(), given), inputs=given, results=tmp_path, parent=0)
     for _ in range(times):
         ((_, record, _),) = worker.records([job])
     assert record.timing and record.quality, record.reason

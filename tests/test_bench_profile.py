@@ -16,9 +16,9 @@ from torch.autograd.profiler_util import FunctionEvent
 from typer.testing import CliRunner
 
 import dqar
-from bench.cli import app
-from bench.profile import TITLES, Arm, compare, page
-from bench.suite import RunSpec
+from bench.cli.main import app
+from bench.spec.suite import RunSpec
+from bench.studies.profile import TITLES, Arm, compare, page
 from dqar import DQARConfig
 from dqar.evaluation.profiling import GAPS, DQARProfiler, Profile, device_seconds
 from dqar.evaluation.ranges import GROUPS, REST, WHOLE

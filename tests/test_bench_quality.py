@@ -12,15 +12,15 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from bench import store
-from bench.measure import distributions, features, perceptual, pictures, quality, timing
-from bench.measure.cache import Cache
+from bench.measure import distributions, features, perceptual, quality, samples, timing
 from bench.measure.distances import distances
-from bench.measure.generation import Session
-from bench.measure.pictures import Pictures
 from bench.measure.reference import Reference
+from bench.measure.samples import Pictures
+from bench.pipeline.session import Session
 from bench.record import Distance
-from bench.suite import RunSpec
+from bench.spec.suite import RunSpec
+from bench.store import keys
+from bench.store.tensors import Cache
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +102,7 @@ def test_a_run_with_every_file(
     arr = noise(5, side=16).permute(0, 2, 3, 1).numpy()
     np.savez(reference, arr_0=arr, mu=shifted, sigma=np.zeros((2048, 2048)))
 
-    cache = Cache(tmp_path / "cache", store.inputs(wanted))
+    cache = Cache(tmp_path / "cache", keys.inputs(wanted))
     found, _ = quality.measure(session, pairs, cache, "p.png", lambda text: None)
     assert found and found.lpips and found.lpips.mean > 0
     far, near = found.to_reference, found.to_baseline
@@ -122,7 +122,7 @@ def test_without_weights_the_names_say_so(
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     session = Session.open(spec(str(tiny_model_dir), extractor=None))
     pairs = timing.measure(session, lambda text: None)
-    cache = Cache(tmp_path, store.inputs(session.spec))
+    cache = Cache(tmp_path, keys.inputs(session.spec))
     found, _ = quality.measure(session, pairs, cache, "p.png", lambda text: None)
     assert found and found.lpips is None and "--lpips-weights" in found.missing["lpips"]
     assert found.to_reference is None and found.missing["to_reference"] == "no extractor in the suite"
@@ -135,7 +135,7 @@ def measured(folder: Path, **given: str) -> dict[str, Distance | None]:
     base, cand = (Pictures(torch.zeros(20, 4, 8, 8), noise(20, seed=i)) for i in (0, 1))
     wanted = spec(n=20, **given)
     missing: dict[str, str] = {}
-    found = distances(wanted, base, cand, Cache(folder, store.inputs(wanted)), missing)
+    found = distances(wanted, base, cand, Cache(folder, keys.inputs(wanted)), missing)
     assert not missing
     return found
 
@@ -170,7 +170,7 @@ def test_the_contents_of_files_are_part_of_the_key(tmp_path: Path) -> None:
     for place, seed in (("a", 0), ("b", 0), ("c", 1)):
         folder = save_pictures(tmp_path / place / "real", noise(2, seed=seed))
         wanted = spec(reference=str(folder))
-        keys.append(store.key_of(wanted.public(), store.inputs(wanted)))
+        keys.append(keys.key_of(wanted.public(), keys.inputs(wanted)))
     assert keys[0] == keys[1] != keys[2]
 
 
@@ -182,6 +182,6 @@ def test_inception_weights_make_no_picture_again(
     for given in ({}, {"inception_weights": str(inception)}):
         session.spec = spec(str(tiny_model_dir), **given)
         said: list[str] = []
-        cache = Cache(tmp_path, store.inputs(session.spec))
-        pictures.collect(session, timing.Pairs(), cache, said.append)
+        cache = Cache(tmp_path, keys.inputs(session.spec))
+        samples.collect(session, timing.Pairs(), cache, said.append)
         assert len(said) == (0 if given else 4)

@@ -7,16 +7,17 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from bench import published, reproduce, suite
 from bench.record import Mean, Quality, Record, Reuse
+from bench.spec import suite
+from bench.studies import published_results, reproduce
 
 
 def test_every_published_ratio_follows_from_its_plan() -> None:
     """All twenty rows agree to the digit, and another warm-up would not."""
-    assert sum(len(table.rows) for table in published.TABLES) == 20
+    assert sum(len(table.rows) for table in published_results.TABLES) == 20
     assert reproduce.agree()
-    row = published.TABLES[0].rows[0]
-    wrong = published.Table("", "", (row._replace(options=row.options | {"warmup_fraction": 0.3}),))
+    row = published_results.TABLES[0].rows[0]
+    wrong = published_results.Table("", "", (row._replace(options=row.options | {"warmup_fraction": 0.3}),))
     assert not reproduce.lines(wrong, {})[0].agrees
 
 
@@ -24,7 +25,7 @@ def test_every_row_is_measured_by_a_configuration_of_the_suite() -> None:
     """The suite has the configuration that each row names, with that row's options."""
     path = suite.find(reproduce.SUITE)
     runs = {spec.name: spec.options for spec in suite.specs(path, suite.load(path))}
-    for table in published.TABLES:
+    for table in published_results.TABLES:
         for row in table.rows:
             given = {"layer_fraction": 0.33, "warmup_fraction": 0.2, "snr_low": 0.0}
             assert given | runs[row.run] == given | {"preset": "conservative"} | row.options

@@ -9,13 +9,13 @@ import pandas as pd
 import pytest
 import torch
 
-from bench.measure.generation import Session
+from bench.pipeline.session import Session
 from bench.record import Mean
-from bench.signals import analysis
-from bench.signals.measure import FIRST, errors, table
-from bench.signals.report import verdict, write_report
-from bench.signals.rows import Study
-from bench.suite import RunSpec
+from bench.spec.suite import RunSpec
+from bench.studies.signals import analysis
+from bench.studies.signals.measure import FIRST, errors, table
+from bench.studies.signals.report import verdict, write_report
+from bench.studies.signals.rows import Study
 
 LAYERS = 5
 

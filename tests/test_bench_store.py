@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from bench import store
 from bench.errors import BadInput
 from bench.record import Record
-from bench.store import Store
+from bench.store import keys, records, validation
+from bench.store.records import Store
 
 
 def record(name: str = "baseline", seed: int = 0, status: str = "ok") -> Record:
@@ -22,7 +22,7 @@ def record(name: str = "baseline", seed: int = 0, status: str = "ok") -> Record:
     config = {"name": name, "seed": seed}
     return Record.model_validate(
         {
-            "key": store.key_of(config, inputs),
+            "key": keys.key_of(config, inputs),
             "suite": "tiny",
             "name": name,
             "method": "baseline",
@@ -43,8 +43,8 @@ def test_a_record_is_read_as_it_was_written(there: Store) -> None:
     made = record()
     there.write(made, picture=b"png")
     path = there.path(made.name, made.key)
-    assert store.read(path) == store.seal(made)
-    assert store.flaw(path) is None
+    assert validation.read(path) == keys.seal(made)
+    assert validation.flaw(path) is None
     assert there.finished(made.name, made.key)
     assert sorted(p.suffix for p in there.folder.iterdir()) == [".json", ".png"]
 
@@ -60,7 +60,7 @@ def test_failures_are_tried_again(there: Store) -> None:
     """A failed record is sound but does not count as finished."""
     made = record(status="failed")
     there.write(made)
-    assert store.flaw(there.path(made.name, made.key)) is None
+    assert validation.flaw(there.path(made.name, made.key)) is None
     assert not there.finished(made.name, made.key)
 
 
@@ -85,7 +85,7 @@ def test_flaws_are_named(there: Store, how: str) -> None:
     made = record()
     there.write(made)
     path = damage(there.path(made.name, made.key), how)
-    assert how in (store.flaw(path) or "")
+    assert how in (validation.flaw(path) or "")
     assert not there.finished(made.name, made.key)
     assert there.records([made.name]) == []
 
@@ -93,11 +93,11 @@ def test_flaws_are_named(there: Store, how: str) -> None:
 def test_a_resealed_change_of_configuration_is_found(there: Store) -> None:
     """Even with its digest made anew, a configuration that does not match the key is tampered."""
     made = record()
-    forged = store.seal(made.model_copy(update={"config": {"name": "baseline", "seed": 9}}))
+    forged = keys.seal(made.model_copy(update={"config": {"name": "baseline", "seed": 9}}))
     there.write(made)
     path = there.path(made.name, made.key)
     path.write_text(forged.model_dump_json())
-    assert "key" in (store.flaw(path) or "")
+    assert "key" in (validation.flaw(path) or "")
 
 
 def test_a_record_from_before_a_field_is_sound(there: Store) -> None:
@@ -107,22 +107,22 @@ def test_a_record_from_before_a_field_is_sound(there: Store) -> None:
     path = there.path(made.name, made.key)
     content = json.loads(path.read_text())
     del content["traceback"], content["digest"]  # a field with a default, as if unknown then
-    path.write_text(json.dumps(content | {"digest": store._digest(content)}))
-    assert store.flaw(path) is None
+    path.write_text(json.dumps(content | {"digest": keys.content_digest(content)}))
+    assert validation.flaw(path) is None
 
 
 def test_the_committed_records_are_sound() -> None:
     """Every record that the repository holds is read as written: reports can be made from them again."""
     results = Path(__file__).parents[1] / "results"
-    assert [(path, why) for path in store.record_files(results) if (why := store.flaw(path))] == []
+    assert [(path, why) for path in validation.record_files(results) if (why := validation.flaw(path))] == []
 
 
 def test_the_key_is_of_content() -> None:
     """The order of fields does not matter to a key; any input does."""
     config, inputs = {"a": 1, "b": 2}, {"sources": "x", "machine": "m"}
-    assert store.key_of(config, inputs) == store.key_of({"b": 2, "a": 1}, inputs)
-    assert store.key_of(config, inputs) != store.key_of(config, inputs | {"sources": "y"})
-    assert store.key_of(config, inputs) != store.key_of(config | {"b": 3}, inputs)
+    assert keys.key_of(config, inputs) == keys.key_of({"b": 2, "a": 1}, inputs)
+    assert keys.key_of(config, inputs) != keys.key_of(config, inputs | {"sources": "y"})
+    assert keys.key_of(config, inputs) != keys.key_of(config | {"b": 3}, inputs)
 
 
 def test_a_full_disk_leaves_what_was_there(there: Store) -> None:
@@ -152,7 +152,7 @@ def test_a_write_that_was_killed_leaves_nothing_behind(there: Store) -> None:
     made = record(seed=1)
     child = os.fork()
     if child == 0:
-        store.os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)
+        records.os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)
         there.write(made)
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import yaml
 
-from bench import suite
 from bench.errors import BadInput
 from bench.measure.timing import over
 from bench.methods.dqar import config
+from bench.spec import suite
 
 GOOD: dict[str, Any] = {
     "title": "a test",

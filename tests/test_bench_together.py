@@ -12,12 +12,13 @@ import pytest
 import torch
 from faulty_worker import WORKER
 
-from bench.measure import environment, timing
-from bench.measure.generation import Session
+from bench.machine import provenance
+from bench.measure import timing
+from bench.pipeline.session import Session
 from bench.record import Record
-from bench.runner import Alarm, Runner, kill
-from bench.store import Store
-from bench.suite import RunSpec, groups
+from bench.run.runner import Alarm, Runner, kill
+from bench.spec.suite import RunSpec, groups
+from bench.store.records import Store
 
 pytestmark = pytest.mark.usefixtures("faults")
 PAIRS = 3
@@ -98,7 +99,7 @@ def run(chosen: Sequence[RunSpec], results: Path) -> list[Record]:
     runner = Runner(results=results, worker=WORKER)
     for group in groups(chosen):
         runner.run(*group)
-    store = Store(results, "together", environment.machine())
+    store = Store(results, "together", provenance.machine())
     return store.records([each.name for each in chosen])
 
 

@@ -9,9 +9,9 @@ import pytest
 from typer.testing import CliRunner
 
 import dqar
-from bench.cli import app
+from bench.cli.main import app
 from bench.errors import BadInput
-from bench.tune import Tuner
+from bench.studies.tune.search import Tuner
 
 
 def tuner(model: Path, storage: Path) -> Tuner:

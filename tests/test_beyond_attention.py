@@ -14,8 +14,8 @@ from torch._dynamo.utils import counters
 
 import dqar
 from bench.measure import images
-from bench.measure.generation import Session
-from bench.suite import RunSpec
+from bench.pipeline.session import Session
+from bench.spec.suite import RunSpec
 from dqar import DQARConfig
 from dqar.cache.forecast import Forecast, Nodes
 from dqar.core.quantization import KVQuantizer

@@ -20,17 +20,19 @@ from torch import Tensor
 from torch._dynamo.utils import counters
 
 import dqar
-from bench import models
-from bench.measure import memory, nvml
-from bench.measure.generation import Session
-from bench.profile import compare
-from bench.suite import RunSpec
+from bench.machine import nvml
+from bench.machine.device import device_type
+from bench.measure import memory
+from bench.pipeline import models
+from bench.pipeline.session import Session
+from bench.spec.suite import RunSpec
+from bench.studies.profile import compare
 from dqar import DQARConfig
 from dqar.evaluation.profiling import GAPS
 
 pytestmark = [
     pytest.mark.cuda,
-    pytest.mark.skipif(models.device() != "cuda", reason="needs a CUDA device, and torch finds none"),
+    pytest.mark.skipif(device_type() != "cuda", reason="needs a CUDA device, and torch finds none"),
 ]
 SYNC = "synchronizing CUDA operation"  # in what torch says of one
 GIB = 2**30

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import suite
+from bench.spec import suite
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = {"reproduce": "reproduce", "control": "control"}  # suites with a command of their own

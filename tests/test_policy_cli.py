@@ -14,16 +14,16 @@ from test_entropy import host_syncs
 from typer.testing import CliRunner
 
 import dqar
-from bench import models
-from bench.cli import app
-from bench.measure.generation import Session, final_latents
-from bench.policy.arena import OPEN, POLICY, Arena, RandomMask, Recorder, contestants, enabled
-from bench.policy.cli import POLICY_DIR
-from bench.policy.evaluate import search
-from bench.policy.report import sentence, verdict
-from bench.policy.session import open_session
-from bench.policy.trace import Walk, by_hand, rank_correlation, trace
-from bench.policy.train import foreseen, load_policy, train
+from bench.cli.main import app
+from bench.cli.policy import POLICY_DIR
+from bench.pipeline import models
+from bench.pipeline.session import Session, final_latents
+from bench.studies.policy.comparison import OPEN, POLICY, Arena, RandomMask, Recorder, contestants, enabled
+from bench.studies.policy.evaluate import search
+from bench.studies.policy.report import sentence, verdict
+from bench.studies.policy.session import open_session
+from bench.studies.policy.trace import Walk, by_hand, rank_correlation, trace
+from bench.studies.policy.train import foreseen, load_policy, train
 from dqar import DQARConfig
 from dqar.policy.mlp_policy import LayerWiseReusePolicy
 from dqar.training.traces import NOT_MEASURED, Trace

@@ -13,26 +13,15 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from bench.record import (
-    Distance,
-    Limits,
-    Mean,
-    Median,
-    Memory,
-    Quality,
-    Record,
-    Reuse,
-    Timing,
-    Worst,
-)
-from bench.report import tables
-from bench.report.answers import answers
-from bench.report.columns import DASH
-from bench.report.findings import controls, sentence
-from bench.report.memory_plot import lines as lines_over_batch
-from bench.report.provenance import command
-from bench.report.render import write_index, write_report
-from bench.suite import Goal
+from bench.record import Distance, Limits, Mean, Median, Memory, Quality, Record, Reuse, Timing, Worst
+from bench.report.page import write_index, write_report
+from bench.report.plots.memory import lines as lines_over_batch
+from bench.report.selection import controls, sentence
+from bench.report.tables import runs
+from bench.report.tables.columns import DASH
+from bench.report.text.provenance import command
+from bench.report.text.recommendation import answers
+from bench.spec.suite import Goal
 
 STEPS, LAYERS = 20, 10
 COMMAND = "python -m bench run made-up"
@@ -292,11 +281,11 @@ def test_table_shows_the_records(records: list[Record], report: Path) -> None:
             assert numbers(cell) == pytest.approx(expected(record, column), rel=0.03, abs=0.51)
 
 
-def shown(records: list[Record]) -> list[tables.Column]:
-    return tables.main_table(records).shown()
+def shown(records: list[Record]) -> list[runs.Column]:
+    return runs.main_table(records).shown()
 
 
-def expected(record: Record, column: tables.Column) -> list[float]:
+def expected(record: Record, column: runs.Column) -> list[float]:
     """The figures of a cell, straight from the record and not by the code under test."""
     part, *rest = column.path.split(".")
     found: Any = getattr(record, part)
@@ -320,7 +309,7 @@ def numbers(cell: str) -> list[float]:
 def test_csv_is_the_table(records: list[Record], report: Path) -> None:
     """The CSV read back and rounded is the Markdown table, cell for cell."""
     frame = pd.read_csv(report.parent / "configurations.csv")
-    read = tables.Table("configurations", tables.main_columns(records), frame)
+    read = runs.Table("configurations", runs.main_columns(records), frame)
     assert read.rows() == rows_after(report, "verdict")[2:]
 
 
@@ -382,7 +371,7 @@ def test_provenance_flags_differences(report: Path) -> None:
 )
 def test_fd_is_named_after_its_extractor(extractor: str, n: int, name: str) -> None:
     """FID means Inception features; fewer than 10,000 pictures are called biased."""
-    assert tables.fd_name(distance(1.0, extractor, n)) == name
+    assert runs.fd_name(distance(1.0, extractor, n)) == name
 
 
 BASELINE = made("baseline", "baseline", 1.0, 0.0)

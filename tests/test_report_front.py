@@ -17,13 +17,13 @@ from matplotlib.text import Annotation
 from test_report import COMMAND, made, quality, stored
 
 from bench.record import Mean, Record
-from bench.report import front_words
-from bench.report.front import DRAWN, Duel, Front, Fronts, Level, compare, drawn
-from bench.report.front_plots import plot
-from bench.report.front_tables import front_table, levels_table
-from bench.report.render import write_report
-from bench.report.style import style
-from bench.report.tables import main_table
+from bench.report.page import write_report
+from bench.report.pareto import DRAWN, Duel, Front, Fronts, Level, compare, drawn
+from bench.report.plots.pareto import plot
+from bench.report.plots.style import style
+from bench.report.tables.pareto import front_table, levels_table
+from bench.report.tables.runs import main_table
+from bench.report.text import pareto
 
 
 def baseline(**changes: Any) -> Record:
@@ -186,13 +186,13 @@ def test_other_baselines_are_not_compared() -> None:
     timing = quick.timing.model_copy(update={"baseline": "compiled"})
     fronts = compared([*few(), quick.model_copy(update={"timing": timing})])
     assert names(at(fronts.fronts[0], 0.02).lead) == [("dqar-mild", "taylor-3")]
-    assert "another baseline: `compiled`" in front_words.verdict(fronts)[-1]
+    assert "another baseline: `compiled`" in pareto.verdict(fronts)[-1]
 
 
 def test_verdict_counts_and_says_who_is_ahead() -> None:
     """The words count the levels where a goal was met, and name who is ahead elsewhere and by how much."""
     fronts = compared(few())
-    usual, any_solver, *_ = front_words.verdict(fronts)
+    usual, any_solver, *_ = pareto.verdict(fronts)
     ratio = at(fronts.fronts[0], 0.02).usual.ratio
     assert ratio is not None
     assert "at 2 of the 5 levels reached (nobody reaches 0.01)" in usual
@@ -206,18 +206,18 @@ def test_verdict_follows_the_records() -> None:
     better = [
         configuration(r.name, r.method, 6.0, 0.009, "ddim") if r.name == "dqar-mild" else r for r in few()
     ]
-    lines = front_words.verdict(compared(better))
+    lines = pareto.verdict(compared(better))
     assert all("at 6 of the 6 levels" in line and "short" not in line for line in lines[:2])
     assert "1 of DQAR's configurations and no competitor's" in lines[4]
 
 
 def test_sentence_names_the_fastest_that_lost_nothing() -> None:
     """The one sentence is about the fastest within the baseline's own drift, its lead, and DQAR's place."""
-    text = front_words.sentence(compared(few()), "a test")
+    text = pareto.sentence(compared(few()), "a test")
     assert "the fastest is `dpm-20` (fewer_steps) at 2." in text and "that of `dqar-mild` (dqar)" in text
     rough = [r for r in few() if r.name in ("baseline", "dqar-rough")]
     rough += [configuration(f"{method}-9", method, 3.5, 0.09) for method in ("pab", "fora")]
-    text = front_words.sentence(compared(rough), "a test")
+    text = pareto.sentence(compared(rough), "a test")
     assert (
         "none has a mean drift from the converged trajectory of at most" in text and "of at most 0.07" in text
     )

@@ -12,11 +12,11 @@ from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bench import models
 from bench.embedded.classes import CLASSES
 from bench.embedded.data import EmojiData
 from bench.embedded.loop import Budget, Trainer, load_ema, seeded
 from bench.embedded.vae import encode
+from bench.machine.device import device_type
 
 BATCH = 64
 LABEL_DROPOUT = 0.1
@@ -123,7 +123,7 @@ def make_loss(model: nn.Module, latents: Tensor, labels: Tensor) -> Callable[[in
 def train(data: EmojiData, vae: Any, work: Path, budget: Budget) -> None:
     """Train, or resume, into `work/dit.pt`, on this machine's device."""
     torch.manual_seed(SEED)
-    model, device = new_dit(), models.device()
+    model, device = new_dit(), device_type()
     share_embedder(model)
     if device == "cpu":
         use_plain_attention(model)

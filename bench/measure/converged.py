@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bench.measure.cache import Cache, Tensors
-from bench.measure.generation import Session
+from bench.pipeline.session import Session
+from bench.store.tensors import Cache, Tensors
 
 
 def converged(session: Session, cache: Cache) -> Tensor:

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from bench.measure import features
-from bench.measure.cache import Cache
 from bench.measure.distributions import FEWEST, Statistics, distance
 from bench.measure.features import Extractor
-from bench.measure.pictures import Pictures
 from bench.measure.reference import Reference
+from bench.measure.samples import Pictures
 from bench.record import Distance
-from bench.suite import RunSpec
+from bench.spec.suite import RunSpec
+from bench.store.tensors import Cache
 
 FIELDS = ("to_reference", "to_baseline")
 NO_REFERENCE = "no reference pictures: --reference gives them"

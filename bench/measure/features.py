@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from bench import models
-from bench.assets import usable
-from bench.suite import Quality
+from bench.machine.device import device_type
+from bench.spec.external_files import usable
+from bench.spec.suite import Quality
 
 INCEPTION = "inception-v3-compat"  # torch-fidelity's name for it
 LAYER = "2048"
@@ -58,7 +58,7 @@ class Inception:
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> Tensor:
         """uint8 [n, 3, h, w] -> [n, 2048]."""
-        device = models.device()
+        device = device_type()
         network = _network(self.weights).to(device)
         made = [network(chunk.to(device))[0].cpu() for chunk in images.split(BATCH)]
         network.cpu()  # the isolated pass that measures memory needs the device for itself

@@ -13,10 +13,10 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from bench import models
-from bench.measure import nvml
-from bench.measure.generation import Session, stopwatch
+from bench.machine import nvml
+from bench.machine.device import device_type
 from bench.methods import ATTENTION, MLP, get
+from bench.pipeline.session import Session, stopwatch
 from bench.record import Limits, Timing
 
 # Dense bf16/fp16 peak in FLOP/s by the vendor's data sheets; the first whose words a name has counts.
@@ -127,14 +127,14 @@ def peak_flops(dtype: torch.dtype) -> tuple[float, str]:
     known = data_sheet_peak()
     if known and dtype != torch.float32:
         return known, "data sheet"
-    size = 8192 if models.device() == "cuda" else 1024
+    size = 8192 if device_type() == "cuda" else 1024
     return matmul_flops(size, dtype), f"best of {REPEATS} matrix products of {size} in {dtype}, measured"
 
 
 @cache
 def matmul_flops(size: int, dtype: torch.dtype) -> float:
     """FLOP/s of the fastest of REPEATS square matrix products, found once a process."""
-    where = models.device()
+    where = device_type()
     a, b = (torch.randn(size, size, device=where, dtype=dtype) for _ in range(2))
     seconds: list[float] = []
     for _ in range(REPEATS):

@@ -22,12 +22,12 @@ import pynvml
 import torch
 from pydantic import BaseModel
 
-from bench import models
-from bench.measure import nvml
-from bench.measure.generation import Session
-from bench.process import ALLOCATOR, die_with
+from bench.machine import nvml
+from bench.machine.device import device_type
+from bench.machine.process import ALLOCATOR, die_with
+from bench.pipeline.session import Session
 from bench.record import Memory
-from bench.suite import RunSpec
+from bench.spec.suite import RunSpec
 
 SAMPLE_S = 0.02  # NVML has no peak counter, so its peak is sampled: a lower bound
 WINDOW_S = 1.0  # of the energy counter, which advances about every 100 ms
@@ -68,7 +68,7 @@ def isolated(spec: RunSpec) -> Memory:
     """Peaks over one generation, after the model is loaded; idle before it is."""
     idle, device_idle = psutil.Process().memory_info().rss, _device_used()
     session = Session.open(spec)
-    if models.device() == "cuda":  # the first generation allocates what all later ones share
+    if device_type() == "cuda":  # the first generation allocates what all later ones share
         session.candidate(range(spec.batch_size), **session.short)
         torch.cuda.reset_peak_memory_stats()
     reset_rss_peak()
@@ -90,7 +90,7 @@ def isolated(spec: RunSpec) -> Memory:
 
 
 def _why_missing(name: str) -> str:
-    if models.device() == "cuda":
+    if device_type() == "cuda":
         return "the device does not tell"
     if name.startswith("sampler_"):
         return "no CUDA device: no sampler ran, for the kernel counts the host's peaks"
@@ -98,7 +98,7 @@ def _why_missing(name: str) -> str:
 
 
 def _torch_peaks() -> dict[str, int | None]:
-    there = models.device() == "cuda"
+    there = device_type() == "cuda"
     return {
         "torch_allocated_peak": torch.cuda.max_memory_allocated() if there else None,
         "torch_reserved_peak": torch.cuda.max_memory_reserved() if there else None,

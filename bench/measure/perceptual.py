@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench import models
-from bench.assets import LPIPS_FILES, lpips_folder, refuse, usable
-from bench.suite import Quality
+from bench.machine.device import device_type
+from bench.spec.external_files import LPIPS_FILES, lpips_folder, refuse, usable
+from bench.spec.suite import Quality
 
 BATCH = 16  # pictures
 
@@ -36,7 +36,7 @@ def check(quality: Quality) -> None:
 @torch.inference_mode()
 def lpips(images: Tensor, reference: Tensor, folder: Path) -> Tensor:
     """The distance of each picture from its like, uint8 [n, 3, h, w] each -> float64 [n]; 0: equal."""
-    device = models.device()
+    device = device_type()
     network = _network(folder).to(device)
     chunks = zip(images.split(BATCH), reference.split(BATCH), strict=True)
     found = [network(a.to(device), b.to(device)).double().cpu().reshape(-1) for a, b in chunks]

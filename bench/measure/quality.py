@@ -9,17 +9,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench import models, stats
-from bench.assets import lpips_folder
-from bench.measure import images, pictures
-from bench.measure.cache import Cache
+from bench import stats
+from bench.measure import images, samples
 from bench.measure.converged import converged
 from bench.measure.distances import distances
-from bench.measure.generation import Session
 from bench.measure.perceptual import lpips
-from bench.measure.pictures import Pictures
+from bench.measure.samples import Pictures
 from bench.measure.timing import Pairs
+from bench.pipeline import models
+from bench.pipeline.session import Session
 from bench.record import Mean, Quality, Worst
+from bench.spec.external_files import lpips_folder
+from bench.store.tensors import Cache
 
 NO_LPIPS = "no VGG16 weights: --lpips-weights gives them, or torch hub's cache"
 
@@ -32,7 +33,7 @@ def measure(
     spec = session.spec
     if not spec.measures_quality:
         return None, None
-    base, cand = pictures.collect(session, pairs, cache, say)
+    base, cand = samples.collect(session, pairs, cache, say)
     say("quality")
     missing: dict[str, str] = {}
     drift = images.each(images.drift, cand.latents, base.latents)

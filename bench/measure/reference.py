@@ -17,10 +17,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from bench.assets import refuse, usable
 from bench.errors import BadInput
 from bench.measure.distributions import Statistics
-from bench.suite import Quality
+from bench.spec.external_files import refuse, usable
+from bench.spec.suite import Quality
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 CHUNK = 256  # pictures held at once

@@ -16,11 +16,12 @@ from typing import Any, Literal, NamedTuple
 import psutil
 import torch
 
-from bench import models, stats
-from bench.measure import environment, nvml
-from bench.measure.generation import Generation, Session
+from bench import stats
+from bench.machine import nvml, provenance
+from bench.machine.device import device_type
+from bench.pipeline.session import Generation, Session
 from bench.record import Timing
-from bench.suite import RunSpec
+from bench.spec.suite import RunSpec
 
 # Of fewer pairs even the widest interval of a median, from least to greatest, covers less than
 # 1 - 2^(1-n) = 94 %: no verdict on them.
@@ -172,10 +173,10 @@ class Disturbance:
         if held := nvml.held_down():
             return "GPU throttled: " + ", ".join(held)
         wall, busy, own = (after - before for after, before in zip(_clocks(), self.before, strict=True))
-        needed = 1 if models.device() == "cuda" else torch.get_num_threads()
-        others, free = (busy - own) / max(wall, 1e-9), environment.cores() - needed
+        needed = 1 if device_type() == "cuda" else torch.get_num_threads()
+        others, free = (busy - own) / max(wall, 1e-9), provenance.cores() - needed
         if others > free + SPARE:
-            return f"other processes took {others:.1f} of {environment.cores()} cores"
+            return f"other processes took {others:.1f} of {provenance.cores()} cores"
         return None
 
 

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from bench.methods.base import Arm, Method, always
-from bench.methods.hooked import Range, checked, restored
-from bench.methods.solver import solver
+from bench.methods.hooks import Range, checked, restored
+from bench.methods.scheduler import solver
 
 KNOWN = {
     "threshold": Range(float, 0, 10, 0.08),

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from diffusers import hooks
 
-from bench.methods import solver
+from bench.methods import scheduler
 from bench.methods.base import Arm, Method, always, never
-from bench.methods.hooked import Range, cache_context, checked, current_timestep, restored
+from bench.methods.hooks import Range, cache_context, checked, current_timestep, restored
 
 MODULES = r"transformer_blocks\.\d+\.(attn1|ff)"  # TaylorSeer's own patterns match nothing in a DiT
 
@@ -114,7 +114,7 @@ def _method(
 def _applied(pipe: Any, options: Values, attach: Attach, known: dict[str, Range]) -> Iterator[Arm]:
     values = checked(options, known)
     with ExitStack() as stack:
-        call = stack.enter_context(solver.solver(pipe, options))
+        call = stack.enter_context(scheduler.solver(pipe, options))
         stack.enter_context(restored(pipe.transformer))
         timestep = stack.enter_context(current_timestep(pipe))
         attach(pipe, values, timestep, stack)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 import dqar
-from bench.methods import solver
+from bench.methods import scheduler
 from bench.methods.base import Arm, Method, Tried, only
 from bench.record import Reuse
 from dqar.policy.saved_plan import SavedPlan
@@ -27,7 +27,7 @@ def config(options: dict[str, Any]) -> dqar.DQARConfig:
 
     Raises ValueError naming the option, the value and what is allowed.
     """
-    apart = ("preset", QUANTILE, PLAN, *solver.OPTIONS)
+    apart = ("preset", QUANTILE, PLAN, *scheduler.OPTIONS)
     only(options, (*apart, *inspect.signature(dqar.DQARConfig).parameters))
     fields = {key: _frozen(value) for key, value in options.items() if key not in apart}
     if PLAN in options:
@@ -55,7 +55,7 @@ def check(options: dict[str, Any]) -> None:
     file = plan_file(options)
     if file is not None:
         SavedPlan.load(file)
-    solver.check(options)
+    scheduler.check(options)
     value = options.get(QUANTILE, 0.5)
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
         raise ValueError(f"{QUANTILE} = {value!r} is not allowed; allowed: a number from 0 to 1")
@@ -74,7 +74,7 @@ def resolve(options: dict[str, Any], tried: Tried) -> dict[str, Any]:
     """The entropy threshold below which `entropy_quantile` of the model's entropies lie, in nats."""
     if QUANTILE not in options:
         return {}
-    given = {name: options[name] for name in solver.OPTIONS if name in options}
+    given = {name: options[name] for name in scheduler.OPTIONS if name in options}
     with tried(given | {"layer_fraction": 0, "trace_entropy": True}) as arm:
         found = arm.reuse()
     rows = (found and found.entropy) or []
@@ -86,7 +86,7 @@ def resolve(options: dict[str, Any], tried: Tried) -> dict[str, Any]:
 def apply(pipe: Any, options: dict[str, Any]) -> Iterator[Arm]:
     """Enable reuse on every attention layer of the pipeline's transformer."""
     chosen = config(shape_of(pipe) | options)
-    with solver.solver(pipe, options) as call:
+    with scheduler.solver(pipe, options) as call:
         dqar.enable(pipe, chosen)
         try:
             yield Arm(

@@ -6,15 +6,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from bench.methods import solver
+from bench.methods import scheduler
 from bench.methods.base import Arm, Method, only
 
 
 def check(options: dict[str, Any]) -> None:
     """`steps` (1 to 1000), `scheduler` (a key of SCHEDULERS), or both."""
-    only(options, solver.OPTIONS)
-    solver.check(options)
-    if all(options.get(name) is None for name in solver.OPTIONS):
+    only(options, scheduler.OPTIONS)
+    scheduler.check(options)
+    if all(options.get(name) is None for name in scheduler.OPTIONS):
         raise ValueError("neither 'steps' nor 'scheduler' is given; one must be")
 
 
@@ -22,7 +22,7 @@ def check(options: dict[str, Any]) -> None:
 def apply(pipe: Any, options: dict[str, Any]) -> Iterator[Arm]:
     """Swap the scheduler, keeping the baseline's timestep spacing, and pass the step count on."""
     check(options)
-    with solver.solver(pipe, options) as call:
+    with scheduler.solver(pipe, options) as call:
         yield Arm(call=call)
 
 

@@ -11,8 +11,8 @@ from diffusers.hooks import MagCacheConfig, apply_mag_cache
 from diffusers.hooks.mag_cache import _MAG_CACHE_LEADER_BLOCK_HOOK
 
 from bench.methods.base import Arm, Method, Tried, always
-from bench.methods.hooked import Range, cache_context, checked, restored
-from bench.methods.solver import solver
+from bench.methods.hooks import Range, cache_context, checked, restored
+from bench.methods.scheduler import solver
 
 RATIOS = "mag_ratios"  # found by calibration; without them a generation calibrates
 KNOWN = {

@@ -8,8 +8,8 @@ from typing import Any, Literal, NamedTuple
 import pandas as pd
 
 from bench.record import Mean, Median, Record
-from bench.report.columns import Column, Table, figures, lookup, middle
-from bench.suite import Goal
+from bench.report.tables.columns import Column, Table, figures, lookup, middle
+from bench.spec.suite import Goal
 
 Verdict = Literal["met", "missed", "unclear"]
 

@@ -1,0 +1,171 @@
+"""What this machine can measure, and what not and why."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import psutil
+import torch
+
+from bench import methods
+from bench.errors import BadInput
+from bench.machine import nvml, provenance
+from bench.machine.device import device_type
+from bench.measure import flops
+from bench.measure.timing import over
+from bench.pipeline import models
+from bench.spec import suite
+from bench.spec.external_files import LPIPS_FILES
+
+DIT_XL = "facebook/DiT-XL-2-256"
+GIVE = "bench run --inception-weights"
+INCEPTION = "weights-inception-2015-12-05-6726825d.pth"  # torch-fidelity's file
+
+
+class Check(NamedTuple):
+    """Whether something can be measured here."""
+
+    there: bool
+    what: str
+    why: str
+
+
+def checks() -> Iterator[Check]:
+    """Every check, quick ones all: nothing is fetched or run for long."""
+    yield cuda()
+    yield on_cuda()
+    yield Check(nvml.handle() is not None, "device memory, clocks (NVML)", _nvml())
+    yield energy()
+    yield embedded()
+    yield dit_xl()
+    yield inception()
+    yield lpips()
+    yield reference()
+    yield bf16()
+    yield compiler()
+    yield Check(True, "model-FLOPs utilisation", _peak())
+    yield rss()
+    yield quiet()
+
+
+def cuda() -> Check:
+    """A CUDA device that torch can use."""
+    if device_type() == "cuda":
+        return Check(True, "CUDA", torch.cuda.get_device_name())
+    return Check(False, "CUDA", "torch finds no device: suites run on the CPU, `auto` is embedded")
+
+
+def on_cuda() -> Check:
+    """What `make bench` does with a CUDA device, and how far that goes here."""
+    path = suite.find("a100")
+    runs = suite.expanded(path, suite.load(path))
+    lacking = [run.name for run in runs if methods.get(run.method).by_data(run.options)]
+    batches = ", ".join(str(size) for size in sorted({run.batch_size for run in runs}))
+    weights = f"with {DIT_XL}'s weights all; without, time and memory only, and {len(lacking)} left out"
+    return Check(
+        device_type() == "cuda",
+        "suite a100 (`auto` with a CUDA device)",
+        f"{len(runs)} runs at batch {batches}, {' and '.join(dict.fromkeys(r.dtype for r in runs))},"
+        f" over {', '.join(dict.fromkeys(over(run) for run in runs))}; {weights}; timed by CUDA events,"
+        " memory and energy by NVML; in ten minutes: suite goals-cuda; tests of the device: pytest -m cuda",
+    )
+
+
+def _nvml() -> str:
+    if nvml.handle() is not None:
+        return str((nvml.describe() or {}).get("driver"))
+    return "NVML does not answer" if device_type() == "cuda" else "no CUDA device"
+
+
+def energy() -> Check:
+    """A counter of the joules that the device spends; hosts have none that all may read."""
+    there = nvml.energy_j() is not None
+    why = "" if there else "no energy counter" if device_type() == "cuda" else "no CUDA device"
+    return Check(there, "energy (NVML)", why)
+
+
+def embedded() -> Check:
+    """The model that ships with the repository."""
+    try:
+        path = models.directory("embedded")
+        models.check(path)
+    except (BadInput, ImportError) as error:
+        return Check(False, "embedded model", str(error))
+    return Check(True, "embedded model", "bench/embedded/model")
+
+
+def dit_xl() -> Check:
+    """The weights of DiT-XL in the local cache of the hub."""
+    from huggingface_hub import try_to_load_from_cache
+
+    if isinstance(try_to_load_from_cache(DIT_XL, "model_index.json"), str):
+        return Check(True, f"{DIT_XL} weights", "in the hub's cache")
+    why = "not in the hub's cache: fetched on use if the hub can be reached, else random weights"
+    return Check(False, f"{DIT_XL} weights", f"{why} (time and memory only)")
+
+
+def inception() -> Check:
+    """Inception's weights, without which a Fréchet distance is no FID."""
+    file = Path(torch.hub.get_dir()) / "checkpoints" / INCEPTION
+    if file.exists():
+        return Check(True, "FID (Inception weights)", f"in torch's cache: {GIVE} (its path)")
+    return Check(
+        False, "FID (Inception weights)", f"not in torch's cache: FD with the embedded extractor, else {GIVE}"
+    )
+
+
+def lpips() -> Check:
+    """LPIPS's weights, which are used without being given where torch has them."""
+    folder = Path(torch.hub.get_dir()) / "checkpoints"
+    lacking = [name for name in LPIPS_FILES if not (folder / name).is_file()]
+    why = f"{', '.join(lacking)} not in torch's cache: bench run --lpips-weights (their folder)"
+    return Check(not lacking, "LPIPS (VGG16 weights)", why if lacking else "in torch's cache")
+
+
+def reference() -> Check:
+    """ADM's reference batches, by which papers measure FID; too large to ship."""
+    why = (
+        "none ships: bench run --reference (a folder, or ADM's .npz); else the embedded model's held-out ones"
+    )
+    return Check(False, "distance to pictures of your own or ADM's", why)
+
+
+def bf16() -> Check:
+    """Whether half precision is native, or only emulated."""
+    if device_type() == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+        return Check(native, "bf16", "native" if native else "the device only emulates it")
+    flags = provenance.cpu_flags()
+    native = bool(flags & {"avx512_bf16", "amx_bf16"})
+    return Check(native, "bf16", "native" if native else "runs, but this CPU only emulates it")
+
+
+def compiler() -> Check:
+    """What torch.compile needs: a C++ compiler, and Triton with CUDA."""
+    if device_type() == "cuda" and importlib.util.find_spec("triton") is None:
+        return Check(False, "torch.compile", "Triton is not installed")
+    found = next((name for name in ("g++", "clang++") if shutil.which(name)), None)
+    return Check(found is not None, "torch.compile", found or "no C++ compiler on the path")
+
+
+def _peak() -> str:
+    peak = flops.data_sheet_peak()
+    return f"of {peak / 1e12:.0f} TFLOP/s dense" if peak else "of a matrix product's speed, measured here"
+
+
+def rss() -> Check:
+    """Peak resident memory of a part of a run needs the kernel's help."""
+    there = Path("/proc/self/clear_refs").exists()
+    why = "counted by the kernel" if there else "of the process only"
+    return Check(there, "peak host memory of a generation", why)
+
+
+def quiet() -> Check:
+    """Whether the machine is idle enough to time anything."""
+    busy, cores = psutil.cpu_percent(interval=0.5) / 100, provenance.cores()
+    why = f"{busy:.0%} of {cores} cores busy"
+    return Check(busy < 0.15, "undisturbed timing", why + ("" if busy < 0.15 else ": others work"))

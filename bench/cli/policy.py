@@ -1,0 +1,135 @@
+"""`python -m bench policy`: trace a model, train its reuse policy, compare it at equal reuse."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from tabulate import tabulate
+
+from bench.cli.options import Model, Reports, Results, commands
+from bench.errors import BadInput
+
+app = typer.Typer(help=__doc__, no_args_is_help=True)
+command = commands(app)
+
+POLICY_DIR = Path(__file__).parents[1] / "embedded" / "policy"
+
+Steps = Annotated[int, typer.Option(help="Denoising steps.")]
+Guidance = Annotated[float, typer.Option(help="Weight of classifier-free guidance, above 1.")]
+
+
+@command
+def trace(
+    model: Model = "embedded",
+    trajectories: Annotated[int, typer.Option(help="Pictures, one trajectory each.")] = 24,
+    steps: Steps = 50,
+    out: Annotated[Path | None, typer.Option(help="Trace file; default: under results/policy.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the first trajectory.")] = 0,
+    guidance: Guidance = 4.0,
+    finals: Annotated[int, typer.Option(help="Reuses a trajectory followed to the final latent.")] = 16,
+    results: Results = Path("results"),
+) -> None:
+    """Measure, for each layer and step, what the gate would see and what reuse there breaks."""
+    _at_least(trajectories=(trajectories, 2), steps=(steps, 2), finals=(finals, 0))
+    from bench.studies.policy.session import open_session
+    from bench.studies.policy.trace import rank_correlation
+    from bench.studies.policy.trace import trace as run
+
+    session = open_session(model, steps, guidance, seed, evaluation=False)
+    rows = run(session, trajectories, finals)
+    path = out or _trace_file(results)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows.save(path)
+    correlation, n = rank_correlation(rows)
+    typer.echo(f"{len(rows.damage)} rows, damage {rows.damage.median():.4f} (median)")
+    typer.echo(f"Spearman of a step's damage with the final latent's: {correlation:.3f}, n = {n}")
+    typer.echo(f"trace: {path}")
+
+
+@command
+def train(
+    trace: Annotated[Path | None, typer.Option(help="Trace file; default: the last one.")] = None,
+    budget: Annotated[float | None, typer.Option(help="Damage up to which reuse is harmless.")] = None,
+    final: Annotated[
+        bool, typer.Option("--final/--step", help="Whose damage labels: foreseen, or own.")
+    ] = True,
+    out: Annotated[Path, typer.Option(help="Folder of the policy.")] = POLICY_DIR,
+    seed: Annotated[int, typer.Option(help="Of the split and the weights.")] = 0,
+    results: Results = Path("results"),
+) -> None:
+    """Train both kinds of policy on a trace and keep the better one on unseen trajectories."""
+    from bench.studies.policy.train import load_trace
+    from bench.studies.policy.train import train as run
+
+    found = run(load_trace(trace or _trace_file(results)), budget, final, seed)
+    fields = ("roc_auc", "reuse_ratio", "damage", "best_ratio", "threshold", "epochs")
+    rows = [(type(c.policy).__name__, *(getattr(c.figures, name) for name in fields)) for c in found]
+    typer.echo(tabulate(rows, headers=("policy", *fields), floatfmt=".4f"))
+    typer.echo(
+        f"budget {found[0].figures.budget:.5f}; figures of the held-out trajectories; kept: {rows[0][0]}"
+    )
+    known = found[0].policy.figures["final_damage"]
+    typer.echo(
+        f"Spearman with the measured final damage: the step's {known['spearman']:.3f} (n = {known['rows']}), "
+        f"the label's {known['label_spearman']:.3f} on unseen trajectories (n = {known['label_rows']})"
+    )
+    found[0].policy.save(out)
+    typer.echo(f"policy: {out}")
+
+
+@command
+def eval_(
+    policy: Annotated[Path, typer.Option(help="Folder of the policy.")] = POLICY_DIR,
+    model: Model = "embedded",
+    n: Annotated[int, typer.Option(help="Pictures.")] = 8,
+    steps: Steps = 50,
+    targets: Annotated[str, typer.Option(help="Reuse ratios, with commas between.")] = "0.1,0.2",
+    max_age: Annotated[int, typer.Option(help="Steps that an entry may serve, for all.")] = 2,
+    seed: Annotated[int, typer.Option(help="Seed of the first picture; not one of the trace.")] = 100_000,
+    guidance: Guidance = 4.0,
+    reports: Reports = Path("reports"),
+) -> None:
+    """Compare the policy with thresholds, the schedule and a random mask at equal measured reuse."""
+    _at_least(n=(n, 2), steps=(steps, 2), max_age=(max_age, 1))
+    ratios = _ratios(targets)
+    from bench.machine.files import write_atomic
+    from bench.studies.policy.evaluate import check_unseen, evaluate
+    from bench.studies.policy.report import table, write_report
+    from bench.studies.policy.session import open_session
+    from bench.studies.policy.train import load_policy
+
+    learned = load_policy(policy)
+    check_unseen(learned, seed, n)
+    session = open_session(model, steps, guidance, seed, evaluation=True)
+    path = reports / "policy" / "figures.json"  # beside its page: it is no record of a suite
+    for found in evaluate(session, learned, policy, n, ratios, max_age):
+        write_atomic(path, (json.dumps(found, indent=1) + "\n").encode())
+        page = write_report(found, reports / "policy")
+    typer.echo(table(found["rows"]))
+    typer.echo(f"figures: {path}\nreport:  {page}")
+
+
+def _trace_file(results: Path) -> Path:
+    from bench.machine import provenance
+
+    # Remade at will: not committed.
+    return results / "policy" / provenance.machine() / ".cache" / "trace.safetensors"
+
+
+def _at_least(**given: tuple[int, int]) -> None:
+    for name, (value, low) in given.items():
+        if value < low:
+            raise BadInput(f"{name}: {value} is not allowed; allowed: {low} or more")
+
+
+def _ratios(text: str) -> list[float]:
+    try:
+        found = [float(part) for part in text.split(",")]
+    except ValueError:
+        found = []
+    if not found or not all(0 < ratio < 1 for ratio in found):
+        raise BadInput(f"targets: {text!r} is not allowed; allowed: numbers between 0 and 1, as 0.1,0.2")
+    return found

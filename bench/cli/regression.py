@@ -1,0 +1,144 @@
+"""`python -m bench asv`: run the benchmarks of this commit, publish them, compare two commits."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import psutil
+import typer
+from tabulate import tabulate
+
+from bench.cli.options import OK, REGRESSED, Reports, Results, commands
+from bench.errors import BadInput
+from bench.machine import provenance
+from bench.regression.offline import make_offline
+from bench.store.git import commit_of
+
+app = typer.Typer(help=__doc__, no_args_is_help=True)
+command = commands(app)
+
+CONFIG = Path(__file__).parents[1] / "regression" / "asv.conf.json"
+RESULTS = provenance.ROOT / "results" / "asv"
+PAGES = provenance.ROOT / "reports" / "asv"
+PASSES = 3  # over all benchmarks: a slow spell of the machine hits some samples of each, not all of one
+
+
+@command
+def run(
+    bench: Annotated[str, typer.Option(help="Only benchmarks that match this expression.")] = "",
+    passes: Annotated[int, typer.Option(min=1, help="Over all benchmarks.")] = PASSES,
+) -> None:
+    """Run the benchmarks in this environment and store their samples under results/asv."""
+    _benchmark(CONFIG, _clean_commit(), dict(os.environ), bench, passes)
+
+
+@command
+def check(
+    repetitions: Annotated[int, typer.Option(min=1, help="Of the same code.")] = 10,
+    slowdown: Annotated[float, typer.Option(min=1, help="How many times as long the last run takes.")] = 1.2,
+    passes: Annotated[int, typer.Option(min=1, help="Over the benchmarks, in each run.")] = PASSES,
+    results: Results = Path("results"),
+    reports: Reports = Path("reports"),
+) -> None:
+    """Try the gate: repetitions must raise no alarm, a planted slowdown must raise one. Some 20 minutes.
+
+    Exit code 0: so it is; 1: it is not.
+    """
+    from bench.regression import check as gate_check
+
+    run = partial(_benchmark, bench=gate_check.BENCH, passes=passes)
+    rows = gate_check.check(run, CONFIG, repetitions, slowdown)
+    machine = provenance.machine()
+    path = results / "asv-check" / machine / "verdicts.csv"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows.to_csv(path, index=False, lineterminator="\n")
+    page = gate_check.write_report(rows, slowdown, machine, reports / "asv-check")
+    typer.echo(f"{page.read_text()}\nverdicts: {path}\nreport:   {page}")
+    raise typer.Exit(OK if gate_check.holds(rows) else REGRESSED)
+
+
+@command
+def html() -> None:
+    """Publish what is stored as pages under reports/asv, which need no network."""
+    _asv(CONFIG, "publish")
+    make_offline(PAGES)
+
+
+@command
+def compare(
+    base: Annotated[str, typer.Argument(metavar="BASE", help="A commit with results.")],
+    new: Annotated[str, typer.Argument(metavar="NEW", help="Another.")] = "HEAD",
+    results: Annotated[Path, typer.Option(help="Folder of asv's results.")] = RESULTS,
+    machine: Annotated[str | None, typer.Option(help="Whose; default: this one's.")] = None,
+) -> None:
+    """Compare two commits by the stored samples.
+
+    Exit code 0: no regression; 1: a regression; 2: something could not be compared.
+    """
+    from bench.regression.gate import compared, exit_code
+
+    rows = compared(results, machine or provenance.machine(), _commit(base), _commit(new))
+    typer.echo(
+        tabulate([row.cells() for row in rows], headers=("benchmark", "base", "new", "verdict", "reason"))
+    )
+    raise typer.Exit(exit_code(rows))
+
+
+def _benchmark(
+    config: Path, commit: str, given: dict[str, str], bench: str = "", passes: int = PASSES
+) -> None:
+    """Run the benchmarks under an environment `given` and store them under a commit."""
+    machine = provenance.machine()
+    _asv(config, "machine", *_machine(machine))
+    chosen = ["--bench", bench] if bench else []
+    for _ in range(passes):
+        _asv(
+            config, "run", "-E", "here:same", "--set-commit-hash", commit, "--machine", machine,
+            "--append-samples", "--show-stderr", *chosen, given=given,
+        )  # fmt: skip
+
+
+def _asv(config: Path, *arguments: str, given: dict[str, str] | None = None) -> None:
+    command = [sys.executable, "-m", "asv", "--config", str(config), *arguments]
+    # What is measured is this checkout, whose commit names the results, whichever one is installed.
+    env = (given or dict(os.environ)) | {"ASV_PYTHONPATH": str(provenance.ROOT)}
+    if subprocess.run(command, check=False, env=env).returncode:
+        raise typer.Exit(REGRESSED)
+
+
+def _machine(name: str) -> list[str]:
+    """What asv wants to know of a machine, so that it asks nobody; nothing names the host."""
+    cpu = provenance.cpu()
+    known = {
+        "machine": name,
+        "os": sys.platform,
+        "arch": "",
+        "cpu": cpu["model"],
+        "num_cpu": str(cpu["cores"]),
+        "ram": str(psutil.virtual_memory().total),
+    }
+    return [part for key, value in known.items() for part in (f"--{key}", value)]
+
+
+def _clean_commit() -> str:
+    """The commit that runs; BadInput where tracked files differ from it, for its name would lie."""
+    found = provenance.git()
+    if found["commit"] is None:
+        raise BadInput("asv run: no git repository; needed: a commit to store results under")
+    if found["dirty"]:
+        raise BadInput(
+            "asv run: the tree is dirty: results would be stored under a commit that they are not of"
+        )
+    return str(found["commit"])
+
+
+def _commit(name: str) -> str:
+    found = commit_of(name)
+    if found is None:
+        raise BadInput(f"asv compare: {name!r} is no commit; allowed: a revision of git")
+    return found

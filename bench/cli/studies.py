@@ -1,0 +1,207 @@
+"""The commands of studies that are more than a grid of configurations: each with a page of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bench.cli.options import OK, REGRESSED, Guidance, Model, Reports, Results, SuiteName, chosen, commands
+from bench.errors import BadInput
+from bench.machine import provenance
+from bench.pipeline import models
+from bench.record import Target
+from bench.spec import suite
+from bench.spec.suite import RunSpec
+from bench.store.records import Store
+
+app = typer.Typer()
+command = commands(app)
+
+
+@command
+def generate(
+    out: Annotated[Path, typer.Option(help="Folder of the pictures.")] = Path("outputs"),
+    model: Model = "embedded",
+    n: Annotated[int, typer.Option(min=1, help="Pictures, made as one batch.")] = 8,
+    classes: Annotated[str, typer.Option(help="Names or numbers, with commas; default: all in turn.")] = "",
+    dqar: Annotated[str | None, typer.Option(help="A preset or a .yaml file; default: untouched.")] = None,
+    steps: Annotated[int, typer.Option(min=1, max=1000, help="Denoising steps.")] = 50,
+    guidance: Guidance = 4.0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the first picture; the next has the next.")] = 0,
+) -> None:
+    """Make pictures, PNG files and a grid, with or without DQAR."""
+    from bench.cli.generate import generate as make
+
+    models.check(models.directory(model))
+    spec = RunSpec(
+        suite="generate", name="generate", method="baseline", model=model, batch_size=n, seed=seed,
+        num_inference_steps=steps, guidance_scale=guidance,
+    )  # fmt: skip
+    made = make(spec, dqar, [name.strip() for name in classes.split(",") if name.strip()], out)
+    typer.echo(f"{len(made.files)} pictures in {made.seconds:.1f} s: {made.files[0].parent}")
+    typer.echo(f"grid: {made.grid}")
+    if made.summary:
+        typer.echo(made.summary)
+
+
+@command
+def profile(
+    name: SuiteName,
+    run: Annotated[str, typer.Argument(metavar="NAME", help="A run of the suite, see `show`.")],
+    out: Annotated[Path | None, typer.Option(help="Default: outputs/profile/SUITE-NAME.")] = None,
+    model: Annotated[str | None, typer.Option(help="A directory or a hub id instead.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, max=1000, help="Denoising steps instead.")] = None,
+    repeats: Annotated[
+        int, typer.Option(min=1, help="Generations of each arm, without a profiler and with.")
+    ] = 3,
+) -> None:
+    """Show which part of a generation takes how long, the baseline's beside a run's, and write traces."""
+    from bench.studies.profile import compare, write_page
+
+    path = suite.find(chosen(name))
+    loaded = suite.load(path, model=model)
+    (spec,) = suite.specs(path, loaded, run)
+    changes = {"weights": models.with_weights(loaded)} | ({"num_inference_steps": steps} if steps else {})
+    folder = out or Path("outputs/profile") / f"{path.stem}-{run}"
+    written = write_page(compare(spec.model_copy(update=changes), folder, repeats), folder)
+    typer.echo(f"{written.read_text()}\nprofile: {written}")
+
+
+@command
+def reproduce(
+    model: Annotated[str | None, typer.Option(help="embedded, a directory, or a hub id.")] = None,
+    results: Results = Path("results"),
+    reports: Reports = Path("reports"),
+) -> None:
+    """Run the seed's published tables and print published beside measured.
+
+    Exit code 0: every reuse ratio agrees; 1: one does not, or a run failed; 2: bad input.
+    """
+    from bench.run.runner import run_suite
+    from bench.studies.reproduce import SUITE, agree, write_report
+
+    path = suite.find(SUITE)
+    loaded = suite.load(path, model=model)
+    folder = run_suite(path, loaded, results)
+    records = folder.records([spec.name for spec in suite.expanded(path, loaded)])
+    page = write_report(records, reports / SUITE)
+    typer.echo(f"{page.read_text()}\nrecords: {folder.folder}\nreport:  {page}")
+    done = all(record.status != "failed" for record in records)
+    raise typer.Exit(OK if agree() and done else REGRESSED)
+
+
+@command
+def signals(
+    model: Model = "embedded",
+    pictures: Annotated[int, typer.Option(min=4, help="Each of a class and seed of its own.")] = 44,
+    steps: Annotated[int, typer.Option(min=4, max=1000, help="Denoising steps.")] = 50,
+    guidance: Guidance = 4.0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the first picture.")] = 0,
+    results: Results = Path("results"),
+    reports: Reports = Path("reports"),
+) -> None:
+    """Measure what entropy, SNR and the latent's norm know of the error that reuse would make."""
+    from bench.studies.signals.report import write_report
+    from bench.studies.signals.rows import Study
+
+    study = Study.measured(model, pictures, steps, guidance, seed)
+    path = study.save(results / "signals" / provenance.machine())
+    page = write_report(study.rows, study.facts, reports / "signals")
+    typer.echo(f"{page.read_text()}\nrows:   {path}\nreport: {page}")
+
+
+@command
+def tune(
+    trials: Annotated[int, typer.Option(min=1, help="Trials to add to the study.")] = 40,
+    model: Model = "embedded",
+    steps: Annotated[int, typer.Option(min=2, max=1000, help="Denoising steps.")] = 25,
+    pictures: Annotated[int, typer.Option(min=2, help="A trial's, and as many unseen ones.")] = 4,
+    pairs: Annotated[int, typer.Option(min=2, help="Timed for each point of the front.")] = 6,
+    guidance: Guidance = 4.0,
+    results: Results = Path("results"),
+    reports: Reports = Path("reports"),
+) -> None:
+    """Search DQAR's fields for the front of speedup and drift. Resumes, and adds trials."""
+    from bench.methods.dqar import shape_of
+    from bench.studies.tune.report import write_report
+    from bench.studies.tune.search import Tuner
+
+    storage = results / "tune" / provenance.machine() / ".cache" / "study.db"
+    tuner = Tuner(model, steps, pictures, guidance, storage)
+    tuner.search(trials)
+    facts = {
+        "machine": provenance.machine(), "model": suite.shown_model(model), "steps": steps, "pairs": pairs,
+        "pictures": pictures, "guidance": guidance, "shape": shape_of(tuner.session.pipe),
+    }  # fmt: skip
+    done = [trial.values for trial in tuner.study.trials if trial.values]
+    page = write_report(tuner.front(pairs), done, facts, reports / "tune")
+    typer.echo(f"{page.read_text()}\nreport: {page}\nstudy:  {storage}")
+
+
+@command
+def calibrate(
+    out: Annotated[Path, typer.Option(help="Folder of the plans.")],
+    solver: Annotated[str, typer.Option(help="ddim, dpm_solver++ or unipc.")] = "dpm_solver++",
+    target: Annotated[Target, typer.Option(help="What to stay near.")] = "converged",
+    tries: Annotated[int, typer.Option(min=0, help="Plans to try, besides those of earlier runs.")] = 200,
+    speedups: Annotated[str, typer.Option(help="A plan for each, by FLOPs.")] = "1.5,2,2.5,3,3.5,4,5,6",
+    start: Annotated[Path | None, typer.Option(help="Folder of plans to begin with.")] = None,
+    model: Model = "embedded",
+    steps: Annotated[int, typer.Option(min=4, max=1000, help="Denoising steps of the baseline.")] = 50,
+    plan_steps: Annotated[
+        int | None, typer.Option(min=4, max=1000, help="Of the plan, foretold ones with them, if others.")
+    ] = None,
+    pictures: Annotated[int, typer.Option(min=2, help="To calibrate on, and as many held out.")] = 24,
+    guidance: Guidance = 4.0,
+    results: Results = Path("results"),
+    reports: Reports = Path("reports"),
+) -> None:
+    """Search plans for the least drift at each cost, and write the best. Resumes, and adds tries."""
+    from bench.methods.scheduler import SCHEDULERS
+    from bench.studies.calibrate.report import write_report
+    from bench.studies.calibrate.study import Study
+
+    if solver not in SCHEDULERS:
+        raise BadInput(f"calibrate: --solver: {solver!r} is not known; allowed: {', '.join(SCHEDULERS)}")
+    study = Study(
+        model=model, solver=solver, target=target, steps=steps, plan_steps=plan_steps or steps,
+        pictures=pictures, guidance=guidance, results=results,
+    )  # fmt: skip
+    found = study.run(tries, numbers(speedups), out, start)
+    page = write_report(found, study.facts, reports / "calibrate" / study.name)
+    typer.echo(f"{page.read_text()}\nplans:  {out}\nreport: {page}")
+
+
+def numbers(text: str) -> list[float]:
+    """Numbers above 1 with commas between; BadInput names what is none."""
+    try:
+        found = [float(part) for part in text.split(",")]
+    except ValueError:
+        found = []
+    if not found or min(found) <= 1:
+        raise BadInput(f"calibrate: --speedups: {text!r} is not allowed; allowed: numbers above 1")
+    return found
+
+
+@command
+def control(
+    repetitions: Annotated[int, typer.Option(min=1, help="Of the baseline against itself.")] = 40,
+    results: Results = Path("results"),
+    reports: Reports = Path("reports"),
+) -> None:
+    """Time the baseline against itself again and again: does the 95 % interval hold 1.0?
+
+    Exit code 0: in at least 90 % of the repetitions; 1: in fewer, or one failed; 2: bad input.
+    """
+    from bench.run.runner import run_all
+    from bench.studies.control import SUITE, specs, study, write_report
+
+    chosen = specs(repetitions)
+    folder = Store(results, SUITE, provenance.machine())
+    records = run_all(chosen, folder, results)
+    page = write_report(records, reports / SUITE)
+    typer.echo(f"{page.read_text()}\nrecords: {folder.folder}\nreport:  {page}")
+    done = all(record.status == "ok" for record in records)
+    raise typer.Exit(OK if done and study(records).holds else REGRESSED)

@@ -1,0 +1,1 @@
+"""The machine: its device, provenance, NVML, processes, files written whole, and digests."""

@@ -1,0 +1,36 @@
+"""Files written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from bench.errors import BadInput
+
+
+def write_atomic(path: Path, content: bytes) -> None:
+    """Write and fsync a temporary file, then rename it; BadInput leaves what was there."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with write_errors_named(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with temporary.open("wb") as stream:
+                stream.write(content)
+                stream.flush()
+                os.fsync(stream.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def write_errors_named(path: Path) -> Iterator[None]:
+    """What fails in the body, which writes `path`, becomes BadInput that names its directory."""
+    try:
+        yield
+    except OSError as error:
+        raise BadInput(
+            f"results: {path.parent} cannot be written: {error.strerror}; needed: a writable folder with room"
+        ) from error

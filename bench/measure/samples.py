@@ -1,0 +1,71 @@
+"""The pictures of both arms that all quality figures share, each made once and kept.
+
+Those that timing made are used as they are. The others are made outside the timing, in batches of
+the same size and the same pictures, for on a CPU the last bits depend on the batch; and they are kept
+batch by batch, so that a killed run goes on where it was, the suite's configurations share the
+baseline's, and another extractor makes none again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from copy import copy
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from bench.measure.timing import Pairs
+from bench.pipeline.session import Generation, Session
+from bench.spec.suite import RunSpec
+from bench.store.tensors import Cache, Tensors
+
+
+class Pictures(NamedTuple):
+    """All pictures of one arm."""
+
+    latents: Tensor  # float32 [n, channels, height, width]
+    images: Tensor  # uint8 [n, 3, height, width]
+
+
+def collect(
+    session: Session, pairs: Pairs, cache: Cache, say: Callable[[str], None]
+) -> tuple[Pictures, Pictures]:
+    """The `quality.n` pictures of the baseline and of the candidate."""
+    # The reuse that is reported is that of timed generations: a copy takes note of the others'.
+    session, spec = copy(session), session.spec
+    base = _Arm("baseline", session.baseline, pairs.baseline, cache.key(spec), cache, say)
+    cand = _Arm("candidate", session.candidate, pairs.candidate, cache.candidate_key(spec), cache, say)
+    return base.pictures(spec), cand.pictures(spec)
+
+
+class _Arm(NamedTuple):
+    name: str
+    make: Callable[[range], Generation]
+    timed: Sequence[Generation]
+    key: str
+    cache: Cache
+    say: Callable[[str], None]
+
+    def pictures(self, spec: RunSpec) -> Pictures:
+        n, size = spec.quality.n, spec.batch_size
+        batches = [self._batch(i, range(i * size, (i + 1) * size), n) for i in range(-(-n // size))]
+        latents, images = (torch.cat([b[part] for b in batches])[:n] for part in ("latents", "images"))
+        return Pictures(latents, images)
+
+    def _batch(self, number: int, pictures: range, n: int) -> Tensors:
+        name = f"pictures/{self.name}-{self.key}/{number:05d}"
+        if number >= len(self.timed):
+            return self.cache.kept(name, lambda: self._made(pictures, n))
+        made = _as_tensors(self.timed[number])
+        if not self.cache.has(name):
+            self.cache.write(name, made)
+        return made
+
+    def _made(self, pictures: range, n: int) -> Tensors:
+        self.say(f"pictures of the {self.name}: {pictures.start} of {n}")
+        return _as_tensors(self.make(pictures))
+
+
+def _as_tensors(made: Generation) -> Tensors:
+    return {"latents": made.latents, "images": made.images}

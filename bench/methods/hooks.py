@@ -1,0 +1,83 @@
+"""A transformer under hooks of others: told where the denoising loop is, and restored exactly.
+
+diffusers' caches expect a pipeline that sets a cache context, knows its current timestep, and resets
+their state between runs. `DiTPipeline` does none of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+from bench.methods.base import only
+from bench.methods.scheduler import OPTIONS
+from bench.methods.scheduler import check as check_solver
+
+
+class Range(NamedTuple):
+    """What an option may be."""
+
+    kind: type  # int or float
+    low: float
+    high: float
+    default: float
+
+
+def checked(options: dict[str, Any], known: dict[str, Range]) -> dict[str, Any]:
+    """The values of `known`, defaults filled in; ValueError naming the option, its value and what is
+    allowed. A solver's options are let through to be checked as such."""
+    only(options, (*known, *OPTIONS))
+    check_solver(options)
+    for name, allowed in known.items():
+        value = options.get(name, allowed.default)
+        number = type(value) is int or (allowed.kind is float and type(value) is float)
+        if not number or not allowed.low <= value <= allowed.high:
+            kind = "a whole number" if allowed.kind is int else "a number"
+            bounds = f"{allowed.low:g} to {allowed.high:g}"
+            raise ValueError(f"{name}: {value!r} is not allowed; allowed: {kind} from {bounds}")
+    return {name: options.get(name, allowed.default) for name, allowed in known.items()}
+
+
+@contextmanager
+def cache_context(transformer: Any) -> Iterator[None]:
+    """A cache context as pipelines of other models set it; state begins anew within."""
+    from diffusers.models.cache_utils import CacheMixin
+
+    with CacheMixin.cache_context(transformer, "bench"):
+        yield
+
+
+@contextmanager
+def current_timestep(pipe: Any) -> Iterator[Callable[[], int]]:
+    """A function that returns the timestep of the call in progress, without reading the device."""
+    calls = -1
+    schedule: list[int] = []
+    seen: Any = None
+
+    def enter(*_: Any) -> None:
+        nonlocal calls, schedule, seen
+        if pipe.scheduler.timesteps is not seen:
+            seen, calls = pipe.scheduler.timesteps, -1
+            schedule = [int(t) for t in seen]
+        calls += 1
+
+    hook = pipe.transformer.register_forward_pre_hook(enter)
+    try:
+        yield lambda: schedule[calls]
+    finally:
+        hook.remove()
+
+
+@contextmanager
+def restored(transformer: Any) -> Iterator[None]:
+    """Take off whatever others' caches put on the transformer and its modules, to the order of these."""
+    before = [(m, dict(m.__dict__), dict(m._modules)) for m in transformer.modules()]
+    try:
+        yield
+    finally:
+        for module, attributes, children in before:
+            module.__dict__.clear()
+            module.__dict__.update(attributes)
+            module._modules.clear()
+            module._modules.update(children)

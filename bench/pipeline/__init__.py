@@ -1,0 +1,1 @@
+"""The pipeline that a suite names: found, checked and loaded, and one generation of it."""

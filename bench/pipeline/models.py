@@ -1,0 +1,199 @@
+"""Models: finding, checking, fingerprinting and loading the pipeline that a suite names."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from bench.errors import BadInput
+from bench.machine import hashing
+from bench.machine.device import device_type
+from bench.spec.suite import RunSpec, Suite
+
+log = logging.getLogger(__name__)
+
+DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+COMPONENTS = ("transformer", "vae")
+PATTERNS = ["*.json", "*/*.json", "*/*.safetensors", "*/*.bin"]
+ALLOWED = "allowed: embedded, a directory with a DiTPipeline, or a hub id"
+
+
+def with_weights(suite: Suite) -> str:
+    """How the suite's model is to be had: "trained", or "random" where the suite allows that.
+
+    BadInput names the model and what is missing.
+    """
+    try:
+        check(directory(suite.model))
+    except BadInput:
+        if not (suite.random and is_hub_id(suite.model)):
+            raise
+        log.warning("weights of %s cannot be had: random weights instead", suite.model)
+        return "random"
+    return "trained"
+
+
+def is_hub_id(model: str) -> bool:
+    """Whether `model` has the form owner/name and is no directory here."""
+    owner, _, name = model.partition("/")
+    return bool(owner and name) and "/" not in name and owner != "." and not Path(model).exists()
+
+
+def directory(model: str) -> Path:
+    """The directory of a model's files, fetched from the hub where it is an id; else BadInput."""
+    if model == "embedded":
+        return _embedded()
+    if is_hub_id(model):
+        return _fetched(model)
+    if not Path(model).is_dir():
+        raise BadInput(f"model: {model!r} is no directory; {ALLOWED}")
+    return Path(model)
+
+
+def _embedded() -> Path:
+    from bench.embedded import MODEL_DIR
+
+    return Path(MODEL_DIR)
+
+
+@cache
+def _fetched(model: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(model, allow_patterns=PATTERNS))
+    except (OSError, HfHubHTTPError, LocalEntryNotFoundError, ValueError) as error:
+        why = " ".join(str(error).split())[:120]
+        raise BadInput(f"model: {model!r} cannot be fetched: {why}; {ALLOWED}") from error
+
+
+def check(path: Path) -> None:
+    """BadInput unless `path` holds a readable DiTPipeline with weights for each component."""
+    index = _json(path / "model_index.json")
+    if "DiT" not in str(index.get("_class_name")):
+        raise BadInput(
+            f"{path.name}/model_index.json: _class_name: {index.get('_class_name')!r}"
+            " is not supported; allowed: DiTPipeline"
+        )
+    for component in COMPONENTS:
+        _json(path / component / "config.json")
+        _check_weights(path, component)
+    _json(path / "scheduler" / "scheduler_config.json")
+
+
+def _json(path: Path) -> dict[str, Any]:
+    shown = "/".join(path.parts[-2:])
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        why = "missing" if isinstance(error, FileNotFoundError) else "not readable as JSON"
+        raise BadInput(f"model: {shown}: {why}; {ALLOWED}") from error
+    return content if isinstance(content, dict) else {}
+
+
+def _check_weights(path: Path, component: str) -> None:
+    from safetensors import SafetensorError, safe_open
+
+    files = weights(path / component)
+    if not files:
+        raise BadInput(f"model: {path.name}/{component}: weights missing; needed: *.safetensors")
+    for file in files:
+        try:
+            if file.suffix == ".safetensors":
+                safe_open(file, framework="pt").__enter__().keys()
+        except (OSError, SafetensorError) as error:
+            raise BadInput(f"model: {path.name}/{component}/{file.name}: not readable: {error}") from error
+
+
+def weights(folder: Path) -> list[Path]:
+    """The weight files of a component."""
+    return sorted([*folder.glob("*.safetensors"), *folder.glob("*.bin")])
+
+
+def fingerprint(spec: RunSpec) -> str:
+    """A hash of all files that make the model, or of the architecture where weights are random."""
+    if spec.weights == "random":
+        return hashlib.sha256(f"random {spec.model} {json.dumps(DIT_XL)}".encode()).hexdigest()[:16]
+    path = directory(spec.model)
+    files = [f for c in (*COMPONENTS, "scheduler") for f in sorted((path / c).rglob("*"))]
+    return hashing.digest([path / "model_index.json", *(f for f in files if f.is_file())], path)
+
+
+def load(spec: RunSpec) -> Any:
+    """The pipeline of a run on this machine's device, silent, with the suite's scheduler."""
+    import torch
+    from diffusers.utils import logging as diffusers_logging
+
+    from bench.methods.scheduler import from_pipeline
+
+    diffusers_logging.disable_progress_bar()
+    dtype = getattr(torch, DTYPES[spec.dtype])
+    pipe = _random(spec, dtype) if spec.weights == "random" else _trained(spec, dtype)
+    pipe.set_progress_bar_config(disable=True)
+    if spec.scheduler or spec.timestep_spacing:
+        spacing = {"timestep_spacing": spec.timestep_spacing} if spec.timestep_spacing else {}
+        pipe.scheduler = from_pipeline(pipe, spec.scheduler, **spacing)
+    return pipe.to(device_type())
+
+
+def _trained(spec: RunSpec, dtype: Any) -> Any:
+    if spec.model == "embedded":
+        from bench.embedded import load_pipeline
+
+        return load_pipeline(dtype)
+    from diffusers import DiTPipeline
+
+    return DiTPipeline.from_pretrained(directory(spec.model), dtype=dtype)
+
+
+# The architecture of facebook/DiT-XL-2-256 (its config.json) and of its autoencoder.
+DIT_XL = {
+    "num_layers": 28, "num_attention_heads": 16, "attention_head_dim": 72, "in_channels": 4,
+    "out_channels": 8, "patch_size": 2, "sample_size": 32, "num_embeds_ada_norm": 1000,
+    "activation_fn": "gelu-approximate", "attention_bias": True, "norm_elementwise_affine": False,
+}  # fmt: skip
+VAE = {
+    "block_out_channels": [128, 256, 512, 512], "layers_per_block": 2, "latent_channels": 4,
+    "down_block_types": ["DownEncoderBlock2D"] * 4, "up_block_types": ["UpDecoderBlock2D"] * 4,
+    "sample_size": 256,
+}  # fmt: skip
+
+
+def _random(spec: RunSpec, dtype: Any) -> Any:
+    """The same architecture with random weights: its time and memory are the trained model's."""
+    import torch
+    from diffusers import AutoencoderKL, DDIMScheduler, DiTPipeline, DiTTransformer2DModel
+
+    torch.manual_seed(0)
+    with torch.device(device_type()):
+        transformer, vae = DiTTransformer2DModel(**DIT_XL), AutoencoderKL(**VAE)
+    pipe: Any = DiTPipeline(transformer, vae, DDIMScheduler(clip_sample=False))
+    # Fresh modules are in training mode, where labels are dropped at random.
+    pipe.transformer.eval()
+    pipe.vae.eval()
+    return pipe.to(dtype)
+
+
+def labels(spec: RunSpec, pipe: Any) -> list[int]:
+    """The classes that pictures go through in turn: picture i is of class labels[i mod n]."""
+    if spec.labels != "cycle":
+        return list(spec.labels)
+    if spec.model == "embedded":
+        from bench.embedded import CLASSES
+
+        return list(range(len(CLASSES)))
+    return list(range(pipe.transformer.config.num_embeds_ada_norm))
+
+
+def label_names(spec: RunSpec, pipe: Any) -> dict[int, str]:
+    """Class -> name, where the model says."""
+    if spec.model == "embedded":
+        from bench.embedded import CLASSES
+
+        return dict(enumerate(CLASSES))
+    return {number: name for name, number in getattr(pipe, "labels", {}).items()}

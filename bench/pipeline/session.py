@@ -1,0 +1,208 @@
+"""One generation of a batch: timed as a whole, its final latents and pictures kept."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bench.errors import NonFinite
+from bench.machine.device import device_type
+from bench.methods import Arm, get
+from bench.pipeline import models
+from bench.record import Reuse
+from bench.spec.suite import RunSpec
+
+TRACED = 2  # pictures
+
+
+@dataclass(frozen=True)
+class Generation:
+    """What a call of the pipeline made, on the CPU."""
+
+    seconds: float
+    latents: Tensor  # float32 [batch, channels, height, width], before the decoder
+    images: Tensor  # uint8 [batch, 3, height, width]
+
+
+@dataclass
+class Session:
+    """A loaded pipeline and the configuration under test, both arms at hand."""
+
+    pipe: Any
+    spec: RunSpec
+    labels: list[int] = field(default_factory=list)
+    reuse: Reuse | None = None  # of the candidate's last generation
+    cache_bytes: int = 0
+
+    @classmethod
+    def open(cls, spec: RunSpec) -> Session:
+        """Load the model that the configuration names; ValueError for CUDA graphs without CUDA."""
+        if spec.cuda_graphs and device_type() != "cuda":
+            raise ValueError("cuda_graphs: true needs a CUDA device")
+        pipe = models.load(spec)
+        if spec.compile:
+            mode = "reduce-overhead" if spec.cuda_graphs else None
+            pipe.transformer = torch.compile(pipe.transformer, fullgraph=True, mode=mode, dynamic=False)
+        return cls(pipe=pipe, spec=spec, labels=models.labels(spec, pipe))
+
+    def under(self, spec: RunSpec) -> Session:
+        """The same pipeline under another configuration of the same model."""
+        return Session(pipe=self.pipe, spec=spec, labels=self.labels)
+
+    @property
+    def short(self) -> dict[str, int]:
+        """Overrides for a generation that is neither timed nor looked at: a fifth of the steps.
+
+        Compiled, it takes them all, for each new set of orders makes a variant; so does a plan of its own
+        number of steps.
+        """
+        steps, spec = self.spec.num_inference_steps, self.spec
+        whole = spec.compile or get(spec.method).fixed_steps(spec.options)
+        return {} if whole else {"num_inference_steps": max(2, steps // 5)}
+
+    def label(self, picture: int) -> int:
+        """The class of a picture, by its number within the run."""
+        return self.labels[picture % len(self.labels)]
+
+    def baseline(self, pictures: range, **call: Any) -> Generation:
+        """The untouched pipeline makes these pictures; `call` overrides its arguments."""
+        return generate(self.pipe, self.arguments(pictures) | call)
+
+    def candidate(self, pictures: range, **call: Any) -> Generation:
+        """The method makes the same pictures: same labels, same noise; `call` overrides the rest."""
+        with get(self.spec.method).apply(self.pipe, self.spec.options | self.resolved) as arm:
+            try:
+                made = generate(self.pipe, self.arguments(pictures) | arm.call | call)
+            except NonFinite as error:
+                raise NonFinite(f"{error}; {self._diagnose(pictures, arm)}") from error
+            self.reuse, self.cache_bytes = arm.reuse(), arm.cache_bytes()
+        return made
+
+    @cached_property
+    def resolved(self) -> dict[str, Any]:
+        """Options that depend on the model, found by one untimed generation that reuses nothing."""
+        return get(self.spec.method).resolve(self.spec.options, self._tried)
+
+    def traced(self) -> Reuse | None:
+        """The last generation's reuse, with the entropy of an untimed one of few pictures where the
+        timed ones did not measure it; not for compiled models, which would compile once more."""
+        method = get(self.spec.method)
+        if self.reuse is None:
+            return None
+        update: dict[str, Any] = {"resolved": self.resolved}
+        if not self.reuse.entropy and not self.spec.compile and method.trace:
+            with self._tried(self.spec.options | self.resolved | method.trace) as arm:
+                found = arm.reuse()
+            update["entropy"] = found and found.entropy
+        return self.reuse.model_copy(update=update)
+
+    @contextmanager
+    def _tried(self, options: dict[str, Any]) -> Iterator[Arm]:
+        """The arm after an untimed generation of few pictures under other options."""
+        pictures = range(min(TRACED, self.spec.batch_size))
+        with get(self.spec.method).apply(self.pipe, options) as arm:
+            generate(self.pipe, self.arguments(pictures) | arm.call)
+            yield arm
+
+    def arguments(self, pictures: range) -> dict[str, Any]:
+        """The arguments of the pipeline's call; each picture has a generator of its own, so that
+        it does not depend on the batch that it is in."""
+        spec = self.spec
+        return {
+            "class_labels": [self.label(i) for i in pictures],
+            "generator": [torch.Generator("cpu").manual_seed(spec.seed + i) for i in pictures],
+            "guidance_scale": spec.guidance_scale,
+            "num_inference_steps": spec.num_inference_steps,
+            "output_type": "pt",
+        }
+
+    def _diagnose(self, pictures: range, arm: Arm) -> str:
+        with first_non_finite(self.pipe.transformer) as found:
+            self.pipe(**self.arguments(pictures) | arm.call)
+        return found[0] if found else "not reproduced by a second generation"
+
+
+def generate(pipe: Any, arguments: dict[str, Any]) -> Generation:
+    """Call the pipeline once; NonFinite where a latent is NaN or infinite."""
+    with final_latents(pipe) as seen, stopwatch() as seconds:
+        images = pipe(**arguments).images
+    latents = torch.cat(seen).float().cpu()
+    if not torch.isfinite(latents).all():
+        raise NonFinite("the final latent is NaN or infinite")
+    return Generation(seconds[0], latents, images.mul(255).round().to("cpu", torch.uint8))
+
+
+@contextmanager
+def final_latents(pipe: Any) -> Iterator[list[Tensor]]:
+    """Collect the latents as they enter the decoder, in the scale of the diffusion."""
+    scale, seen = pipe.vae.config.scaling_factor, []
+    module = pipe.vae.post_quant_conv or pipe.vae.decoder
+    hook = module.register_forward_pre_hook(lambda _, args: seen.append(args[0] * scale))
+    try:
+        yield seen
+    finally:
+        hook.remove()
+
+
+@contextmanager
+def stopwatch() -> Iterator[list[float]]:
+    """Append the seconds that the body took: CUDA events with a device, else the wall clock.
+
+    The garbage collector is off meanwhile, for it strikes at random.
+    """
+    seconds: list[float] = []
+    gc.collect()
+    gc.disable()
+    try:
+        on_cuda = device_type() == "cuda"
+        yield from _cuda_seconds(seconds) if on_cuda else _wall_seconds(seconds)
+    finally:
+        gc.enable()
+
+
+def _wall_seconds(seconds: list[float]) -> Iterator[list[float]]:
+    start = time.perf_counter()
+    yield seconds
+    seconds.append(time.perf_counter() - start)
+
+
+def _cuda_seconds(seconds: list[float]) -> Iterator[list[float]]:
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    torch.cuda.synchronize()
+    start.record()
+    yield seconds
+    end.record()
+    torch.cuda.synchronize()
+    seconds.append(start.elapsed_time(end) / 1000)
+
+
+@contextmanager
+def first_non_finite(transformer: Any) -> Iterator[list[str]]:
+    """Collect where a NaN or an infinity first comes out of a block: `step 7, layer 3`."""
+    found: list[str] = []
+    step = -1
+
+    def enter(*_: Any) -> None:
+        nonlocal step
+        step += 1
+
+    def leave(layer: int, output: Any) -> None:
+        if not found and not torch.isfinite(output).all():
+            found.append(f"first at step {step}, layer {layer}")
+
+    hooks = [transformer.register_forward_pre_hook(enter)]
+    for i, block in enumerate(transformer.transformer_blocks):
+        hooks.append(block.register_forward_hook(lambda _, __, out, i=i: leave(i, out)))
+    try:
+        yield found
+    finally:
+        for hook in hooks:
+            hook.remove()

@@ -1,0 +1,98 @@
+"""A step and a generation: time and memory, and what reuse costs."""
+
+from __future__ import annotations
+
+import torch
+
+import dqar
+from bench.measure import images
+from bench.studies.policy.trace import Walk, by_hand
+
+from .model import CONFIGURATIONS, generation, session, under
+
+
+class Step:
+    """One guided noise prediction: all layers computed, or all attention served from the cache."""
+
+    params = (["computed", "reused"], [8, 16])
+    param_names = ("attention", "cache_bits")
+    number, rounds, repeat, warmup_time = 2, 1, (5, 15, 3.0), 0.2
+
+    def setup(self, attention: str, bits: int) -> None:
+        """A trajectory's second step, its first one cached."""
+        self.by_hand = by_hand(session().pipe, bits)
+        manager = self.by_hand.__enter__()
+        self.walk = Walk(session(), manager, 0)
+        with torch.no_grad():
+            first = self.walk.predict(self.walk.start, keep=True)
+        self.step = self.walk.advance(self.walk.start, first)
+        self.reused = range(manager.layers) if attention == "reused" else ()
+
+    def teardown(self, attention: str, bits: int) -> None:
+        """The pipeline as it was."""
+        self.by_hand.__exit__(None, None, None)
+
+    @torch.no_grad()
+    def time_step(self, attention: str, bits: int) -> None:
+        """Seconds of the prediction."""
+        self.walk.predict(self.step, self.reused)
+
+
+class Made:
+    """A generation of two pictures in ten steps."""
+
+    params = CONFIGURATIONS
+    param_names = ("configuration",)
+    number, rounds, repeat, warmup_time = 1, 1, (5, 12, 4.0), 0.5
+
+    def setup(self, configuration: str) -> None:
+        """The pipeline under that preset."""
+        self.pipe = under(configuration)
+
+    def teardown(self, configuration: str) -> None:
+        """The pipeline as it was."""
+        dqar.disable(self.pipe)
+
+    def time_generation(self, configuration: str) -> None:
+        """Seconds of the call, decoder included."""
+        generation()
+
+    def peakmem_generation(self, configuration: str) -> None:
+        """Peak host memory, the model's included."""
+        generation()
+
+
+class Reused:
+    """What a preset of DQAR keeps, computes and changes."""
+
+    params = CONFIGURATIONS[1:]
+    param_names = ("configuration",)
+
+    def setup(self, configuration: str) -> None:
+        """The untouched latents, then a generation under the preset."""
+        under("baseline")
+        self.untouched = generation().latents
+        self.pipe = under(configuration)
+        self.latents = generation().latents
+        self.summary = dqar.summary(self.pipe)
+
+    def teardown(self, configuration: str) -> None:
+        """The pipeline as it was."""
+        dqar.disable(self.pipe)
+
+    def track_cache_bytes(self, configuration: str) -> float:
+        """The most bytes that the cache held."""
+        return self.summary.cache_bytes
+
+    def track_recomputed(self, configuration: str) -> float:
+        """Share of the attention calls that were computed."""
+        return 1 - self.summary.ratio
+
+    def track_latent_error(self, configuration: str) -> float:
+        """Mean relative L2 of the final latents against the untouched ones."""
+        return images.drift(self.latents, self.untouched).mean().item()
+
+
+Reused.track_cache_bytes.unit = "bytes"  # type: ignore[attr-defined]
+Reused.track_recomputed.unit = "share"  # type: ignore[attr-defined]
+Reused.track_latent_error.unit = "relative L2"  # type: ignore[attr-defined]

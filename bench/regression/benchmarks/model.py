@@ -1,0 +1,47 @@
+"""The embedded model as the benchmarks use it: small batch, few steps, always the same noise."""
+
+from __future__ import annotations
+
+import os
+import time
+from functools import cache
+from typing import Any
+
+import torch
+
+import dqar
+from bench.methods.dqar import shape_of
+from bench.pipeline.session import Generation, Session
+from bench.spec.suite import RunSpec
+
+FORETOLD = {"layer_fraction": 0.0, "model_steps": 5}  # whole steps left out, as on the front
+CONFIGURATIONS = ("baseline", "conservative", "recommended", "aggressive", "maximum", "foretold")
+PICTURES = range(2)
+SLOWDOWN = float(os.environ.get("DQAR_ASV_SLOWDOWN", "1"))  # `bench asv check` plants one
+
+
+@cache
+def session() -> Session:
+    """The model with its stock pipeline, loaded once a process."""
+    torch.set_num_threads(1)  # the steadiest: no thread waits for another
+    spec = RunSpec(
+        suite="asv", name="asv", method="baseline", model="embedded", num_inference_steps=10, batch_size=2
+    )
+    return Session.open(spec)
+
+
+def under(configuration: str) -> Any:
+    """The pipeline with that preset on, with half the steps foretold, or untouched."""
+    pipe = session().pipe
+    dqar.disable(pipe)
+    name, changes = ("maximum", FORETOLD) if configuration == "foretold" else (configuration, {})
+    if configuration != "baseline":
+        dqar.enable(pipe, dqar.DQARConfig.preset(name, **shape_of(pipe), **changes))
+    return pipe
+
+
+def generation() -> Generation:
+    """One generation by the pipeline as it stands, slower where a slowdown is planted."""
+    made = session().baseline(PICTURES)
+    time.sleep(made.seconds * (SLOWDOWN - 1))
+    return made

@@ -1,0 +1,96 @@
+"""Is the gate right? Repetitions of one commit must raise no alarm, a planted slowdown must raise one.
+
+Everything runs as `make asv` runs it, into a folder of its own: each repetition is stored under a
+commit of its own, for asv keeps results by commit, though the code is the same.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import pandas as pd
+
+from bench.errors import BadInput
+from bench.machine import provenance
+from bench.regression import gate
+from bench.report.compare import Row
+from bench.report.page import write_page
+from bench.store.git import commits
+
+BENCH = r"denoising\.Made\.time_generation\('(baseline|recommended)'\)|kernels\.Yardstick"
+SLOWDOWN = "DQAR_ASV_SLOWDOWN"  # read by the benchmarks: a generation takes so many times as long
+PLANTED = "planted"
+
+
+def config(folder: Path, given: Path) -> Path:
+    """asv's configuration `given` with its results in `folder`."""
+    content = json.loads(given.read_text())
+    for key in ("repo", "benchmark_dir"):
+        content[key] = str((given.parent / content[key]).resolve())
+    path = folder / given.name
+    path.write_text(json.dumps(content | {"results_dir": str(folder / "results")}))
+    return path
+
+
+def check(
+    run: Callable[[Path, str, dict[str, str]], None], given: Path, repetitions: int, slowdown: float
+) -> pd.DataFrame:
+    """Run the base, `repetitions` more and a slowed one; a row for each benchmark of each.
+
+    `run(config, commit, environment)` runs the benchmarks and stores them under that commit. Raises
+    BadInput where the history is too short.
+    """
+    known = commits(repetitions + 2)
+    if len(known) < repetitions + 2:
+        raise BadInput(
+            f"asv check: repetitions: {repetitions} needs as many commits and two; found {len(known)}"
+        )
+    base, *others, planted = known
+    with tempfile.TemporaryDirectory() as folder:
+        path = config(Path(folder), given)
+        results, machine = Path(folder) / "results", provenance.machine()
+        for commit in (base, *others):
+            run(path, commit, dict(os.environ))
+        run(path, planted, os.environ | {SLOWDOWN: str(slowdown)})
+        named = [*((str(i), commit) for i, commit in enumerate(others, 1)), (PLANTED, planted)]
+        return table({name: gate.compared(results, machine, base, commit) for name, commit in named})
+
+
+def table(found: dict[str, Sequence[Row]]) -> pd.DataFrame:
+    """The rows of each repetition against the base."""
+    return pd.DataFrame([{"run": name, **asdict(row)} for name, rows in found.items() for row in rows])
+
+
+def holds(rows: pd.DataFrame) -> bool:
+    """Whether every planted slowdown is caught and nothing else raises an alarm."""
+    calm, planted = _apart(rows)
+    return bool((planted["verdict"] == "SLOWER").all() and not calm["verdict"].isin(gate.ALARMS).any())
+
+
+def sentence(rows: pd.DataFrame, slowdown: float) -> str:
+    """The check in one sentence."""
+    calm, planted = _apart(rows)
+    alarms, caught = calm["verdict"].isin(gate.ALARMS).sum(), (planted["verdict"] == "SLOWER").sum()
+    return (
+        f"{calm['run'].nunique()} unchanged repetitions of {len(planted)} benchmarks raised "
+        f"{alarms or 'no'} alarm{'s' if alarms > 1 else ''}, and a planted slowdown of {slowdown - 1:.0%} "
+        f"was caught in {caught} of {len(planted)}."
+    )
+
+
+def _apart(rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The unchanged repetitions and the planted one, without its yardstick, which is not slowed."""
+    planted = rows["run"] == PLANTED
+    return rows[~planted], rows[planted & (rows["name"] != gate.YARDSTICK)]
+
+
+def write_report(rows: pd.DataFrame, slowdown: float, machine: str, out: Path) -> Path:
+    """Write README.md to `out`; its path."""
+    out.mkdir(parents=True, exist_ok=True)
+    content = {"rows": rows.to_dict("records"), "sentence": sentence(rows, slowdown), "machine": machine}
+    return write_page(out / "README.md", "asv-check.md.j2", content)

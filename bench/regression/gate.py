@@ -1,0 +1,125 @@
+"""Two commits' stored asv results, a verdict for each benchmark: asv itself exits 0 on a regression.
+
+A time is a ratio of medians with a bootstrap 95 % interval over the stored samples, divided by the ratio
+of the yardstick, a benchmark that knows nothing of this project: a machine that is slower today is no
+regression. Everything else is a single figure. Lower is better throughout.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from asv.results import Results
+
+from bench import stats
+from bench.errors import BadInput
+from bench.record import Median
+from bench.report.compare import Row
+
+YARDSTICK = "kernels.Yardstick.time_feed_forward"
+TIME_THRESHOLD = 0.10  # between two runs on a shared machine; a planted 20 % is beyond it
+THRESHOLD = 0.02  # of bytes, shares and errors, which hardly scatter
+ALARMS = {"SLOWER", "WORSE", "FAILED"}
+Samples = Sequence[float]
+
+
+class Measured(NamedTuple):
+    """One benchmark at one combination of parameters."""
+
+    value: float | None  # None or nan: it failed
+    samples: Samples | None
+
+
+def compared(results: Path, machine: str, base: str, new: str) -> list[Row]:
+    """A row for each benchmark of either commit; BadInput where a commit has no results."""
+    return rows(measured(results, machine, base), measured(results, machine, new))
+
+
+def rows(before: Mapping[str, Measured], after: Mapping[str, Measured]) -> list[Row]:
+    """A row for each benchmark of either run."""
+    pace = _pace(before, after)
+    return [_row(n, before.get(n), after.get(n), pace) for n in dict.fromkeys([*before, *after])]
+
+
+def exit_code(found: Sequence[Row]) -> int:
+    """1 where something regressed, else 2 where something could not be compared, else 0.
+
+    AMBIGUOUS is no alarm: the interval reaches to where nothing changed.
+    """
+    verdicts = {row.verdict for row in found}
+    if verdicts & ALARMS:
+        return 1
+    return 2 if "NOT COMPARED" in verdicts else 0
+
+
+def measured(results: Path, machine: str, commit: str) -> dict[str, Measured]:
+    """What a commit's results hold, by benchmark and parameters."""
+    files = sorted((results / machine).glob(f"{commit[:8]}-*.json"))
+    if not files:
+        raise BadInput(
+            f"asv compare: {commit[:8]}: no results of {machine} in {results}; first: make asv on that commit"
+        )
+    return dict(_entries(Results.load(str(files[0]))))
+
+
+def _entries(found: Any) -> Iterator[tuple[str, Measured]]:
+    for key in found.get_all_result_keys():
+        params = found.get_result_params(key)
+        values = found.get_result_value(key, params) or []
+        samples = found.get_result_samples(key, params) or [None] * len(values)
+        for names, value, each in zip(itertools.product(*params), values, samples, strict=False):
+            if value is not None and np.isnan(value):
+                continue  # not asked for: asv has None for what failed
+            yield f"{key}({', '.join(names)})" if names else key, Measured(value, each)
+
+
+def _pace(before: Mapping[str, Measured], after: Mapping[str, Measured]) -> float:
+    """How many times faster the machine was before; 1 where the yardstick was not measured."""
+    known = [run[YARDSTICK].samples for run in (before, after) if YARDSTICK in run]
+    if len(known) < 2 or not all(known):
+        return 1.0
+    one, other = (float(np.median(samples)) for samples in known if samples)
+    return other / one
+
+
+def _row(name: str, a: Measured | None, b: Measured | None, pace: float) -> Row:
+    if a is None or b is None:
+        return Row(name, "", "", "NOT COMPARED", f"only in {'the new' if a is None else 'the base'} commit")
+    shown = _shown(a), _shown(b)
+    if _failed(b):
+        verdict = "NOT COMPARED" if _failed(a) else "FAILED"
+        return Row(name, *shown, verdict, "it failed" + (" in both" if _failed(a) else ""))
+    if _failed(a):
+        return Row(name, *shown, "NOT COMPARED", "it failed in the base commit")
+    if a.samples and b.samples and name != YARDSTICK:
+        return Row(name, *shown, *stats.verdict(speedup(a.samples, b.samples, pace), TIME_THRESHOLD))
+    if name == YARDSTICK:
+        return Row(name, *shown, "SAME", f"the yardstick: the machine's pace, {1 / pace:.3f} of before")
+    return Row(name, *shown, *_judge(a.value or 0.0, b.value or 0.0))
+
+
+def speedup(before: Samples, after: Samples, pace: float = 1.0) -> Median:
+    """Median before / median after with its interval, times `pace`."""
+    ratio = stats.ratio_of_medians(before, after)
+    return Median(median=ratio.median * pace, low=ratio.low * pace, high=ratio.high * pace)
+
+
+def _judge(a: float, b: float) -> tuple[str, str]:
+    if a == b:
+        return "SAME", "equal"
+    change = b / a - 1 if a else float("inf")
+    if abs(change) <= THRESHOLD:
+        return "SAME", f"{change:+.2%} is within {THRESHOLD:.0%}"
+    return ("WORSE" if change > 0 else "BETTER"), f"{change:+.2%}; lower is better"
+
+
+def _failed(found: Measured) -> bool:
+    return found.value is None or np.isnan(found.value)
+
+
+def _shown(found: Measured) -> str:
+    return "failed" if _failed(found) else f"{found.value:.4g}"

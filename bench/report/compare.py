@@ -1,0 +1,194 @@
+"""Two sets of records, compared configuration by configuration, with a verdict and its reason."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench import stats
+from bench.errors import BadInput
+from bench.record import Median, Record, field_kinds
+from bench.spec.suite import FILES
+from bench.store import validation
+
+HIGHER_IS_BETTER = (
+    "timing.speedup",
+    "quality.psnr_db",
+    "quality.ssim",
+    "quality.to_reference.precision",
+    "quality.to_reference.recall",
+    "quality.to_baseline.precision",
+    "quality.to_baseline.recall",
+    "reuse.ratio",
+    "reuse.plan_ratio",
+    "limits.speedup_limit",
+    "limits.realised",
+    "limits.mfu",
+    "limits.flops_per_second",
+)
+WORSE = ("SLOWER", "WORSE", "FAILED")
+UNKNOWN = ("AMBIGUOUS", "NOT COMPARED")
+
+
+Found = Record | str  # a sound record, or what is wrong with the one that is there
+
+
+@dataclass(frozen=True)
+class Row:
+    """One configuration's comparison."""
+
+    name: str
+    before: str
+    after: str
+    verdict: str  # SAME, FASTER, SLOWER, BETTER, WORSE, AMBIGUOUS, FAILED or NOT COMPARED
+    why: str
+
+    def cells(self) -> tuple[str, ...]:
+        """As a row of a table."""
+        return self.name, self.before, self.after, self.verdict, self.why
+
+
+def exit_code(rows: Sequence[Row]) -> int:
+    """0 all the same or better, 1 something regressed, 2 something could not be compared."""
+    if any(row.verdict in WORSE for row in rows):
+        return 1
+    return 2 if any(row.verdict in UNKNOWN for row in rows) else 0
+
+
+def compared(a: Path, b: Path, metric: str, threshold: float, cross_machine: bool) -> list[Row]:
+    """A row for each configuration that either folder has; BadInput where a folder has none at all."""
+    if not 0 < threshold < 1:
+        raise BadInput(f"compare: --threshold: {threshold} is not allowed; allowed: between 0 and 1")
+    _check_metric(metric)
+    before, after = _records(a), _records(b)
+    return [
+        _row(name, x, y, metric, threshold, cross_machine)
+        for run in dict.fromkeys([*before, *after])
+        for name, x, y in _pairs(run, before.get(run, {}), after.get(run, {}))
+    ]
+
+
+def _records(folder: Path) -> dict[str, dict[str, Found]]:
+    """By suite/name, then by machine: the record, or why there is none."""
+    found: dict[str, dict[str, Found]] = {}
+    for path in validation.record_files(folder):
+        flaw, (suite, machine) = validation.flaw(path), path.resolve().parts[-3:-1]
+        of_run = found.setdefault(f"{suite}/{path.stem.rpartition('-')[0]}", {})
+        if not flaw:
+            of_run[machine] = validation.read(path)
+        else:
+            of_run.setdefault(machine, flaw)
+    if not found:
+        raise BadInput(f"compare: {folder}: no records in it; needed: a folder of records")
+    return found
+
+
+def _pairs(
+    run: str, a: Mapping[str, Found], b: Mapping[str, Found]
+) -> Iterator[tuple[str, Found | None, Found | None]]:
+    """What is compared with what: each machine with itself, one with another only if both are alone."""
+    if len(a) == len(b) == 1:
+        yield run, next(iter(a.values())), next(iter(b.values()))
+        return
+    machines = dict.fromkeys([*a, *b])
+    for machine in machines:
+        yield f"{run} ({machine})" if len(machines) > 1 else run, a.get(machine), b.get(machine)
+
+
+def _check_metric(metric: str) -> None:
+    try:
+        field_kinds(metric)
+    except ValueError as error:
+        raise BadInput(f"compare: --metric: {error}") from error
+
+
+def _row(name: str, a: Found | None, b: Found | None, metric: str, threshold: float, cross: bool) -> Row:
+    if not (isinstance(a, Record) and isinstance(b, Record)):
+        return Row(name, "", "", "NOT COMPARED", _lacking(a, b))
+    if why := _incomparable(a, b, metric, cross):
+        return Row(name, "", "", "NOT COMPARED", why)
+    if b.status == "failed":
+        verdict = "NOT COMPARED" if a.status == "failed" else "FAILED"
+        return Row(name, a.status, b.status, verdict, b.reason or "")
+    x, y = _value(a, metric), _value(b, metric)
+    if x is None or y is None:
+        return Row(name, _shown(x), _shown(y), "NOT COMPARED", f"{metric} is missing in a record")
+    verdict, why = _judge(x, y, metric, threshold)
+    return Row(name, _shown(x), _shown(y), verdict, why + _named(b, metric))
+
+
+def _named(record: Record, metric: str) -> str:
+    """A Fréchet distance is never shown without what it is: its extractor, n and bias."""
+    if not metric.endswith(".fd"):
+        return ""
+    from bench.report.tables.columns import lookup
+    from bench.report.tables.runs import fd_name
+
+    return f"; {fd_name(lookup(record, metric.removesuffix('.fd')))}"
+
+
+def _lacking(a: Found | None, b: Found | None) -> str:
+    if a is None or b is None:
+        return f"only in {'B' if a is None else 'A'}"
+    flaws = [f"{side}: {flaw}" for side, flaw in (("A", a), ("B", b)) if isinstance(flaw, str)]
+    return f"could not compare: {'; '.join(flaws)}"
+
+
+def _incomparable(a: Record, b: Record, metric: str, cross_machine: bool) -> str | None:
+    here, there = a.environment.get("machine"), b.environment.get("machine")
+    if here != there and not cross_machine:
+        return f"machines differ: {here}, {there} (--cross-machine allows that)"
+    for name in ("model", *(FILES if metric.startswith("quality.") else ())):
+        if a.environment["inputs"].get(name) != b.environment["inputs"].get(name):
+            return f"the contents of {name} differ"
+    differing = [key for key in a.config if a.config[key] != b.config.get(key)]
+    return f"configurations differ in {', '.join(differing)}" if differing else None
+
+
+def _value(record: Record, metric: str) -> Median | None:
+    """The figure as an interval, which has no width where none was measured."""
+    part: Any = record
+    for name in metric.split("."):
+        part = getattr(part, name, None)
+    if part is None or isinstance(part, Median):
+        return part
+    if hasattr(part, "mean"):
+        return Median(median=part.mean, low=part.low, high=part.high)
+    if not isinstance(part, (int, float)):
+        raise BadInput(f"compare: --metric: {metric!r} is no single figure; allowed: a number")
+    return Median(median=part, low=part, high=part)
+
+
+def _judge(a: Median, b: Median, metric: str, threshold: float) -> tuple[str, str]:
+    """The verdict on the ratio of goodness, after over before; its interval takes both at their
+    worst, so that it errs towards AMBIGUOUS."""
+    if a == b:
+        return "SAME", "equal"
+    if min(a.low, b.low) <= 0:
+        return _judge_signed(a, b, metric)
+    ratio = Median(median=b.median / a.median, low=b.low / a.high, high=b.high / a.low)
+    if metric not in HIGHER_IS_BETTER:
+        ratio = Median(median=1 / ratio.median, low=1 / ratio.high, high=1 / ratio.low)
+    verdict, why = stats.verdict(ratio, threshold)
+    if metric.startswith("timing."):
+        return verdict, why
+    return {"FASTER": "BETTER", "SLOWER": "WORSE"}.get(verdict, verdict), why
+
+
+def _judge_signed(a: Median, b: Median, metric: str) -> tuple[str, str]:
+    """Where a figure may be zero or negative a ratio means nothing: do the intervals overlap?"""
+    if a.low <= b.high and b.low <= a.high:
+        return "AMBIGUOUS", "the intervals overlap around zero"
+    better = (b.median > a.median) == (metric in HIGHER_IS_BETTER)
+    return "BETTER" if better else "WORSE", "the intervals do not overlap"
+
+
+def _shown(value: Median | None) -> str:
+    if value is None:
+        return ""
+    if math.isclose(value.low, value.high):
+        return f"{value.median:.4g}"
+    return f"{value.median:.4g} [{value.low:.4g}, {value.high:.4g}]"

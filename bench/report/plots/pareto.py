@@ -1,0 +1,164 @@
+"""The fronts as plots: every configuration, each method's own front, and names on the overall one."""
+
+# ruff: noqa: RUF001 - the sign × is meant
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator
+
+from bench.record import Mean
+from bench.report.pareto import LEVELS, Front, Fronts, Point
+from bench.report.plots.labels import Pair, label
+from bench.report.plots.speed import staircase
+from bench.report.plots.style import GREY, canvas, ends, look, save, style
+from bench.report.setup import on_usual_solver, solver
+from bench.stats import pareto
+
+_SPEEDS = (0.5, 0.6, 0.7, 0.8, 1, 1.25, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10, 15, 20)
+_DRIFTS = (0.001, 0.002, 0.005, *LEVELS, 0.2, 0.5, 1, 2, 5, 10, 100)
+_ROOM = 480  # characters that fit along the front
+_BAND = "#dedede"
+_FRONT = "#bdbdbd"
+_OWN = (0, (6, 3))
+
+
+def plot_fronts(fronts: Fronts, folder: Path) -> list[Path]:
+    """A plot for each axis."""
+    with style():
+        return [save(plot(front, fronts.own), folder / f"{front.axis.name}.png") for front in fronts.fronts]
+
+
+def plot(front: Front, own: Mean | None) -> Figure:
+    """One axis: all points, each method's own fronts, the overall one; on the converged axis also `own`,
+    the baseline's own drift."""
+    own = own if front.axis.field == "drift_converged" else None
+    shown = [point for point in front.points if point.drift.mean > 0]  # a log axis has no 0
+    figure = canvas(8.8, 7.4)
+    ax = figure.subplots()
+    _axes(ax, front, shown, own)
+    for point in shown:
+        _point(ax, point, point.record.name in front.on)
+    for group in _groups(shown):
+        _own_front(ax, group)
+    corners = staircase([_place(p) for p in shown if p.record.name in front.on])
+    ax.plot(*zip(*corners, strict=True), color=_FRONT, lw=3.2, zorder=1.5, solid_joinstyle="round")
+    _legend(figure, shown, own)
+    _names(ax, shown, front.on, corners)
+    return figure
+
+
+def _axes(ax: Axes, front: Front, shown: Sequence[Point], own: Mean | None) -> None:
+    ax.set(xscale="log", yscale="log")
+    ax.set_xlim(*_limits([p.speed.median for p in shown] + [1], 1.08))
+    ax.set_ylim(*_limits([p.drift.mean for p in shown], 1.25))
+    for axis, places in ((ax.xaxis, _SPEEDS), (ax.yaxis, _DRIFTS)):
+        axis.set_major_locator(FixedLocator(places))
+        axis.set_minor_locator(NullLocator())
+        axis.set_minor_formatter(NullFormatter())
+        axis.set_major_formatter("{x:g}")
+    ax.grid(True)
+    ax.axvline(1, color=GREY, lw=0.8, zorder=1)
+    if own:
+        ax.axhspan(own.low, own.high, color=_BAND, lw=0, zorder=0)
+        ax.axhline(own.mean, color="black", lw=0.9, ls=_OWN, zorder=1)
+    ax.set_xlabel("speedup over the baseline (×), higher is better")
+    ax.set_ylabel(f"{front.axis.title} (relative L2 of the final latent), lower is better")
+    ax.set_title(f"({front.axis.mark}) speedup against {front.axis.title}")
+
+
+def _limits(values: Sequence[float], room: float) -> tuple[float, float]:
+    return min(values) / room, max(values) * room
+
+
+def _point(ax: Axes, point: Point, on_front: bool) -> None:
+    """A marker, filled on the baseline's solver, under the pale cross of its intervals."""
+    drawn, speed, drift = look(point.record.method), point.speed, point.drift
+    xerr, yerr = ends(speed.median, speed.low, speed.high), ends(drift.mean, drift.low, drift.high)
+    cross: dict[str, Any] = {
+        "fmt": "none",
+        "ecolor": drawn.colour,
+        "elinewidth": 0.7,
+        "alpha": 0.75 if on_front else 0.3,
+    }
+    ax.errorbar(speed.median, drift.mean, xerr=xerr, yerr=yerr, zorder=2, **cross)
+    size = 10 if point.record.method == "baseline" else 6.5 if on_front else 4.5
+    fill = drawn.colour if on_usual_solver(point.record) else "white"
+    how: dict[str, Any] = {
+        "marker": drawn.marker,
+        "color": drawn.colour,
+        "mfc": fill,
+        "mew": 1.1 if on_front else 0.9,
+    }
+    ax.plot(speed.median, drift.mean, ls="", ms=size, zorder=4 if on_front else 3, **how)
+
+
+def _groups(shown: Sequence[Point]) -> list[list[Point]]:
+    """The points of each method on the baseline's solver, and those of it on another."""
+    found: dict[tuple[str, bool], list[Point]] = {}
+    for point in shown:
+        found.setdefault((point.record.method, on_usual_solver(point.record)), []).append(point)
+    return list(found.values())
+
+
+def _own_front(ax: Axes, group: Sequence[Point]) -> None:
+    """A thin line through a group's own front."""
+    places = [_place(point) for point in group]
+    front = sorted(place for place, on in zip(places, pareto(places), strict=True) if on)
+    drawn = look(group[0].record.method)
+    ax.plot(*zip(*front, strict=True), color=drawn.colour, ls=drawn.line, lw=0.8, alpha=0.8, zorder=2)
+
+
+def _names(ax: Axes, shown: Sequence[Point], on: frozenset[str], corners: Sequence[Pair]) -> None:
+    """Names along the front; where they would not fit, numbers, and the names beside the plot."""
+    named = sorted((p for p in shown if p.record.name in on and p.record.method != "baseline"), key=_place)
+    texts = [point.record.name for point in named]
+    if _crowded(texts):
+        texts = [str(number) for number in range(1, len(named) + 1)]
+        key = "\n".join(f"{text}  {p.record.name}" for text, p in zip(texts, named, strict=True))
+        ax.text(1.015, 1, key, transform=ax.transAxes, va="top", size=7, linespacing=1.4)
+    label(ax, [_place(p) for p in named], texts, corners, [_place(p) for p in shown])
+
+
+def _crowded(names: Sequence[str]) -> bool:
+    return sum(len(name) for name in names) > _ROOM
+
+
+def _place(point: Point) -> Pair:
+    return point.speed.median, point.drift.mean
+
+
+def _solvers(shown: Sequence[Point], usual: bool) -> str:
+    """The solvers of the points that are filled, or hollow."""
+    found = [solver(p.record) for p in shown if on_usual_solver(p.record) == usual]
+    return ", ".join(dict.fromkeys(name for name in found if name)) or "another solver"
+
+
+def _legend(figure: Figure, shown: Sequence[Point], own: Mean | None) -> None:
+    """Below: one entry a method, then what fill, size, line and band mean."""
+    methods = dict.fromkeys(point.record.method for point in shown)
+    looks = [(method, look(method)) for method in methods]
+    entries: list[Line2D | Patch] = [
+        Line2D([], [], color=drawn.colour, marker=drawn.marker, ls=drawn.line, lw=0.8, label=method)
+        for method, drawn in looks
+    ]
+    how: dict[str, Any] = {"color": "black", "marker": "o", "ls": ""}
+    entries += [
+        Line2D([], [], **how, label=f"filled: {_solvers(shown, True)}"),
+        Line2D([], [], **how, mfc="white", label=f"hollow: {_solvers(shown, False)}"),
+        Line2D(
+            [], [], color=_FRONT, lw=3.2, marker="o", mfc="black", mec="black", label="on the front (named)"
+        ),
+        Line2D([], [], color="black", lw=0.8, label="thin line: a method's own front"),
+    ]
+    if own:
+        entries.append(Line2D([], [], color="black", lw=0.9, ls=_OWN, label="baseline's own drift"))
+        entries.append(Patch(color=_BAND, lw=0, label="its 95 % interval"))
+    figure.legend(handles=entries, loc="outside lower center", ncols=5)

@@ -1,0 +1,133 @@
+"""The worst pictures of each configuration: baseline, configuration, amplified difference."""
+
+# ruff: noqa: RUF001 - the signs × and – are meant
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib.figure import Figure
+from PIL import Image
+
+from bench.record import Record, Worst
+from bench.report.plots.style import DPI, canvas, look, save, style
+from bench.report.selection import ok
+
+AMPLIFICATION = 4
+CASES = 3  # worst cases a configuration
+_ROWS = 6  # configurations a page; half as many where pictures are large
+_TILE, _GAP, _LINE, _HEAD = 128, 14, 26, 24  # pixels
+_CASE = 3 * (_TILE + 2) + _GAP
+_STRIP = _LINE + _TILE + 36
+_log = logging.getLogger(__name__)
+
+
+class Case(NamedTuple):
+    """One worst case: what it is, and the two pictures, each H x W x 3."""
+
+    worst: Worst
+    baseline: np.ndarray
+    candidate: np.ndarray
+
+
+class Strip(NamedTuple):
+    """The worst cases of one configuration."""
+
+    record: Record
+    cases: list[Case]
+
+
+def plot_pictures(records: Sequence[Record], results_dir: Path, folder: Path) -> list[Path]:
+    """Pages of worst cases by drift; identical pictures are left out, there is nothing to see."""
+    found = [Strip(record, cases(record, results_dir)) for record in ok(records)]
+    strips = [strip for strip in found if strip.cases]
+    rows = _ROWS if all(len(strip.cases[0].baseline) <= 64 for strip in strips) else _ROWS // 2
+    pages = [strips[i : i + rows] for i in range(0, len(strips), rows)]
+    return [_page(page, folder / f"pictures-{i}.png") for i, page in enumerate(pages, 1)]
+
+
+def cases(record: Record, results_dir: Path) -> list[Case]:
+    """Cut a record's mosaic (row 0 baseline, row 1 candidate) into its worst cases."""
+    quality = record.quality
+    if quality is None or quality.picture is None or quality.identical:
+        return []
+    mosaic = _read(results_dir / quality.picture)
+    if mosaic is None:
+        return []
+    side = mosaic.shape[0] // 2
+    tiles = [mosaic[:, i * side : (i + 1) * side] for i in range(mosaic.shape[1] // side)]
+    pairs = zip(quality.worst, tiles, strict=False)
+    return [Case(worst, tile[:side], tile[side:]) for worst, tile in pairs][:CASES]
+
+
+def _read(path: Path) -> np.ndarray | None:
+    try:
+        with Image.open(path) as image:
+            return np.asarray(image.convert("RGB"))
+    except OSError as error:
+        _log.warning("no pictures of %s: %s", path.name, error.__class__.__name__)
+        return None
+
+
+def difference(case: Case) -> np.ndarray:
+    """Greatest absolute difference of the colours, amplified: white where the two agree."""
+    gap = np.abs(case.baseline.astype(int) - case.candidate.astype(int)).max(axis=2, keepdims=True)
+    grey = 255 - np.clip(AMPLIFICATION * gap, 0, 255)
+    return grey.astype(np.uint8).repeat(3, axis=2)
+
+
+def _page(strips: Sequence[Strip], path: Path) -> Path:
+    across = max(len(strip.cases) for strip in strips)
+    size = (across * _CASE + _GAP, len(strips) * _STRIP + _HEAD)
+    with style():
+        figure = canvas(size[0] / DPI, size[1] / DPI)
+        figure.set_layout_engine("none")
+        for row, strip in enumerate(strips):
+            _strip(figure, strip, _HEAD + row * _STRIP)
+        for i in range(across):
+            _heads(figure, _GAP + i * _CASE)
+        return save(figure, path)
+
+
+def _strip(figure: Figure, strip: Strip, top: int) -> None:
+    """A configuration's name, and below it its cases side by side."""
+    name = f"{strip.record.name}  ({strip.record.method})"
+    colour = look(strip.record.method).colour
+    _text(figure, _GAP, top + _LINE - 6, name, ha="left", size=7.5, weight="bold", color=colour)
+    for i, case in enumerate(strip.cases):
+        left = _GAP + i * _CASE
+        for j, image in enumerate((case.baseline, case.candidate, difference(case))):
+            _tile(figure, left + j * (_TILE + 2), top + _LINE, image)
+        _text(figure, left + 1.5 * _TILE, top + _LINE + _TILE + 20, _caption(case.worst), size=6)
+
+
+def _heads(figure: Figure, left: int) -> None:
+    for j, head in enumerate(("baseline", "configuration", f"difference ×{AMPLIFICATION}")):
+        _text(figure, left + j * (_TILE + 2) + _TILE / 2, _HEAD - 6, head, size=6.5)
+
+
+def _text(figure: Figure, x: float, y: float, text: str, ha: str = "center", **how: Any) -> None:
+    """Text whose baseline lies `y` pixels below the top."""
+    width, height = figure.get_size_inches() * DPI
+    figure.text(x / width, 1 - y / height, text, ha=ha, va="baseline", **how)
+
+
+def _tile(figure: Figure, left: int, top: int, image: np.ndarray) -> None:
+    """A picture on whole pixels, so that a 64 x 64 one is doubled exactly."""
+    width, height = figure.get_size_inches() * DPI
+    box = (left / width, 1 - (top + _TILE) / height, _TILE / width, _TILE / height)
+    ax = figure.add_axes(box, xticks=[], yticks=[])
+    ax.spines[:].set(visible=True, color="#cccccc", linewidth=0.5)
+    small = Image.fromarray(image)
+    small.thumbnail((_TILE, _TILE))
+    ax.imshow(np.asarray(small), interpolation="nearest")
+
+
+def _caption(worst: Worst) -> str:
+    label = worst.label if len(worst.label) <= 24 else worst.label[:23] + "…"
+    psnr = "" if worst.psnr_db is None else f", {worst.psnr_db:.1f} dB"
+    return f"{label}, seed {worst.seed}: drift {worst.drift:.3g}{psnr}"

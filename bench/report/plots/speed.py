@@ -1,0 +1,175 @@
+"""Speed against loss, and the measured ratios behind it."""
+
+# ruff: noqa: RUF001 - the signs × and – are meant
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, SymmetricalLogLocator
+
+from bench.record import Mean, Median, Record, Timing
+from bench.report.plots.labels import label
+from bench.report.plots.style import GREY, canvas, ends, look, save, style
+from bench.report.selection import left_out, ok, yardstick
+from bench.stats import pareto
+
+Point = tuple[Record, Median, Mean]
+_LINEAR_UP_TO = 4  # times the smallest positive error; a wider range needs a log axis
+
+
+def points(records: Sequence[Record], field: str) -> list[Point]:
+    """The finished runs with both a speedup and the error named."""
+    return [
+        (record, record.timing.speedup, error)
+        for record in ok(records)
+        if record.timing and record.quality and (error := getattr(record.quality, field))
+    ]
+
+
+def plot_pareto(records: Sequence[Record], folder: Path) -> Path | None:
+    """Speedup against drift, from the baseline and, where known, from the converged trajectory."""
+    panels = [
+        ("drift", "drift from the baseline"),
+        ("drift_converged", "drift from the converged trajectory"),
+    ]
+    known = [(points(records, field), title) for field, title in panels if points(records, field)]
+    if not known:
+        return None
+    with style():
+        figure = canvas(4.4 * len(known) + 1.4, 4.2)
+        axes = figure.subplots(1, len(known), squeeze=False, sharex=True)
+        for ax, (found, title) in zip(axes[0], known, strict=True):
+            _panel(ax, found, title, yardstick(records))
+        _legend(axes[0][-1], [record for record, _, _ in known[0][0]])
+        for ax, (found, _) in zip(axes[0], known, strict=True):
+            _names(ax, found)
+        return save(figure, folder / "pareto.png")
+
+
+def _panel(ax: Axes, found: Sequence[Point], title: str, own: Mean | None) -> None:
+    best = pareto([(speed.median, error.mean) for _, speed, error in found])
+    _scale(ax, [error.mean for _, _, error in found])
+    if own:
+        _own_drift(ax, own)
+    for (record, speed, error), on_front in zip(found, best, strict=True):
+        _cross(ax, record, speed, error, on_front)
+    front = _front(found)
+    ax.plot([x for x, _ in front], [y for _, y in front], color="#444444", lw=0.9, zorder=2)
+    ax.axvline(1, color=GREY, lw=0.7, zorder=1)
+    ax.grid(True)
+    ax.margins(0.14, 0.1)
+    ax.set(xlabel="speedup over the baseline (×), higher is better", title=title)
+    ax.set_ylabel("relative L2 of the final latent, lower is better")
+
+
+def _scale(ax: Axes, errors: Sequence[float]) -> None:
+    """Linear over a narrow range; else a log axis, and one that still shows an exact zero."""
+    positive = [error for error in errors if error > 0]
+    if not positive or max(positive) <= _LINEAR_UP_TO * min(positive):
+        return
+    if len(positive) == len(errors):
+        ax.set_yscale("log", subs=[])
+        ax.yaxis.set_major_locator(LogLocator(subs=[1, 1.5, 2, 3, 5, 7]))
+    else:
+        threshold = min(positive) / 2
+        ax.set_yscale("symlog", linthresh=threshold, linscale=0.4)
+        at = SymmetricalLogLocator(base=10, linthresh=threshold, subs=[1, 2, 5])
+        ax.yaxis.set_major_locator(at)
+    ax.yaxis.set_major_formatter("{x:g}")
+
+
+def _own_drift(ax: Axes, own: Mean) -> None:
+    ax.axhspan(own.low, own.high, color="#d9d9d9", lw=0, zorder=0)
+    ax.axhline(own.mean, color="black", lw=0.9, ls=(0, (6, 3)), zorder=1)
+
+
+def _cross(ax: Axes, record: Record, speed: Median, error: Mean, on_front: bool) -> None:
+    colour = look(record.method).colour if on_front else GREY
+    ax.errorbar(
+        speed.median,
+        error.mean,
+        xerr=ends(speed.median, speed.low, speed.high),
+        yerr=ends(error.mean, error.low, error.high),
+        fmt=look(record.method).marker,
+        color=colour,
+        mfc=colour if on_front else "white",
+        ms=9 if record.method == "baseline" else 5.5,
+        elinewidth=0.9,
+        zorder=4 if on_front else 3,
+    )
+
+
+def _front(found: Sequence[Point]) -> list[tuple[float, float]]:
+    return staircase([(speed.median, error.mean) for _, speed, error in found])
+
+
+def staircase(places: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Corners of the staircase of what can be had: at least so fast, at no more loss than this."""
+    ordered = sorted(place for place, on in zip(places, pareto(places), strict=True) if on)
+    steps = [(before[0], after[1]) for before, after in pairwise(ordered)]
+    return [corner for pair in zip(ordered, steps, strict=False) for corner in pair] + ordered[-1:]
+
+
+def _names(ax: Axes, found: Sequence[Point]) -> None:
+    where = [(speed.median, error.mean) for _, speed, error in found]
+    label(ax, where, [record.name for record, _, _ in found], _front(found))
+
+
+def _legend(ax: Axes, records: Sequence[Record]) -> None:
+    """One entry a method, then what grey, the line and the band mean."""
+    entries = [
+        Line2D([], [], color=look(m).colour, marker=look(m).marker, ls="", label=m)
+        for m in dict.fromkeys(record.method for record in records)
+    ]
+    entries += [
+        Line2D([], [], color=GREY, marker="o", mfc="white", ls="", label="dominated"),
+        Line2D([], [], color="#444444", lw=0.9, label="Pareto front"),
+    ]
+    if yardstick(records):
+        name = "baseline's own drift\nfrom converged"
+        entries.append(Line2D([], [], color="black", lw=0.9, ls=(0, (6, 3)), label=name))
+    ax.legend(handles=entries, loc="center left", bbox_to_anchor=(1.01, 0.5))
+
+
+def plot_speedups(records: Sequence[Record], folder: Path) -> Path | None:
+    """Each configuration's paired ratios, their median with its interval, and its limit."""
+    timed = [(r, r.timing) for r in ok(records) if r.timing]
+    if not timed:
+        return None
+    with style():
+        figure = canvas(7.2, 0.9 + 0.3 * len(timed))
+        ax = figure.subplots()
+        for row, (record, timing) in enumerate(timed):
+            _ratios(ax, row, record, timing)
+        ax.axvline(1, color="black", lw=0.8)
+        ax.set_yticks(range(len(timed)), [record.name for record, _ in timed])
+        ax.set_ylim(len(timed) - 0.4, -0.6)
+        ax.set_xlabel("speedup over the baseline (×)")
+        ax.grid(True, axis="x")
+        _speed_legend(ax)
+        return save(figure, folder / "speedups.png")
+
+
+def _ratios(ax: Axes, row: int, record: Record, timing: Timing) -> None:
+    speed, drawn = timing.speedup, look(record.method)
+    pairs = [pair for i, pair in enumerate(timing.pairs) if i not in left_out(timing)]
+    ratios = [baseline / candidate for baseline, candidate in pairs]
+    ax.plot(ratios, [row + 0.3] * len(ratios), "|", color=GREY, ms=4, mew=0.7, zorder=2)
+    xerr = ends(speed.median, speed.low, speed.high)
+    ax.errorbar(speed.median, row, xerr=xerr, fmt=drawn.marker, color=drawn.colour, ms=6, capsize=3)
+    if record.limits and record.limits.speedup_limit > 1:
+        ax.plot(record.limits.speedup_limit, row, marker="D", mfc="none", mec="black", ms=5, ls="")
+
+
+def _speed_legend(ax: Axes) -> None:
+    entries = [
+        Line2D([], [], color="black", marker="o", lw=0.9, label="median, 95 % interval"),
+        Line2D([], [], color=GREY, marker="|", ls="", label="one measured pair"),
+        Line2D([], [], color="black", marker="D", mfc="none", ls="", label="limit from FLOPs"),
+    ]
+    ax.legend(handles=entries, loc="lower left", bbox_to_anchor=(0, 1), ncols=3)

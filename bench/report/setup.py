@@ -1,0 +1,82 @@
+"""What was run on what, in a few words: the part of a title that all records share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from bench.methods.scheduler import SCHEDULERS
+from bench.record import Record
+from bench.report.tables.columns import escape
+from bench.report.text.provenance import flatten
+
+
+def setting(records: Sequence[Record]) -> str:
+    """Model, solver, steps, guidance, batch, precision and device, as far as records agree."""
+    parts = [_model(records), *_solver(records), _device(records)]
+    return ", ".join(part for part in parts[:-1] if part) + f" ({parts[-1]})"
+
+
+def usual_solver(record: Record) -> str | None:
+    """The solver of a configuration's baseline, as suites name it; None where the record does not say."""
+    given = record.config.get("scheduler") or record.environment.get("scheduler")
+    named: dict[Any, str] = {kind: name for name, kind in SCHEDULERS.items()}
+    return named.get(given, given)
+
+
+def solver(record: Record) -> str | None:
+    """The solver that a configuration itself runs on: its own, or else its baseline's."""
+    return option(record, "scheduler") or usual_solver(record)
+
+
+def on_usual_solver(record: Record) -> bool:
+    """Whether a configuration runs on its baseline's solver."""
+    return solver(record) == usual_solver(record)
+
+
+def steps(record: Record) -> int | None:
+    """How many denoising steps a configuration takes."""
+    return option(record, "steps") or record.config.get("num_inference_steps")
+
+
+def option(record: Record, name: str) -> Any:
+    """One of the options that a suite gave the method; None where it gave none."""
+    return (record.config.get("options") or {}).get(name)
+
+
+def _shared(records: Sequence[Record], key: str) -> Any:
+    """The value that all records' configurations have, else None."""
+    found = [record.config[key] for record in records if key in record.config]
+    return found[0] if found and all(value == found[0] for value in found) else None
+
+
+def _model(records: Sequence[Record]) -> str:
+    model = _shared(records, "model")
+    shown = f"model {escape(model)}" if model else "several models"
+    return f"{shown} with random weights" if _shared(records, "weights") == "random" else shown
+
+
+def _solver(records: Sequence[Record]) -> list[str]:
+    shapes = {
+        "scheduler": "{}",
+        "num_inference_steps": "{} steps",
+        "guidance_scale": "guidance {:g}",
+        "batch_size": "batch {}",
+        "dtype": "{}",
+    }
+    known = {key: _shared(records, key) for key in shapes}
+    known["scheduler"] = known["scheduler"] or _facts(records).get("scheduler")  # null: the model's
+    return [shapes[key].format(value) for key, value in known.items() if value is not None]
+
+
+def _device(records: Sequence[Record]) -> str:
+    """The device's name, wherever a record's free environment has it."""
+    flat = _facts(records)
+    if flat.get("gpu.name"):
+        return escape(flat["gpu.name"])
+    cpu, cores = flat.get("cpu.model"), flat.get("cpu.cores")
+    return f"{escape(cpu)}, {cores} cores" if cpu else "device not recorded"
+
+
+def _facts(records: Sequence[Record]) -> dict[str, str]:
+    return {k: v for record in records for k, v in flatten(record.environment).items()}

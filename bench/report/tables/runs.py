@@ -1,0 +1,200 @@
+"""The tables of a report, each a list of columns over the records."""
+
+# ruff: noqa: RUF001 - the signs × and – are meant
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+import pandas as pd
+
+from bench.record import Distance, Record
+from bench.report.setup import solver
+from bench.report.tables.columns import Column, Table, escape, figures, fixed, lookup, table
+
+UNBIASED_FROM = 10_000  # pictures below which a Fréchet distance is biased upwards noticeably
+MB = 1e-6
+
+MFU = Column("baseline MFU (%)", "mfu_percent", "limits.mfu", fixed(1), 100)
+NAME = [Column("configuration", "name", "name"), Column("method", "method", "method")]
+SOLVER = Column("solver", "solver", "environment", of=solver)
+SPEED = [
+    Column("speedup ↑ (×)", "speedup", "timing.speedup", fixed(3)),
+    Column("verdict", "verdict", "timing.verdict"),
+    Column("over", "over", "timing.baseline"),
+    Column("batch", "batch_size", "timing.batch_size", fixed(0)),
+    MFU,
+    Column("s / generation ↓", "seconds", "timing.candidate_s", figures(4)),
+]
+REUSE = [
+    Column("reuse ratio (%)", "reuse_percent", "reuse.ratio", fixed(2), 100),
+    Column("limit (×)", "limit", "limits.speedup_limit", fixed(3)),
+    Column("limit realised (%)", "realised_percent", "limits.realised", fixed(0), 100),
+]
+LOSS = [
+    Column("drift ↓", "drift", "quality.drift", figures(3), interval="±"),
+    Column(
+        "drift from converged ↓",
+        "drift_converged",
+        "quality.drift_converged",
+        figures(3),
+        interval="±",
+    ),
+    Column("PSNR ↑ (dB)", "psnr_db", "quality.psnr_db", fixed(1), interval="±"),
+    Column("SSIM ↑", "ssim", "quality.ssim", fixed(4), interval="±"),
+    Column("LPIPS ↓", "lpips", "quality.lpips", fixed(4), interval="±"),
+]
+PEAKS = [
+    Column("cache (MB)", "cache_mb", "memory.cache_bytes", fixed(1), MB),
+    Column("peak RSS (MB)", "rss_peak_mb", "memory.rss_peak", fixed(0), MB),
+    Column(
+        "peak GPU, torch (MB)",
+        "torch_allocated_peak_mb",
+        "memory.torch_allocated_peak",
+        fixed(0),
+        MB,
+    ),
+]
+
+
+def main_columns(records: Sequence[Record]) -> list[Column]:
+    """Columns of the full table; the Fréchet distance is named after what it was measured with, and
+    the solver is told where it differs."""
+    distances = [
+        Column(fd_title(records), "fd", "quality.to_reference.fd", figures(3)),
+        Column("KID ↓", "kid", "quality.to_reference.kid", figures(2)),
+    ]
+    several = len({solver(record) for record in records} - {None}) > 1
+    return [*NAME, *[SOLVER] * several, *SPEED, *REUSE, *LOSS, *distances, *PEAKS]
+
+
+def main_table(records: Sequence[Record]) -> Table:
+    """Every configuration with every headline figure; a failed one says so as its verdict."""
+    built = table("configurations", main_columns(records), records)
+    found = [lookup(record, "quality.to_reference") for record in records]
+    built.frame["fd_name"] = [fd_name(distance) if distance else None for distance in found]
+    built.frame["verdict"] = built.frame["verdict"].astype(object)
+    for row, record in enumerate(records):
+        if record.status == "failed":
+            built.frame.loc[row, "verdict"] = "FAILED"
+    return built
+
+
+def fd_name(distance: Distance) -> str:
+    """FID only with Inception features; otherwise FD, always with its extractor, n and bias."""
+    name = "FID" if "inception" in distance.extractor.lower() else "FD"
+    bias = ", biased" if distance.n < UNBIASED_FROM else ""
+    return f"{name} ({distance.extractor}, n = {distance.n:,}{bias})"
+
+
+def fd_title(records: Sequence[Record]) -> str:
+    """The header of the Fréchet column: every name that occurs in it."""
+    found = [lookup(record, "quality.to_reference") for record in records]
+    names = dict.fromkeys(escape(fd_name(distance)) for distance in found if distance)
+    return " / ".join(f"{name} ↓" for name in names) or "FD ↓"
+
+
+def distance_table(records: Sequence[Record]) -> Table:
+    """Distances between sets of pictures, one row a configuration and comparison."""
+    rows = [
+        {"name": r.name, "method": r.method, **_distance_row(lookup(r, f"quality.{field}"))}
+        for r in records
+        for field in ("to_reference", "to_baseline")
+        if lookup(r, f"quality.{field}")
+    ]
+    return Table("distances", DISTANCES, pd.DataFrame(rows))
+
+
+DISTANCES = [
+    *NAME,
+    Column("against", "against", ""),
+    Column("distance", "distance", ""),
+    Column("value ↓", "fd", "", figures(4)),
+    Column("KID ↓", "kid", "", figures(2)),
+    Column("precision ↑", "precision", "", fixed(3)),
+    Column("recall ↑", "recall", "", fixed(3)),
+    Column("pictures there", "n_reference", "", fixed(0)),
+]
+
+
+# What the table of distances has beyond the main table: for the list of what is missing.
+DISTANCE_DETAILS = [
+    Column(f"{title} {against}", f"{key}_{field}", f"quality.{field}.{key}")
+    for field, against in (("to_reference", "to the reference"), ("to_baseline", "to the baseline"))
+    for title, key in (("precision ↑", "precision"), ("recall ↑", "recall"))
+]
+
+
+def _distance_row(distance: Distance) -> dict[str, object]:
+    kid = distance.kid
+    return {
+        "against": distance.reference,
+        "distance": fd_name(distance),
+        "fd": distance.fd,
+        **({"kid": kid.mean, "kid_low": kid.low, "kid_high": kid.high} if kid else {}),
+        **{"precision": distance.precision, "recall": distance.recall},
+        **{"n": distance.n, "n_reference": distance.n_reference},
+    }
+
+
+def memory_table(records: Sequence[Record]) -> Table:
+    """Every peak over its idle value, and the bytes that the cache holds."""
+    fields = [
+        ("cache", "cache_bytes"),
+        ("RSS peak", "rss_peak"),
+        ("RSS idle", "rss_idle"),
+        ("torch allocated peak", "torch_allocated_peak"),
+        ("torch reserved peak", "torch_reserved_peak"),
+        ("NVML device peak", "nvml_device_peak"),
+        ("NVML device idle", "nvml_device_idle"),
+        ("NVML process peak", "nvml_process_peak"),
+    ]
+    peaks = [Column(f"{t} (MB)", f"{f}_mb", f"memory.{f}", fixed(1), MB) for t, f in fields]
+    sampler = Column("sampler (% of a core)", "sampler_percent", "memory.sampler_cpu_share", fixed(1), 100)
+    energy = Column("energy (J)", "energy_j", "memory.energy_j", figures(3))
+    return table("memory", [*NAME, *peaks, sampler, energy], [r for r in records if r.memory])
+
+
+def limits_table(records: Sequence[Record]) -> Table:
+    """What counted FLOPs allow, beside what was measured, and how busy the baseline kept its device."""
+    columns = [
+        *NAME,
+        Column("speedup ↑ (×)", "speedup", "timing.speedup", fixed(3)),
+        Column("limit (×)", "limit", "limits.speedup_limit", fixed(3)),
+        Column("realised (%)", "realised_percent", "limits.realised", fixed(0), 100),
+        Column("reused (%)", "reuse_percent", "reuse.ratio", fixed(2), 100),
+        Column("plan allows (%)", "plan_percent", "reuse.plan_ratio", fixed(2), 100),
+        Column("attention / FLOPs (%)", "attention_percent", "limits.attention_share", fixed(1), 100),
+        Column("GFLOP / generation", "gflop", "limits.flops_generation", figures(4), 1e-9),
+        Column("baseline GFLOP/s", "gflops", "limits.flops_per_second", figures(4), 1e-9),
+        Column("peak GFLOP/s", "peak_gflops", "limits.peak", figures(4), 1e-9),
+        Column("peak after", "peak_source", "limits.peak_source"),
+    ]
+    return table("limits", columns, [r for r in records if r.limits])
+
+
+def reasons_table(records: Sequence[Record]) -> Table:
+    """Why attention calls were computed or reused: counts over the calls of a generation."""
+    counts = [(r, r.reuse.reasons) for r in records if r.reuse and r.reuse.reasons]
+    reasons = sorted({reason for _, count in counts for reason in count})
+    rows = [
+        {"name": r.name, "method": r.method, **{k: count.get(k, 0) for k in reasons}} for r, count in counts
+    ]
+    columns = [*NAME, *[Column(escape(k), k, "", fixed(0)) for k in reasons]]
+    return Table("reasons", columns, pd.DataFrame(rows))
+
+
+def options_table(records: Sequence[Record]) -> Table:
+    """What makes each configuration: its method's options, as the suite gave them or as measured."""
+    rows = [{"name": r.name, "method": r.method, "options": _options(_all_options(r))} for r in records]
+    return Table("options", [*NAME, Column("options", "options", "")], pd.DataFrame(rows))
+
+
+def _all_options(record: Record) -> dict[str, object]:
+    found = record.reuse.resolved if record.reuse else {}
+    return (record.config.get("options") or {}) | {name: round(value, 4) for name, value in found.items()}
+
+
+def _options(options: dict[str, object]) -> str:
+    return ", ".join(f"{key} = {json.dumps(options[key])}" for key in sorted(options)) or "none"

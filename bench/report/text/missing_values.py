@@ -1,0 +1,85 @@
+"""Why a figure of the main table is missing: one line a reason, never an empty cell in silence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from bench.record import Record
+from bench.report.tables.columns import Column, escape
+
+# What the schema means by a null that its part gives no reason for.
+_BY_SCHEMA = {
+    "limits.realised": "the limit is 1: nothing could be gained",
+    "quality.psnr_db": "infinite: every picture is identical to the baseline's",
+}
+_FEW = 8  # configurations that are always named one by one
+_REUSE_NOTHING = ("baseline", "fewer_steps")
+_BY_PART = {
+    "timing": "not timed",
+    "memory": "memory was not measured",
+    "quality": "quality was not measured",
+    "reuse": "the method does not say which attention calls it reuses",
+    "limits": "no arithmetic limit is known for the method",
+}
+
+
+def missing_lines(records: Sequence[Record], columns: Sequence[Column]) -> list[str]:
+    """One line for each set of figures that the same configurations lack for the same reason."""
+    ok = [record for record in records if record.status == "ok"]
+    holes: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+    for column in columns:
+        for reason, names in _reasons(ok, column).items():
+            holes.setdefault((reason, tuple(names)), []).append(column.title)
+    return [
+        escape(f"{_bare(titles)}: {reason} ({_who(names, ok)}).") for (reason, names), titles in holes.items()
+    ]
+
+
+def _reasons(records: Sequence[Record], column: Column) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for record in records:
+        if column.find(record) is None or _stated(record, column.path):
+            found.setdefault(why_missing(record, column.path), []).append(record.name)
+    return found
+
+
+def why_missing(record: Record, path: str) -> str:
+    """The reason a record gives for a null, else what the schema means by it."""
+    part_name = path.split(".")[0]
+    part = getattr(record, part_name)
+    if part is None and part_name == "reuse" and record.method in _REUSE_NOTHING:
+        return "the method reuses nothing"
+    if part is None:
+        return _BY_PART[part_name]
+    return _stated(record, path) or _BY_SCHEMA.get(path, "no reason was recorded")
+
+
+def _stated(record: Record, path: str) -> str | None:
+    """What the record itself says of a figure that is missing, or stands for a part only: the first
+    reason that a part on the way to it gives."""
+    part: Any = record
+    for name in path.split("."):
+        reason = getattr(part, "missing", {}).get(name)
+        if reason:
+            return str(reason)
+        part = getattr(part, name, None)
+    return None
+
+
+def _who(names: Sequence[str], records: Sequence[Record]) -> str:
+    """Every name; of many, a method in place of all its configurations."""
+    if len(names) == len(records):
+        return "all configurations"
+    if len(names) <= _FEW:
+        return ", ".join(f"`{name}`" for name in names)
+    lacking = [record for record in records if record.name not in names]
+    whole = {record.method for record in records} - {record.method for record in lacking}
+    found = [(record.name, record.method) for record in records if record.name in names]
+    said = [f"all of {method}" if method in whole else f"`{name}`" for name, method in found]
+    return ", ".join(dict.fromkeys(said))
+
+
+def _bare(titles: Sequence[str]) -> str:
+    """Titles without the arrows that say which way is better."""
+    return ", ".join(titles).replace(" ↑", "").replace(" ↓", "")

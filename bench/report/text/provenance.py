@@ -1,0 +1,115 @@
+"""Where the figures come from: the environments of the records, as free as they were written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from bench.record import Record
+from bench.report.tables.columns import escape, grid
+
+_FEW = 3  # distinct values that are listed one by one, with the configurations that had them
+_OWN = "inputs.plan"  # a configuration's own
+_MUST_AGREE = ("inputs.", "machine")  # what figures depend on; a commit may leave it alone
+_NAMED = 4  # configurations that are named; more are counted
+
+
+# Options of `bench run` that change what is measured, each with its field of a record's configuration.
+_OPTIONS = {
+    "--model": "model",
+    "--seed": "seed",
+    "--images": "quality.n",
+    "--inception-weights": "quality.inception_weights",
+    "--reference": "quality.reference",
+    "--lpips-weights": "quality.lpips_weights",
+}
+
+
+def command(name: str, asked: Mapping[str, Mapping[str, Any]], records: Sequence[Record]) -> str:
+    """The command that makes these records of suite `name`: what differs from the suite file, whose
+    configurations by name are `asked`, was given as an option."""
+    first = next((record for record in records if record.name in asked), None)
+    made, file = (flatten(first.config), flatten(asked[first.name])) if first else ({}, {})
+    given = [f"{option} {made[key]}" for option, key in _OPTIONS.items() if made.get(key) != file.get(key)]
+    return " ".join([f"python -m bench run {name}", *given])
+
+
+def header(records: Sequence[Record]) -> str:
+    """Commit, machine, versions and seed in one line; of each all that the records have."""
+    found = by_value(records)
+    shown = {
+        "commit": [value[:7] for value in found.get("git.commit", {})],
+        "machine": list(found.get("machine", {})),
+        "torch": list(found.get("packages.torch", {})),
+        "diffusers": list(found.get("packages.diffusers", {})),
+        "seed": list(found.get("seed", {})),
+    }
+    dirty = " (with changes)" if "true" in found.get("git.dirty", {}) else ""
+    parts = [f"{what} {' and '.join(v)}{dirty * (what == 'commit')}" for what, v in shown.items() if v]
+    return escape(", ".join(parts))
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """A nested dictionary as one level of dotted keys, sorted, every value as text."""
+    flat: dict[str, str] = {}
+    for key in sorted(tree):
+        value = tree[key]
+        if isinstance(value, Mapping) and value:
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value if isinstance(value, str) else json.dumps(value)
+    return flat
+
+
+def by_value(records: Sequence[Record]) -> dict[str, dict[str, list[str]]]:
+    """For each environment key its values, and for each value the configurations that had it."""
+    found: dict[str, dict[str, list[str]]] = {}
+    for record in records:
+        for key, value in flatten(record.environment).items():
+            found.setdefault(key, {}).setdefault(value, []).append(record.name)
+    return {key: found[key] for key in sorted(found)}
+
+
+def common(records: Sequence[Record]) -> str:
+    """What all records share, as a table."""
+    shared = [(k, next(iter(v))) for k, v in by_value(records).items() if len(v) == 1]
+    return grid(["what", "value"], [[escape(k), escape(v)] for k, v in shared])
+
+
+def differing(records: Sequence[Record]) -> str:
+    """What differs between the records, as a table; empty where nothing does."""
+    found = [(key, values) for key, values in by_value(records).items() if len(values) > 1]
+    rows = [[escape(key), escape(_spread(values))] for key, values in found]
+    return grid(["what", "values"], rows) if rows else ""
+
+
+def mixed(records: Sequence[Record]) -> list[str]:
+    """A warning for each difference that makes records incomparable: code, machine, versions."""
+    return [
+        f"The records differ in `{key}`: {escape(_spread(values))}."
+        for key, values in by_value(records).items()
+        if len(values) > 1 and key.startswith(_MUST_AGREE) and key != _OWN
+    ]
+
+
+def _spread(values: Mapping[str, Sequence[str]]) -> str:
+    """Few values with their configurations; of many the range, or how many there are."""
+    if len(values) <= _FEW:
+        return "; ".join(f"{value} ({_who(names)})" for value, names in values.items())
+    numbers = [_number(value) for value in values]
+    known = [number for number in numbers if number is not None]
+    if len(known) == len(numbers):
+        return f"{min(known):g} to {max(known):g} ({len(values)} values)"
+    return f"{next(iter(values))} and {len(values) - 1} others"
+
+
+def _who(names: Sequence[str]) -> str:
+    return ", ".join(names) if len(names) <= _NAMED else f"{len(names)} configurations"
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None

@@ -1,0 +1,1 @@
+"""Runs the configurations of a suite in processes of their own."""

@@ -1,0 +1,195 @@
+"""Runs the configurations of a suite one after another, in processes of their own.
+
+An error, a crash or a hang there is that configuration's record; the others go on. Where a few share a
+process (`timing.together`) and it dies, those it left without a record run again, each alone. Killed at
+any moment, a suite resumes: finished records are found by their keys.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from pydantic import TypeAdapter
+from tqdm import tqdm
+
+from bench import methods
+from bench.errors import BadInput
+from bench.machine import provenance
+from bench.machine.process import ALLOCATOR
+from bench.pipeline import models
+from bench.record import Record
+from bench.run.worker import Job
+from bench.spec import suite
+from bench.spec.suite import RunSpec, Suite
+from bench.store import keys
+from bench.store.records import Store
+
+WORKER = (sys.executable, "-m", "bench.run.worker")
+
+
+def run_suite(
+    path: Path, loaded: Suite, results: Path, only: str | None = None, force: bool = False
+) -> Store:
+    """Run what is not finished of a suite, its model's weights settled first; where its records are."""
+    weights = models.with_weights(loaded)
+    specs = [spec.model_copy(update={"weights": weights}) for spec in suite.specs(path, loaded, only)]
+    folder = Store(results, path.stem, provenance.machine())
+    run_all(specs, folder, results, force)
+    return folder
+
+
+def run_all(specs: Sequence[RunSpec], folder: Store, results: Path, force: bool = False) -> list[Record]:
+    """Run what is not finished, with a progress bar; the records of all."""
+    folder.prepare()
+    with tqdm(total=len(specs), unit="run", disable=None, file=sys.stderr) as bar:
+        runner = Runner(results=results, force=force, say=bar.set_description_str)
+        for group in suite.groups(specs):
+            runner.run(*group)
+            bar.update(len(group))
+    return folder.records([spec.name for spec in specs])
+
+
+def left_out(spec: RunSpec) -> str | None:
+    """Why a configuration would say nothing under the weights at hand, None where it would."""
+    if spec.weights == "trained" or not methods.get(spec.method).by_data(spec.options):
+        return None
+    return "needs trained weights: what it reuses depends on what the model computes"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Runner:
+    """How to run: where records go, whether finished ones are redone, what to tell on the way."""
+
+    results: Path
+    force: bool = False
+    say: Callable[[str], None] = lambda text: None
+    worker: Sequence[str] = WORKER
+
+    def run(self, *specs: RunSpec) -> None:
+        """Run those of the configurations that are not finished, in one process."""
+        jobs = [self._job(spec) for spec in specs]
+        self.say(specs[0].name)
+        with ExitStack() as locks:
+            for job in sorted(jobs, key=lambda job: job.key):  # in one order: nobody waits in a circle
+                locks.enter_context(job.store.lock(job.key))
+            self._work([job for job in jobs if self._to_do(job)])
+
+    def _job(self, spec: RunSpec) -> Job:
+        given = keys.inputs(spec)
+        key = keys.key_of(spec.public(), given)
+        return Job(spec=spec, key=key, inputs=given, results=self.results, parent=os.getpid())
+
+    def _to_do(self, job: Job) -> bool:
+        """Whether it must be measured; one that would say nothing gets its record here."""
+        if why := left_out(job.spec):
+            job.store.write(job.record(status="left_out", reason=why))
+            return False
+        return self.force or not job.store.finished(job.spec.name, job.key)
+
+    def _work(self, jobs: Sequence[Job]) -> None:
+        """Start the worker and see it through. What it left without a record runs alone, to show whose
+        fault that is; where that leaves none either, write why."""
+        if not jobs:
+            return
+        before = [_stamp(job) for job in jobs]
+        with tempfile.TemporaryFile("w+") as errors:
+            code, timed_out = self._supervise(jobs, errors)
+            errors.seek(0)
+            said = errors.read().strip()
+        # Among whatever else libraries say, at the process's end too.
+        bad = next((line for line in said.splitlines() if line.startswith("results: ")), None)
+        if code == 2 and bad:
+            raise BadInput(bad)
+        left = [job for job, stamp in zip(jobs, before, strict=True) if _stamp(job) == stamp]
+        for job in left:
+            if len(jobs) > 1:
+                self._work([job])
+            else:
+                job.store.write(job.failure(_why(job, code, timed_out), said[-4000:] or None))
+
+    def _supervise(self, jobs: Sequence[Job], errors: IO[str]) -> tuple[int, bool]:
+        process = subprocess.Popen(
+            self.worker,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            env=ALLOCATOR | os.environ,
+            start_new_session=True,  # its children share its group: one kill ends them all
+        )
+        alarm = Alarm([job.spec.timeout_s for job in jobs], process)
+        try:
+            self._follow(jobs, process, alarm)
+            return process.wait(), alarm.rang
+        finally:
+            alarm.off.set()
+            kill(process)
+
+    def _follow(self, jobs: Sequence[Job], process: subprocess.Popen[str], alarm: Alarm) -> None:
+        assert process.stdin and process.stdout
+        try:
+            process.stdin.write(TypeAdapter(list[Job]).dump_json(list(jobs)).decode())
+            process.stdin.close()
+        except BrokenPipeError:
+            return  # it died at once: its exit code tells
+        for line in process.stdout:
+            alarm.heard()
+            self.say(line.strip())
+
+
+class Alarm(threading.Thread):
+    """Kills a worker that exceeds its configurations' time in all, or says nothing for as long as one of
+    them may take."""
+
+    def __init__(self, limits: Sequence[float], process: subprocess.Popen[str]) -> None:
+        super().__init__(daemon=True)
+        self.process = process
+        self.end, self.patience = time.monotonic() + sum(limits), max(limits)
+        self.off, self.rang = threading.Event(), False
+        self.heard()
+        self.start()
+
+    def heard(self) -> None:
+        """Note that the worker lives."""
+        self.last = time.monotonic()
+
+    def run(self) -> None:
+        """Wait for the end, or to be switched off."""
+        while (left := min(self.end, self.last + self.patience) - time.monotonic()) > 0:
+            if self.off.wait(left):
+                return
+        self.rang = True
+        kill(self.process)
+
+
+def kill(process: subprocess.Popen[str]) -> None:
+    """End a worker and its children."""
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _stamp(job: Job) -> int | None:
+    path = job.store.path(job.spec.name, job.key)
+    return path.stat().st_mtime_ns if path.exists() else None
+
+
+def _why(job: Job, code: int, timed_out: bool) -> str:
+    if timed_out:
+        return f"time limit: no result within {job.spec.timeout_s:g} s"
+    if code == -signal.SIGKILL:
+        return "killed (SIGKILL): most likely by the kernel, out of memory"
+    if code < 0:
+        return f"crashed: {signal.Signals(-code).name}"
+    return f"the worker ended with {code} and left no record"

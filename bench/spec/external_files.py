@@ -1,0 +1,72 @@
+"""Files that quality needs and that do not ship: given by the user, or found in torch hub's cache.
+
+Their contents are part of a record's key; their paths stand nowhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from bench.errors import BadInput
+from bench.machine import hashing
+from bench.spec.suite import Quality, RunSpec
+
+# As torch-fidelity and torchvision name them in torch hub's cache: LPIPS's own layers, and VGG16.
+LPIPS_FILES = ("weights-vgg16-lpips.pth", "vgg16-397923af.pth")
+ALLOWED = {
+    "inception_weights": "allowed: torch-fidelity's weights-inception-2015-12-05-6726825d.pth",
+    "reference": "allowed: a folder of pictures, or an .npz with arr_0, or mu and sigma",
+    "lpips_weights": f"allowed: a folder with {' and '.join(LPIPS_FILES)}",
+}
+
+
+def refuse(field: str, value: object, why: str) -> BadInput:
+    """The error that names the field, what was given, why it cannot be used and what can."""
+    return BadInput(f"quality.{field}: {str(value)!r}: {' '.join(why.split())[:200]}; {ALLOWED[field]}")
+
+
+@contextmanager
+def usable(field: str, path: object) -> Iterator[None]:
+    """Whatever goes wrong in the body, which reads the file of a field, is that file's fault."""
+    try:
+        yield
+    except BadInput:
+        raise
+    except Exception as error:  # a foreign file can fail in any way
+        raise refuse(field, path, str(error) or type(error).__name__) from error
+
+
+def plan(spec: RunSpec) -> dict[str, str]:
+    """A hash of the plan's file that the run's options name, if they do."""
+    if not {"plan", "plan_path"} & spec.options.keys():
+        return {}
+    from bench.methods.dqar import plan_file
+
+    file = plan_file(spec.options)
+    return {"plan": _digest(file)} if file else {}
+
+
+def digests(quality: Quality) -> dict[str, str]:
+    """A hash of the contents of each file in use, by the field that names it."""
+    found = {field: _digest(path) for field, path in quality.files().items()}
+    folder = lpips_folder(quality)
+    if folder:
+        found["lpips_weights"] = hashing.digest([folder / name for name in LPIPS_FILES], folder)
+    return found
+
+
+def _digest(path: Path) -> str:
+    if path.is_dir():
+        return hashing.digest(sorted(f for f in path.rglob("*") if f.is_file()), path)
+    return hashing.digest([path], path.parent)
+
+
+def lpips_folder(quality: Quality) -> Path | None:
+    """The folder of LPIPS's weights: the one given, else torch hub's cache; None if incomplete."""
+    import torch
+
+    given = quality.lpips_weights
+    folder = Path(given) if given else Path(torch.hub.get_dir()) / "checkpoints"
+    return folder if all((folder / name).is_file() for name in LPIPS_FILES) else None

@@ -1,0 +1,62 @@
+"""The content key of a record: a hash of all that decides its values, by which a run is found again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+from bench.machine import hashing, provenance
+from bench.pipeline import models
+from bench.record import Record
+from bench.spec import external_files
+from bench.spec.suite import RunSpec
+
+# The sources that produce figures: a commit to anything else recomputes nothing.
+SOURCES = (
+    "dqar/**/*.py",
+    "bench/machine/device.py",
+    "bench/machine/process.py",
+    "bench/run/worker.py",
+    "bench/pipeline/*.py",
+    "bench/stats.py",
+    "bench/record.py",
+    "bench/measure/*.py",
+    "bench/methods/*.py",
+    "bench/embedded/__init__.py",
+    "bench/embedded/extractor.py",
+    "bench/embedded/extractor/*",
+)
+
+
+def inputs(spec: RunSpec) -> dict[str, Any]:
+    """What a record depends on besides its configuration."""
+    files = sorted({f for pattern in SOURCES for f in provenance.ROOT.glob(pattern)})
+    return {
+        "sources": hashing.digest([f for f in files if f.is_file()], provenance.ROOT),
+        "model": models.fingerprint(spec),
+        "packages": provenance.versions(),
+        "machine": provenance.machine(),
+        **external_files.plan(spec),
+        **(external_files.digests(spec.quality) if spec.measures_quality else {}),
+    }
+
+
+def key_of(config: dict[str, Any], given: dict[str, Any]) -> str:
+    """The content key, 16 hex digits, of a configuration as recorded and its `inputs`."""
+    return _hash({"config": config, "inputs": given})
+
+
+def seal(record: Record) -> Record:
+    """The record with the digest of its own content, by which a later edit is found."""
+    return record.model_copy(update={"digest": content_digest(record.model_dump())})
+
+
+def content_digest(content: dict[str, Any]) -> str:
+    """The hash of a record's content but for the digest that it holds."""
+    return _hash({key: value for key, value in content.items() if key != "digest"})
+
+
+def _hash(content: dict[str, Any]) -> str:
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

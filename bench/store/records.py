@@ -1,0 +1,75 @@
+"""Records on disk: `results/<suite>/<machine>/<name>-<key>.json`, written whole or not at all.
+
+The key is a hash of all that decides a record's figures, so a finished run is found again by it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from bench.machine.files import write_atomic, write_errors_named
+from bench.record import Record
+from bench.store.keys import seal
+from bench.store.validation import flaw, read, sound
+
+log = logging.getLogger(__name__)
+
+ROOM = 2**20  # bytes that must be free to begin: some records with their pictures
+
+
+class Store:
+    """The records of one suite on one machine."""
+
+    def __init__(self, results: Path, suite: str, machine: str) -> None:
+        self.folder = results / suite / machine
+        self.cache = self.folder / ".cache"
+
+    def prepare(self) -> None:
+        """Make the folders and try a write; BadInput where that fails, before anything runs."""
+        write_atomic(self.cache / "probe", bytes(ROOM))
+        (self.cache / "probe").unlink(missing_ok=True)
+
+    def path(self, name: str, key: str, suffix: str = ".json") -> Path:
+        """Where the record of that name and key stands, or a file beside it."""
+        return self.folder / f"{name}-{key}{suffix}"
+
+    def finished(self, name: str, key: str) -> bool:
+        """Whether a sound record with status "ok" is there; failures are tried again."""
+        path = self.path(name, key)
+        return path.exists() and not flaw(path) and read(path).status == "ok"
+
+    def write(self, record: Record, picture: bytes | None = None) -> None:
+        """Write the record, and its picture first; only then remove those it supersedes."""
+        if picture is not None:
+            write_atomic(self.path(record.name, record.key, ".png"), picture)
+        text = seal(record).model_dump_json(indent=1)
+        write_atomic(self.path(record.name, record.key), text.encode())
+        for path in self.folder.iterdir():
+            name, _, key = path.stem.rpartition("-")
+            if name == record.name and key != record.key and path.suffix in (".json", ".png"):
+                path.unlink(missing_ok=True)
+        for path in self.folder.glob(f".{record.name}-{record.key}.*.tmp"):
+            path.unlink(missing_ok=True)  # of one who was killed while writing it
+
+    @contextmanager
+    def lock(self, key: str) -> Iterator[None]:
+        """Held by whoever runs that configuration; another suite waits, and finds it finished.
+
+        The kernel releases it when its holder dies. The file stays: removing it would let two in.
+        """
+        path = self.cache / f"{key}.lock"
+        with write_errors_named(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            stream = path.open("w")
+        with stream:
+            fcntl.flock(stream, fcntl.LOCK_EX)
+            yield
+
+    def records(self, names: list[str] | None = None) -> list[Record]:
+        """The sound records of those names, in that order, or of all by name; unsound ones are logged."""
+        found = {record.name: record for record in sound(self.folder)}
+        return [found[name] for name in (sorted(found) if names is None else names) if name in found]

@@ -1,0 +1,77 @@
+"""What the runs of a suite share: tensors in its `.cache`, found by a hash of all they depend on.
+
+A folder like it may be removed at any time: what is missing, or damaged, is made again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from bench.machine import files
+from bench.spec.suite import FILES, RunSpec
+
+Tensors = dict[str, Tensor]
+# What no picture depends on: names, what is done with the pictures, and how long that may take.
+OWN = ("sources", "plan")  # what only the candidate's depend on
+ASIDE = ("suite", "name", "timing", "quality", "memory", "timeout_s")
+
+
+@dataclass(frozen=True)
+class Cache:
+    """The folder, and what the run depends on besides its configuration (`keys.inputs`)."""
+
+    folder: Path
+    inputs: dict[str, Any]
+
+    def key(self, spec: RunSpec, *more: Any) -> str:
+        """A hash of all that the untouched model's pictures depend on: not the method, nor this
+        project's sources; and of `more`."""
+        aside = (*ASIDE, "method", "options")
+        config = {name: value for name, value in spec.public().items() if name not in aside}
+        given = {name: self.inputs[name] for name in self.inputs if name not in (*OWN, *FILES)}
+        # On a CPU the number of threads decides the order of additions, hence the last bits.
+        content = [config, given, torch.get_num_threads(), *more]
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+    def candidate_key(self, spec: RunSpec, *more: Any) -> str:
+        """The same for the pictures of the configuration under test: its method and the sources too."""
+        own = (spec.method, spec.public()["options"], *(self.inputs.get(name) for name in OWN))
+        return self.key(spec, *own, *more)
+
+    def kept(self, name: str, make: Callable[[], Tensors]) -> Tensors:
+        """The tensors of that name; made, and written whole or not at all, where they are missing."""
+        found = self.read(name)
+        if found is None:
+            found = make()
+            self.write(name, found)
+        return found
+
+    def read(self, name: str) -> Tensors | None:
+        """The tensors of that name, None where they are missing or damaged."""
+        try:
+            return load(self._path(name).read_bytes())
+        except (FileNotFoundError, SafetensorError):
+            return None
+
+    def write(self, name: str, tensors: Tensors) -> None:
+        """Keep the tensors under that name."""
+        files.write_atomic(
+            self._path(name), save({key: value.contiguous() for key, value in tensors.items()})
+        )
+
+    def has(self, name: str) -> bool:
+        """Whether there is a file of that name."""
+        return self._path(name).exists()
+
+    def _path(self, name: str) -> Path:
+        return self.folder / f"{name}.safetensors"

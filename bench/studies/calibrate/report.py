@@ -1,0 +1,102 @@
+"""A calibration as a page: the plans, what they cost and lose, and how they do on what was held out."""
+
+# ruff: noqa: RUF001 - the sign × is meant
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.colors import ListedColormap
+from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
+
+from bench.report.page import write_csv, write_page
+from bench.report.plots.style import canvas, look, save, style
+from bench.studies.calibrate.study import Found
+from dqar.plan import BOTH, CONDITIONAL, NONE
+
+COLOURS = {NONE: "#ececec", CONDITIONAL: "#8fb8d8", BOTH: "#0b3c5d"}
+NAMES = {NONE: "foretold", CONDITIONAL: "conditional branch", BOTH: "both branches"}
+
+
+def write_report(found: Sequence[Found], facts: Mapping[str, Any], out: Path) -> Path:
+    """Write README.md and its plots to `out`; its path. `facts` is what was calibrated on what."""
+    out.mkdir(parents=True, exist_ok=True)
+    plot(found, facts, out)
+    plot_plans(found, out)
+    write_csv(out / "plans.csv", [_row(f) for f in found])
+    rows = [(f, counts(f)) for f in found]
+    content = {"found": rows, "facts": facts, "sentence": sentence(found, facts)}
+    return write_page(out / "README.md", "calibrate.md.j2", content)
+
+
+def counts(found: Found) -> dict[str, int]:
+    """How many steps run which branches, and reuse layers besides."""
+    branches = found.plan.branches
+    return {
+        "both": int((branches == BOTH).sum()),
+        "alone": int((branches == CONDITIONAL).sum()),
+        "foretold": int((branches == NONE).sum()),
+        "layers": int(found.plan.reuse.any(axis=1).sum()),
+    }
+
+
+def _row(found: Found) -> dict[str, Any]:
+    """A plan as a line of the table."""
+    facts = found.plan.facts
+    figures = {name: facts[name] for name in ("drift", "held_out", "other_guidance", "baseline")}
+    return {"plan": found.file.name, "speedup": found.speedup, **counts(found), **figures}
+
+
+def sentence(found: Sequence[Found], facts: Mapping[str, Any]) -> str:
+    """The mildest and the fastest plan, on what was held out."""
+    first, last = found[0], found[-1]
+    return (
+        f"plans for {facts['solver']} at {facts['plan_steps']} steps go from {first.speedup:.2f}× by FLOPs "
+        f"at a drift of {first.held_out.mean:.3f} to {last.speedup:.2f}× at {last.held_out.mean:.3f} from "
+        f"the {facts['target']} pictures, on seeds and labels that the search never saw."
+    )
+
+
+def plot(found: Sequence[Found], facts: Mapping[str, Any], out: Path) -> Path:
+    """Speedup that FLOPs allow against drift: of the calibration pictures, held out, and other guidance."""
+    with style():
+        figure = canvas(5.6, 3.6)
+        ax = figure.subplots()
+        ax.grid(True)
+        speed, colour = [f.speedup for f in found], look("dqar").colour
+        ax.plot(
+            speed, [f.drift for f in found], "o--", mfc="white", color=colour, label="calibration pictures"
+        )
+        held = [f.held_out for f in found]
+        means = [m.mean for m in held]
+        bars = [[m.mean - m.low for m in held], [m.high - m.mean for m in held]]
+        ax.errorbar(speed, means, yerr=bars, fmt="o-", color=colour, label="held out")
+        other = [f.other_guidance.mean for f in found]
+        ax.plot(speed, other, "^:", color="#555555", label="held out, half the guidance")
+        ax.set_yscale("log")
+        ax.set_xlabel("speedup that FLOPs allow (×)")
+        ax.set_ylabel(f"drift from the {facts['target']} pictures (relative L2)")
+        ax.legend(loc="upper left")  # drift grows with speed: that corner is free
+        return save(figure, out / "front.png")
+
+
+def plot_plans(found: Sequence[Found], out: Path) -> Path:
+    """Each plan as a strip over the steps."""
+    table = np.array([f.plan.branches for f in found])
+    with style():
+        figure = canvas(6.4, 0.9 + 0.24 * len(found))
+        ax = figure.subplots()
+        ax.pcolormesh(
+            table, cmap=ListedColormap(list(COLOURS.values())), vmin=-0.5, vmax=2.5, ec="white", lw=0.4
+        )
+        ax.set_yticks(np.arange(len(found)) + 0.5, [f.file.stem for f in found])
+        ax.invert_yaxis()
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        ax.set_xlabel("step")
+        patches = [Patch(fc=COLOURS[kind], ec="#999999", label=NAMES[kind]) for kind in COLOURS]
+        ax.legend(handles=patches, loc="lower left", bbox_to_anchor=(0, 1), ncols=3)
+        return save(figure, out / "plans.png")

@@ -1,0 +1,165 @@
+"""`python -m bench calibrate`: search, then write the best plan at each speedup asked for, and judge it on
+pictures that the search never saw."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from bench import stats
+from bench.errors import BadInput
+from bench.machine import files
+from bench.record import Mean, Target
+from bench.spec.suite import Quality, RunSpec, shown_model
+from bench.studies.calibrate.search import Archive, Genome, Point, beginnings, search
+from bench.studies.calibrate.trial import Trials
+from dqar.policy.saved_plan import SavedPlan
+
+log = logging.getLogger(__name__)
+OTHER_GUIDANCE = 0.5  # of that calibrated for: whether a plan holds there too
+
+
+@dataclass(frozen=True)
+class Found:
+    """A plan that was written, and what it does to pictures held out: all of it stands in its file."""
+
+    file: Path
+    plan: SavedPlan
+
+    @property
+    def speedup(self) -> float:
+        """That the transformer's FLOPs allow."""
+        return float(1 / self.plan.facts["cost"])
+
+    @property
+    def drift(self) -> float:
+        """Of the calibration pictures."""
+        return float(self.plan.facts["drift"])
+
+    @property
+    def held_out(self) -> Mean:
+        """Drift of other seeds and labels."""
+        return Mean(**self.plan.facts["held_out"])
+
+    @property
+    def other_guidance(self) -> Mean:
+        """Theirs with half the guidance."""
+        return Mean(**self.plan.facts["other_guidance"])
+
+    @property
+    def baseline(self) -> Mean:
+        """The baseline's own drift from the same target on the pictures held out."""
+        return Mean(**self.plan.facts["baseline"])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """What is searched on what."""
+
+    model: str
+    solver: str
+    target: Target
+    steps: int  # the baseline's, whose cost is 1
+    plan_steps: int  # the plan's own, of which most are foretold
+    pictures: int
+    guidance: float
+    results: Path
+
+    @property
+    def name(self) -> str:
+        """The name of its files."""
+        finer = "" if self.plan_steps == self.steps else self.plan_steps
+        return f"{self.solver.partition('_')[0]}{finer}-{self.target}"
+
+    def spec(self) -> RunSpec:
+        """The configuration under test: DDIM at the same steps and spacing is the baseline."""
+        n = self.pictures
+        return RunSpec(
+            suite="calibrate", name=self.name, method="dqar", model=self.model, batch_size=n, seed=5000,
+            num_inference_steps=self.steps, guidance_scale=self.guidance, scheduler="ddim",
+            timestep_spacing="trailing", options={"scheduler": self.solver, "steps": self.plan_steps},
+            quality=Quality(n=n, converged_n=n),
+        )  # fmt: skip
+
+    def run(self, tries: int, speedups: Sequence[float], out: Path, start: Path | None) -> list[Found]:
+        """Search by so many tries more than were made before, then write and judge the plans."""
+        with _writing(out):  # before the search, which is long
+            out.mkdir(parents=True, exist_ok=True)
+        trials = Trials(self.spec(), self.target, self.results)
+        file = trials.cache.folder / f"{self.name}.json"
+        archive = self._begun(trials, file, start)
+        self._keep(archive, file)
+        costs = (0.9 / max(speedups), 1.1 / min(speedups))
+        steps = search(archive, trials, trials.layers, costs, seed=len(archive.points))
+        with tqdm(range(tries), unit="plan", desc=self.name, disable=None) as bar:
+            for _, better in zip(bar, steps, strict=False):
+                if better:
+                    self._keep(archive, file)
+        asked = {s: point for s in sorted(speedups, reverse=True) if (point := archive.at(1 / s)) is not None}
+        chosen = {id(point): (s, point) for s, point in asked.items()}  # of a plan's names the mildest
+        return [self._written(trials, *found, out) for found in reversed(chosen.values())]
+
+    def _begun(self, trials: Trials, file: Path, start: Path | None) -> Archive:
+        """The archive kept from before, or one of plans to begin with and those given."""
+        if file.exists():
+            kept = json.loads(file.read_text())
+            if kept["facts"] == self.facts:
+                return Archive(_point(entry) for entry in kept["points"])
+            log.warning("%s: was found on something else; begun anew", file.name)
+        given = [Genome.of(SavedPlan.load(path)) for path in sorted(start.glob("*.json"))] if start else []
+        fitting = [genome for genome in given if self.plan_steps % len(genome.branches) == 0]
+        finer = [genome.finer(self.plan_steps // len(genome.branches)) for genome in fitting]
+        share = self.steps / self.plan_steps
+        genomes = dict.fromkeys([*finer, *beginnings(trials.snr, share)])
+        archive = Archive()
+        for genome in tqdm(genomes, unit="plan", desc="to begin with", disable=None):
+            if (point := trials(genome, archive)) is not None:
+                archive.add(point)
+        return archive
+
+    def _keep(self, archive: Archive, file: Path) -> None:
+        points = sorted(archive.points, key=lambda point: point.cost)
+        content = {"facts": self.facts, "points": [asdict(point) for point in points]}
+        files.write_atomic(file, (json.dumps(content) + "\n").encode())
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What is searched on what, as files and reports say it."""
+        facts = {k: v for k, v in asdict(self).items() if k != "results"}
+        return facts | {"model": shown_model(self.model)}
+
+    def _written(self, trials: Trials, speedup: float, point: Point, out: Path) -> Found:
+        plan = point.genome.plan(trials.layers)
+        drifts, own = trials.held_out(plan)
+        other, _ = trials.held_out(plan, self.guidance * OTHER_GUIDANCE)
+        seen = {"held_out": drifts, "other_guidance": other, "baseline": own}
+        means = {name: stats.mean_interval(np.asarray(d)).model_dump() for name, d in seen.items()}
+        facts = self.facts | {"cost": point.cost, "drift": float(np.mean(point.drifts)), **means}
+        plan = SavedPlan(plan.reuse, plan.branches, trials.expected(plan), plan.options, facts)
+        path = out / f"{self.name}-{speedup:g}x.json"
+        with _writing(out):
+            plan.save(path)
+        return Found(path, plan)
+
+
+@contextmanager
+def _writing(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise BadInput(
+            f"calibrate: --out: {out} cannot be written: {error.strerror}; needed: a folder"
+        ) from error
+
+
+def _point(entry: dict[str, Any]) -> Point:
+    genome: Any = {k: tuple(v) if isinstance(v, list) else v for k, v in entry["genome"].items()}
+    return Point(entry["cost"], tuple(entry["drifts"]), Genome(**genome))

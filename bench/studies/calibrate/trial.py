@@ -1,0 +1,139 @@
+"""A trial: a whole generation of the calibration pictures under a plan, and how far it ends from its goal."""
+
+from __future__ import annotations
+
+import tempfile
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import dqar
+from bench.machine import provenance
+from bench.measure import flops, images
+from bench.measure.converged import converged
+from bench.methods import get
+from bench.methods.scheduler import solver
+from bench.pipeline import models
+from bench.pipeline.session import Session, generate
+from bench.record import Target
+from bench.spec.suite import RunSpec
+from bench.store import keys
+from bench.store.tensors import Cache
+from bench.studies.calibrate.search import Archive, Genome, Point
+from dqar.config import DQARConfig
+from dqar.core.reuse_gate import Reason
+from dqar.core.snr import schedule_snr
+from dqar.integration.trajectory import Summary
+from dqar.plan import BOTH, FloatArray, rules
+from dqar.policy.saved_plan import SavedPlan
+
+LARGE = 1e9  # a tolerance that lets every forecast pass, but has it looked at
+HEAT = 8  # pictures between two looks at whether a try is still worth it
+APART = 10_000  # between the seeds of calibration pictures and those held out
+
+
+class Trials:
+    """A model under plans for one solver; drift is from the baseline's latents or from the converged ones."""
+
+    def __init__(self, spec: RunSpec, target: Target, results: Path) -> None:
+        models.check(models.directory(spec.model))
+        self.session = Session.open(spec)
+        self.kind = target
+        self.pictures = range(spec.batch_size)
+        self.cache = Cache(results / "calibrate" / provenance.machine() / ".cache", keys.inputs(spec))
+        self.target = self._target(self.session)
+        self.shares = _shares(flops.count(self.session))
+
+    @property
+    def layers(self) -> int:
+        """Layers of the model."""
+        return int(self.session.pipe.transformer.config.num_layers)
+
+    @cached_property
+    def snr(self) -> FloatArray:
+        """The SNR of each step on the plan's solver, `[steps]`."""
+        spec, pipe = self.session.spec, self.session.pipe
+        with solver(pipe, spec.options) as call:
+            pipe.scheduler.set_timesteps(call.get("num_inference_steps", spec.num_inference_steps))
+            return schedule_snr(pipe.scheduler)
+
+    def __call__(self, genome: Genome, archive: Archive) -> Point | None:
+        """Try a plan on the calibration pictures, until it is clear that the archive has a better one."""
+        plan = genome.plan(self.layers)
+        cost = self.cost(plan)
+        drifts: list[float] = []
+        rival = archive.at(cost)
+        for first in range(0, len(self.pictures), HEAT):
+            heat = self.pictures[first : first + HEAT]
+            made, _ = self._made(self.session, plan, heat)
+            drifts += _drift(made, self.target[heat.start : heat.stop]).tolist()
+            point = Point(cost, tuple(drifts), genome)
+            if rival is not None and len(drifts) > 1 and point.loses_to(rival):
+                return None
+        return point
+
+    def cost(self, plan: SavedPlan) -> float:
+        """Share of the baseline's FLOPs of the transformer that the plan runs: what it asks for is not always
+        what the runtime can grant."""
+        granted = rules(DQARConfig(), self.snr, self.layers, saved=plan).blocked == Reason.REUSED
+        reused = granted.mean(axis=1)
+        steps = plan.branches / BOTH * (1 - self.shares[plan.options["targets"]] * reused)
+        return float(steps.sum()) / self.session.spec.num_inference_steps
+
+    def expected(self, plan: SavedPlan) -> FloatArray:
+        """The relative error of the forecast at each step that runs, the last one's at those that do not."""
+        _, summary = self._made(self.session, plan, self.pictures, deviation_tolerance=LARGE)
+        known = np.flatnonzero(np.isfinite(summary.deviation))
+        if not known.size:
+            return np.ones(len(summary.deviation))
+        last = [known[known <= step].max(initial=known[0]) for step in range(len(summary.deviation))]
+        return np.maximum(summary.deviation[last], 1e-6)
+
+    def held_out(self, plan: SavedPlan, guidance: float | None = None) -> tuple[Tensor, Tensor]:
+        """Each picture's drift under the plan, and the baseline's own from the converged latents, on other
+        seeds and labels, with another guidance if given."""
+        spec, half = self.session.spec, len(self.session.labels) // 2
+        labels = self.session.labels[half:] + self.session.labels[:half]
+        changes = {
+            "seed": spec.seed + APART,
+            "labels": labels,
+            "guidance_scale": guidance or spec.guidance_scale,
+        }
+        other = Session(self.session.pipe, spec.model_copy(update=changes), labels=labels)
+        made, target = self._made(other, plan, self.pictures)[0], self._target(other)
+        return _drift(made, target), _drift(self._own(other), target)
+
+    def _made(
+        self, session: Session, plan: SavedPlan, pictures: range, **options: Any
+    ) -> tuple[Tensor, Summary]:
+        """The final latents of the session's pictures under the plan, and what was reused."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "plan.json"
+            plan.save(path)
+            given = session.spec.options | {"plan_path": str(path)} | options
+            with get("dqar").apply(session.pipe, given) as arm:
+                made = generate(session.pipe, session.arguments(pictures) | arm.call)
+                return made.latents, dqar.summary(session.pipe)
+
+    def _target(self, session: Session) -> Tensor:
+        return converged(session, self.cache) if self.kind == "converged" else self._own(session)
+
+    def _own(self, session: Session) -> Tensor:
+        """The baseline's latents of the session's pictures, made once and kept."""
+        key = self.cache.key(session.spec)
+        made = self.cache.kept(f"own-{key}", lambda: {"latents": session.baseline(self.pictures).latents})
+        return made["latents"]
+
+
+def _drift(made: Tensor, target: Tensor) -> Tensor:
+    return torch.as_tensor(images.drift(made, target))
+
+
+def _shares(cost: flops.Cost) -> dict[str, float]:
+    """The share of a call's FLOPs that a reuse of all layers leaves out, by target."""
+    attention, mlp = cost.attention / cost.forward, cost.mlp / cost.forward
+    return {"attention": attention, "mlp": mlp, "both": attention + mlp}

@@ -1,0 +1,131 @@
+"""The A/A study: how often the baseline's interval against itself holds 1.0, and how narrow it is.
+
+An interval of 95 % that is right covers the truth in 95 of 100 repetitions. Here the truth is known,
+so the claim can be checked: `python -m bench control`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any, NamedTuple
+
+from bench import stats
+from bench.record import Median, Record
+from bench.report.page import write_csv, write_page
+from bench.report.plots.style import GREY, canvas, look, save, style
+from bench.spec import suite
+from bench.spec.suite import RunSpec
+
+SUITE = "control"
+REQUIRED = 0.90  # share of the repetitions whose interval must hold 1.0
+APART = 10_000  # pictures between two repetitions' seeds: no two share noise or order
+
+
+class Study(NamedTuple):
+    """What the repetitions say together."""
+
+    intervals: list[Median]  # of each repetition, in order
+    covering: int
+    share: Median  # of the repetitions that cover 1.0, with Wilson's 95 % interval
+    half_width: float  # relative, median over the repetitions
+    widest: float
+    narrow: int  # repetitions that reached the suite's target within its budget
+    seconds: float  # of timing, median over the repetitions
+    pairs: float  # median over the repetitions
+    disturbed: int  # pairs marked and left out, in all
+    centre: float  # median of the repetitions' medians
+
+    @property
+    def holds(self) -> bool:
+        """Whether enough intervals hold 1.0."""
+        return self.share.median >= REQUIRED
+
+
+def specs(repetitions: int) -> list[RunSpec]:
+    """The suite's one configuration, once a repetition, each with seeds of its own."""
+    path = suite.find(SUITE)
+    (spec,) = suite.specs(path, suite.load(path))
+    names = [f"{spec.name}-{i:02}" for i in range(repetitions)]
+    seeds = [spec.seed + i * APART for i in range(repetitions)]
+    return [spec.model_copy(update={"name": n, "seed": s}) for n, s in zip(names, seeds, strict=True)]
+
+
+def study(records: Sequence[Record]) -> Study:
+    """Sum up finished repetitions; ValueError where there is none."""
+    timings = [record.timing for record in records if record.timing]
+    if not timings:
+        raise ValueError("no finished repetition")
+    intervals = [timing.speedup for timing in timings]
+    widths = [stats.half_width(interval) for interval in intervals]
+    covering = sum(interval.low <= 1 <= interval.high for interval in intervals)
+    return Study(
+        intervals=intervals,
+        covering=covering,
+        share=stats.proportion(covering, len(intervals)),
+        half_width=median(widths),
+        widest=max(widths),
+        narrow=sum(timing.stopped == "target" for timing in timings),
+        seconds=median(sum(map(sum, timing.pairs)) for timing in timings),
+        pairs=median(len(timing.pairs) for timing in timings),
+        disturbed=sum(len(timing.disturbed) for timing in timings),
+        centre=median(interval.median for interval in intervals),
+    )
+
+
+def write_report(records: Sequence[Record], out: Path) -> Path:
+    """Write README.md and its plot to `out`; the path of README.md."""
+    found, config = study(records), records[0].config
+    out.mkdir(parents=True, exist_ok=True)
+    plot(found, out)
+    write_csv(out / "repetitions.csv", [_row(record) for record in records])
+    content = {
+        "suite": SUITE,
+        "machine": records[0].environment["machine"],
+        "n": len(found.intervals),
+        "failed": sum(record.status == "failed" for record in records),
+        "sentence": sentence(found, config["batch_size"]),
+        "study": found,
+        "config": config,
+        "timing": config["timing"],
+        "required": REQUIRED,
+    }
+    return write_page(out / "README.md", "control.md.j2", content)
+
+
+def _row(record: Record) -> dict[str, Any]:
+    """A repetition as a line of the table."""
+    row: dict[str, Any] = {"name": record.name, "status": record.status}
+    if (timing := record.timing) is None:
+        return row
+    counts = {"pairs": len(timing.pairs), "disturbed": len(timing.disturbed), "stopped": timing.stopped}
+    return row | timing.speedup.model_dump() | counts
+
+
+def sentence(found: Study, batch: int) -> str:
+    """The study in one sentence."""
+    verdict = "as it should" if found.holds else f"fewer than the {REQUIRED:.0%} required"
+    return (
+        f"the baseline's 95 % interval against itself holds 1.0 in {found.covering} of "
+        f"{len(found.intervals)} repetitions, {verdict}; half its width is {found.half_width:.1%} "
+        f"(median) after {found.seconds:.0f} s of timing at batch {batch}."
+    )
+
+
+def plot(found: Study, out: Path) -> Path:
+    """Every repetition's interval, lowest median first; those that miss 1.0 in the alarm's colour."""
+    ordered = sorted(found.intervals, key=lambda interval: interval.median)
+    with style():
+        figure = canvas(5.6, 0.6 + 0.1 * len(ordered))
+        ax = figure.subplots()
+        ax.axvline(1.0, color=GREY, linewidth=0.8)
+        for i, interval in enumerate(ordered):
+            holds = interval.low <= 1 <= interval.high
+            colour = look("dqar" if holds else "fewer_steps").colour
+            ax.plot([interval.low, interval.high], [i, i], color=colour, linewidth=1.2)
+            ax.plot(interval.median, i, "o" if holds else "s", color=colour, markersize=2.5)
+        ax.set_xlabel("baseline / baseline, median with 95 % interval")
+        ax.set_yticks([])
+        ax.set_title(f"{found.covering} of {len(ordered)} intervals hold 1.0 (squares do not)")
+        return save(figure, out / "control.png")

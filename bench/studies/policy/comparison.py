@@ -1,0 +1,180 @@
+"""Contestants for the same reuse, and the pictures on which it is measured what each breaks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+import dqar
+from bench.measure import images
+from bench.methods.dqar import shape_of
+from bench.pipeline.session import Session, final_latents
+from dqar import DQARConfig
+from dqar.core.reuse_gate import Reason, ReuseGate, Signals
+from dqar.integration.pipeline import HANDLE
+from dqar.plan import rules
+from dqar.policy.mlp_policy import ReusePolicy
+
+POLICY = "learned policy"
+OPEN = {  # all rules off: each contestant adds its own
+    "warmup_steps": 0,
+    "warmup_fraction": 0.0,
+    "use_layer_scheduling": False,
+    "entropy_threshold": math.inf,
+    "snr_low": 0.0,
+    "snr_high": math.inf,
+}
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A way to choose what is reused, and the knob that sets how much: a field and its two ends."""
+
+    name: str
+    knob: str
+    nothing: float
+    most: float
+    fields: dict[str, Any] = field(default_factory=dict)
+    policy: Callable[[int], Any] | None = None  # picture -> what decides in policy mode
+
+
+class Measured(NamedTuple):
+    """One contestant at one value of its knob: reuse ratio and drift of each picture, `[n]`."""
+
+    knob: float
+    ratio: Floats
+    drift: Floats
+
+
+class RandomMask:
+    """Stands in for a policy: each layer and step draws its probability, from `seed` on."""
+
+    threshold = 0.5
+
+    def __init__(self, seed: int) -> None:
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def __call__(self, features: Tensor) -> Tensor:
+        """Uniform draws, `[layers]`, whatever the features."""
+        return torch.rand(len(features), generator=self.generator)
+
+
+class Recorder:
+    """Stands in for a policy: notes what the gate shows it, and allows what `policy` allows, or nothing."""
+
+    threshold = 0.5
+
+    def __init__(self, policy: Callable[[Tensor], Tensor] | None = None) -> None:
+        self.policy = policy
+        self.rows: list[Tensor] = []  # one a step, [layers, 4]
+
+    def __call__(self, features: Tensor) -> Tensor:
+        """The policy's probabilities, `[layers]`; without one no layer is harmless."""
+        self.rows.append(features)
+        return torch.zeros(len(features)) if self.policy is None else self.policy(features)
+
+
+def contestants(policy: ReusePolicy, folder: Path, entropy: float) -> list[Contestant]:
+    """Who is compared: `policy`, read from `folder`, first; `entropy` is the highest seen, in nats."""
+    learned = {"use_learned_policy": True, "policy_path": str(folder)}
+    window = {"snr_low": 0.1, "snr_high": 10.0}  # the seed's
+    linear = {"use_layer_scheduling": True, "schedule_type": "linear"}
+    return [
+        Contestant(POLICY, "reuse_threshold", 1.0, 0.0, learned, lambda picture: policy),
+        Contestant("SNR + entropy", "entropy_threshold", 0.0, 1.1 * entropy, window),
+        Contestant("schedule alone", "warmup_fraction", 0.999, 0.0, linear),
+        Contestant("random mask", "reuse_threshold", 1.0, 0.0, learned, RandomMask),
+    ]
+
+
+class Arena:
+    """Pictures `0` to `n - 1` of a session: as the untouched pipeline makes them, and as others do.
+
+    `control` is the drift of runs that measure but reuse nothing: 0, or something is wrong.
+    """
+
+    def __init__(self, session: Session, folder: Path, n: int, max_age: int, progress: bool = True) -> None:
+        self.session, self.pipe, self.pictures = session, session.pipe, range(n)
+        self.base = OPEN | shape_of(session.pipe) | {"max_age": max_age}
+        self.bar = tqdm(desc="eval", unit="picture", disable=not progress)
+        self.reference = [self._latent(i) for i in self.pictures]
+        learned = {"use_learned_policy": True, "policy_path": str(folder)}
+        recorder = Contestant("recorder", "reuse_threshold", 1.0, 0.0, learned)
+        self.features: list[Tensor] = []  # a picture's, [steps, layers, 4]
+        self.control = max(self._record(recorder, i) for i in self.pictures)
+
+    def config(self, who: Contestant, knob: float, bits: int = 16) -> DQARConfig:
+        """The runtime's configuration for a contestant."""
+        return DQARConfig(**self.base | who.fields | {who.knob: knob, "quantization_bits": bits})
+
+    def highest_entropy(self) -> float:
+        """Over all pictures, steps and layers, nats."""
+        return max(float(rows[..., 0].nan_to_num().max()) for rows in self.features)
+
+    def measure(self, who: Contestant, knob: float, bits: int = 16) -> Measured:
+        """Make every picture with the contestant's reuse."""
+        made = [self._measure(who, knob, bits, i) for i in self.pictures]
+        ratio, drift = (np.array(column) for column in zip(*made, strict=True))
+        return Measured(knob, ratio, drift)
+
+    def replay(self, who: Contestant, knob: float) -> float:
+        """The mean reuse ratio that the gate would choose, on the features seen without any reuse."""
+        config = self.config(who, knob)
+        return float(np.mean([self._replay(config, who, i) for i in self.pictures]))
+
+    def _latent(self, picture: int) -> Tensor:
+        with final_latents(self.pipe) as seen:
+            self.pipe(**self.session.arguments(range(picture, picture + 1)))
+        self.bar.update()
+        return torch.cat(seen).float().cpu()
+
+    def _drift(self, picture: int) -> float:
+        return float(images.drift(self._latent(picture), self.reference[picture])[0])
+
+    def _measure(self, who: Contestant, knob: float, bits: int, picture: int) -> tuple[float, float]:
+        with enabled(self.pipe, self.config(who, knob, bits), who.policy and who.policy(picture)):
+            drift = self._drift(picture)
+            return dqar.summary(self.pipe).ratio, drift
+
+    def _record(self, who: Contestant, picture: int) -> float:
+        recorder = Recorder()
+        with enabled(self.pipe, self.config(who, who.nothing), recorder):
+            drift = self._drift(picture)
+        self.features.append(torch.stack(recorder.rows))
+        return drift
+
+    def _replay(self, config: DQARConfig, who: Contestant, picture: int) -> float:
+        rows = self.features[picture].double().numpy()
+        entropy, (log_snr, norm, time) = rows[..., 0], rows[:, 0, 1:].T
+        snr, layers = np.exp(log_snr), rows.shape[1]
+        gate = ReuseGate(config, layers, policy=who.policy and who.policy(picture))
+        known, reused = entropy[0], np.zeros((len(rows), layers), dtype=np.bool_)
+        for step, blocked in enumerate(rules(config, snr, layers).blocked):
+            known = np.where(reused[step - 1], known, entropy[step])  # of the last computation
+            signals = Signals(known, snr[step], time[step], norm[step])
+            reused[step] = gate.decide(blocked, signals) == Reason.REUSED
+        return float(reused.mean())
+
+
+@contextmanager
+def enabled(pipe: Any, config: DQARConfig, policy: Any = None) -> Iterator[None]:
+    """DQAR on `pipe`; `policy`, if given, decides in place of the one that `config` names."""
+    dqar.enable(pipe, config)
+    try:
+        if policy is not None:
+            getattr(pipe, HANDLE).manager.policy = policy
+        yield
+    finally:
+        dqar.disable(pipe)

@@ -1,0 +1,136 @@
+"""The learned policy against what needs no training, at equal measured reuse."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench.errors import BadInput
+from bench.machine import provenance
+from bench.pipeline import models
+from bench.pipeline.session import Session
+from bench.spec.suite import shown_model
+from bench.stats import mean_interval
+from bench.studies.policy.comparison import POLICY, Arena, Contestant, Floats, Measured, contestants, enabled
+from dqar import DQARConfig
+from dqar.policy.mlp_policy import ReusePolicy
+
+TOLERANCE = 0.01  # of the reuse ratio, within which two are called equal
+AIM = TOLERANCE / 2  # how near the search comes
+TRIES = 3  # measurements that a search may take: a replay is near, not exact
+BITS = (16, 8)  # of the cache; the knob is searched at the first
+
+
+def evaluate(
+    session: Session, policy: ReusePolicy, folder: Path, n: int, targets: list[float], max_age: int
+) -> Iterator[dict[str, Any]]:
+    """All figures so far, ready for JSON, after each target; a row a contestant, target and quantisation.
+
+    `over_policy` of a row is its drift less the policy's on the same pictures: above 0 the policy is
+    better; null where not both reach the target. BadInput where the policy is for another number of layers.
+    """
+    _check_fits(session.pipe, folder)
+    arena = Arena(session, folder, n, max_age)
+    rows: list[dict[str, Any]] = []
+    rivals = contestants(policy, folder, arena.highest_entropy())
+    for target in targets:
+        found = {BITS[0]: [match(arena, who, target) for who in rivals]}
+        found[BITS[1]] = [
+            arena.measure(who, at.knob, BITS[1]) for who, at in zip(rivals, found[BITS[0]], strict=True)
+        ]
+        rows += [
+            _row(who, at, made[0], target, bits)
+            for bits, made in found.items()
+            for who, at in zip(rivals, made, strict=True)
+        ]
+        yield _setting(session, policy, n, max_age) | {"control_drift": arena.control, "rows": rows}
+
+
+def match(arena: Arena, who: Contestant, target: float) -> Measured:
+    """The contestant at the knob where its measured ratio is nearest to `target`."""
+    aim, tried = target, []
+    for _ in range(TRIES):
+        knob = search(lambda k: arena.replay(who, k), who.nothing, who.most, aim)
+        tried.append(arena.measure(who, knob))
+        miss = target - tried[-1].ratio.mean()
+        if abs(miss) <= AIM or knob == who.most:
+            break
+        aim += miss
+    return min(tried, key=lambda found: abs(found.ratio.mean() - target))
+
+
+def search(ratio: Callable[[float], float], nothing: float, most: float, target: float) -> float:
+    """The knob between its two ends at which `ratio`, rising from one to the other, is `target`.
+
+    `most` where even that is too little; of a ratio that jumps over the target, the nearer side.
+    """
+    if ratio(most) <= target:
+        return most
+    best, gap = nothing, target
+    for _ in range(40):
+        middle = (nothing + most) / 2
+        found = ratio(middle)
+        if abs(found - target) < gap:
+            best, gap = middle, abs(found - target)
+        if gap <= AIM / 4:
+            break
+        nothing, most = (middle, most) if found < target else (nothing, middle)
+    return best
+
+
+def _check_fits(pipe: Any, folder: Path) -> None:
+    try:
+        with enabled(pipe, DQARConfig(use_learned_policy=True, policy_path=str(folder))):
+            pass
+    except ValueError as error:
+        raise BadInput(f"{folder.name}: {error}") from error
+
+
+def check_unseen(policy: ReusePolicy, seed: int, n: int) -> None:
+    """BadInput where one of the seeds `seed` to `seed + n - 1` is of a trace that `policy` learned from."""
+    first, last = policy.figures.get("trace", {}).get("seeds", [0, 0])
+    if seed < last and first < seed + n:
+        raise BadInput(
+            f"seed: {seed} is not allowed; allowed: {last} or more, for the policy saw those before"
+        )
+
+
+def _row(who: Contestant, at: Measured, policy: Measured, target: float, bits: int) -> dict[str, Any]:
+    equal = _equal(at, target)
+    comparable = who.name != POLICY and equal and _equal(policy, target)
+    return {
+        "method": who.name,
+        "target": target,
+        "bits": bits,
+        "knob": {who.knob: at.knob},
+        "ratio": float(at.ratio.mean()),
+        "equal": equal,
+        "drift": _interval(at.drift),
+        "over_policy": _interval(at.drift - policy.drift) if comparable else None,
+        "ratio_per_picture": at.ratio.tolist(),
+        "drift_per_picture": at.drift.tolist(),
+    }
+
+
+def _equal(at: Measured, target: float) -> bool:
+    return bool(abs(at.ratio.mean() - target) <= TOLERANCE)
+
+
+def _interval(values: Floats) -> dict[str, float]:
+    return mean_interval(np.asarray(values)).model_dump()
+
+
+def _setting(session: Session, policy: ReusePolicy, n: int, max_age: int) -> dict[str, Any]:
+    spec = session.spec
+    return {
+        "environment": provenance.provenance(spec.seed),
+        "model": {"name": shown_model(spec.model), "fingerprint": models.fingerprint(spec)},
+        "policy": {"kind": type(policy).__name__, "figures": policy.figures},
+        "pictures": {"n": n, "seeds": [spec.seed, spec.seed + n], "classes": session.labels},
+        "steps": spec.num_inference_steps,
+        "guidance": spec.guidance_scale,
+        "max_age": max_age,
+    }

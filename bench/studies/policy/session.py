@@ -1,0 +1,51 @@
+"""A model with its pictures: those that a policy may learn from, and those kept for its evaluation."""
+
+from __future__ import annotations
+
+from pydantic import ValidationError
+
+from bench.errors import BadInput, describe
+from bench.pipeline import models
+from bench.pipeline.session import Session
+from bench.spec.suite import RunSpec
+
+HELD_OUT = 3  # every third class is kept for the evaluation
+
+
+def open_session(model: str, steps: int, guidance: float, seed: int, evaluation: bool) -> Session:
+    """Load `model` with its stock scheduler; picture i has seed + i, and a class of the side asked for.
+
+    The two sides share no class; the caller sees to it that they share no seed. BadInput names what
+    cannot be used.
+    """
+    if guidance <= 1:
+        raise BadInput(f"guidance: {guidance} is not allowed; allowed: above 1, for guided pictures")
+    spec = _spec(model, steps, guidance, seed)
+    models.check(models.directory(model))
+    session = Session.open(spec)
+    session.labels = side(session.labels, evaluation)
+    return session
+
+
+def side(labels: list[int], evaluation: bool) -> list[int]:
+    """The classes for evaluation, every third, or the rest. BadInput where there are not three."""
+    if len(labels) < HELD_OUT:
+        raise BadInput(
+            f"model: {len(labels)} classes; needed: at least {HELD_OUT}, to keep some for evaluation"
+        )
+    return [label for i, label in enumerate(labels) if (i % HELD_OUT == HELD_OUT - 1) == evaluation]
+
+
+def _spec(model: str, steps: int, guidance: float, seed: int) -> RunSpec:
+    try:
+        return RunSpec(
+            suite="policy",
+            name="policy",
+            method="baseline",
+            model=model,
+            num_inference_steps=steps,
+            guidance_scale=guidance,
+            seed=seed,
+        )
+    except ValidationError as error:
+        raise BadInput(f"policy: {describe(error, RunSpec)}") from error

@@ -1,0 +1,189 @@
+"""Traces of a model: what the gate would see for each layer and step, and what reuse there breaks."""
+
+from __future__ import annotations
+
+import copy
+import math
+import random
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from scipy.stats import spearmanr
+from torch import Tensor
+from tqdm import tqdm
+
+from bench.measure import images
+from bench.methods.dqar import shape_of
+from bench.pipeline import models
+from bench.pipeline.session import Session
+from bench.spec.suite import shown_model
+from dqar import DQARConfig
+from dqar.core.snr import schedule_snr
+from dqar.integration.manager import DQARManager
+from dqar.integration.pipeline import attach
+from dqar.training.traces import Trace
+
+FINALS = 16  # single reuses a trajectory that are followed to the final latent
+NULL_CLASS = 1000  # `DiTPipeline` fixes it
+
+
+def trace(session: Session, trajectories: int, finals: int = FINALS, progress: bool = True) -> Trace:
+    """Trace so many pictures of the session, one trajectory each.
+
+    Damage is the relative L2 change of the guided noise prediction when one layer alone serves its
+    output of the step before; `finals` of them a trajectory are also followed to the final latent.
+    """
+    with by_hand(session.pipe) as manager, torch.no_grad():
+        pictures = tqdm(range(trajectories), desc="trace", unit="trajectory", disable=not progress)
+        parts = [follow(Walk(session, manager, i), i, finals) for i in pictures]
+    columns = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    return Trace(**columns, metadata=_metadata(session, trajectories))
+
+
+def rank_correlation(rows: Trace) -> tuple[float, int]:
+    """Spearman's correlation of a step's damage with the final one, and over how many rows."""
+    known = rows.final_damage.isfinite()
+    n = int(known.sum())
+    return float(spearmanr(rows.damage[known], rows.final_damage[known]).statistic) if n > 2 else math.nan, n
+
+
+@contextmanager
+def by_hand(pipe: Any, bits: int = 16) -> Iterator[DQARManager]:
+    """DQAR's processors on the pipeline's transformer, and the manager whose orders they obey.
+
+    Nothing is decided: whoever calls the transformer gives the orders.
+    """
+    config = DQARConfig.preset("maximum", quantization_bits=bits, trace_entropy=True, **shape_of(pipe))
+    handle = attach(pipe.transformer, config, lambda: pipe.scheduler)
+    handle.release()
+    try:
+        yield handle.manager
+    finally:
+        handle.remove()
+
+
+@dataclass(frozen=True)
+class Step:
+    """Where a trajectory stands before a step: all that it takes to go on from there."""
+
+    number: int
+    latent: Tensor  # [1, channels, height, width]
+    scheduler: Any
+
+
+class Walk:
+    """One picture's denoising as `DiTPipeline` does it, a prediction at a time."""
+
+    def __init__(self, session: Session, manager: DQARManager, picture: int) -> None:
+        spec = session.spec
+        self.transformer, self.manager, self.layers = session.pipe.transformer, manager, manager.layers
+        self.guidance = spec.guidance_scale
+        self.labels = torch.tensor([session.label(picture), NULL_CLASS], device=self.transformer.device)
+        scheduler = copy.deepcopy(session.pipe.scheduler)
+        scheduler.set_timesteps(spec.num_inference_steps, device=self.transformer.device)
+        self.start = Step(0, self._noise(spec.seed + picture), scheduler)
+        self.snr = schedule_snr(scheduler)
+        self.time = scheduler.timesteps.double().tolist()
+        self.training_steps = scheduler.config.num_train_timesteps
+
+    def __len__(self) -> int:
+        return len(self.snr)
+
+    def predict(self, step: Step, reused: Collection[int] = (), keep: bool = False) -> Tensor:
+        """The guided noise prediction, `[1, ...]`: with some layers reused, or all kept and measured."""
+        self.manager.reused = tuple(layer in reused for layer in range(self.layers))
+        self.manager.keep = self.manager.measure = (keep,) * self.layers
+        timestep = step.scheduler.timesteps[step.number].expand(2)
+        output = self.transformer(self._inputs(step), timestep=timestep, class_labels=self.labels).sample
+        conditional, unconditional = output[:, : step.latent.shape[1]].chunk(2)
+        return unconditional + self.guidance * (conditional - unconditional)
+
+    def features(self, step: Step) -> Tensor:
+        """What the gate sees before the step, `[layers, 4]`; entropy is of the last kept prediction."""
+        norm = float(self._inputs(step).float().flatten(1).norm(dim=1).mean())
+        log_snr = math.log(max(self.snr[step.number], 1e-12))
+        rest = [log_snr, norm, self.time[step.number] / self.training_steps]
+        measured = [entropy for entropy in self.manager._entropy if entropy is not None]
+        return torch.tensor([[float(entropy), *rest] for entropy in measured])
+
+    def advance(self, step: Step, prediction: Tensor) -> Step:
+        """The step after, on a scheduler of its own."""
+        scheduler = copy.deepcopy(step.scheduler)  # a multistep solver remembers what it was given
+        t = scheduler.timesteps[step.number]
+        return Step(step.number + 1, scheduler.step(prediction, t, step.latent).prev_sample, scheduler)
+
+    def finish(self, step: Step) -> Tensor:
+        """The final latent from there on, all computed."""
+        while step.number < len(self):
+            step = self.advance(step, self.predict(step))
+        return step.latent
+
+    def _noise(self, seed: int) -> Tensor:
+        model = self.transformer
+        shape = (1, model.config.in_channels, model.config.sample_size, model.config.sample_size)
+        generator = torch.Generator("cpu").manual_seed(seed)
+        return torch.randn(shape, generator=generator, dtype=model.dtype).to(model.device)
+
+    def _inputs(self, step: Step) -> Tensor:
+        """What the transformer is given: both guidance branches, `[2, ...]`."""
+        pair = torch.cat([step.latent, step.latent])
+        return step.scheduler.scale_model_input(pair, step.scheduler.timesteps[step.number])
+
+
+def follow(walk: Walk, name: int, finals: int) -> dict[str, Tensor]:
+    """The columns of one trajectory, `[(steps - 1) * layers, ...]`, its number being `name`."""
+    chosen = _sample(walk, finals, seed=name)
+    rows: list[tuple[Tensor, Tensor]] = []
+    ends: dict[int, Tensor] = {}
+    step = walk.advance(walk.start, walk.predict(walk.start, keep=True))
+    while step.number < len(walk):
+        features = walk.features(step)
+        tried = [walk.predict(step, reused=(layer,)) for layer in range(walk.layers)]
+        for layer in chosen.get(step.number, ()):
+            ends[len(rows) * walk.layers + layer] = walk.finish(walk.advance(step, tried[layer]))
+        full = walk.predict(step, keep=True)
+        rows.append((features, images.drift(torch.cat(tried), full.expand_as(torch.cat(tried)))))
+        step = walk.advance(step, full)
+    return _columns(rows, ends, step.latent, name)
+
+
+def _columns(
+    rows: list[tuple[Tensor, Tensor]], ends: dict[int, Tensor], final: Tensor, name: int
+) -> dict[str, Tensor]:
+    features, damage = (torch.cat(column) for column in zip(*rows, strict=True))
+    final_damage = torch.full_like(damage, torch.nan)
+    for row, latent in ends.items():
+        final_damage[row] = images.drift(latent, final)[0]
+    return {
+        "features": features,
+        "layer": torch.arange(len(damage)) % len(rows[0][1]),
+        "trajectory": torch.full_like(damage, name),
+        "damage": damage,
+        "final_damage": final_damage,
+    }
+
+
+def _sample(walk: Walk, finals: int, seed: int) -> dict[int, list[int]]:
+    """Step -> layers: where a single reuse is followed to the end, so many in all."""
+    cells = [(step, layer) for step in range(1, len(walk)) for layer in range(walk.layers)]
+    found: dict[int, list[int]] = {}
+    for step, layer in random.Random(seed).sample(cells, min(finals, len(cells))):
+        found.setdefault(step, []).append(layer)
+    return found
+
+
+def _metadata(session: Session, trajectories: int) -> dict[str, Any]:
+    spec = session.spec
+    return {
+        "model": shown_model(spec.model),
+        "fingerprint": models.fingerprint(spec),
+        "layers": session.pipe.transformer.config.num_layers,
+        "scheduler": type(session.pipe.scheduler).__name__,
+        "steps": spec.num_inference_steps,
+        "guidance": spec.guidance_scale,
+        "seeds": [spec.seed, spec.seed + trajectories],  # the last left out
+        "classes": session.labels,
+    }

@@ -1,0 +1,107 @@
+"""Training on a trace: both kinds of policy, of which the better on unseen trajectories is kept."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import asdict
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bench.errors import BadInput
+from bench.studies.policy.trace import rank_correlation
+from dqar.policy.mlp_policy import FEATURES, LayerWiseReusePolicy, ReusePolicy
+from dqar.training.policy_trainer import Figures, PolicyTrainer, split_by_trajectory
+from dqar.training.traces import Trace
+
+HELD_OUT = 0.2  # of the trajectories
+FOLLOWED = 6  # rows that a growth can be fitted on
+QUANTILE = 0.3  # of the trace's damages: the budget, where none is given
+
+
+class Candidate(NamedTuple):
+    """A trained policy and what it came to."""
+
+    policy: ReusePolicy
+    figures: Figures
+
+
+def train(
+    rows: Trace, budget: float | None, final: bool = True, seed: int = 0, progress: bool = True
+) -> list[Candidate]:
+    """Both policies trained on the same split, the better by ROC-AUC first; its figures name the trace.
+
+    The damage is that foreseen for the final latent, or with `final` off the step's own. Without a
+    `budget` it is what three rows in ten stay below. BadInput where the trainer refuses the budget or
+    the trace, or too few rows were followed to the final latent.
+    """
+    held_out = _held_out(rows, seed)
+    labelled = foreseen(rows, ~held_out) if final else rows
+    budget = float(labelled.damage.quantile(QUANTILE)) if budget is None else budget
+    kinds: list[ReusePolicy] = [ReusePolicy(), LayerWiseReusePolicy(int(rows.layer.max()) + 1)]
+    found = [Candidate(policy, _fit(policy, labelled, budget, seed, progress)) for policy in kinds]
+    found.sort(key=lambda candidate: candidate.figures.roc_auc, reverse=True)
+    found[0].policy.figures |= {
+        "damage_of": "final latent, foreseen" if final else "noise prediction of the step",
+        "final_damage": _correlations(rows, labelled, held_out),
+        "trace": rows.metadata | {"rows": len(rows.damage)},
+        "candidates": {type(c.policy).__name__: asdict(c.figures) for c in found},
+    }
+    return found
+
+
+def foreseen(rows: Trace, known: Tensor) -> Trace:
+    """The same rows with the damage that each step's is expected to do to the final latent.
+
+    Damage at one step grows or fades on the way: log(final / step) is fitted by a cubic in t / T on
+    those of the rows `known` [n] of bool that were followed to the end.
+    """
+    time = rows.features[:, FEATURES.index("timestep")].numpy()
+    usable = (known & rows.final_damage.isfinite() & (rows.damage > 0) & (rows.final_damage > 0)).numpy()
+    if usable.sum() < FOLLOWED:
+        raise BadInput(f"trace: {usable.sum()} usable final damages; needed: {FOLLOWED} or more, or --step")
+    growth = np.log(rows.final_damage.numpy()[usable] / rows.damage.numpy()[usable])
+    fit = np.polynomial.Polynomial.fit(time[usable], growth, 3)
+    return dataclasses.replace(rows, damage=rows.damage * torch.from_numpy(np.exp(fit(time))))
+
+
+def load_trace(path: Path) -> Trace:
+    """Read a trace; BadInput where it is none."""
+    try:
+        return Trace.load(path)
+    except ValueError as error:
+        raise BadInput(f"{path.name}: {error}; first: python -m bench policy trace") from error
+
+
+def load_policy(folder: Path) -> ReusePolicy:
+    """Read the policy of a folder; BadInput where there is none."""
+    try:
+        return ReusePolicy.load(folder)
+    except ValueError as error:
+        raise BadInput(f"{folder.name}: {error}") from error
+
+
+def _held_out(rows: Trace, seed: int) -> Tensor:
+    """The rows that the trainer will hold out, bool [n]."""
+    try:
+        return split_by_trajectory(rows.trajectory, HELD_OUT, seed)
+    except ValueError as error:
+        raise BadInput(f"trace: {error}") from error
+
+
+def _fit(policy: ReusePolicy, rows: Trace, budget: float, seed: int, progress: bool) -> Figures:
+    try:
+        trainer = PolicyTrainer(policy, budget, validation_fraction=HELD_OUT, seed=seed)
+    except ValueError as error:
+        raise BadInput(f"train: {error}") from error
+    return trainer.fit(rows, progress)
+
+
+def _correlations(rows: Trace, labelled: Trace, held_out: Tensor) -> dict[str, float]:
+    """Spearman's with the measured final damage: the step's own over all rows, the label's on unseen ones."""
+    step, n = rank_correlation(rows)
+    label, m = rank_correlation(labelled[held_out])
+    return {"spearman": step, "rows": n, "label_spearman": label, "label_rows": m}

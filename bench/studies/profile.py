@@ -1,0 +1,193 @@
+"""Where a generation's time goes, the baseline's beside a method's: a missing speedup gets an address."""
+
+# ruff: noqa: RUF001 - the signs × and − are meant
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.machine import provenance
+from bench.measure.timing import over
+from bench.methods import get
+from bench.pipeline.session import Session, stopwatch
+from bench.report.tables.columns import escape, grid
+from bench.spec.suite import RunSpec, shown_model
+from dqar.evaluation.profiling import GAPS, DQARProfiler, Profile
+from dqar.evaluation.ranges import WHOLE
+
+TITLES = {
+    "attention": "attention",
+    "mlp": "MLP",
+    "norm": "adaLN: norms, modulation, residuals",
+    "embeddings": "embeddings: timestep, label, patches",
+    WHOLE: "transformer, compiled as a whole",
+    "gate": "gate: decisions, entropy",
+    "forecast": "forecast",
+    "cache": "cache: store, load, (de)quantise",
+    "scheduler": "scheduler step",
+    "vae": "decoder",
+    "rest": "other: output layers, guidance, pipeline",
+    GAPS: "launch gaps: the device waits",
+}
+HEADERS = ("part", "baseline ms", "share", "method ms", "share", "difference ms")
+HOST = (
+    "Medians of the self CPU time of each part, the host's between its operations included. The profiler's"
+    " own cost is in it: {0:+.0%} over the baseline's time without it, {1:+.0%} over the method's."
+)
+DEVICE = (
+    "Medians of the device time of the kernels that each part launched. Launch gaps are what is left of the"
+    " time that a generation takes without the profiler, which slows the host down and not the kernels."
+)
+COMPILED = (
+    "\n\nA compiled transformer has no parts to look into: it counts as a whole, with what its cache takes."
+    " The eager run of the same options tells them apart."
+)
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One arm: the seconds of a generation that nothing watches, and the profiles of several."""
+
+    wall: float
+    profiles: Sequence[Profile]
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Median seconds of each part; gaps are those of a generation that no profiler slows down."""
+        groups = self.profiles[0].seconds
+        parts = {group: statistics.median(p.seconds[group] for p in self.profiles) for group in groups}
+        if not self.on_device:
+            return parts
+        del parts[GAPS]
+        return parts | {GAPS: max(0.0, self.wall - sum(parts.values()))}
+
+    @property
+    def on_device(self) -> bool:
+        """Whether the seconds are a device's."""
+        return GAPS in self.profiles[0].seconds
+
+    @property
+    def overhead(self) -> float:
+        """What the profiler added, relative."""
+        return statistics.median(profile.total for profile in self.profiles) / self.wall - 1
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A configuration's two arms."""
+
+    spec: RunSpec
+    baseline: Arm
+    method: Arm
+
+    def rows(self) -> list[tuple[str, float, float]]:
+        """Title and seconds in both arms of each part that takes any time in one, and of all."""
+        before, after = self.baseline.seconds, self.method.seconds
+        both = [(title, before.get(g, 0.0), after.get(g, 0.0)) for g, title in TITLES.items()]
+        kept = [row for row in both if row[1] or row[2]]
+        return [*kept, ("all", sum(before.values()), sum(after.values()))]
+
+
+def compare(spec: RunSpec, out: Path, repeats: int = 3) -> Comparison:
+    """Time both arms in turn without a profiler, then profile as many generations, in turn as well.
+
+    Writes `trace-baseline.json.gz` and `trace.json.gz`, Chrome traces of the last ones, to `out`.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    session, pictures = Session.open(spec), range(spec.batch_size)
+    timed = [(session.baseline(pictures), session.candidate(pictures)) for _ in range(1 + repeats)][1:]
+    walls = [statistics.median(made.seconds for made in arm) for arm in zip(*timed, strict=True)]
+    options = spec.options | session.resolved
+    seen = [
+        (
+            profiled(session, "baseline", {}, out / "trace-baseline.json.gz"),
+            profiled(session, spec.method, options, out / "trace.json.gz"),
+        )
+        for _ in range(repeats)
+    ]
+    baseline, method = (Arm(*arm) for arm in zip(walls, zip(*seen, strict=True), strict=True))
+    return Comparison(spec, baseline, method)
+
+
+def profiled(session: Session, method: str, options: dict[str, Any], trace: Path) -> Profile:
+    """The profile of one generation of a batch under a method."""
+    pipe, arguments = session.pipe, session.arguments(range(session.spec.batch_size))
+    # The stopwatch is read by nobody: it keeps the garbage collector out of the profile.
+    with get(method).apply(pipe, options) as arm, stopwatch(), DQARProfiler(pipe, trace) as profiler:
+        pipe(**arguments | arm.call)
+    assert profiler.result is not None
+    return profiler.result
+
+
+def page(found: Comparison) -> str:
+    """The comparison in Markdown."""
+    spec, (*_, (_, before, after)) = found.spec, found.rows()
+    cells = [_cells(row, before, after) for row in found.rows()]
+    return "\n\n".join(
+        (
+            f"# Profile of `{spec.name}` of suite `{spec.suite}`",
+            _setting(spec),
+            f"**In one sentence:** {sentence(found)}",
+            grid(HEADERS, cells),
+            _how(found),
+            "Chrome traces: [trace-baseline.json.gz](trace-baseline.json.gz), [trace.json.gz](trace.json.gz)"
+            " (open in ui.perfetto.dev).",
+        )
+    )
+
+
+def write_page(found: Comparison, out: Path) -> Path:
+    """Write README.md to `out`; its path."""
+    path = out / "README.md"
+    path.write_text(page(found) + "\n", encoding="utf-8")
+    return path
+
+
+def sentence(found: Comparison) -> str:
+    """The ratio, and where most is gained and most is lost."""
+    before, after = found.baseline.wall, found.method.wall
+    changes = {title: (m - b) * 1e3 for title, b, m in found.rows()[:-1]}
+    gain, loss = min(changes, key=changes.__getitem__), max(changes, key=changes.__getitem__)
+    return (
+        f"without the profiler a generation takes {before * 1e3:.1f} ms, by the method {after * 1e3:.1f} ms"
+        f" ({before / after:.3f}×); most is gained in {_bare(gain)} ({changes[gain]:+.1f} ms),"
+        f" most lost in {_bare(loss)} ({changes[loss]:+.1f} ms)."
+    )
+
+
+def _cells(row: tuple[str, float, float], before: float, after: float) -> tuple[str, ...]:
+    title, base, method = row
+    return (
+        title,
+        f"{base * 1e3:.2f}",
+        f"{base / before:.1%}",
+        f"{method * 1e3:.2f}",
+        f"{method / after:.1%}",
+        f"{(method - base) * 1e3:+.2f}",
+    )
+
+
+def _bare(title: str) -> str:
+    return title.split(":")[0]
+
+
+def _setting(spec: RunSpec) -> str:
+    """What was run on what, and the method's options."""
+    model = shown_model(spec.model) + (" with random weights" if spec.weights == "random" else "")
+    options = ", ".join(f"{key}={value}" for key, value in spec.options.items()) or "no options"
+    return (
+        f"Model {escape(model)}, {spec.num_inference_steps} steps, guidance {spec.guidance_scale:g}, batch"
+        f" {spec.batch_size}, {spec.dtype}, {over(spec)}, on {provenance.machine()}; method"
+        f" `{spec.method}` ({escape(options)})."
+    )
+
+
+def _how(found: Comparison) -> str:
+    """What the figures are."""
+    device = found.baseline.on_device
+    how = DEVICE if device else HOST.format(found.baseline.overhead, found.method.overhead)
+    return how + (COMPILED if found.spec.compile else "")

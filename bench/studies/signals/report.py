@@ -1,0 +1,104 @@
+"""The study as a page: one sentence, two tables, maps over steps and layers. A function of its rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from bench.record import Mean
+from bench.report.page import write_csv, write_page
+from bench.report.plots.style import canvas, save, style
+from bench.report.tables.columns import interval
+from bench.studies.signals.analysis import Explained, Ranking, added, explained, rankings
+
+ERRORS = {"hold": "holding the last output", "forecast": "a line through the last two, over log-SNR"}
+WORTH = 0.05  # of the variance of ln(error), from which entropy earns a place in the default gate
+BESIDE = ("SNR", "SNR + calibration")  # models that entropy is added to
+NAMES = {"entropy": "entropy", "log_snr": "SNR", "latent_norm": "latent norm"}
+
+
+def write_report(rows: pd.DataFrame, facts: Mapping[str, Any], out: Path) -> Path:
+    """Write README.md, its plot and the tables' CSV to `out`; the path of README.md."""
+    out.mkdir(parents=True, exist_ok=True)
+    ranked = [ranking for error in ERRORS for ranking in rankings(rows, error)]
+    shares = [share for error in ERRORS for share in explained(rows, error)]
+    more = {error: {model: added(rows, error, model) for model in BESIDE} for error in ERRORS}
+    plot(rows, out / "maps.png")
+    _csv(ranked, out / "rankings.csv")
+    _csv(shares, out / "explained.csv")
+    _csv([Explained(m, e, a) for e, found in more.items() for m, a in found.items()], out / "added.csv")
+    content = {
+        "facts": facts,
+        "pictures": rows["picture"].nunique(),
+        "classes": rows["label"].nunique(),
+        "steps": rows["step"].nunique(),
+        "layers": rows["layer"].nunique(),
+        "sentence": sentence(ranked, shares, more["hold"]),
+        "verdict": verdict({error: found["SNR"] for error, found in more.items()}),
+        "added": more,
+        "rankings": ranked,
+        "explained": shares,
+        "errors": ERRORS,
+        "names": NAMES,
+        "typical": {error: rows[error].median() for error in ERRORS},
+    }
+    return write_page(out / "README.md", "signals.md.j2", content)
+
+
+def sentence(ranked: Sequence[Ranking], shares: Sequence[Explained], more: Mapping[str, Mean]) -> str:
+    """What entropy adds, in one sentence, with intervals."""
+    entropy = next(r for r in ranked if (r.signal, r.error) == ("entropy", "hold"))
+    share = {s.model: s.share for s in shares if s.error == "hold"}
+    return (
+        "Within a step, the rank correlation of a layer's entropy with the error of holding its output "
+        f"is {interval(entropy.within_step, 2)}; entropy adds {interval(more['SNR'], 2)} to the "
+        f"{share['SNR'].mean:.2f} of the variance of ln(error) that SNR explains, and "
+        f"{interval(more['SNR + calibration'], 2)} to the {share['SNR + calibration'].mean:.2f} of SNR with "
+        "a calibration of each layer."
+    )
+
+
+def verdict(more: Mapping[str, Mean]) -> str:
+    """What the figures mean for the default gate, which needs no calibration: `more` is what entropy adds
+    to SNR, for each error."""
+    shown = " and ".join(f"{interval(found, 2)} ({error})" for error, found in more.items())
+    if max(found.mean for found in more.values()) >= WORTH:
+        return (
+            f"Neither SNR nor entropy needs a calibration, and entropy adds {shown} to what SNR explains: a "
+            "gate on both is the default to choose."
+        )
+    return (
+        f"Neither SNR nor entropy needs a calibration, but entropy adds only {shown} to what SNR explains. "
+        "So the default gate is SNR with a bound on age, and the entropy gate is off until it is given a "
+        "threshold; [gate](../gate/README.md) shows each of them at work."
+    )
+
+
+def _csv(rows: Sequence[Ranking | Explained], path: Path) -> None:
+    write_csv(path, [_flat(row) for row in rows])
+
+
+def _flat(row: Ranking | Explained) -> dict[str, Any]:
+    return {k: v.model_dump() if isinstance(v, Mean) else v for k, v in row._asdict().items()}
+
+
+def plot(rows: pd.DataFrame, path: Path) -> Path:
+    """Entropy, hold error and forecast error over steps and layers, means over the pictures."""
+    panels = [("entropy", "entropy (nats)"), ("hold", "error, held"), ("forecast", "error, forecast")]
+    with style():
+        figure = canvas(9.0, 3.0)
+        for ax, (column, title) in zip(figure.subplots(1, 3), panels, strict=True):
+            mean = rows.pivot_table(index="layer", columns="step", values=column)
+            shown = mean if column == "entropy" else np.log10(mean)
+            image = ax.imshow(shown, aspect="auto", origin="lower", cmap="cividis")
+            figure.colorbar(image, ax=ax, label=title if column == "entropy" else "log10")
+            ax.set_title(title)
+            ax.set_xlabel("step")
+            ax.set_ylabel("layer")
+            ticks = np.linspace(0, mean.shape[1] - 1, 5).astype(int)
+            ax.set_xticks(ticks, [str(mean.columns[i]) for i in ticks])
+        return save(figure, path)

@@ -1,0 +1,74 @@
+"""A tuning study as a page: the trials, their Pareto front, and a configuration file for each point."""
+
+# ruff: noqa: RUF001 - the sign × is meant
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from bench.methods.dqar import config
+from bench.report.page import write_page
+from bench.report.plots.style import GREY, canvas, look, save, style
+from bench.studies.tune.search import Point
+
+
+def write_report(
+    points: Sequence[Point], trials: Sequence[Sequence[float]], facts: Mapping[str, Any], out: Path
+) -> Path:
+    """Write README.md, its plot and front-1.yaml, front-2.yaml, ... to `out`; the path of README.md.
+
+    `trials` holds the speedup and the drift of each; `facts` what was tuned on what.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    for old in out.glob("front-*.yaml"):
+        old.unlink()
+    for number, point in enumerate(points, 1):
+        config(facts["shape"] | point.options).to_yaml(out / f"front-{number}.yaml")
+    plot(points, trials, out)
+    _table(points).to_csv(out / "front.csv", index=False, lineterminator="\n")
+    content = {"points": points, "trials": len(trials), "facts": facts, "sentence": sentence(points, trials)}
+    return write_page(out / "README.md", "tune.md.j2", content)
+
+
+def _table(points: Sequence[Point]) -> pd.DataFrame:
+    """The front with its figures in full."""
+    rows = [
+        {"limit": p.limit, "drift": p.drift}
+        | {f"speedup_{end}": value for end, value in p.speedup.model_dump().items()}
+        | {f"unseen_{end}": value for end, value in p.held_out.model_dump().items()}
+        | p.options
+        for p in points
+    ]
+    return pd.DataFrame(rows)
+
+
+def sentence(points: Sequence[Point], trials: Sequence[Sequence[float]]) -> str:
+    """The front's two ends."""
+    first, last = points[0], points[-1]
+    return (
+        f"Of {len(trials)} trials {len(points)} are on the front, from {first.limit:.3f}× by FLOPs at drift "
+        f"of {first.held_out.mean:.3f} to {last.limit:.3f}× at {last.held_out.mean:.4f}, on unseen pictures."
+    )
+
+
+def plot(points: Sequence[Point], trials: Sequence[Sequence[float]], out: Path) -> Path:
+    """Speedup that FLOPs allow against drift: all trials, and the front."""
+    with style():
+        figure = canvas(5.6, 3.6)
+        ax = figure.subplots()
+        ax.grid(True)
+        ax.plot([t[1] for t in trials], [t[0] for t in trials], ".", color=GREY, label="trials")
+        front = look("dqar")
+        drift, limit = [p.drift for p in points], [p.limit for p in points]
+        ax.plot(drift, limit, color=front.colour, marker=front.marker, label="Pareto front")
+        for number, point in enumerate(points, 1):
+            ax.annotate(str(number), (point.drift, point.limit), xytext=(3, -9), textcoords="offset points")
+        ax.set_xscale("symlog", linthresh=1e-3)
+        ax.set_xlabel("drift of the final latent (relative L2)")
+        ax.set_ylabel("speedup that FLOPs allow (×)")
+        ax.legend()
+        return save(figure, out / "front.png")

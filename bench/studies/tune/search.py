@@ -1,0 +1,125 @@
+"""`python -m bench tune`: search DQAR's fields for the Pareto front of speedup and drift (optuna, TPE).
+
+A trial's speedup is what counted FLOPs allow for the reuse it measured: it has no noise, so that a
+search of few trials is not one for lucky seconds. The front's own seconds are measured at the end, in
+pairs with the baseline. Trials are stored as they end; started again, a study goes on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import optuna
+from torch import Tensor
+
+from bench import stats
+from bench.errors import BadInput
+from bench.measure import flops, images, timing
+from bench.pipeline import models
+from bench.pipeline.session import Session
+from bench.record import Mean, Median
+from bench.spec.suite import RunSpec
+from bench.spec.suite import Timing as Budget
+
+DIRECTIONS: list[Literal["maximize", "minimize"]] = ["maximize", "minimize"]  # speedup, drift
+
+
+@dataclass(frozen=True)
+class Point:
+    """A configuration on the front."""
+
+    options: dict[str, Any]
+    limit: float  # speedup that FLOPs allow at the reuse measured
+    drift: float  # on the trial's pictures
+    held_out: Mean  # drift on pictures that no trial saw
+    speedup: Median  # seconds, in pairs
+
+
+class Tuner:
+    """A model, the baseline's pictures, and a stored study."""
+
+    def __init__(self, model: str, steps: int, pictures: int, guidance: float, storage: Path) -> None:
+        models.check(models.directory(model))
+        self.spec = RunSpec(
+            suite="tune", name="tune", method="dqar", model=model, batch_size=pictures,
+            num_inference_steps=steps, guidance_scale=guidance,
+        )  # fmt: skip
+        self.session = Session.open(self.spec)
+        self.seen, self.unseen = range(pictures), range(pictures, 2 * pictures)
+        self.base: Tensor = self.session.baseline(self.seen).latents
+        self.flops = flops.count(self.session).generation(steps)
+        self.study = _study(storage, f"{self.session.spec.model}-{steps}-{pictures}-{guidance:g}")
+
+    def search(self, trials: int) -> None:
+        """Run so many more trials."""
+        self.study.optimize(self._trial, n_trials=trials, show_progress_bar=True)
+
+    def front(self, pairs: int) -> list[Point]:
+        """The study's Pareto front, fastest first, each point's seconds and unseen pictures measured."""
+        best = sorted(self.study.best_trials, key=lambda trial: -trial.values[0])
+        distinct = {str(trial.values): trial for trial in best}
+        base = self.session.baseline(self.unseen).latents
+        return [self._point(trial, base, pairs) for trial in distinct.values()]
+
+    def _trial(self, trial: optuna.Trial) -> tuple[float, float]:
+        options = suggested(trial)
+        session = self._under(options)
+        assert session.resolved is not None  # found before anything is counted
+        with flops.counting() as counter:
+            made = session.candidate(self.seen)
+        return self.flops / counter.get_total_flops(), images.drift(made.latents, self.base).mean().item()
+
+    def _point(self, trial: optuna.trial.FrozenTrial, base: Tensor, pairs: int) -> Point:
+        options = suggested(trial)
+        budget = Budget(min_pairs=pairs, max_pairs=pairs, warmup=1)
+        session = self._under(options, timing=budget)
+        measured = timing.measure(session, lambda line: None)
+        drift = images.drift(session.candidate(self.unseen).latents, base)
+        return Point(
+            options=options | session.resolved,
+            limit=trial.values[0],
+            drift=trial.values[1],
+            held_out=stats.mean_interval(drift),
+            speedup=stats.speedup(measured.kept(), self.spec.seed),
+        )
+
+    def _under(self, options: dict[str, Any], **changes: Any) -> Session:
+        return self.session.under(self.spec.model_copy(update={"options": options} | changes))
+
+
+def suggested(trial: optuna.Trial | optuna.trial.FrozenTrial) -> dict[str, Any]:
+    """The options of a trial: the seed's knobs, and a bound on age."""
+    options: dict[str, Any] = {
+        "preset": "maximum",
+        "schedule_type": trial.suggest_categorical(
+            "schedule_type", ["linear", "linear_reverse", "exponential"]
+        ),
+        "layer_fraction": trial.suggest_float("layer_fraction", 0.1, 1.0, step=0.1),
+        "warmup_fraction": trial.suggest_float("warmup_fraction", 0.0, 0.6, step=0.1),
+        "snr_low": trial.suggest_float("snr_low", 0.01, 2.0, log=True),
+        "quantization_bits": trial.suggest_categorical("quantization_bits", [8, 16]),
+    }
+    age = trial.suggest_int("max_age", 1, 5)  # 5: without bound
+    quantile = trial.suggest_float("entropy_quantile", 0.3, 1.0, step=0.1)  # 1: without a gate
+    return (
+        options
+        | ({"max_age": age} if age < 5 else {})
+        | ({"entropy_quantile": quantile} if quantile < 1 else {})
+    )
+
+
+def _study(storage: Path, name: str) -> optuna.Study:
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        storage.parent.mkdir(parents=True, exist_ok=True)
+        return optuna.create_study(
+            directions=DIRECTIONS,
+            storage=f"sqlite:///{storage}",
+            study_name=name,
+            load_if_exists=True,
+            sampler=optuna.samplers.TPESampler(seed=0),
+        )
+    except Exception as error:
+        raise BadInput(f"tune: {storage}: cannot be used: {' '.join(str(error).split())[:160]}") from error
