@@ -73,8 +73,8 @@ asv-check: setup  ## Try the gate: ten unchanged repetitions raise no alarm, a p
 browser:  ## Install the browser in which a test opens asv's pages (on Debian, as root)
 	command -v chromium >/dev/null || (apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium)
 
-test: setup  ## Run the tests
-	$(PY) -m pytest -q $(ARGS)
+test: setup  ## Run the tests in two processes (ARGS="-n 0 tests/test_cache.py" for a file alone)
+	$(PY) -m pytest -q -n 2 --dist loadfile $(ARGS)
 
 lint: setup  ## Check style and types
 	$(PY) -m ruff check .

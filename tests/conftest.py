@@ -8,6 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+# The tiny model's operations are far too small to share out, and two processes of tests have two cores: one
+# thread here (before torch is imported) and in the processes that tests start.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 import faulty_worker
 import pytest
 import torch

@@ -8,18 +8,19 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import build_tiny_pipeline
 from diffusers import DDIMScheduler
 from typer.testing import CliRunner
 
 import dqar
 from bench.cli.main import app
-from bench.embedded import load_pipeline
 from bench.errors import BadInput
 from bench.methods import check
 from bench.methods.dqar import PLANS
 from bench.pipeline.session import Session
 from bench.spec import external_files
 from bench.spec.suite import RunSpec
+from bench.store import keys
 from bench.store.tensors import Cache
 from bench.studies.calibrate.search import Archive, Changes, Genome, Point, beginnings, search
 from bench.studies.calibrate.study import Study
@@ -28,7 +29,7 @@ from dqar.plan import BOTH, CONDITIONAL, NONE
 from dqar.policy.saved_plan import SavedPlan
 
 SNR = np.exp(np.linspace(-10.0, 5.0, 20))
-RUN = ("--steps", "8", "--pictures", "2", "--speedups", "1.5,2")
+RUN = ("--steps", "8", "--pictures", "2", "--speedups", "1.5,2", "--model")
 
 
 def cost(genome: Genome) -> float:
@@ -87,12 +88,12 @@ def test_a_try_ends_where_it_is_clearly_behind() -> None:
 
 
 @pytest.fixture(scope="module")
-def calibrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a real calibration of two pictures in eight steps, run twice."""
+def calibrated(tiny_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a real calibration of the tiny model on two pictures in eight steps, run twice."""
     folder = tmp_path_factory.mktemp("calibrate")
     where = [f"--{name}={folder / name}" for name in ("out", "results", "reports")]
     for _ in range(2):
-        done = CliRunner().invoke(app, ["calibrate", *where, *RUN, "--tries", "3"])
+        done = CliRunner().invoke(app, ["calibrate", *where, *RUN, str(tiny_model_dir), "--tries", "3"])
         assert done.exit_code == 0, done.output
     return folder
 
@@ -102,8 +103,7 @@ def test_a_calibration_leaves_plans_that_load(calibrated: Path) -> None:
     forecasts to expect; the second run took up the first one's archive."""
     files = sorted((calibrated / "out").glob("*.json"))
     assert files
-    pipe = load_pipeline()
-    pipe.set_progress_bar_config(disable=True)
+    pipe = build_tiny_pipeline()
     pipe.scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config, timestep_spacing="trailing")
     for file in files:
         plan = SavedPlan.load(file)
@@ -116,12 +116,12 @@ def test_a_calibration_leaves_plans_that_load(calibrated: Path) -> None:
     assert '"points"' in archive.read_text()
 
 
-def test_a_plan_may_be_of_more_steps_than_the_baseline(calibrated: Path) -> None:
+def test_a_plan_may_be_of_more_steps_than_the_baseline(calibrated: Path, tiny_model_dir: Path) -> None:
     """Plans of eight steps begin a search at sixteen: what was found has sixteen, costs what it runs as a
     share of the baseline's eight, and goes by a name of its own."""
     given = ["--start", str(calibrated / "out"), "--plan-steps", "16", "--tries", "1"]
     where = [f"--{name}={calibrated / 'finer' / name}" for name in ("out", "results", "reports")]
-    done = CliRunner().invoke(app, ["calibrate", *where, *RUN, *given])
+    done = CliRunner().invoke(app, ["calibrate", *where, *RUN, str(tiny_model_dir), *given])
     assert done.exit_code == 0 and "at 16 steps" in done.output, done.output
     files = sorted((calibrated / "finer" / "out").glob("dpm16-converged-*.json"))
     assert files
@@ -143,11 +143,11 @@ def test_a_finer_plan_runs_at_the_same_noise() -> None:
 
 
 @pytest.mark.parametrize("second", [BOTH, CONDITIONAL])
-def test_a_plans_cost_is_of_what_runs(second: int, tmp_path: Path) -> None:
+def test_a_plans_cost_is_of_what_runs(second: int, tiny_model_dir: Path, tmp_path: Path) -> None:
     """A plan costs what the generation computes: where a branch runs alone, layers that the plan has reused
     at steps of both branches are computed after all, and are paid for."""
     study = Study(
-        model="embedded",
+        model=str(tiny_model_dir),
         solver="ddim",
         target="baseline",
         steps=6,
@@ -198,15 +198,15 @@ def test_bad_input_is_one_line(given: list[str], said: str, tmp_path: Path) -> N
 def test_a_plan_is_part_of_the_key(tmp_path: Path) -> None:
     """Another content of the plan's file is another key, of the candidate's pictures too, and not of the
     baseline's; a file that is no plan is refused when the suite is read."""
-    path, keys = tmp_path / "plan.json", []
+    path, found = tmp_path / "plan.json", []
     spec = RunSpec(
         suite="t", name="t", method="dqar", model="embedded", options={"plan_path": str(path)}
     )  # fmt: skip
     for branches in ((BOTH, BOTH, 0), (BOTH, CONDITIONAL, 0)):
         SavedPlan(np.zeros((3, 12), dtype=np.bool_), np.array(branches, dtype=np.int8)).save(path)
         cache = Cache(tmp_path, keys.inputs(spec))
-        keys.append((external_files.plan(spec)["plan"], cache.candidate_key(spec), cache.key(spec)))
-    one, other = keys
+        found.append((external_files.plan(spec)["plan"], cache.candidate_key(spec), cache.key(spec)))
+    one, other = found
     assert one[0] != other[0] and one[1] != other[1] and one[2] == other[2]
     path.write_text("{}")
     with pytest.raises(BadInput, match="is no plan"):
