@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -49,11 +50,19 @@ MU, SIGMA = np.zeros(2048), np.zeros((2048, 2048), np.float32)
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda path: path.mkdir(), "no pictures (.png, "),
+        (lambda path: path.mkdir(), "no images in it; allowed: .png, "),
         (lambda path: [picture(path / "a.png"), picture(path / "b.png", 32)], "of one size"),
-        (lambda path: [picture(path / "a.png", 32)], "pictures of (32, 32); without inception_weights"),
+        (lambda path: [picture(path / "a.png")], "it holds 1 images; needed: 4 or more"),
+        (lambda path: [picture(path / f"{i}.png", 32) for i in range(4)], "images of (32, 32); without"),
+        (
+            lambda path: [picture(path / "a.png"), (path / "b.gif").touch()],
+            "b.gif: images of this format are",
+        ),
+        (lambda path: [picture(path / "a.png"), os.mkfifo(path / "b.png")], "b.png is no regular file"),
+        (os.mkfifo, "is no regular file"),
+        (npz(arr_0=PIXELS[:0]), "it holds 0 images; needed: 4 or more"),
         (lambda path: [path.mkdir(), (path / "a.png").write_text("x")], "a.png is not readable"),
-        (lambda path: path.write_text("no archive"), "allow_pickle"),
+        (lambda path: path.write_text("no archive"), "File is not a zip file"),
         (npz(other=PIXELS), "its keys are other"),
         (npz(arr_0=PIXELS.astype(np.float32)), "arr_0 is float32 (4, 64, 64, 3)"),
         (npz(arr_0=np.array([{}])), "allow_pickle"),

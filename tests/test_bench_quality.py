@@ -21,6 +21,7 @@ from bench.record import Distance
 from bench.spec.suite import RunSpec
 from bench.store import keys
 from bench.store.tensors import Cache
+from dqar.evaluation.frechet import Statistics
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +66,7 @@ def test_precision_and_recall_of_half_of_the_modes() -> None:
 def test_what_cannot_be_had_of_a_reference_is_null_with_its_reason() -> None:
     """Of statistics alone there is an FD and nothing else; of few pictures no precision."""
     made = torch.randn(20, 4, generator=torch.Generator().manual_seed(0))
-    unit = distributions.Statistics(np.zeros(4), np.eye(4))
+    unit = Statistics(np.zeros(4), np.eye(4))
     of_statistics = distributions.distance(made, None, "identity", "a Gaussian", unit)
     absent = {"kid", "precision", "recall", "n_reference"}
     assert {field for field in absent if getattr(of_statistics, field) is None} == absent
@@ -166,12 +167,12 @@ def test_a_folder_and_an_array_of_the_same_pictures_are_one_reference(tmp_path: 
 
 def test_the_contents_of_files_are_part_of_the_key(tmp_path: Path) -> None:
     """Other contents under the same name make another key, the same elsewhere do not."""
-    keys = []
+    found = []
     for place, seed in (("a", 0), ("b", 0), ("c", 1)):
         folder = save_pictures(tmp_path / place / "real", noise(2, seed=seed))
         wanted = spec(reference=str(folder))
-        keys.append(keys.key_of(wanted.public(), keys.inputs(wanted)))
-    assert keys[0] == keys[1] != keys[2]
+        found.append(keys.key_of(wanted.public(), keys.inputs(wanted)))
+    assert found[0] == found[1] != found[2]
 
 
 def test_inception_weights_make_no_picture_again(

@@ -72,7 +72,8 @@ def run(
     files = (inception_weights, reference, lpips_weights)
     quality = dict(zip(suite.FILES, files, strict=True)) | {"n": images}
     loaded = suite.load(path, seed=seed, model=model, quality=quality)
-    preflight.check(loaded.quality)
+    for line in preflight.check(loaded.quality):
+        typer.echo(line)
     from bench.run.runner import run_suite
 
     folder = run_suite(path, loaded, results, only, force)

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
-from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
 from tqdm import tqdm
 
 from bench.embedded import classifier
@@ -16,6 +15,7 @@ from bench.embedded.classes import CLASSES
 from bench.embedded.data import EmojiData
 from bench.embedded.extractor import extract
 from bench.embedded.vae import load_folded, psnr
+from dqar.evaluation.frechet import fitted, frechet_distance
 
 STEPS = 50
 SEED = 4
@@ -35,12 +35,6 @@ def sample(pipe: Any, labels: Tensor, guidance: float, batch: int = 50, steps: i
         ).images
         pictures.append((images.float() * 255).round().to(torch.uint8))
     return torch.cat(pictures)
-
-
-def frechet(first: Tensor, second: Tensor) -> float:
-    """Frechet distance of two sets of features [n, 96], by torch-fidelity's own functions."""
-    a, b = (fid_features_to_statistics(features) for features in (first, second))
-    return float(fid_statistics_to_metric(a, b, verbose=False)["frechet_inception_distance"])
 
 
 def like(labels: Tensor, n: int) -> Tensor:
@@ -75,7 +69,10 @@ def distances(data: EmojiData, pictures: Tensor, wanted: Tensor) -> dict[str, An
         "halves of held-out": (real[halves[0]], real[halves[1]]),
         "samples to held-out, n of a half": (generated[: len(halves[0])], real[halves[1]]),
     }
-    return {k: {"fd": frechet(a, b), "n": [len(a), len(b)]} for k, (a, b) in pairs.items()}
+    return {
+        k: {"fd": frechet_distance(fitted(a), fitted(b)), "n": [len(a), len(b)]}
+        for k, (a, b) in pairs.items()
+    }
 
 
 def nearest(pictures: Tensor, pool: Tensor) -> tuple[Tensor, Tensor]:

@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 
 from bench.measure import features
-from bench.measure.distributions import FEWEST, Statistics, distance
+from bench.measure.distributions import FEWEST, distance
 from bench.measure.features import Extractor
 from bench.measure.reference import Reference
 from bench.measure.samples import Pictures
 from bench.record import Distance
 from bench.spec.suite import RunSpec
 from bench.store.tensors import Cache
+from dqar.evaluation.frechet import Statistics
 
 FIELDS = ("to_reference", "to_baseline")
 NO_REFERENCE = "no reference pictures: --reference gives them"

@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from bench import stats
 from bench.record import Distance
+from dqar.evaluation.frechet import Statistics, fitted, frechet_distance
 
 FEWEST = 4  # pictures of which there is any distance
 LEAST = 16  # pictures for precision and recall
 BLOCKS = 10  # of the kernel distance, where there are pictures for them: the interval of two is hardly one
 NEIGHBOURHOOD = 3  # Kynkäänniemi et al. 2019
-
-
-class Statistics(NamedTuple):
-    """A Gaussian fitted to features, float64: mean [d] and covariance [d, d]."""
-
-    mu: NDArray[np.float64]
-    sigma: NDArray[np.float64]
 
 
 def distance(
@@ -38,11 +30,14 @@ def distance(
     The Fréchet distance is biased by n, and much so while n is near d.
     """
     missing: dict[str, str] = {}
+    given = statistics or (None if reference is None else fitted(reference))
+    if given is None:
+        raise ValueError("a reference needs features or statistics")
     precision, recall = _precision_recall(features, reference, missing)
     if reference is None:
         missing["kid"] = missing["n_reference"] = "the reference has statistics only, no pictures"
     return Distance(
-        fd=_frechet(_fitted(features), statistics or _fitted(reference)),
+        fd=frechet_distance(fitted(features), given),
         kid=None if reference is None else stats.mean_interval(kernel_blocks(features, reference)),
         precision=precision,
         recall=recall,
@@ -52,26 +47,6 @@ def distance(
         n_reference=None if reference is None else len(reference),
         missing=missing,
     )
-
-
-def frechet(features: Tensor, reference: Tensor) -> float:
-    """||m1 - m2||^2 + tr(C1 + C2 - 2 (C1 C2)^1/2) of the Gaussians fitted to both, [n, d] and [m, d]."""
-    return _frechet(_fitted(features), _fitted(reference))
-
-
-def _frechet(one: Statistics, other: Statistics) -> float:
-    from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_statistics_to_metric
-
-    found = fid_statistics_to_metric(one._asdict(), other._asdict(), verbose=False)
-    return max(0.0, float(found[KEY_METRIC_FID]))  # of a set to itself the rounding of the root is left
-
-
-def _fitted(features: Tensor | None) -> Statistics:
-    from torch_fidelity.metric_fid import fid_features_to_statistics
-
-    if features is None:
-        raise ValueError("a reference needs features or statistics")
-    return Statistics(**fid_features_to_statistics(features.double().cpu()))
 
 
 def _precision_recall(

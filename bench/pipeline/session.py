@@ -131,12 +131,15 @@ class Session:
 
 
 def generate(pipe: Any, arguments: dict[str, Any]) -> Generation:
-    """Call the pipeline once; NonFinite where a latent is NaN or infinite."""
+    """Call the pipeline once; NonFinite where a latent or an image is NaN or infinite."""
     with final_latents(pipe) as seen, stopwatch() as seconds:
         images = pipe(**arguments).images
     latents = torch.cat(seen).float().cpu()
     if not torch.isfinite(latents).all():
         raise NonFinite("the final latent is NaN or infinite")
+    if not torch.isfinite(images).all():  # as bytes they would be black, and alike
+        which = (~torch.isfinite(images)).flatten(1).any(dim=1).nonzero().flatten().tolist()
+        raise NonFinite(f"the decoded image is NaN or infinite ({len(which)} of {len(images)} of the batch)")
     return Generation(seconds[0], latents, images.mul(255).round().to("cpu", torch.uint8))
 
 

@@ -17,8 +17,8 @@ from bench.spec.suite import Quality, RunSpec
 LPIPS_FILES = ("weights-vgg16-lpips.pth", "vgg16-397923af.pth")
 ALLOWED = {
     "inception_weights": "allowed: torch-fidelity's weights-inception-2015-12-05-6726825d.pth",
-    "reference": "allowed: a folder of pictures, or an .npz with arr_0, or mu and sigma",
-    "lpips_weights": f"allowed: a folder with {' and '.join(LPIPS_FILES)}",
+    "reference": "allowed: a directory of images, or an .npz with arr_0, or mu and sigma",
+    "lpips_weights": f"allowed: a directory with {' and '.join(LPIPS_FILES)}",
 }
 
 
@@ -59,7 +59,9 @@ def digests(quality: Quality) -> dict[str, str]:
 
 def _digest(path: Path) -> str:
     if path.is_dir():
-        return hashing.digest(sorted(f for f in path.rglob("*") if f.is_file()), path)
+        from dqar.evaluation.image_files import found
+
+        return hashing.digest(found(path)[0], path)
     return hashing.digest([path], path.parent)
 
 

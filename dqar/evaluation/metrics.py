@@ -3,31 +3,19 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
+from dqar.evaluation.frechet import Statistics, fitted, frechet_distance
+from dqar.evaluation.image_files import ImageFiles
 from dqar.utils.helpers import Images, as_uint8
 from dqar.validation import refusal
 
 INCEPTION = "inception-v3-compat"  # torch-fidelity's name of the network that defines FID
-
-
-class _Pictures(Dataset[Tensor]):
-    """uint8 `[3, h, w]` pictures, as torch-fidelity reads them."""
-
-    def __init__(self, images: Images) -> None:
-        self.pixels = as_uint8(images)
-
-    def __len__(self) -> int:
-        return len(self.pixels)
-
-    def __getitem__(self, index: int) -> Tensor:
-        return self.pixels[index]
 
 
 def compute_fid(
@@ -38,34 +26,34 @@ def compute_fid(
     batch_size: int = 64,
     device: str = "cpu",
 ) -> dict[str, float | str]:
-    """Fréchet distance between generated and reference pictures, by torch-fidelity (Heusel et al. 2017).
+    """Fréchet distance between generated and reference images (Heusel et al. 2017).
 
-    Pictures as `as_uint8` takes them, or a folder of files. Returns `{"fid": ..., "extractor": ...}`
-    from Inception features; another `extractor` registered with torch-fidelity returns `"fd"` in place
-    of `"fid"`, since its scale is its own. The distance of few pictures is biased upwards. Raises
-    `ValueError` without Inception weights, which are never fetched, and for an unknown extractor.
+    Args:
+        generated: Images as `as_uint8` takes them, or a directory of files (`ImageFiles`).
+        reference: The same; of equal sets the distance is exactly 0. That of few images is biased upwards.
+        inception_weights: torch-fidelity's file; default: the one in torch hub's cache. It is never fetched.
+        extractor: Another extractor registered with torch-fidelity, whose scale is its own.
+        batch_size: Images that go through the extractor at once.
+        device: Where that happens.
+
+    Returns:
+        `{"fid": ..., "extractor": ...}`; with another extractor than Inception `"fd"` in place of `"fid"`.
+
+    Raises:
+        ValueError: no Inception weights, an unknown extractor, or images that cannot be used: fewer than
+            two, unreadable, of different sizes, or not finite (`NonFinite`).
     """
-    from torch_fidelity import calculate_metrics
     from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY
 
     name = extractor or INCEPTION
     if name not in FEATURE_EXTRACTORS_REGISTRY:
         raise refusal("extractor", name, ", ".join(FEATURE_EXTRACTORS_REGISTRY))
+    sets = {"generated": _chunks("generated", generated, batch_size)}
+    sets["reference"] = _chunks("reference", reference, batch_size)
     weights = {"feature_extractor_weights_path": _inception(inception_weights)} if name == INCEPTION else {}
-    measured = calculate_metrics(
-        input1=_input(generated),
-        input2=_input(reference),
-        fid=True,
-        feature_extractor=name,
-        batch_size=batch_size,
-        cuda=torch.device(device).type == "cuda",
-        cache=False,
-        save_cpu_ram=not isinstance(generated, (str, Path)),  # in memory: loader processes only cost
-        verbose=False,
-        **weights,
-    )
-    key = "fid" if name == INCEPTION else "fd"
-    return {key: measured["frechet_inception_distance"], "extractor": name}
+    network = _network(name, device, **weights)
+    one, other = (_statistics(field, network, chunks, device) for field, chunks in sets.items())
+    return {"fid" if name == INCEPTION else "fd": frechet_distance(one, other), "extractor": name}
 
 
 def compute_clip_score(
@@ -110,8 +98,34 @@ def _clip(path: Path) -> tuple[Any, Any]:
         raise refusal("model_path", str(path), "a directory with a CLIP model and its processor") from error
 
 
-def _input(pictures: Images | str | Path) -> str | _Pictures:
-    return str(pictures) if isinstance(pictures, (str, Path)) else _Pictures(pictures)
+def _chunks(field: str, images: Images | str | Path, size: int) -> Iterable[Tensor]:
+    """The images in batches, uint8 `[n, 3, h, w]`; ValueError names the argument."""
+    if not isinstance(images, (str, Path)):
+        return as_uint8(images).split(size)
+    if not Path(images).is_dir():
+        raise refusal(field, str(images), "images, or a directory of image files")
+    try:
+        return ImageFiles(Path(images)).chunks(size)
+    except ValueError as error:
+        raise ValueError(f"{field} = {str(images)!r}: {error}") from error
+
+
+def _network(name: str, device: str, **weights: str) -> Any:
+    from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY
+    from torch_fidelity.utils import create_feature_extractor
+
+    layer = FEATURE_EXTRACTORS_REGISTRY[name].get_default_feature_layer_for_metric("fid")
+    network = create_feature_extractor(name, [layer], cuda=False, verbose=False, **weights)
+    return network.to(device)
+
+
+@torch.no_grad()
+def _statistics(field: str, network: Any, chunks: Iterable[Tensor], device: str) -> Statistics:
+    features = [network(chunk.to(device))[0].cpu() for chunk in chunks if len(chunk)]
+    try:
+        return fitted(torch.cat(features) if features else torch.empty(0, 1))
+    except ValueError as error:
+        raise ValueError(f"{field}: {error}") from error
 
 
 def _inception(path: str | Path | None) -> str:

@@ -16,6 +16,10 @@ Images = Tensor | np.ndarray | Sequence[Image.Image]
 """Pictures: `[n, 3, h, w]` tensor or `[n, h, w, 3]` array, uint8 or float in [0, 1]; or PIL images."""
 
 
+class NonFinite(ValueError):
+    """Images or latents hold NaN or infinite values; the message says which."""
+
+
 def seed_everything(seed: int) -> None:
     """Seed the generators of Python, NumPy and PyTorch, on all devices."""
     random.seed(seed)
@@ -40,9 +44,12 @@ def load_dit_model(
 def as_uint8(images: Images) -> Tensor:
     """Pictures as a uint8 tensor `[n, 3, h, w]` on the CPU.
 
-    Raises `ValueError` for another shape, or floats outside [0, 1].
+    Raises `ValueError` for another shape, or floats outside [0, 1]; `NonFinite`, which is one, for images
+    that hold NaN or infinite values: rounded to bytes they would pass for black.
     """
     if isinstance(images, Sequence):
+        if not images:
+            raise ValueError("images has no entries; allowed: one or more")
         images = np.stack([np.asarray(image.convert("RGB")) for image in images])
     pixels = torch.from_numpy(images).permute(0, 3, 1, 2) if isinstance(images, np.ndarray) else images
     if pixels.ndim != 4 or pixels.shape[1] != 3:
@@ -52,7 +59,11 @@ def as_uint8(images: Images) -> Tensor:
     pixels = pixels.detach().cpu()
     if pixels.dtype == torch.uint8:
         return pixels
-    if pixels.min() < 0 or pixels.max() > 1:
+    broken = (~pixels.isfinite()).flatten(1).any(dim=1).nonzero().flatten().tolist()
+    if broken:
+        which = f"image {broken[0]} of {len(pixels)}" + (f" and {len(broken) - 1} more" if broken[1:] else "")
+        raise NonFinite(f"images: {which} has values that are NaN or infinite; allowed: 0 to 1, or uint8")
+    if len(pixels) and (pixels.min() < 0 or pixels.max() > 1):
         raise ValueError("images has floats outside 0 to 1; allowed: 0 to 1, or uint8")
     return (pixels.float() * 255).round().to(torch.uint8)
 
