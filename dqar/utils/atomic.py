@@ -1,0 +1,29 @@
+"""Writes a file whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def write_atomic(path: str | Path, content: bytes | str) -> None:
+    """Write a temporary file beside `path`, flush it to the disk, then rename it.
+
+    Args:
+        path: The file; it is replaced if it is there. Its directory is made where it is missing.
+        content: Bytes, or text that is written as UTF-8.
+
+    Raises:
+        OSError: The file cannot be written; what was there before is left as it was.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as stream:
+            stream.write(content.encode() if isinstance(content, str) else content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
