@@ -12,7 +12,7 @@ SUITES := $(filter-out reproduce control,$(basename $(notdir $(wildcard bench/su
 
 .DEFAULT_GOAL := help
 .PHONY: help setup bench report generate reproduce signals tune calibrate policy control $(SUITES)
-.PHONY: asv asv-html asv-compare asv-check browser test lint clean
+.PHONY: gpu-check asv asv-html asv-compare asv-check browser test lint clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -56,6 +56,9 @@ policy: setup  ## Trace the model, train a policy into POLICY, and compare it at
 
 control: setup  ## The baseline against itself, forty times: does the 95 % interval hold?
 	$(PY) -m bench control $(ARGS)
+
+gpu-check: setup  ## What a CUDA device should be asked first, in six minutes (ARGS=--toy: the code, on a CPU)
+	$(PY) -m bench gpu-check $(ARGS)
 
 asv: setup  ## Run the regression benchmarks on this commit and store their samples
 	$(PY) -m bench asv run $(ARGS)

@@ -45,7 +45,7 @@ def commands(app: typer.Typer) -> Callable[[Callable[..., Any]], Callable[..., A
     """A decorator that registers a function as a command of `app`, its errors told in one line."""
 
     def command(function: Callable[..., Any]) -> Callable[..., Any]:
-        name = function.__name__.removesuffix("_")  # `list_` is called list
+        name = function.__name__.removesuffix("_").replace("_", "-")  # `list_` is called list
         return app.command(name)(one_line_errors()(function))
 
     return command

@@ -10,6 +10,7 @@ import typer
 from bench.cli.options import OK, REGRESSED, Guidance, Model, Reports, Results, SuiteName, chosen, commands
 from bench.errors import BadInput
 from bench.machine import provenance
+from bench.machine.device import device_type
 from bench.pipeline import models
 from bench.record import Target
 from bench.spec import suite
@@ -205,3 +206,38 @@ def control(
     typer.echo(f"{page.read_text()}\nrecords: {folder.folder}\nreport:  {page}")
     done = all(record.status == "ok" for record in records)
     raise typer.Exit(OK if done and study(records).holds else REGRESSED)
+
+
+@command
+def gpu_check(
+    steps: Annotated[str, typer.Option(help="Names of steps, with commas; default: all.")] = "",
+    toy: Annotated[
+        bool, typer.Option("--toy", help="Try the code on a CPU, at a size that says nothing.")
+    ] = False,
+    budget: Annotated[float, typer.Option(min=1, help="Seconds that the whole check may take.")] = 360,
+    results: Results = Path("results/local"),
+    reports: Reports = Path("reports/local"),
+) -> None:
+    """Ask a CUDA device what matters most, in order of importance, within six minutes.
+
+    Exit code 0: every step has a result and no goal is missed; 1: not so; 2: bad input.
+    """
+    from bench.studies.gpu_check.plan import STEPS
+    from bench.studies.gpu_check.report import write_report
+    from bench.studies.gpu_check.supervisor import run_check
+
+    names = [name.strip() for name in steps.split(",") if name.strip()]
+    known = [step.name for step in STEPS]
+    for name in names:
+        if name not in known:
+            raise BadInput(f"gpu-check: --steps: {name!r} is not a step; allowed: {', '.join(known)}")
+    if not toy and device_type() != "cuda":
+        raise BadInput("gpu-check: torch finds no CUDA device; allowed: a CUDA device, or --toy on a CPU")
+    machine = provenance.machine() + ("-toy" if toy else "")
+    out = results / "gpu-check" / machine
+    found = run_check(out, names, toy, budget, typer.echo)
+    page = write_report(found, machine, reports / machine)
+    typer.echo(f"results: {out}\nreport:  {page}")
+    missed = any(verdict == "missed" for result in found for verdict in result.goals.values())
+    done = all(result.status == "ok" for result in found)
+    raise typer.Exit(OK if done and (toy or not missed) else REGRESSED)

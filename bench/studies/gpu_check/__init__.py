@@ -1,0 +1,1 @@
+"""What a CUDA device is asked in six minutes: steps in order of importance, each with a result of its own."""

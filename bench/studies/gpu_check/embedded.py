@@ -1,0 +1,53 @@
+"""The embedded model on the device: the same drift as on a CPU, and the distance to real images."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from bench.embedded import load_pipeline
+from bench.pipeline import models
+from bench.pipeline.session import Session
+from bench.studies.gpu_check.rig import Rig, skipping
+from bench.studies.gpu_check.step import Value
+
+COMPARED = 4  # images made on both devices
+BATCH = 250  # images at once
+
+
+def drift(rig: Rig) -> dict[str, Value]:
+    """Relative L2 of the final latents, DQAR from the baseline, on the device and on a CPU."""
+    spec = rig.spec(
+        "dqar", skipping(rig.scale.model_steps), model="embedded", weights="trained", dtype="bf16",
+        num_inference_steps=rig.scale.steps, batch_size=COMPARED,
+    )  # fmt: skip
+    found: dict[str, Value] = {}
+    drifts: list[float] = []
+    for device in dict.fromkeys(("cpu", "cuda" if rig.on_cuda else "cpu")):
+        pipe: Any = load_pipeline(torch.bfloat16).to(device)
+        pipe.set_progress_bar_config(disable=True)
+        session = Session(pipe=pipe, spec=spec, labels=models.labels(spec, pipe))
+        base, made = session.baseline(range(COMPARED)).latents, session.candidate(range(COMPARED)).latents
+        drifts.append(float(((made - base).flatten(1).norm(dim=1) / base.flatten(1).norm(dim=1)).mean()))
+        found[f"drift on {device}"] = drifts[-1]
+    found["device over CPU"] = drifts[-1] / drifts[0]
+    return found
+
+
+def distance(rig: Rig) -> dict[str, Value]:
+    """Frechet distance of generated images to held-out real ones, by the embedded extractor (no FID)."""
+    from bench.embedded import extractor
+    from bench.measure.distributions import frechet
+
+    spec = rig.spec(
+        model="embedded", weights="trained", dtype="bf16", num_inference_steps=rig.scale.steps,
+        batch_size=BATCH,
+    )  # fmt: skip
+    pipe: Any = load_pipeline(torch.bfloat16).to("cuda" if rig.on_cuda else "cpu")
+    pipe.set_progress_bar_config(disable=True)
+    session = Session(pipe=pipe, spec=spec, labels=models.labels(spec, pipe))
+    n = rig.scale.images
+    parts = [session.baseline(range(i, min(i + BATCH, n))).images for i in range(0, n, BATCH)]
+    features = extractor.extract(torch.cat(parts))
+    return {"FD (dqar-emoji-96)": frechet(features, extractor.reference_features("heldout")), "images": n}

@@ -1,0 +1,67 @@
+"""The steps of the check, in order of importance: what matters most is known first."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+
+from bench.studies.gpu_check import embedded, identity, shapes, speed
+from bench.studies.gpu_check.rig import Rig
+from bench.studies.gpu_check.step import Goal, Step, Value
+
+CALL_S = 360  # of one call to a device
+
+
+def tests(rig: Rig) -> dict[str, Value]:
+    """`pytest -m cuda`, in a process of its own."""
+    command = [sys.executable, "-m", "pytest", "-q", "-m", "cuda", "-n", "0", "tests/test_cuda.py"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    last = (done.stdout.strip().splitlines() or ["nothing printed"])[-1]
+    counts = {word: int(n) for n, word in re.findall(r"(\d+) (passed|failed|errors?|skipped)", last)}
+    failed = re.findall(r"^FAILED \S*::(\S+)", done.stdout, re.MULTILINE)
+    named: dict[str, Value] = {"names of the failed": ", ".join(failed)} if failed else {}
+    return {"passed": counts.get("passed", 0), "failed": counts.get("failed", 0), **named} | {
+        "skipped": counts.get("skipped", 0),
+        "errors": counts.get("error", 0) + counts.get("errors", 0),
+    }
+
+
+STEPS: tuple[Step, ...] = (
+    Step("identity", "reuse that is off or removed changes no bit, in bf16", 60, identity.identical, (
+        Goal("off is identical", at_least=1), Goal("removed is identical", at_least=1),
+    )),
+    Step("syncs", "how often a step makes the host wait", 40, identity.syncs, (
+        Goal("plans, most", at_most=0), Goal("gates, most", at_most=1),
+    )),
+    Step("compiled", "13 of 50 steps over the compiled baseline, batch 32", 110, speed.compiled, (
+        Goal("speedup", at_least=2.5), Goal("share of that", at_least=0.95),
+        Goal("MFU of the baseline", at_least=0.4),
+    )),
+    Step("graphs", "the same in CUDA graphs, batch 1", 110, speed.graphs, (
+        Goal("share of that", at_least=0.8),
+    )),
+    Step("gate", "gate and entropy on, nothing reused, batch 32", 60, speed.gate, (
+        Goal("speed", at_least=0.99),
+    )),
+    Step("int8", "the int8 cache: bytes, peaks, time", 90, speed.int8, (
+        Goal("cache, 8 over 16 bits", at_most=0.51),
+    )),
+    Step("drift", "the embedded model: drift on the device over that on a CPU", 40, embedded.drift, (
+        Goal("device over CPU", at_least=0.95, at_most=None), Goal("device over CPU", at_most=1.05),
+    )),
+    Step("distance", "the embedded model: distance of its images to real ones", 40, embedded.distance),
+    Step("competitors", "other caches and fewer steps, eager seconds, batch 32", 100, speed.competitors),
+    Step("shapes", "SD3- and Flux-shaped transformers at 1024 x 1024", 90, shapes.shapes),
+    Step("energy", "joules an image", 40, speed.energy),
+    Step("tests", "pytest -m cuda", 150, tests, (Goal("failed", at_most=0), Goal("errors", at_most=0))),
+)  # fmt: skip
+
+
+def chosen(names: list[str]) -> list[Step]:
+    """The steps of these names in the check's order, all where none is named; KeyError for an unknown one."""
+    known = {step.name: step for step in STEPS}
+    for name in names:
+        if name not in known:
+            raise KeyError(name)
+    return [step for step in STEPS if not names or step.name in names]

@@ -1,0 +1,66 @@
+"""The page of a check: the goals first, then each step's values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from bench.record import Median
+from bench.report.page import write_page
+from bench.studies.gpu_check.step import StepResult, Value, Verdict
+
+UNMEASURED: Verdict = "not measured"
+WORST_FIRST: tuple[Verdict, ...] = ("missed", "unclear", UNMEASURED, "met")
+
+
+def write_report(results: Sequence[StepResult], machine: str, out: Path) -> Path:
+    """Write README.md to `out`; its path. ValueError where no step has left a result."""
+    if not results:
+        raise ValueError("gpu-check: no step has left a result")
+    out.mkdir(parents=True, exist_ok=True)
+    return write_page(out / "README.md", "gpu-check.md.j2", _content(results, machine))
+
+
+def headline(results: Sequence[StepResult]) -> str:
+    """The check in one sentence, what was missed before what was met."""
+    verdicts = [verdict for result in results for verdict in result.goals.values()]
+    failed = [result.step for result in results if result.status != "ok"]
+    parts = [f"{verdicts.count(kind)} {kind}" for kind in WORST_FIRST]
+    ended = f"; without a result: {', '.join(failed)}" if failed else ""
+    return f"of {len(verdicts)} goals {', '.join(parts)}{ended}."
+
+
+def _content(results: Sequence[StepResult], machine: str) -> dict[str, Any]:
+    environment: dict[str, Any] = next((r.environment for r in results if r.environment), {})
+    return {
+        "machine": machine,
+        "headline": headline(results),
+        "toy": any(result.toy for result in results),
+        "packages": environment.get("packages", {}),
+        "gpu": environment.get("gpu") or {},
+        "cuda": environment.get("cuda"),
+        "goals": [
+            (result.step, goal, shown(_value_of(result, goal)), verdict)
+            for result in results
+            for goal, verdict in result.goals.items()
+        ],
+        "steps": [
+            {"result": r, "rows": [(name, shown(value)) for name, value in r.values.items()]} for r in results
+        ],
+    }
+
+
+def _value_of(result: StepResult, goal: str) -> Value:
+    return next((v for name, v in result.values.items() if goal.startswith(name + " at ")), None)
+
+
+def shown(value: Value) -> str:
+    """A value as a reader wants it: three digits, an interval with its ends."""
+    if value is None:
+        return UNMEASURED
+    if isinstance(value, Median):
+        return f"{value.median:.3g} [{value.low:.3g}, {value.high:.3g}]"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,115 @@
+"""The pipeline that the steps share: loaded once, at full size on a device or at toy size on a CPU."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+
+from bench.machine.device import device_type
+from bench.measure import flops, timing
+from bench.pipeline import models
+from bench.pipeline.session import Session
+from bench.record import Limits, Median, Timing
+from bench.spec import suite
+from bench.spec.suite import RunSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scale:
+    """How large the check is."""
+
+    model: str
+    weights: str
+    dtype: str
+    batch: int  # images of a throughput measurement
+    steps: int  # denoising steps of a compiled generation
+    eager_steps: int  # of an eager one
+    model_steps: int  # of `steps`, at which the model runs under DQAR
+    pairs: tuple[int, int]  # fewest and most pairs of generations
+    budget_s: float
+    images: int  # generated for the distance to real ones
+    side: int  # latent side of the text-to-image shapes
+    layers: int | None  # of those shapes; None = the published number
+    heads: int
+
+
+FULL = Scale(
+    model="facebook/DiT-XL-2-256", weights="random", dtype="bf16", batch=32, steps=50, eager_steps=20,
+    model_steps=13, pairs=(4, 12), budget_s=20, images=2000, side=128, layers=None, heads=24,
+)  # fmt: skip
+TOY = Scale(
+    model="embedded", weights="trained", dtype="fp32", batch=2, steps=8, eager_steps=6,
+    model_steps=3, pairs=(2, 2), budget_s=1, images=8, side=8, layers=1, heads=2,
+)  # fmt: skip
+
+PRESET: dict[str, Any] = {"preset": "maximum", "use_layer_scheduling": False, "warmup_fraction": 0.0}
+NOTHING = PRESET | {"entropy_threshold": 0.0, "quantization_bits": 16}  # the gate on, reuse forbidden
+EVERY_SECOND = PRESET | {"max_age": 1}
+
+
+def skipping(model_steps: int) -> dict[str, Any]:
+    """Options under which whole steps are skipped: the model runs at `model_steps` of them."""
+    return {"preset": "maximum", "layer_fraction": 0.0, "model_steps": model_steps}
+
+
+@dataclass
+class Rig:
+    """What every step is given: the scale, and sessions over one loaded pipeline."""
+
+    scale: Scale
+
+    @property
+    def on_cuda(self) -> bool:
+        """Whether a CUDA device runs the steps."""
+        return device_type() == "cuda"
+
+    @cached_property
+    def pipe(self) -> Any:
+        """The eager pipeline."""
+        return models.load(self.spec())
+
+    def spec(self, method: str = "baseline", options: dict[str, Any] | None = None, **fields: Any) -> RunSpec:
+        """A configuration at this scale; `fields` stand in place of the scale's."""
+        scale = self.scale
+        low, high = scale.pairs
+        common: dict[str, Any] = {
+            "suite": "gpu-check", "name": method, "method": method, "options": options or {},
+            "model": scale.model, "weights": scale.weights, "dtype": scale.dtype, "scheduler": "ddim",
+            "timestep_spacing": "trailing", "num_inference_steps": scale.eager_steps,
+            "batch_size": scale.batch, "memory": False, "quality": suite.Quality(n=0, converged_n=0),
+            "timing": suite.Timing(
+                min_pairs=low, max_pairs=high, target_halfwidth=0.01, budget_s=scale.budget_s, warmup=1
+            ),
+        }  # fmt: skip
+        return RunSpec(**common | fields)
+
+    def session(self, spec: RunSpec) -> Session:
+        """A session over the loaded pipeline, compiled where the configuration says so."""
+        pipe = copy.copy(self.pipe)
+        if spec.compile:
+            mode = "reduce-overhead" if spec.cuda_graphs else None
+            pipe.transformer = torch.compile(pipe.transformer, fullgraph=True, mode=mode, dynamic=False)
+        return Session(pipe=pipe, spec=spec, labels=models.labels(spec, pipe))
+
+    def timed(self, *specs: RunSpec) -> list[tuple[Session, Timing]]:
+        """Rounds of the baseline and each configuration, interleaved; what one raises is raised."""
+        first = self.session(specs[0])
+        sessions = [first, *map(first.under, specs[1:])]
+        pairs = timing.measure_together(sessions, lambda _: None)
+        for found in pairs:
+            if found.error:
+                raise found.error
+        return [(s, timing.summarise(p, s.spec)) for s, p in zip(sessions, pairs, strict=True)]
+
+    def limits(self, session: Session, timed: Timing) -> Limits:
+        """What FLOPs allow the session's method, and the baseline's utilisation."""
+        return flops.limits(session, flops.count(session), timed)
+
+
+def scaled(interval: Median, factor: float) -> Median:
+    """An interval times a positive factor."""
+    return Median(median=interval.median * factor, low=interval.low * factor, high=interval.high * factor)

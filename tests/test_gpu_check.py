@@ -1,0 +1,121 @@
+"""The check of a CUDA device at toy size on a CPU: each step leaves a result, whatever befalls the others."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from bench.record import Median
+from bench.studies.gpu_check import supervisor
+from bench.studies.gpu_check.plan import CALL_S, STEPS
+from bench.studies.gpu_check.report import headline, write_report
+from bench.studies.gpu_check.rig import TOY, Rig
+from bench.studies.gpu_check.step import Goal, Step, StepResult
+
+# What a worker prints and leaves where `hang` never ends and `crash` kills its process.
+SCRIPT = """
+import json, os, sys, time
+out, names = sys.argv[1], [n for n in sys.argv[2:] if not n.startswith("--")]
+for name in names:
+    print(name, flush=True)
+    if name == os.environ["HANGS"]: time.sleep(600)
+    if name == os.environ["CRASHES"]: os._exit(9)
+    result = {"step": name, "title": "t", "status": "ok", "toy": True, "seconds": 0.0}
+    open(f"{out}/{name}.json", "w").write(json.dumps(result))
+    print("done", name, flush=True)
+"""
+
+
+# `graphs` is `compiled` where there is no device, and `int8` starts two processes for what `memory` tests.
+TRIED = [step for step in STEPS if step.name not in ("graphs", "int8", "tests")]
+
+
+@pytest.mark.parametrize("step", TRIED, ids=lambda step: step.name)
+def test_each_step_measures_something_at_toy_size(step: Step, rig: Rig) -> None:
+    """The code that a device will run gives every value that a goal asks for, but for those that need one."""
+    values = step.measure(rig)
+    assert values
+    for goal in step.goals:
+        assert goal.value in values
+
+
+@pytest.fixture(scope="module")
+def rig() -> Rig:
+    """One loaded pipeline for all steps."""
+    return Rig(TOY)
+
+
+def test_identity_holds_on_a_cpu(rig: Rig) -> None:
+    """The step sees that off and removed are identical, where they are."""
+    values = STEPS[0].measure(rig)
+    assert values["off is identical"] is True and values["removed is identical"] is True
+
+
+def test_a_hang_and_a_crash_cost_their_own_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The steps before and after one that hangs, and one that kills its process, have their results."""
+    names = [step.name for step in STEPS][:5]
+    script = tmp_path / "worker.py"
+    script.write_text(SCRIPT)
+    monkeypatch.setattr(supervisor, "COMMAND", ("python3", str(script)))
+    monkeypatch.setenv("HANGS", names[1])
+    monkeypatch.setenv("CRASHES", names[3])
+    monkeypatch.setattr(supervisor, "LIMIT_SCALE", 0.05)
+    found = supervisor.run_check(tmp_path / "out", names, True, 120, lambda line: None)
+    assert [r.status for r in found] == ["ok", "failed", "ok", "failed", "ok"]
+    assert "no result after" in (found[1].reason or "") and "9" in (found[3].reason or "")
+
+
+def test_a_spent_budget_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps that the budget leaves no time for are skipped results with that reason."""
+    script = tmp_path / "worker.py"
+    script.write_text(SCRIPT)
+    monkeypatch.setattr(supervisor, "COMMAND", ("python3", str(script)))
+    monkeypatch.setenv("HANGS", STEPS[0].name)
+    monkeypatch.setenv("CRASHES", "")
+    found = supervisor.run_check(tmp_path / "out", [], True, 1.0, lambda line: None)
+    assert [r.status for r in found] == ["failed"] + ["skipped"] * (len(STEPS) - 1)
+    assert all("budget" in (r.reason or "") for r in found)
+
+
+@pytest.mark.parametrize(
+    "goal, value, verdict",
+    [
+        (Goal("x", at_least=2.5), Median(median=3.0, low=2.6, high=3.1), "met"),
+        (Goal("x", at_least=2.5), Median(median=2.6, low=2.4, high=3.1), "unclear"),
+        (Goal("x", at_least=2.5), Median(median=2.0, low=1.9, high=2.4), "missed"),
+        (Goal("x", at_most=0.51), 0.5, "met"),
+        (Goal("x", at_most=0.51), 0.52, "missed"),
+        (Goal("x", at_most=0), None, "not measured"),
+        (Goal("x", at_least=1), False, "missed"),
+    ],
+)
+def test_a_goal_is_met_by_the_whole_interval(goal: Goal, value: object, verdict: str) -> None:
+    """A bound inside the interval is unclear, whatever the middle says."""
+    assert goal.verdict(value) == verdict  # type: ignore[arg-type]
+
+
+def test_the_page_says_what_failed_before_its_values(tmp_path: Path) -> None:
+    """The summary counts missed goals and names the steps without a result."""
+    results = [
+        StepResult(step="a", title="t", status="ok", toy=False, seconds=1, values={"x": 1.0},
+                   goals={"x at least 2": "missed"}),
+        StepResult(step="b", title="t", status="failed", reason="it | hung", toy=False, seconds=0),
+    ]  # fmt: skip
+    page = write_report(results, "device", tmp_path).read_text()
+    assert "1 missed" in headline(results) and "b" in headline(results)
+    assert "it \\| hung" in page
+
+
+def test_the_important_steps_fit_the_call() -> None:
+    """The limits of the first five steps together are within one call's time."""
+    assert sum(step.limit_s for step in STEPS[:4]) <= CALL_S
+
+
+def test_results_are_files_of_their_own(tmp_path: Path) -> None:
+    """What a step left is read again in the check's order."""
+    for name in (STEPS[1].name, STEPS[0].name):
+        content = {"step": name, "title": "t", "status": "ok", "toy": True, "seconds": 0.0}
+        (tmp_path / f"{name}.json").write_text(json.dumps(content))
+    assert [r.step for r in supervisor.results(tmp_path)] == [STEPS[0].name, STEPS[1].name]
