@@ -23,7 +23,8 @@ from bench.cli.main import app
 from bench.cli.regression import CONFIG
 from bench.errors import BadInput
 from bench.machine.provenance import ROOT
-from bench.regression import check, gate
+from bench.regression import check, config, gate
+from bench.regression.environment import SERIES
 from bench.regression.offline import make_offline
 from bench.report.compare import Row
 
@@ -35,12 +36,8 @@ KERNELS = r"kernels\.(Yardstick|Entropy)"
 def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two kernels' benchmarks of this commit, run by asv itself and published."""
     folder = tmp_path_factory.mktemp("asv")
-    config = json.loads(CONFIG.read_text()) | {
-        "repo": str(ROOT), "benchmark_dir": str(CONFIG.parent / "benchmarks"), "env_dir": str(folder / "env"),
-        "results_dir": str(folder / "results"), "html_dir": str(folder / "html"), "branches": ["HEAD"],
-    }  # fmt: skip
-    path = folder / "asv.conf.json"
-    path.write_text(json.dumps(config))
+    places = {"env_dir": folder / "env", "results_dir": folder / "results", "html_dir": folder / "html"}
+    path = config.written(folder, **places)
     known = ("--machine", "here", "--os", "linux", "--arch", "x", "--cpu", "a cpu", "--num_cpu", "1")
     asv(path, "machine", *known, "--ram", "1", home=folder)
     given = (
@@ -72,7 +69,8 @@ def test_results_are_stored_with_samples_and_without_a_path(stored: Path) -> Non
     (path,) = (stored / "results" / "here").glob("*-here-py*.json")
     assert str(Path(sys.executable).parent) not in path.read_text()
     commit = json.loads(path.read_text())["commit_hash"]
-    found = gate.measured(stored / "results", "here", commit)
+    found = gate.measured(path)
+    assert commit.startswith(path.name[:8])
     assert len(found) == 5
     assert all(each.value and each.samples for each in found.values())
     assert gate.YARDSTICK in found
@@ -137,6 +135,81 @@ def test_a_commit_compared_with_itself_is_the_same(stored: Path) -> None:
     assert gate.exit_code(rows) == 0
     with pytest.raises(BadInput, match="00000000: no results of here"):
         gate.compared(stored / "results", "here", commit, "0" * 40)
+
+
+def as_if(stored: Path, folder: Path, *series: str, commit: str = "") -> str:
+    """Store the fixture's results under other environments' names, and another commit's; its hash."""
+    (path,) = (stored / "results" / "here").glob("*-here-py*.json")
+    content = json.loads(path.read_text())
+    content["commit_hash"] = commit or content["commit_hash"]
+    (folder / "here").mkdir(exist_ok=True)
+    for name in series:
+        (folder / "here" / f"{content['commit_hash'][:8]}-{name}.json").write_text(json.dumps(content))
+    return str(content["commit_hash"])
+
+
+def test_only_the_same_environment_is_compared(stored: Path, tmp_path: Path) -> None:
+    """Of a commit stored under two Pythons the one that the other commit has is compared, this one's first;
+    without a common one nothing is, with 2, and files that asv did not write are refused."""
+    old, both = "1" * 40, "2" * 40
+    as_if(stored, tmp_path, "here-py2.7", commit=old)
+    as_if(stored, tmp_path, "here-py2.7", SERIES, commit=both)
+    new = as_if(stored, tmp_path, SERIES)
+    assert gate.exit_code(gate.compared(tmp_path, "here", both, new)) == 0
+    assert gate.exit_code(gate.compared(tmp_path, "here", old, both)) == 0
+    with pytest.raises(BadInput, match=f"the base is of here-py2.7, the new commit of {SERIES}: figures of"):
+        gate.compared(tmp_path, "here", old, new)
+    with pytest.raises(BadInput, match=f"--environment: 'x' has not both; allowed: {SERIES}"):
+        gate.compared(tmp_path, "here", both, new, "x")
+    for text in ("[" * 100_000, "{}", "[]", "no JSON"):
+        (tmp_path / "here" / f"22222222-{SERIES}.json").write_text(text)
+        with pytest.raises(BadInput, match="not readable as asv's results"):
+            gate.compared(tmp_path, "here", both, new)
+
+
+def test_pages_are_made_on_any_branch_and_hold_no_script(stored: Path, tmp_path: Path) -> None:
+    """In a repository without a branch called main the pages are made; what a benchmark's code or a machine's
+    name holds is text there, and nothing but files beside the page may run."""
+    repo, results = tmp_path / "repo", tmp_path / "results"
+    git = ["git", "-C", str(repo), "-c", "user.name=a", "-c", "user.email=a@b.c"]
+    subprocess.run(["git", "init", "-q", "-b", "topic", str(repo)], check=True)
+    subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "first"], check=True)
+    commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip()
+    shutil.copytree(stored / "results", results)
+    for file in (results / "here").glob("*-here-py*.json"):
+        file.unlink()
+    as_if(stored, results, SERIES, commit=commit)
+    benchmarks = json.loads((results / "benchmarks.json").read_text())
+    benchmarks[gate.YARDSTICK]["code"] = "<img src=x onerror=alert(1)>"
+    (results / "benchmarks.json").write_text(json.dumps(benchmarks))
+    places = {
+        "repo": repo,
+        "results_dir": results,
+        "html_dir": tmp_path / "html",
+        "env_dir": tmp_path / "env",
+    }
+    asv(config.written(tmp_path, **places), "publish", home=stored)
+    make_offline(tmp_path / "html")
+    assert (tmp_path / "html" / "graphs").is_dir()
+    assert "<img" not in (tmp_path / "html" / "index.json").read_text()
+    page = (tmp_path / "html" / "index.html").read_text()
+    assert "script-src 'self';" in page and "onerror" not in page
+    assert not re.findall(r"<script[^>]*>\s*[^<\s]", page)
+
+
+def test_pages_that_cannot_be_made_leave_those_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where asv fails, nothing of the pages that are there is deleted, and the exit code says so."""
+    pages = tmp_path / "pages"
+    pages.mkdir()
+    (pages / "kept.html").write_text("kept")
+    monkeypatch.setattr(regression, "PAGES", pages)
+    changes = {"results_dir": tmp_path / "none", "env_dir": tmp_path / "env"}
+    monkeypatch.setattr(regression, "CONFIG", config.written(tmp_path, **changes))
+    assert CliRunner().invoke(app, ["asv", "html"]).exit_code == 1
+    assert [file.name for file in pages.iterdir()] == ["kept.html"]
+    assert not list(tmp_path.glob(".pages*"))
 
 
 def samples(rng: np.random.Generator, seconds: float) -> list[float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -16,6 +17,8 @@ from tabulate import tabulate
 from bench.cli.options import OK, REGRESSED, Reports, Results, commands
 from bench.errors import BadInput
 from bench.machine import provenance
+from bench.machine.files import replace_tree
+from bench.regression.config import written
 from bench.regression.offline import make_offline
 from bench.store.git import commit_of
 
@@ -34,7 +37,8 @@ def run(
     passes: Annotated[int, typer.Option(min=1, help="Over all benchmarks.")] = PASSES,
 ) -> None:
     """Run the benchmarks in this environment and store their samples under results/asv."""
-    _benchmark(CONFIG, _clean_commit(), dict(os.environ), bench, passes)
+    with tempfile.TemporaryDirectory() as folder:
+        _benchmark(written(Path(folder), CONFIG), _clean_commit(), dict(os.environ), bench, passes)
 
 
 @command
@@ -64,9 +68,15 @@ def check(
 
 @command
 def html() -> None:
-    """Publish what is stored as pages under reports/asv, which need no network."""
-    _asv(CONFIG, "publish")
-    make_offline(PAGES)
+    """Publish what is stored as pages under reports/asv, which need no network.
+
+    Where that fails the pages before stay as they were.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        made = Path(folder) / "pages"
+        _asv(written(Path(folder), CONFIG, html_dir=made), "publish")
+        make_offline(made)
+        replace_tree(made, PAGES)
 
 
 @command
@@ -75,6 +85,10 @@ def compare(
     new: Annotated[str, typer.Argument(metavar="NEW", help="Another.")] = "HEAD",
     results: Annotated[Path, typer.Option(help="Folder of asv's results.")] = RESULTS,
     machine: Annotated[str | None, typer.Option(help="Whose; default: this one's.")] = None,
+    environment: Annotated[
+        str | None,
+        typer.Option(help="Such as here-py3.12; default: this Python's, else the only common one."),
+    ] = None,
 ) -> None:
     """Compare two commits by the stored samples.
 
@@ -82,7 +96,7 @@ def compare(
     """
     from bench.regression.gate import compared, exit_code
 
-    rows = compared(results, machine or provenance.machine(), _commit(base), _commit(new))
+    rows = compared(results, machine or provenance.machine(), _commit(base), _commit(new), environment)
     typer.echo(
         tabulate([row.cells() for row in rows], headers=("benchmark", "base", "new", "verdict", "reason"))
     )

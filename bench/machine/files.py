@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +24,24 @@ def write_atomic(path: Path, content: bytes) -> None:
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def replace_tree(made: Path, path: Path) -> None:
+    """Put the finished directory `made` in the place of `path`; BadInput leaves what was there."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    old = path.with_name(f".{path.name}.{os.getpid()}.old")
+    with write_errors_named(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            shutil.copytree(made, beside)
+            if path.exists():
+                path.rename(old)
+            beside.rename(path)
+        finally:
+            if old.exists() and not path.exists():
+                old.rename(path)
+            for rest in (beside, old):
+                shutil.rmtree(rest, ignore_errors=True)
 
 
 @contextmanager

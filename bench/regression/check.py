@@ -6,7 +6,6 @@ commit of its own, for asv keeps results by commit, though the code is the same.
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 from collections.abc import Callable, Sequence
@@ -17,7 +16,7 @@ import pandas as pd
 
 from bench.errors import BadInput
 from bench.machine import provenance
-from bench.regression import gate
+from bench.regression import config, gate
 from bench.report.compare import Row
 from bench.report.page import write_page
 from bench.store.git import commits
@@ -25,16 +24,6 @@ from bench.store.git import commits
 BENCH = r"denoising\.Made\.time_generation\('(baseline|recommended)'\)|kernels\.Yardstick"
 SLOWDOWN = "DQAR_ASV_SLOWDOWN"  # read by the benchmarks: a generation takes so many times as long
 PLANTED = "planted"
-
-
-def config(folder: Path, given: Path) -> Path:
-    """asv's configuration `given` with its results in `folder`."""
-    content = json.loads(given.read_text())
-    for key in ("repo", "benchmark_dir"):
-        content[key] = str((given.parent / content[key]).resolve())
-    path = folder / given.name
-    path.write_text(json.dumps(content | {"results_dir": str(folder / "results")}))
-    return path
 
 
 def check(
@@ -52,8 +41,8 @@ def check(
         )
     base, *others, planted = known
     with tempfile.TemporaryDirectory() as folder:
-        path = config(Path(folder), given)
         results, machine = Path(folder) / "results", provenance.machine()
+        path = config.written(Path(folder), given, results_dir=results)
         for commit in (base, *others):
             run(path, commit, dict(os.environ))
         run(path, planted, os.environ | {SLOWDOWN: str(slowdown)})

@@ -11,6 +11,9 @@ from typing import Any
 
 from asv.environment import ExistingEnvironment
 
+PYTHON = "{}.{}".format(*sys.version_info)
+SERIES = f"here-py{PYTHON}"  # this interpreter's
+
 
 class Here(ExistingEnvironment):
     """The interpreter that runs asv, with all that is installed for it."""
@@ -19,9 +22,9 @@ class Here(ExistingEnvironment):
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
-        self._python = "{}.{}".format(*sys.version_info)
+        self._python = PYTHON
 
     @property
     def name(self) -> str:
         """The name of the series: the tool's, and Python's version."""
-        return f"here-py{self._python}"
+        return SERIES

@@ -14,10 +14,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from asv.results import Results
+from asv.util import UserError
 
 from bench import stats
-from bench.errors import BadInput
+from bench.errors import BadInput, one_line
 from bench.record import Median
+from bench.regression.environment import SERIES
 from bench.report.compare import Row
 
 YARDSTICK = "kernels.Yardstick.time_feed_forward"
@@ -34,9 +36,52 @@ class Measured(NamedTuple):
     samples: Samples | None
 
 
-def compared(results: Path, machine: str, base: str, new: str) -> list[Row]:
-    """A row for each benchmark of either commit; BadInput where a commit has no results."""
-    return rows(measured(results, machine, base), measured(results, machine, new))
+def compared(results: Path, machine: str, base: str, new: str, environment: str | None = None) -> list[Row]:
+    """A row for each benchmark of either commit, both measured in one environment.
+
+    Args:
+        results: asv's directory of results.
+        machine: Whose.
+        base: Full hash of a commit.
+        new: Another.
+        environment: asv's name of the environment, such as here-py3.12; default: this interpreter's where
+            both commits have it, else the only one that both have.
+
+    Raises:
+        BadInput: a commit has no results, or both have none of the same environment: another Python or
+            another torch is no regression of this project.
+    """
+    before, after = (stored(results, machine, commit) for commit in (base, new))
+    chosen = _common(before, after, environment)
+    return rows(measured(before[chosen]), measured(after[chosen]))
+
+
+def stored(results: Path, machine: str, commit: str) -> dict[str, Path]:
+    """The files of a commit's results by the environment that they were measured in."""
+    files = sorted((results / machine).glob(f"{commit[:8]}-*.json"))
+    if not files:
+        raise BadInput(
+            f"asv compare: {commit[:8]}: no results of {machine} in {results}; first: make asv on that commit"
+        )
+    return {file.stem.removeprefix(f"{commit[:8]}-"): file for file in files}
+
+
+def _common(before: Mapping[str, Path], after: Mapping[str, Path], wanted: str | None) -> str:
+    """The one environment to compare in."""
+    both = sorted(before.keys() & after.keys())
+    if wanted is not None and wanted not in both:
+        raise BadInput(
+            f"asv compare: --environment: {wanted!r} has not both; allowed: {', '.join(both) or 'none'}"
+        )
+    if not both:
+        raise BadInput(
+            f"asv compare: the base is of {', '.join(before)}, the new commit of {', '.join(after)}: figures"
+            " of different environments do not compare; first: make asv in the same one on both"
+        )
+    here = wanted or SERIES
+    if here not in both and len(both) > 1:
+        raise BadInput(f"asv compare: --environment is needed; allowed: {', '.join(both)}")
+    return here if here in both else both[0]
 
 
 def rows(before: Mapping[str, Measured], after: Mapping[str, Measured]) -> list[Row]:
@@ -56,14 +101,14 @@ def exit_code(found: Sequence[Row]) -> int:
     return 2 if "NOT COMPARED" in verdicts else 0
 
 
-def measured(results: Path, machine: str, commit: str) -> dict[str, Measured]:
-    """What a commit's results hold, by benchmark and parameters."""
-    files = sorted((results / machine).glob(f"{commit[:8]}-*.json"))
-    if not files:
+def measured(file: Path) -> dict[str, Measured]:
+    """What a file of results holds, by benchmark and parameters; BadInput where asv cannot read it."""
+    try:
+        return dict(_entries(Results.load(str(file))))
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, UserError, RecursionError) as error:
         raise BadInput(
-            f"asv compare: {commit[:8]}: no results of {machine} in {results}; first: make asv on that commit"
-        )
-    return dict(_entries(Results.load(str(files[0]))))
+            f"asv compare: {file.name}: not readable as asv's results: {one_line(error)}"
+        ) from error
 
 
 def _entries(found: Any) -> Iterator[tuple[str, Measured]]:
