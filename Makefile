@@ -7,8 +7,9 @@ MODEL  ?=
 ARGS   ?=
 PLANS  ?= results/calibrate/plans
 POLICY ?= results/policy/.cache/trained
-# Each suite is a target too: `make ablations MODEL=…`. Those left out have a command of their own.
-SUITES := $(filter-out reproduce control,$(basename $(notdir $(wildcard bench/suites/*.yaml))))
+# Each suite is a target too: `make ablations MODEL=…`; those with a command of their own have a target below.
+FILES  := $(wildcard bench/suites/*.yaml)
+SUITES := $(basename $(notdir $(filter-out $(shell grep -l '^command:' $(FILES)),$(FILES))))
 
 .DEFAULT_GOAL := help
 .PHONY: help setup bench report generate reproduce signals tune calibrate policy control $(SUITES)

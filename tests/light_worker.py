@@ -17,7 +17,8 @@ from bench.machine.process import die_with
 from bench.record import Limits
 from bench.run.runner import Runner
 from bench.run.worker import Job
-from bench.spec.suite import RunSpec, Timing, groups
+from bench.spec.run_spec import RunSpec, groups
+from bench.spec.settings import TimingSettings
 
 NAMES = [f"run-{i:02}" for i in range(16)]  # more than are finished between twenty kills
 LIMITS = Limits(
@@ -36,7 +37,7 @@ def spec(name: str, suite: str = "light") -> RunSpec:
     """A configuration without a model to load."""
     return RunSpec(
         suite=suite, name=name, method="baseline", model="owner/light", random=True,
-        weights="random", timing=Timing(together=3),
+        weights="random", timing=TimingSettings(together=3),
     )  # fmt: skip
 
 

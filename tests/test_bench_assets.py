@@ -14,14 +14,14 @@ from PIL import Image
 from bench.errors import BadInput
 from bench.run.preflight import check
 from bench.spec import external_files
-from bench.spec.suite import Quality
+from bench.spec.settings import QualitySettings
 
 Make = Callable[[Path], object]
 
 
 def refused(**given: str) -> str:
     with pytest.raises(BadInput) as caught:
-        check(Quality(**given))  # type: ignore[arg-type]
+        check(QualitySettings(**given))  # type: ignore[arg-type]
     line = str(caught.value)
     assert "\n" not in line and "; allowed: " in line
     return line

@@ -19,7 +19,7 @@ from bench.methods import check
 from bench.methods.dqar import PLANS
 from bench.pipeline.session import Session
 from bench.spec import external_files
-from bench.spec.suite import RunSpec
+from bench.spec.run_spec import RunSpec
 from bench.store import keys
 from bench.store.tensors import Cache
 from bench.studies.calibrate.search import Archive, Changes, Genome, Point, beginnings, search

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from bench.cli.main import app, minutes
-from bench.spec import suite
+from bench.cli.main import app
+from bench.run.estimate import minutes
+from bench.spec.suite import Suite
 from bench.store import validation
 
 ROOT = Path(__file__).parents[1]
@@ -44,7 +45,7 @@ def test_run_report_validate_compare(tiny_suite: Path, tmp_path: Path) -> None:
     assert found.returncode == 1
     assert f"{path}: truncated" in found.stdout
 
-    assert bench("run", tiny_suite, *folders, "--resume").returncode == 0
+    assert bench("run", tiny_suite, *folders).returncode == 0
     assert path.stat().st_mtime_ns > written
     written = path.stat().st_mtime_ns
     assert bench("run", tiny_suite, *folders, "--force").returncode == 0
@@ -74,14 +75,17 @@ def test_a_study_is_reported_by_its_own_page(name: str, tmp_path: Path) -> None:
         (("run", "embeded"), "suite 'embeded': no such suite; allowed: auto, "),
         (("run", "smoke", "--only", "x"), "--only: 'x' is not a run; allowed: baseline"),
         (("run", "smoke", "--model", "/nowhere"), "model: '/nowhere' is no directory; allowed"),
-        (("run", "smoke", "--resume", "--force"), "--force: not allowed with --resume; allowed: one"),
+        (
+            ("run", "control"),
+            "run: 'control' is not allowed; allowed: its own command, python -m bench control",
+        ),
         (("run", "smoke", "--seed", "-1"), "seed: -1 is not allowed"),
         (
             ("run", "smoke", "--reference", "/nowhere"),
             "quality.reference: '/nowhere': does not exist; allowed",
         ),
         (("run", "smoke", "--lpips-weights", "bench"), "quality.lpips_weights: 'bench': a file is missing"),
-        (("report", "smoke", "--results", "/nowhere"), "no sound records"),
+        (("report", "smoke", "--results", "/nowhere"), "no valid records"),
         (("run", "smoke", "--results", "LICENSE/x"), "results: LICENSE/x/smoke/"),
         (("validate", "/nowhere"), "/nowhere: no such folder"),
         (("compare", "/nowhere", "/nowhere"), "/nowhere: no such folder"),
@@ -116,5 +120,5 @@ STUDIES = ("layer-fraction", "warmup", "entropy", "snr", "adaptive", "gate", "ab
 
 def test_the_studies_are_done_within_forty_minutes() -> None:
     """What a machine with two cores has to run for all studies takes no longer than that."""
-    paths = [suite.find(name) for name in (*STUDIES, "reproduce", "quality")]
-    assert sum(minutes(suite.specs(path, suite.load(path))) for path in paths) < 40
+    suites = [Suite.load(name) for name in (*STUDIES, "reproduce", "quality")]
+    assert sum(minutes(suite.configurations) for suite in suites) < 40

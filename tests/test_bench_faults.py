@@ -12,7 +12,7 @@ from bench.record import Record
 from bench.run import worker
 from bench.run.runner import Runner
 from bench.run.worker import Job
-from bench.spec.suite import RunSpec
+from bench.spec.run_spec import RunSpec
 from bench.store import keys
 from bench.store.records import Store
 

@@ -10,14 +10,14 @@ import pytest
 from light_worker import LIMITS
 
 from bench import methods
-from bench.cli import main
+from bench.cli.reporting import report_of
 from bench.errors import BadInput
 from bench.record import Record
 from bench.report.page import write_report
 from bench.run.runner import Runner, left_out
 from bench.run.worker import Job
-from bench.spec import suite
-from bench.spec.suite import RunSpec
+from bench.spec.run_spec import RunSpec
+from bench.spec.suite import Suite
 
 WORKER = (sys.executable, "-c", "raise SystemExit('started though left out')")
 
@@ -79,21 +79,19 @@ def test_a_run_that_is_left_out_is_a_record_that_the_report_names(tmp_path: Path
 def test_nothing_but_left_out_runs_is_bad_input(tmp_path: Path) -> None:
     """A report on no figures at all is refused in one line with the reason."""
     record, folder = record_of(spec("below", entropy_quantile=0.5), tmp_path)
-    with pytest.raises(BadInput, match="every run was left out: needs trained weights"):
-        main.report_of([record], folder, tmp_path / "report", "light")
+    with pytest.raises(BadInput, match="every run was skipped: needs trained weights"):
+        report_of(Suite.load("smoke"), [record], folder, tmp_path / "report")
 
 
 def test_the_report_of_a_device_is_named_after_it(tmp_path: Path) -> None:
     """The suite for any CUDA device reports under the name of the one found, the others under their own."""
-    records = tmp_path / "nvidia-h100"
-    assert main.page_folder(tmp_path, suite.find("a100"), records) == records
-    assert main.page_folder(tmp_path, suite.find("smoke"), records) == tmp_path / "smoke"
+    assert Suite.load("a100").report_dir(tmp_path, "nvidia-h100") == tmp_path / "nvidia-h100"
+    assert Suite.load("smoke").report_dir(tmp_path, "nvidia-h100") == tmp_path / "smoke"
 
 
 def test_the_suite_for_devices_covers_what_it_must() -> None:
     """Batches, both half precisions and all three baselines, each with a control beside a method."""
-    path = suite.find("a100")
-    found = suite.specs(path, suite.load(path))
+    found = Suite.load("a100").specs()
     for dtype, compiled, graphs in (
         ("bf16", False, False), ("bf16", True, False), ("bf16", True, True), ("fp16", False, False),
     ):  # fmt: skip

@@ -16,7 +16,7 @@ from bench.measure import distributions, flops, images, quality, timing
 from bench.measure.converged import converged
 from bench.pipeline import models, session
 from bench.pipeline.session import Session
-from bench.spec.suite import RunSpec
+from bench.spec.run_spec import RunSpec
 from bench.store import keys
 from bench.store.tensors import Cache
 

@@ -16,7 +16,7 @@ import torch
 
 from bench.machine import nvml
 from bench.measure import memory
-from bench.spec.suite import RunSpec
+from bench.spec.run_spec import RunSpec
 
 # NVML as the spawned sampler imports it: the bytes in use differ from look to look.
 FAKE = """

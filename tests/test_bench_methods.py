@@ -13,7 +13,7 @@ from bench import methods
 from bench.errors import BadInput
 from bench.measure import flops
 from bench.pipeline.session import Session
-from bench.spec.suite import RunSpec
+from bench.spec.run_spec import RunSpec
 
 # Each competitor, at settings under which it must reuse in ten steps.
 CACHES: list[tuple[str, dict[str, Any]]] = [

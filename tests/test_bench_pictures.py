@@ -13,7 +13,7 @@ from bench.measure.samples import Pictures
 from bench.pipeline.session import Session
 from bench.run import worker
 from bench.run.worker import Job
-from bench.spec.suite import RunSpec
+from bench.spec.run_spec import RunSpec
 from bench.store import keys
 from bench.store.tensors import Cache
 

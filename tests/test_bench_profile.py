@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 import dqar
 from bench.cli.main import app
-from bench.spec.suite import RunSpec
+from bench.spec.run_spec import RunSpec
 from bench.studies.profile import TITLES, Arm, compare, page
 from dqar import DQARConfig
 from dqar.evaluation.profiling import GAPS, DQARProfiler, Profile, device_seconds

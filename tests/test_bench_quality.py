@@ -18,7 +18,7 @@ from bench.measure.reference import Reference
 from bench.measure.samples import Pictures
 from bench.pipeline.session import Session
 from bench.record import Distance
-from bench.spec.suite import RunSpec
+from bench.spec.run_spec import RunSpec
 from bench.store import keys
 from bench.store.tensors import Cache
 from dqar.evaluation.frechet import Statistics

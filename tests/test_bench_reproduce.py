@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from bench.record import Mean, Quality, Record, Reuse
-from bench.spec import suite
+from bench.spec.suite import Suite
 from bench.studies import published_results, reproduce
 
 
@@ -23,8 +23,7 @@ def test_every_published_ratio_follows_from_its_plan() -> None:
 
 def test_every_row_is_measured_by_a_configuration_of_the_suite() -> None:
     """The suite has the configuration that each row names, with that row's options."""
-    path = suite.find(reproduce.SUITE)
-    runs = {spec.name: spec.options for spec in suite.specs(path, suite.load(path))}
+    runs = {spec.name: spec.options for spec in Suite.load(reproduce.SUITE).specs()}
     for table in published_results.TABLES:
         for row in table.rows:
             given = {"layer_fraction": 0.33, "warmup_fraction": 0.2, "snr_low": 0.0}

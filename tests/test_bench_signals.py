@@ -11,7 +11,7 @@ import torch
 
 from bench.pipeline.session import Session
 from bench.record import Mean
-from bench.spec.suite import RunSpec
+from bench.spec.run_spec import RunSpec
 from bench.studies.signals import analysis
 from bench.studies.signals.measure import FIRST, errors, table
 from bench.studies.signals.report import verdict, write_report

@@ -12,7 +12,9 @@ import yaml
 from bench.errors import BadInput
 from bench.measure.timing import over
 from bench.methods.dqar import config
-from bench.spec import suite
+from bench.spec.run_spec import RunSpec
+from bench.spec.settings import FILES
+from bench.spec.suite import Suite, available
 
 GOOD: dict[str, Any] = {
     "title": "a test",
@@ -21,17 +23,16 @@ GOOD: dict[str, Any] = {
 }
 
 
-def specs(tmp_path: Path, **changes: Any) -> list[suite.RunSpec]:
+def specs(tmp_path: Path, **changes: Any) -> list[RunSpec]:
     path = tmp_path / "mine.yaml"
     path.write_text(yaml.safe_dump(GOOD | changes))
-    return suite.specs(path, suite.load(path))
+    return Suite.load(path).specs()
 
 
-@pytest.mark.parametrize("name", list(suite.available()))
-def test_shipped_suites_are_sound(name: str) -> None:
+@pytest.mark.parametrize("name", list(available()))
+def test_shipped_suites_are_valid(name: str) -> None:
     """Every suite that ships can be read, expanded and checked."""
-    path = suite.find(name)
-    found = suite.specs(path, suite.load(path))
+    found = Suite.load(name).specs()
     assert len({spec.name for spec in found}) == len(found)
 
 
@@ -41,11 +42,10 @@ SCHEDULING = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", list(suite.available()))
+@pytest.mark.parametrize("name", list(available()))
 def test_no_suite_sets_what_is_switched_off(name: str) -> None:
     """A run that names a field of the layer schedule has that on, or it would measure another thing."""
-    path = suite.find(name)
-    runs = [spec for spec in suite.specs(path, suite.load(path)) if spec.method == "dqar"]
+    runs = [spec for spec in Suite.load(name).configurations if spec.method == "dqar"]
     inert = [
         s.name for s in runs if SCHEDULING & s.options.keys() and not config(s.options).use_layer_scheduling
     ]
@@ -55,8 +55,7 @@ def test_no_suite_sets_what_is_switched_off(name: str) -> None:
 @pytest.mark.parametrize("name", ["baselines", "baselines-cuda"])
 def test_baselines_are_measured_for_one_picture_and_for_many(name: str) -> None:
     """Each kind of baseline there is has its control and a reuse over it, at batch 1 and at a larger one."""
-    path = suite.find(name)
-    found = {(over(s), s.batch_size == 1, s.method) for s in suite.specs(path, suite.load(path))}
+    found = {(over(s), s.batch_size == 1, s.method) for s in Suite.load(name).configurations}
     kinds = ["eager", "compiled", "compiled with CUDA graphs"][: 3 if name.endswith("cuda") else 2]
     assert found == {(kind, one, m) for kind in kinds for one in (True, False) for m in ("baseline", "dqar")}
 
@@ -97,7 +96,7 @@ def test_an_override_of_a_part_keeps_its_other_fields(tmp_path: Path) -> None:
     """What the command line says of a part stands in place of those fields alone, null of none."""
     path = tmp_path / "mine.yaml"
     path.write_text(yaml.safe_dump(GOOD | {"quality": {"n": 50, "reference": "a"}}))
-    loaded = suite.load(path, quality={"reference": "b", "lpips_weights": None}, seed=None)
+    loaded = Suite.load(path, quality={"reference": "b", "lpips_weights": None}, seed=None).file
     assert (loaded.quality.n, loaded.quality.reference, loaded.seed) == (50, "b", 0)
 
 
@@ -115,7 +114,7 @@ def settings(**changes: Any) -> dict[str, Any]:
 
 
 def goal(**changes: Any) -> dict[str, Any]:
-    wanted = {"says": "faster", "run": "baseline", "figure": "timing.speedup"}
+    wanted = {"description": "faster", "run": "baseline", "metric": "timing.speedup"}
     return {"goals": [wanted | changes]}
 
 
@@ -146,7 +145,7 @@ def goal(**changes: Any) -> dict[str, Any]:
         (settings(timing={"pears": 1}), ["r", "settings: timing.pears", "allowed", "min_pairs"]),
         (goal(at_least=1, run="r"), ["goals.0.run", "'r'", "allowed: baseline"]),
         (goal(at_least=1, over="r"), ["goals.0.over", "'r'", "allowed: baseline"]),
-        (goal(at_least=1, figure="timing.speed"), ["goals.0.figure", "no field 'speed'", "speedup"]),
+        (goal(at_least=1, metric="timing.speed"), ["goals.0.metric", "no field 'speed'", "speedup"]),
         (goal(at_least=1, of="timing.verdict"), ["goals.0.of", "'timing.verdict' holds no number"]),
         (goal(at_least=1, at_most=2), ["goals.0", "one of at_least and at_most"]),
         (goal(above=1), ["goals.0.above", "allowed", "at_least"]),
@@ -167,14 +166,14 @@ def test_files_that_are_no_suite(tmp_path: Path, text: str) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(text)
     with pytest.raises(BadInput, match=r"^mine\.yaml: [^\n]+$"):
-        suite.load(path)
+        Suite.load(path)
 
 
 def test_a_specification_survives_its_way_to_the_worker(tmp_path: Path) -> None:
     """Sent as JSON and read again, a specification has the same content, infinities too, which JSON
     lacks: hence the same key."""
     (spec,) = specs(tmp_path, **run("dqar", snr_high=float("inf"), adaptive_tolerance=float("inf")))
-    again = suite.RunSpec.model_validate_json(spec.model_dump_json())
+    again = RunSpec.model_validate_json(spec.model_dump_json())
     assert again == spec
     assert json.dumps(again.public()) == json.dumps(spec.public())
 
@@ -182,7 +181,7 @@ def test_a_specification_survives_its_way_to_the_worker(tmp_path: Path) -> None:
 def test_a_record_never_shows_a_path(tmp_path: Path) -> None:
     """Directories and files stand in the record by their last part only; infinities are words."""
     (tmp_path / "tiny").mkdir()
-    files = {field: str(tmp_path / field) for field in suite.FILES}
+    files = {field: str(tmp_path / field) for field in FILES}
     model = str(tmp_path / "tiny")
     (spec,) = specs(tmp_path, model=model, quality=files, **run("dqar", snr_high=float("inf")))
     shown = spec.public()
@@ -190,3 +189,23 @@ def test_a_record_never_shows_a_path(tmp_path: Path) -> None:
     assert shown["model"] == "tiny"
     assert shown["options"] == {"snr_high": "inf"}
     assert str(tmp_path) not in str(shown)
+
+
+def test_a_suite_is_read_and_expanded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names, checked runs and settings of a loaded suite come from one reading of its file."""
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(GOOD))
+    suite = Suite.load(path, seed=3)
+    path.unlink()
+    assert suite.names == [spec.name for spec in suite.specs()] == ["baseline"]
+    assert suite.specs()[0] is suite.configurations[0]
+    assert (suite.file.seed, suite.without_overrides.file.seed) == (3, 0)
+
+
+@pytest.mark.parametrize("name", ["a suite.yaml", "süite.yaml"])
+def test_a_suite_file_needs_a_name_that_a_directory_may_have(tmp_path: Path, name: str) -> None:
+    """A file's name that no record could carry is refused in one line."""
+    path = tmp_path / name
+    path.write_text(yaml.safe_dump(GOOD))
+    with pytest.raises(BadInput, match="the name is not allowed"):
+        Suite.load(path)

@@ -17,7 +17,7 @@ from bench.measure import timing
 from bench.pipeline.session import Session
 from bench.record import Record
 from bench.run.runner import Alarm, Runner, kill
-from bench.spec.suite import RunSpec, groups
+from bench.spec.run_spec import RunSpec, groups
 from bench.store.records import Store
 
 pytestmark = pytest.mark.usefixtures("faults")

@@ -15,7 +15,7 @@ from torch._dynamo.utils import counters
 import dqar
 from bench.measure import images
 from bench.pipeline.session import Session
-from bench.spec.suite import RunSpec
+from bench.spec.run_spec import RunSpec
 from dqar import DQARConfig
 from dqar.cache.forecast import Forecast, Nodes
 from dqar.core.quantization import KVQuantizer

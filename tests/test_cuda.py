@@ -25,7 +25,7 @@ from bench.machine.device import device_type
 from bench.measure import memory
 from bench.pipeline import models
 from bench.pipeline.session import Session
-from bench.spec.suite import RunSpec
+from bench.spec.run_spec import RunSpec
 from bench.studies.profile import compare
 from dqar import DQARConfig
 from dqar.evaluation.profiling import GAPS

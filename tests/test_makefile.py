@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from bench.spec import suite
+from bench.spec.suite import Suite, available
 
 ROOT = Path(__file__).parents[1]
-COMMANDS = {"reproduce": "reproduce", "control": "control"}  # suites with a command of their own
 MAKE = shutil.which("make")
 
 pytestmark = pytest.mark.skipif(MAKE is None, reason="no make")
@@ -24,10 +23,10 @@ def dry(*arguments: str) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("name", list(suite.available()))
+@pytest.mark.parametrize("name", list(available()))
 def test_every_suite_is_a_target(name: str) -> None:
     """`make SUITE` runs that suite, and `make SUITE MODEL=…` on that model."""
-    started = f"-m bench {COMMANDS.get(name, f'run {name}')} "
+    started = f"-m bench {Suite.load(name).command or f'run {name}'} "
     assert started in dry(name)
     if name != "control":  # a study of the machine, on the embedded model
         assert f"{started}--model a/model" in dry(name, "MODEL=a/model")
@@ -42,4 +41,4 @@ def test_other_studies_take_the_model_too(name: str) -> None:
 def test_help_names_every_suite() -> None:
     """`make` alone lists the targets, those of the suites among them."""
     done = subprocess.run([str(MAKE)], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert set(suite.available()) <= set(done.stdout.split())
+    assert set(available()) <= set(done.stdout.split())

@@ -15,7 +15,7 @@ from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY, register_featur
 from bench.errors import NonFinite as NonFiniteRun
 from bench.pipeline.session import generate
 from bench.run.preflight import check
-from bench.spec.suite import Quality
+from bench.spec.settings import QualitySettings
 from dqar.evaluation.frechet import fitted, frechet_distance
 from dqar.evaluation.image_files import MAX_PIXELS, ImageFiles
 from dqar.evaluation.metrics import compute_clip_score, compute_fid
@@ -103,7 +103,7 @@ def test_one_reader_finds_every_image_and_counts_them(directory: Path) -> None:
     same = torch.zeros(5, 3, 64, 64, dtype=torch.uint8)
     same[:, 0] = torch.tensor([10, 20, 30, 40, 50], dtype=torch.uint8)[:, None, None]
     assert distance(directory, same) == 0.0
-    (line,) = check(Quality(reference=str(directory)))
+    (line,) = check(QualitySettings(reference=str(directory)))
     assert line == "reference: top: 5 images of 64 x 64; 1 other files skipped"
 
 

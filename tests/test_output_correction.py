@@ -15,7 +15,7 @@ from torch import Tensor
 import dqar
 from bench.measure import images
 from bench.pipeline.session import Session
-from bench.spec.suite import RunSpec
+from bench.spec.run_spec import RunSpec
 from dqar import DQARConfig
 from dqar.core.response import solver_response
 from dqar.core.snr import schedule_snr

@@ -21,7 +21,7 @@ from bench.report.tables import runs
 from bench.report.tables.columns import DASH
 from bench.report.text.provenance import command
 from bench.report.text.recommendation import answers
-from bench.spec.suite import Goal
+from bench.spec.suite_file import Goal
 
 STEPS, LAYERS = 20, 10
 COMMAND = "python -m bench run made-up"
@@ -460,17 +460,17 @@ def test_goals_stand_beside_what_was_reached(tmp_path: Path) -> None:
     fast, slow = (made(n, "dqar", speed, 0.1, ratio=0.5) for n, speed in (("fast", 1.2), ("slow", 1.0)))
     slow = slow.model_copy(update={"memory": memory().model_copy(update={"cache_bytes": 4 * 2_654_321})})
     asked: list[dict[str, Any]] = [
-        {"run": "fast", "figure": "timing.speedup", "at_least": 1.18},
-        {"run": "fast", "figure": "timing.speedup", "at_least": 1.2},
-        {"run": "fast", "figure": "timing.speedup", "at_least": 1.3},
-        {"run": "fast", "figure": "timing.speedup", "at_most": 1.3},
-        {"run": "fast", "figure": "timing.speedup", "of": "limits.speedup_limit", "at_least": 0.9},
-        {"run": "fast", "figure": "timing.speedup", "over": "slow", "at_least": 1.18},
-        {"run": "fast", "figure": "memory.cache_bytes", "over": "slow", "at_most": 0.25},
-        {"run": "fast", "figure": "memory.energy_j", "at_most": 1},
-        {"run": "gone", "figure": "timing.speedup", "at_most": 1},
+        {"run": "fast", "metric": "timing.speedup", "at_least": 1.18},
+        {"run": "fast", "metric": "timing.speedup", "at_least": 1.2},
+        {"run": "fast", "metric": "timing.speedup", "at_least": 1.3},
+        {"run": "fast", "metric": "timing.speedup", "at_most": 1.3},
+        {"run": "fast", "metric": "timing.speedup", "of": "limits.speedup_limit", "at_least": 0.9},
+        {"run": "fast", "metric": "timing.speedup", "over": "slow", "at_least": 1.18},
+        {"run": "fast", "metric": "memory.cache_bytes", "over": "slow", "at_most": 0.25},
+        {"run": "fast", "metric": "memory.energy_j", "at_most": 1},
+        {"run": "gone", "metric": "timing.speedup", "at_most": 1},
     ]
-    goals = [Goal(says="it", **goal) for goal in asked]
+    goals = [Goal(description="it", **goal) for goal in asked]
     page = write_report([fast, slow], tmp_path, tmp_path / "out", COMMAND, goals=goals)
     assert judged(page) == [
         ["≥ 1.18", "1.20 [1.19, 1.21]", "met"],

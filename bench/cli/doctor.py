@@ -18,8 +18,8 @@ from bench.machine.device import device_type
 from bench.measure import flops
 from bench.measure.timing import over
 from bench.pipeline import models
-from bench.spec import suite
 from bench.spec.external_files import LPIPS_FILES
+from bench.spec.suite import Suite
 
 DIT_XL = "facebook/DiT-XL-2-256"
 GIVE = "bench run --inception-weights"
@@ -61,8 +61,7 @@ def cuda() -> Check:
 
 def on_cuda() -> Check:
     """What `make bench` does with a CUDA device, and how far that goes here."""
-    path = suite.find("a100")
-    runs = suite.expanded(path, suite.load(path))
+    runs = Suite.load("a100").configurations
     lacking = [run.name for run in runs if methods.get(run.method).by_data(run.options)]
     batches = ", ".join(str(size) for size in sorted({run.batch_size for run in runs}))
     weights = f"with {DIT_XL}'s weights all; without, time and memory only, and {len(lacking)} left out"

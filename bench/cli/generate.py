@@ -11,7 +11,7 @@ from bench.errors import BadInput
 from bench.methods.dqar import shape_of
 from bench.pipeline import models
 from bench.pipeline.session import Session
-from bench.spec.suite import RunSpec
+from bench.spec.run_spec import RunSpec
 from dqar.integration.trajectory import Summary
 from dqar.utils.helpers import save_images
 

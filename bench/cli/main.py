@@ -14,13 +14,12 @@ from bench.cli import studies
 from bench.cli.options import OK, REGRESSED, Reports, Results, SuiteName, chosen, commands
 from bench.cli.policy import app as policy_app
 from bench.cli.regression import app as asv_app
+from bench.cli.reporting import measured_on, report_of, table
 from bench.errors import BadInput
-from bench.machine import provenance
-from bench.record import Record
-from bench.report.tables.columns import interval
 from bench.run import preflight
-from bench.spec import suite
-from bench.spec.suite import RunSpec
+from bench.run.estimate import estimate
+from bench.spec.settings import FILES
+from bench.spec.suite import Suite, available
 from bench.store import validation
 from bench.store.records import Store
 
@@ -32,13 +31,6 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 command = commands(app)
-
-# Seconds besides timing, on two cores: a process to start; a configuration to warm up, count and compare; and
-# the process that measures its memory.
-PROCESS_S, BESIDES_S, MEMORY_S = 10, 6, 8
-
-# Suites whose page is their own.
-STUDIES = {"control": "bench.studies.control", "reproduce": "bench.studies.reproduce"}
 
 
 @command
@@ -59,28 +51,27 @@ def run(
     lpips_weights: Annotated[
         str | None, typer.Option(help="Folder with the weights of LPIPS; default: torch hub's cache.")
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Measure again what is finished.")] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Keep what is finished: the default.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Measure finished configurations again.")] = False,
 ) -> None:
     """Run a suite: one record a configuration, then the report. Resumes where it was stopped.
 
     Exit code 0: all done; 1: a run failed (its record says why); 2: bad input.
     """
-    if force and resume:
-        raise BadInput("run: --force: not allowed with --resume; allowed: one of them")
-    path = suite.find(chosen(name))
-    files = (inception_weights, reference, lpips_weights)
-    quality = dict(zip(suite.FILES, files, strict=True)) | {"n": images}
-    loaded = suite.load(path, seed=seed, model=model, quality=quality)
-    for line in preflight.check(loaded.quality):
+    quality = dict(zip(FILES, (inception_weights, reference, lpips_weights), strict=True)) | {"n": images}
+    suite = Suite.load(chosen(name), seed=seed, model=model, quality=quality)
+    if suite.command:
+        raise BadInput(
+            f"run: {suite.name!r} is not allowed; allowed: its own command, python -m bench {suite.command}"
+        )
+    for line in preflight.check(suite.file.quality):
         typer.echo(line)
     from bench.run.runner import run_suite
 
-    folder = run_suite(path, loaded, results, only, force)
-    records = folder.records([spec.name for spec in suite.expanded(path, loaded)])
-    written = report_of(records, folder.folder, page_folder(reports, path, folder.folder), path)
+    store = run_suite(suite, results, only, force)
+    records = store.records(suite.names)
+    written = report_of(suite, records, store.folder, suite.report_dir(reports, store.machine))
     typer.echo(table(records))
-    typer.echo(f"records: {folder.folder}\nreport:  {written}")
+    typer.echo(f"records: {store.folder}\nreport:  {written}")
     failed = [r.name for r in records if r.status == "failed" and only in (None, r.name)]
     raise typer.Exit(REGRESSED if failed else OK)
 
@@ -95,37 +86,37 @@ def report(
     """Write a suite's report again from its records."""
     from bench.report.page import write_index
 
-    path = suite.find(chosen(name))
-    kept = Store(results, path.stem, machine or measured_on(results / path.stem))
-    studied = STUDIES.get(path.stem)
-    records = kept.records(None if studied else names_of(path))
+    suite = Suite.load(chosen(name))
+    store = Store(results, suite.name, machine or measured_on(results / suite.name))
+    records = store.records(None if suite.command else suite.names)
     if not records:
-        made_by = path.stem if studied else f"run {name}"
-        raise BadInput(f"results: {kept.folder}: no sound records; first: python -m bench {made_by}")
-    if studied:
-        typer.echo(import_module(studied).write_report(records, reports / path.stem))
+        made_by = suite.command or f"run {name}"
+        raise BadInput(f"results: {store.folder}: no valid records; first: python -m bench {made_by}")
+    if suite.command:
+        page = import_module(f"bench.studies.{suite.command}").write_report(records, reports / suite.name)
         write_index(reports)
+        typer.echo(page)
     else:
-        typer.echo(report_of(records, kept.folder, page_folder(reports, path, kept.folder), path))
+        out = suite.report_dir(reports, store.machine)
+        typer.echo(report_of(suite, records, store.folder, out))
 
 
 @command
 def show(name: SuiteName) -> None:
     """Show a suite's configurations, how many there are, and an estimate of their time."""
-    path = suite.find(chosen(name))
-    loaded = suite.load(path)
-    specs = suite.specs(path, loaded)
+    suite = Suite.load(chosen(name))
+    specs = suite.specs()
     rows = [(s.name, s.method, ", ".join(f"{k}={v}" for k, v in s.options.items())) for s in specs]
-    typer.echo(f"{path.stem}: {loaded.title}\n")
+    typer.echo(f"{suite.name}: {suite.title}\n")
     typer.echo(tabulate(rows, headers=("run", "method", "options")))
-    typer.echo(f"\n{len(specs)} runs of at least {loaded.timing.min_pairs} pairs; {estimate(specs)}")
+    typer.echo(f"\n{len(specs)} runs of at least {specs[0].timing.min_pairs} pairs; {estimate(specs)}")
 
 
 @command
 def list_() -> None:
     """List the suites."""
-    found = {name: suite.load(path) for name, path in suite.available().items()}
-    rows = [(name, len(suite.expanded(suite.find(name), s)), s.title) for name, s in found.items()]
+    suites = [Suite.load(name) for name in available()]
+    rows = [(suite.name, len(suite.configurations), suite.title) for suite in suites]
     typer.echo(tabulate(rows, headers=("suite", "runs", "title")))
 
 
@@ -170,89 +161,6 @@ def compare(
         rows = compared(before, after, metric, threshold, cross_machine)
     typer.echo(tabulate([row.cells() for row in rows], headers=("run", "A", "B", "verdict", "reason")))
     raise typer.Exit(exit_code(rows))
-
-
-def names_of(path: Path) -> list[str]:
-    """The names of a suite's configurations, in order."""
-    return [spec.name for spec in suite.expanded(path, suite.load(path))]
-
-
-def measured_on(folder: Path) -> str:
-    """This machine if it has records there, else the only one that has; BadInput if several."""
-    here = provenance.machine()
-    others = sorted(p.name for p in folder.glob("*") if p.is_dir())
-    if here in others or not others:
-        return here
-    if len(others) > 1:
-        raise BadInput(f"results: {folder}: --machine is needed; allowed: {', '.join(others)}")
-    return others[0]
-
-
-def page_folder(reports: Path, path: Path, records: Path) -> Path:
-    """Where a suite's report goes: named after the suite, or after the machine of its records."""
-    return reports / (records.name if suite.load(path).report == "machine" else path.stem)
-
-
-def report_of(records: list[Record], folder: Path, out: Path, path: Path) -> Path:
-    """Write the report and the index of all reports; the report's path. `path` is the suite's file."""
-    from bench.report.page import write_index, write_report
-    from bench.report.text.provenance import command
-
-    if all(record.status == "left_out" for record in records):
-        raise BadInput(f"results: {folder}: every run was left out: {records[0].reason}")
-    loaded = suite.load(path)
-    asked = {spec.name: spec.public() for spec in suite.expanded(path, loaded)}
-    made_by = command(path.stem, asked, records)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        written = write_report(records, folder, out, made_by, loaded.title, loaded.goals)
-        write_index(out.parent)
-    except OSError as error:
-        raise BadInput(
-            f"reports: {out} cannot be written: {error.strerror}; needed: a writable folder"
-        ) from error
-    return written
-
-
-def estimate(specs: list[RunSpec]) -> str:
-    """How long the suite takes: a slow model's least number of pairs may exceed the budget."""
-    limit = sum(spec.timeout_s for spec in specs) / 60
-    return f"about {minutes(specs):.0f} minutes where the budgets suffice, at most {limit:.0f}"
-
-
-def minutes(specs: list[RunSpec]) -> float:
-    """What timing may take, and what each process and configuration takes besides."""
-    return sum(map(_seconds, suite.groups(specs))) / 60
-
-
-def _seconds(group: list[RunSpec]) -> float:
-    """Of n configurations a round is n + 1 generations, where pairs of their own would be 2 n."""
-    n, budget = len(group), sum(spec.timing.budget_s for spec in group)
-    return PROCESS_S + budget * (n + 1) / (2 * n) + sum(BESIDES_S + spec.memory * MEMORY_S for spec in group)
-
-
-def table(records: list[Record]) -> str:
-    """The final table: one row a configuration."""
-    headers = ("run", "speedup [95 %]", "verdict", "drift", "PSNR dB", "reused", "limit")
-    rows = [row(record) for record in records]
-    return tabulate(rows, headers=headers, disable_numparse=True)
-
-
-def row(record: Record) -> tuple[str, ...]:
-    """A configuration's row in the final table."""
-    if record.status != "ok":
-        return record.name, record.status.replace("_", " "), record.reason or ""
-    timing, quality, reuse, limits = record.timing, record.quality, record.reuse, record.limits
-    ratio = timing and timing.speedup
-    return (
-        record.name,
-        interval(ratio, 3) if ratio else "",
-        timing.verdict if timing else "",
-        f"{quality.drift.mean:.4f}" if quality else "",
-        f"{quality.psnr_db.mean:.1f}" if quality and quality.psnr_db else "",
-        f"{reuse.ratio:.1%}" if reuse else "",
-        f"{limits.speedup_limit:.3f}" if limits else "",
-    )
 
 
 app.add_typer(studies.app)

@@ -13,8 +13,8 @@ from bench.machine import provenance
 from bench.machine.device import device_type
 from bench.pipeline import models
 from bench.record import Target
-from bench.spec import suite
-from bench.spec.suite import RunSpec
+from bench.spec.run_spec import RunSpec, shown_model
+from bench.spec.suite import Suite
 from bench.store.records import Store
 
 app = typer.Typer()
@@ -61,11 +61,12 @@ def profile(
     """Show which part of a generation takes how long, the baseline's beside a run's, and write traces."""
     from bench.studies.profile import compare, write_page
 
-    path = suite.find(chosen(name))
-    loaded = suite.load(path, model=model)
-    (spec,) = suite.specs(path, loaded, run)
-    changes = {"weights": models.with_weights(loaded)} | ({"num_inference_steps": steps} if steps else {})
-    folder = out or Path("outputs/profile") / f"{path.stem}-{run}"
+    suite = Suite.load(chosen(name), model=model)
+    (spec,) = suite.specs(run)
+    changes: dict[str, object] = {"weights": models.with_weights(spec)}
+    if steps:
+        changes["num_inference_steps"] = steps
+    folder = out or Path("outputs/profile") / f"{suite.name}-{run}"
     written = write_page(compare(spec.model_copy(update=changes), folder, repeats), folder)
     typer.echo(f"{written.read_text()}\nprofile: {written}")
 
@@ -83,12 +84,11 @@ def reproduce(
     from bench.run.runner import run_suite
     from bench.studies.reproduce import SUITE, agree, write_report
 
-    path = suite.find(SUITE)
-    loaded = suite.load(path, model=model)
-    folder = run_suite(path, loaded, results)
-    records = folder.records([spec.name for spec in suite.expanded(path, loaded)])
+    suite = Suite.load(SUITE, model=model)
+    store = run_suite(suite, results)
+    records = store.records(suite.names)
     page = write_report(records, reports / SUITE)
-    typer.echo(f"{page.read_text()}\nrecords: {folder.folder}\nreport:  {page}")
+    typer.echo(f"{page.read_text()}\nrecords: {store.folder}\nreport:  {page}")
     done = all(record.status != "failed" for record in records)
     raise typer.Exit(OK if agree() and done else REGRESSED)
 
@@ -133,7 +133,7 @@ def tune(
     tuner = Tuner(model, steps, pictures, guidance, storage)
     tuner.search(trials)
     facts = {
-        "machine": provenance.machine(), "model": suite.shown_model(model), "steps": steps, "pairs": pairs,
+        "machine": provenance.machine(), "model": shown_model(model), "steps": steps, "pairs": pairs,
         "pictures": pictures, "guidance": guidance, "shape": shape_of(tuner.session.pipe),
     }  # fmt: skip
     done = [trial.values for trial in tuner.study.trials if trial.values]

@@ -15,7 +15,7 @@ from bench.measure.features import Extractor
 from bench.measure.reference import Reference
 from bench.measure.samples import Pictures
 from bench.record import Distance
-from bench.spec.suite import RunSpec
+from bench.spec.run_spec import RunSpec
 from bench.store.tensors import Cache
 from dqar.evaluation.frechet import Statistics
 

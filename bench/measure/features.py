@@ -12,7 +12,7 @@ from torch import Tensor
 
 from bench.machine.device import device_type
 from bench.spec.external_files import usable
-from bench.spec.suite import Quality
+from bench.spec.settings import QualitySettings
 
 INCEPTION = "inception-v3-compat"  # torch-fidelity's name for it
 LAYER = "2048"
@@ -27,7 +27,7 @@ class Extractor(NamedTuple):
     side: int | None  # pixels of the pictures that it takes; None: any
 
 
-def chosen(quality: Quality) -> Extractor | None:
+def chosen(quality: QualitySettings) -> Extractor | None:
     """Inception where its weights are given, else the suite's extractor; None where it has none."""
     if quality.inception_weights:
         return Extractor(INCEPTION, Inception(Path(quality.inception_weights)), None)
@@ -38,7 +38,7 @@ def chosen(quality: Quality) -> Extractor | None:
     return Extractor(extractor.EXTRACTOR, extractor.extract, 64)
 
 
-def check(quality: Quality) -> None:
+def check(quality: QualitySettings) -> None:
     """BadInput unless Inception's weights, where given, are torch-fidelity's."""
     path = quality.inception_weights
     if path is None:

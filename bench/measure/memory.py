@@ -27,7 +27,7 @@ from bench.machine.device import device_type
 from bench.machine.process import ALLOCATOR, die_with
 from bench.pipeline.session import Session
 from bench.record import Memory
-from bench.spec.suite import RunSpec
+from bench.spec.run_spec import RunSpec
 
 SAMPLE_S = 0.02  # NVML has no peak counter, so its peak is sampled: a lower bound
 WINDOW_S = 1.0  # of the energy counter, which advances about every 100 ms

@@ -14,12 +14,12 @@ from torch import Tensor
 
 from bench.machine.device import device_type
 from bench.spec.external_files import LPIPS_FILES, lpips_folder, refuse, usable
-from bench.spec.suite import Quality
+from bench.spec.settings import QualitySettings
 
 BATCH = 16  # pictures
 
 
-def check(quality: Quality) -> None:
+def check(quality: QualitySettings) -> None:
     """BadInput unless the folder of weights, where given, has those of torch-fidelity's LPIPS."""
     path = quality.lpips_weights
     if path is None:

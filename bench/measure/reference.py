@@ -20,7 +20,7 @@ from torch import Tensor
 from bench.errors import BadInput
 from bench.measure.distributions import FEWEST
 from bench.spec.external_files import refuse, usable
-from bench.spec.suite import Quality
+from bench.spec.settings import QualitySettings
 from dqar.evaluation.frechet import Statistics
 from dqar.evaluation.image_files import ImageFiles
 
@@ -82,7 +82,7 @@ class Reference:
                 yield chunk.permute(0, 3, 1, 2).contiguous()
 
 
-def check(quality: Quality) -> str | None:
+def check(quality: QualitySettings) -> str | None:
     """What the reference holds, None where none is given; BadInput unless the extractor can take it."""
     if quality.reference is None:
         return None

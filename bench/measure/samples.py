@@ -17,7 +17,7 @@ from torch import Tensor
 
 from bench.measure.timing import Pairs
 from bench.pipeline.session import Generation, Session
-from bench.spec.suite import RunSpec
+from bench.spec.run_spec import RunSpec
 from bench.store.tensors import Cache, Tensors
 
 

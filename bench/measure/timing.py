@@ -21,7 +21,7 @@ from bench.machine import nvml, provenance
 from bench.machine.device import device_type
 from bench.pipeline.session import Generation, Session
 from bench.record import Timing
-from bench.spec.suite import RunSpec
+from bench.spec.run_spec import RunSpec
 
 # Of fewer pairs even the widest interval of a median, from least to greatest, covers less than
 # 1 - 2^(1-n) = 94 %: no verdict on them.

@@ -7,12 +7,13 @@ import json
 import logging
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from bench.errors import BadInput
 from bench.machine import hashing
 from bench.machine.device import device_type
-from bench.spec.suite import RunSpec, Suite
+from bench.spec.run_spec import RunSpec
+from bench.spec.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -22,17 +23,18 @@ PATTERNS = ["*.json", "*/*.json", "*/*.safetensors", "*/*.bin"]
 ALLOWED = "allowed: embedded, a directory with a DiTPipeline, or a hub id"
 
 
-def with_weights(suite: Suite) -> str:
-    """How the suite's model is to be had: "trained", or "random" where the suite allows that.
+def with_weights(settings: Settings) -> Literal["trained", "random"]:
+    """How the weights of the model can be had: "trained", or "random" where `settings.random` allows that.
 
-    BadInput names the model and what is missing.
+    Raises:
+        BadInput: naming the model and what is missing.
     """
     try:
-        check(directory(suite.model))
-    except BadInput:
-        if not (suite.random and is_hub_id(suite.model)):
+        check(directory(settings.model))
+    except BadInput as error:
+        if not (settings.random and is_hub_id(settings.model)):
             raise
-        log.warning("weights of %s cannot be had: random weights instead", suite.model)
+        log.warning("%s; random weights instead (time and memory only)", error)
         return "random"
     return "trained"
 

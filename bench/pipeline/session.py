@@ -18,7 +18,7 @@ from bench.machine.device import device_type
 from bench.methods import Arm, get
 from bench.pipeline import models
 from bench.record import Reuse
-from bench.spec.suite import RunSpec
+from bench.spec.run_spec import RunSpec
 
 TRACED = 2  # pictures
 

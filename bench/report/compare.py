@@ -11,7 +11,7 @@ from typing import Any
 from bench import stats
 from bench.errors import BadInput
 from bench.record import Median, Record, field_kinds
-from bench.spec.suite import FILES
+from bench.spec.settings import FILES
 from bench.store import validation
 
 HIGHER_IS_BETTER = (

@@ -9,7 +9,7 @@ import pandas as pd
 
 from bench.record import Mean, Median, Record
 from bench.report.tables.columns import Column, Table, figures, lookup, middle
-from bench.spec.suite import Goal
+from bench.spec.suite_file import Goal
 
 Verdict = Literal["met", "missed", "unclear"]
 
@@ -43,10 +43,10 @@ def goals_table(goals: Sequence[Goal], records: Sequence[Record]) -> Table:
 
 def reached(goal: Goal, named: dict[str, Record]) -> Reached | None:
     """What a goal's figure came to; None where a run left no such figure."""
-    found = _figure(named.get(goal.run), goal.figure)
+    found = _figure(named.get(goal.run), goal.metric)
     if found is None or not (goal.of or goal.over):
         return found
-    divisor = _figure(named.get(goal.over or goal.run), goal.of or goal.figure)
+    divisor = _figure(named.get(goal.over or goal.run), goal.of or goal.metric)
     return found.over(divisor) if divisor and divisor.low > 0 else None
 
 
@@ -76,7 +76,7 @@ def _figure(record: Record | None, path: str) -> Reached | None:
 
 def _row(goal: Goal, found: Reached | None) -> dict[str, Any]:
     sign, bound = ("≥", goal.at_least) if goal.at_least is not None else ("≤", goal.at_most)
-    row: dict[str, Any] = {"goal": goal.says, "name": goal.run, "wanted": f"{sign} {bound:g}"}
+    row: dict[str, Any] = {"goal": goal.description, "name": goal.run, "wanted": f"{sign} {bound:g}"}
     if found:
         row["reached"] = found.middle
         if found.low != found.high:

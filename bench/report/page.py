@@ -29,7 +29,7 @@ from bench.report.tables.columns import DASH, Table, escape, figures, interval
 from bench.report.tables.pareto import front_table, levels_table
 from bench.report.text import pareto, provenance, recommendation
 from bench.report.text.missing_values import missing_lines
-from bench.spec.suite import Goal
+from bench.spec.suite_file import Goal
 
 _MARK = "**In one sentence:** "
 _FIRST = ("front", "a100", "embedded", "gate")

@@ -6,15 +6,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from bench.spec.external_files import refuse
-from bench.spec.suite import Quality
+from bench.spec.settings import QualitySettings
 
 
-def check(quality: Quality) -> list[str]:
+def check(quality: QualitySettings) -> list[str]:
     """What each given file holds, one line each; BadInput unless every one can be used."""
     return list(_lines(quality))
 
 
-def _lines(quality: Quality) -> Iterator[str]:
+def _lines(quality: QualitySettings) -> Iterator[str]:
     given = quality.files()
     for field, path in given.items():
         _check_kind(field, path)

@@ -30,34 +30,45 @@ from bench.machine.process import ALLOCATOR
 from bench.pipeline import models
 from bench.record import Record
 from bench.run.worker import Job
-from bench.spec import suite
-from bench.spec.suite import RunSpec, Suite
+from bench.spec.run_spec import RunSpec, groups
+from bench.spec.suite import Suite
 from bench.store import keys
 from bench.store.records import Store
 
 WORKER = (sys.executable, "-m", "bench.run.worker")
 
 
-def run_suite(
-    path: Path, loaded: Suite, results: Path, only: str | None = None, force: bool = False
-) -> Store:
-    """Run what is not finished of a suite, its model's weights settled first; where its records are."""
-    weights = models.with_weights(loaded)
-    specs = [spec.model_copy(update={"weights": weights}) for spec in suite.specs(path, loaded, only)]
-    folder = Store(results, path.stem, provenance.machine())
-    run_all(specs, folder, results, force)
-    return folder
+def run_suite(suite: Suite, results: Path, only: str | None = None, force: bool = False) -> Store:
+    """Run what is not finished of a suite.
+
+    Args:
+        suite: its model's weights are looked for first, see `models.with_weights`.
+        results: the root of the records.
+        only: run this configuration alone.
+        force: measure finished ones again.
+
+    Returns:
+        Where the records are.
+
+    Raises:
+        BadInput: where the suite, its model or `results` cannot be used.
+    """
+    specs = suite.specs(only)
+    weights = models.with_weights(suite.file)
+    store = Store(results, suite.name, provenance.machine())
+    run_all([spec.model_copy(update={"weights": weights}) for spec in specs], store, results, force)
+    return store
 
 
-def run_all(specs: Sequence[RunSpec], folder: Store, results: Path, force: bool = False) -> list[Record]:
+def run_all(specs: Sequence[RunSpec], store: Store, results: Path, force: bool = False) -> list[Record]:
     """Run what is not finished, with a progress bar; the records of all."""
-    folder.prepare()
+    store.prepare()
     with tqdm(total=len(specs), unit="run", disable=None, file=sys.stderr) as bar:
         runner = Runner(results=results, force=force, say=bar.set_description_str)
-        for group in suite.groups(specs):
+        for group in groups(specs):
             runner.run(*group)
             bar.update(len(group))
-    return folder.records([spec.name for spec in specs])
+    return store.records([spec.name for spec in specs])
 
 
 def left_out(spec: RunSpec) -> str | None:

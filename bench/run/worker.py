@@ -21,7 +21,7 @@ from bench.errors import BadInput
 from bench.machine import provenance
 from bench.machine.process import die_with
 from bench.record import Memory, Record
-from bench.spec.suite import RunSpec
+from bench.spec.run_spec import RunSpec
 from bench.store.records import Store
 
 if TYPE_CHECKING:  # torch, which whoever only wants a Job need not load

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from bench.errors import BadInput
 from bench.machine import hashing
-from bench.spec.suite import Quality, RunSpec
+from bench.spec.run_spec import RunSpec
+from bench.spec.settings import QualitySettings
 
 # As torch-fidelity and torchvision name them in torch hub's cache: LPIPS's own layers, and VGG16.
 LPIPS_FILES = ("weights-vgg16-lpips.pth", "vgg16-397923af.pth")
@@ -48,7 +49,7 @@ def plan(spec: RunSpec) -> dict[str, str]:
     return {"plan": _digest(file)} if file else {}
 
 
-def digests(quality: Quality) -> dict[str, str]:
+def digests(quality: QualitySettings) -> dict[str, str]:
     """A hash of the contents of each file in use, by the field that names it."""
     found = {field: _digest(path) for field, path in quality.files().items()}
     folder = lpips_folder(quality)
@@ -65,7 +66,7 @@ def _digest(path: Path) -> str:
     return hashing.digest([path], path.parent)
 
 
-def lpips_folder(quality: Quality) -> Path | None:
+def lpips_folder(quality: QualitySettings) -> Path | None:
     """The folder of LPIPS's weights: the one given, else torch hub's cache; None if incomplete."""
     import torch
 

@@ -10,7 +10,7 @@ from bench.machine import hashing, provenance
 from bench.pipeline import models
 from bench.record import Record
 from bench.spec import external_files
-from bench.spec.suite import RunSpec
+from bench.spec.run_spec import RunSpec
 
 # The sources that produce figures: a commit to anything else recomputes nothing.
 SOURCES = (

@@ -25,6 +25,7 @@ class Store:
     """The records of one suite on one machine."""
 
     def __init__(self, results: Path, suite: str, machine: str) -> None:
+        self.machine = machine
         self.folder = results / suite / machine
         self.cache = self.folder / ".cache"
 

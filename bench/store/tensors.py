@@ -18,7 +18,8 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from bench.machine import files
-from bench.spec.suite import FILES, RunSpec
+from bench.spec.run_spec import RunSpec
+from bench.spec.settings import FILES
 
 Tensors = dict[str, Tensor]
 # What no picture depends on: names, what is done with the pictures, and how long that may take.

@@ -15,8 +15,8 @@ from bench import stats
 from bench.record import Median, Record
 from bench.report.page import write_csv, write_page
 from bench.report.plots.style import GREY, canvas, look, save, style
-from bench.spec import suite
-from bench.spec.suite import RunSpec
+from bench.spec.run_spec import RunSpec
+from bench.spec.suite import Suite
 
 SUITE = "control"
 REQUIRED = 0.90  # share of the repetitions whose interval must hold 1.0
@@ -45,8 +45,7 @@ class Study(NamedTuple):
 
 def specs(repetitions: int) -> list[RunSpec]:
     """The suite's one configuration, once a repetition, each with seeds of its own."""
-    path = suite.find(SUITE)
-    (spec,) = suite.specs(path, suite.load(path))
+    (spec,) = Suite.load(SUITE).specs()
     names = [f"{spec.name}-{i:02}" for i in range(repetitions)]
     seeds = [spec.seed + i * APART for i in range(repetitions)]
     return [spec.model_copy(update={"name": n, "seed": s}) for n, s in zip(names, seeds, strict=True)]

@@ -15,7 +15,7 @@ from bench.measure.timing import over
 from bench.methods import get
 from bench.pipeline.session import Session, stopwatch
 from bench.report.tables.columns import escape, grid
-from bench.spec.suite import RunSpec, shown_model
+from bench.spec.run_spec import RunSpec, shown_model
 from dqar.evaluation.profiling import GAPS, DQARProfiler, Profile
 from dqar.evaluation.ranges import WHOLE
 

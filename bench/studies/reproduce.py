@@ -22,7 +22,7 @@ from bench.record import Mean, Median, Record
 from bench.report.page import write_csv, write_page
 from bench.report.setup import setting
 from bench.report.tables.columns import interval, middle
-from bench.spec.suite import RunSpec
+from bench.spec.run_spec import RunSpec
 from bench.studies import published_results
 
 SUITE = "reproduce"

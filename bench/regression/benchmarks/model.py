@@ -12,7 +12,7 @@ import torch
 import dqar
 from bench.methods.dqar import shape_of
 from bench.pipeline.session import Generation, Session
-from bench.spec.suite import RunSpec
+from bench.spec.run_spec import RunSpec
 
 FORETOLD = {"layer_fraction": 0.0, "model_steps": 5}  # whole steps left out, as on the front
 CONFIGURATIONS = ("baseline", "conservative", "recommended", "aggressive", "maximum", "foretold")

@@ -18,7 +18,8 @@ from bench import stats
 from bench.errors import BadInput
 from bench.machine import files
 from bench.record import Mean, Target
-from bench.spec.suite import Quality, RunSpec, shown_model
+from bench.spec.run_spec import RunSpec, shown_model
+from bench.spec.settings import QualitySettings
 from bench.studies.calibrate.search import Archive, Genome, Point, beginnings, search
 from bench.studies.calibrate.trial import Trials
 from dqar.policy.saved_plan import SavedPlan
@@ -86,7 +87,7 @@ class Study:
             suite="calibrate", name=self.name, method="dqar", model=self.model, batch_size=n, seed=5000,
             num_inference_steps=self.steps, guidance_scale=self.guidance, scheduler="ddim",
             timestep_spacing="trailing", options={"scheduler": self.solver, "steps": self.plan_steps},
-            quality=Quality(n=n, converged_n=n),
+            quality=QualitySettings(n=n, converged_n=n),
         )  # fmt: skip
 
     def run(self, tries: int, speedups: Sequence[float], out: Path, start: Path | None) -> list[Found]:

@@ -20,7 +20,7 @@ from bench.methods.scheduler import solver
 from bench.pipeline import models
 from bench.pipeline.session import Session, generate
 from bench.record import Target
-from bench.spec.suite import RunSpec
+from bench.spec.run_spec import RunSpec
 from bench.store import keys
 from bench.store.tensors import Cache
 from bench.studies.calibrate.search import Archive, Genome, Point

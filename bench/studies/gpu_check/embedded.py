@@ -38,7 +38,7 @@ def drift(rig: Rig) -> dict[str, Value]:
 def distance(rig: Rig) -> dict[str, Value]:
     """Frechet distance of generated images to held-out real ones, by the embedded extractor (no FID)."""
     from bench.embedded import extractor
-    from bench.measure.distributions import frechet
+    from dqar.evaluation.frechet import fitted, frechet_distance
 
     spec = rig.spec(
         model="embedded", weights="trained", dtype="bf16", num_inference_steps=rig.scale.steps,
@@ -50,4 +50,5 @@ def distance(rig: Rig) -> dict[str, Value]:
     n = rig.scale.images
     parts = [session.baseline(range(i, min(i + BATCH, n))).images for i in range(0, n, BATCH)]
     features = extractor.extract(torch.cat(parts))
-    return {"FD (dqar-emoji-96)": frechet(features, extractor.reference_features("heldout")), "images": n}
+    real = extractor.reference_features("heldout")
+    return {"FD (dqar-emoji-96)": frechet_distance(fitted(features), fitted(real)), "images": n}

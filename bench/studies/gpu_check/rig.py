@@ -14,8 +14,8 @@ from bench.measure import flops, timing
 from bench.pipeline import models
 from bench.pipeline.session import Session
 from bench.record import Limits, Median, Timing
-from bench.spec import suite
-from bench.spec.suite import RunSpec
+from bench.spec.run_spec import RunSpec
+from bench.spec.settings import QualitySettings, TimingSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,8 +80,8 @@ class Rig:
             "suite": "gpu-check", "name": method, "method": method, "options": options or {},
             "model": scale.model, "weights": scale.weights, "dtype": scale.dtype, "scheduler": "ddim",
             "timestep_spacing": "trailing", "num_inference_steps": scale.eager_steps,
-            "batch_size": scale.batch, "memory": False, "quality": suite.Quality(n=0, converged_n=0),
-            "timing": suite.Timing(
+            "batch_size": scale.batch, "memory": False, "quality": QualitySettings(n=0, converged_n=0),
+            "timing": TimingSettings(
                 min_pairs=low, max_pairs=high, target_halfwidth=0.01, budget_s=scale.budget_s, warmup=1
             ),
         }  # fmt: skip

@@ -12,7 +12,7 @@ from bench.errors import BadInput
 from bench.machine import provenance
 from bench.pipeline import models
 from bench.pipeline.session import Session
-from bench.spec.suite import shown_model
+from bench.spec.run_spec import shown_model
 from bench.stats import mean_interval
 from bench.studies.policy.comparison import POLICY, Arena, Contestant, Floats, Measured, contestants, enabled
 from dqar import DQARConfig

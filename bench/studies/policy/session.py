@@ -7,7 +7,7 @@ from pydantic import ValidationError
 from bench.errors import BadInput, describe
 from bench.pipeline import models
 from bench.pipeline.session import Session
-from bench.spec.suite import RunSpec
+from bench.spec.run_spec import RunSpec
 
 HELD_OUT = 3  # every third class is kept for the evaluation
 

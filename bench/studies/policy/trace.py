@@ -19,7 +19,7 @@ from bench.measure import images
 from bench.methods.dqar import shape_of
 from bench.pipeline import models
 from bench.pipeline.session import Session
-from bench.spec.suite import shown_model
+from bench.spec.run_spec import shown_model
 from dqar import DQARConfig
 from dqar.core.snr import schedule_snr
 from dqar.integration.manager import DQARManager

@@ -14,7 +14,7 @@ from bench.machine import provenance
 from bench.machine.files import write_atomic
 from bench.pipeline import models
 from bench.pipeline.session import Session
-from bench.spec.suite import RunSpec, shown_model
+from bench.spec.run_spec import RunSpec, shown_model
 from bench.studies.signals.measure import table
 
 

@@ -20,8 +20,8 @@ from bench.measure import flops, images, timing
 from bench.pipeline import models
 from bench.pipeline.session import Session
 from bench.record import Mean, Median
-from bench.spec.suite import RunSpec
-from bench.spec.suite import Timing as Budget
+from bench.spec.run_spec import RunSpec
+from bench.spec.settings import TimingSettings
 
 DIRECTIONS: list[Literal["maximize", "minimize"]] = ["maximize", "minimize"]  # speedup, drift
 
@@ -73,7 +73,7 @@ class Tuner:
 
     def _point(self, trial: optuna.trial.FrozenTrial, base: Tensor, pairs: int) -> Point:
         options = suggested(trial)
-        budget = Budget(min_pairs=pairs, max_pairs=pairs, warmup=1)
+        budget = TimingSettings(min_pairs=pairs, max_pairs=pairs, warmup=1)
         session = self._under(options, timing=budget)
         measured = timing.measure(session, lambda line: None)
         drift = images.drift(session.candidate(self.unseen).latents, base)

@@ -1,0 +1,86 @@
+"""What commands share that end in a report: whose records, and the page of a suite."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from tabulate import tabulate
+
+from bench.errors import BadInput
+from bench.machine import provenance
+from bench.record import Record
+from bench.report.tables.columns import interval
+from bench.spec.suite import Suite
+
+HEADERS = ("run", "speedup [95 %]", "verdict", "drift", "PSNR dB", "reused", "limit")
+
+
+def measured_on(suite_dir: Path) -> str:
+    """The machine whose records are meant: this one if it has any there, else the only one that has.
+
+    Raises:
+        BadInput: where several others have records.
+    """
+    here = provenance.machine()
+    others = sorted(p.name for p in suite_dir.glob("*") if p.is_dir())
+    if here in others or not others:
+        return here
+    if len(others) > 1:
+        raise BadInput(f"results: {suite_dir}: --machine is needed; allowed: {', '.join(others)}")
+    return others[0]
+
+
+def report_of(suite: Suite, records: list[Record], records_dir: Path, out: Path) -> Path:
+    """Write the report of a suite to `out`, and the index of all reports beside it.
+
+    Args:
+        suite: the suite that the records are of.
+        records: in the order to be shown.
+        records_dir: where they and their images are.
+        out: the report's directory.
+
+    Returns:
+        The path of the report.
+
+    Raises:
+        BadInput: where no run was measured, or `out` cannot be written.
+    """
+    from bench.report.page import write_index, write_report
+    from bench.report.text.provenance import command
+
+    if all(record.status == "left_out" for record in records):
+        raise BadInput(f"results: {records_dir}: every run was skipped: {records[0].reason}")
+    asked = {spec.name: spec.public() for spec in suite.without_overrides.configurations}
+    made_by = command(suite.name, asked, records)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        written = write_report(records, records_dir, out, made_by, suite.title, suite.goals)
+        write_index(out.parent)
+    except OSError as error:
+        raise BadInput(
+            f"reports: {out} cannot be written: {error.strerror}; needed: a writable directory"
+        ) from error
+    return written
+
+
+def table(records: Sequence[Record]) -> str:
+    """The final table: one row a configuration."""
+    return tabulate([row(record) for record in records], headers=HEADERS, disable_numparse=True)
+
+
+def row(record: Record) -> tuple[str, ...]:
+    """A configuration's row in the final table."""
+    if record.status != "ok":
+        return record.name, record.status.replace("_", " "), record.reason or ""
+    timing, quality, reuse, limits = record.timing, record.quality, record.reuse, record.limits
+    ratio = timing and timing.speedup
+    return (
+        record.name,
+        interval(ratio, 3) if ratio else "",
+        timing.verdict if timing else "",
+        f"{quality.drift.mean:.4f}" if quality else "",
+        f"{quality.psnr_db.mean:.1f}" if quality and quality.psnr_db else "",
+        f"{reuse.ratio:.1%}" if reuse else "",
+        f"{limits.speedup_limit:.3f}" if limits else "",
+    )

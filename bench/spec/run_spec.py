@@ -1,0 +1,77 @@
+"""`RunSpec`: one configuration with everything that decides its results."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, PlainSerializer
+
+from bench.spec.settings import Name, Settings
+
+
+def finite(value: Any) -> Any:
+    """`value` as strict JSON allows it: infinities, which JSON lacks, become words."""
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(item) for item in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def infinite(value: Any) -> Any:
+    """The inverse of `finite`."""
+    if isinstance(value, dict):
+        return {key: infinite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [infinite(item) for item in value]
+    return float(value) if value in ("inf", "-inf", "nan") else value
+
+
+# Sent to a worker as JSON, an option must come out as it went in.
+Options = Annotated[dict[str, Any], BeforeValidator(infinite), PlainSerializer(finite, when_used="json")]
+
+
+class RunSpec(Settings):
+    """One configuration, with everything that decides its results."""
+
+    suite: Name
+    name: Name
+    method: str
+    options: Options = Field(default_factory=dict)
+    weights: Literal["trained", "random"] = "trained"
+
+    @property
+    def measures_quality(self) -> bool:
+        """Whether images are compared: not where random weights would make that meaningless."""
+        return self.quality.n > 0 and self.weights == "trained"
+
+    def settings(self) -> dict[str, Any]:
+        """What it shares with configurations that can be measured together."""
+        return self.model_dump(exclude={"name", "method", "options"})
+
+    def public(self) -> dict[str, Any]:
+        """The configuration as a record holds it: the last part of each path, never a path."""
+        shown = {"model": shown_model(self.model), "quality": self.quality.public()}
+        plain: dict[str, Any] = finite(self.model_dump() | shown)
+        return plain
+
+
+def shown_model(model: str) -> str:
+    """`model` without the path of this machine."""
+    return Path(model).name if Path(model).is_dir() else model
+
+
+def groups(specs: Sequence[RunSpec]) -> Iterator[list[RunSpec]]:
+    """The configurations in order, in groups that one process measures together.
+
+    A group is at most `timing.together` configurations in a row with the same settings. A compiled
+    configuration is a group of its own: it has its own graphs of one transformer, and torch keeps few.
+    """
+    for _, same in itertools.groupby(specs, RunSpec.settings):
+        members = list(same)
+        size = 1 if members[0].compile else members[0].timing.together
+        yield from (members[i : i + size] for i in range(0, len(members), size))

@@ -1,0 +1,95 @@
+"""What the runs of a suite share: the model, how it is timed, and which images are compared."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+FILES = ("inception_weights", "reference", "lpips_weights")  # fields of QualitySettings that are paths
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._=+-]*$")]
+File = Annotated[str, Field(min_length=1)]  # a path, relative to where the harness is started
+
+
+class SuitePart(BaseModel):
+    """A part of a suite: frozen, and closed to unknown fields.
+
+    Defaults are validated too, so that 60 and 60.0 are one value to the content key.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class TimingSettings(SuitePart):
+    """How long a configuration is timed, and when its speedup counts as one."""
+
+    min_pairs: int = Field(default=5, ge=2)
+    max_pairs: int = Field(default=100, ge=2)
+    target_halfwidth: float = Field(default=0.02, gt=0, lt=1)  # of the interval, relative
+    budget_s: float = Field(default=60, gt=0)  # for the pairs beyond min_pairs
+    warmup: int = Field(default=1, ge=0)  # generations of each arm
+    together: int = Field(default=1, ge=1)  # configurations that share a process and each round's baseline
+    verdict_threshold: float = Field(default=0.02, gt=0, lt=1)
+
+    @model_validator(mode="after")
+    def _bounds(self) -> Self:
+        if self.max_pairs < self.min_pairs:
+            raise ValueError(f"max_pairs {self.max_pairs} is below min_pairs {self.min_pairs}")
+        return self
+
+
+class QualitySettings(SuitePart):
+    """Which images are compared, and with what."""
+
+    n: int = Field(default=64, ge=0)  # images; 0 = time and memory only
+    converged_n: int = Field(default=16, ge=0)
+    converged_factor: int = Field(default=10, ge=2)  # times the steps
+    extractor: Literal["embedded"] | None = "embedded"
+    worst: int = Field(default=8, ge=1)
+    # Files that do not ship with the harness, see `bench.spec.external_files`; null: what needs them is null.
+    inception_weights: File | None = None  # torch-fidelity's: in place of `extractor`, makes FD FID
+    reference: File | None = None  # a directory of images, or an .npz as ADM publishes them
+    lpips_weights: File | None = None  # a directory with torch-fidelity's; null: torch hub's cache
+
+    @model_validator(mode="after")
+    def _bounds(self) -> Self:
+        if self.converged_n > self.n:
+            raise ValueError(f"converged_n {self.converged_n} is above n {self.n}")
+        return self
+
+    def files(self) -> dict[str, Path]:
+        """The fields that name files, as given: those that are not null."""
+        named = {field: getattr(self, field) for field in FILES}
+        return {field: Path(path) for field, path in named.items() if path is not None}
+
+    def public(self) -> dict[str, Any]:
+        """The settings as a record holds them: of each path the last part."""
+        return self.model_dump() | {field: path.resolve().name for field, path in self.files().items()}
+
+
+class Settings(SuitePart):
+    """What all runs of a suite share."""
+
+    model: str = Field(min_length=1)  # "embedded", a directory, or a hub id
+    random: bool = False  # fall back on random weights (time and memory only)
+    dtype: Literal["fp32", "bf16", "fp16"] = "fp32"
+    scheduler: Literal["ddim", "dpm_solver++", "unipc"] | None = None  # None = the model's own
+    timestep_spacing: Literal["leading", "trailing", "linspace"] | None = None  # None = the model's own
+    num_inference_steps: int = Field(default=50, ge=1, le=1000)
+    guidance_scale: float = Field(default=4.0, ge=0)
+    batch_size: int = Field(default=16, ge=1)
+    labels: Literal["cycle"] | list[Annotated[int, Field(ge=0, lt=1000)]] = "cycle"
+    seed: int = Field(default=0, ge=0)  # image i has seed + i
+    timing: TimingSettings = TimingSettings()
+    quality: QualitySettings = QualitySettings()
+    memory: bool = True
+    compile: bool = False  # both arms under torch.compile(fullgraph=True)
+    cuda_graphs: bool = False  # and replayed as CUDA graphs (mode="reduce-overhead")
+    timeout_s: float = Field(default=600, gt=0)
+
+    @model_validator(mode="after")
+    def _graphs(self) -> Self:
+        if self.cuda_graphs and not self.compile:
+            raise ValueError("cuda_graphs needs compile: true")
+        return self

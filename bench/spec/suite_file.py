@@ -1,0 +1,82 @@
+"""The schema of a suite file: settings that all runs share, the runs, and goals for the report."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, Field, model_validator
+
+from bench.record import Mean, Median, field_kinds
+from bench.spec.settings import Name, Settings, SuitePart
+
+
+def numeric_field(path: str) -> str:
+    """`path`, a dotted field of a record; ValueError unless that field holds a number."""
+    if not {int, float, Mean, Median} & set(field_kinds(path)):
+        raise ValueError(f"{path!r} holds no number")
+    return path
+
+
+Metric = Annotated[str, AfterValidator(numeric_field)]
+
+
+class Run(SuitePart):
+    """One entry of `runs`.
+
+    A grid makes one configuration of each combination of its values; `settings` replace those of the
+    suite for this entry.
+    """
+
+    name: Name
+    method: str
+    options: dict[str, Any] = Field(default_factory=dict)
+    grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(default_factory=dict)
+    settings: dict[str, Any] = Field(default_factory=dict)
+
+    def expand(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """The names and options of the configurations."""
+        for values in itertools.product(*self.grid.values()):
+            chosen = dict(zip(self.grid, values, strict=True))
+            suffix = "".join(f"-{key}={value}" for key, value in chosen.items())
+            yield self.name + re.sub(r"[^A-Za-z0-9._=+-]", "_", suffix), self.options | chosen
+
+
+class Goal(SuitePart):
+    """A target that the report judges.
+
+    It is on a metric of a run, or on its ratio to the metric `of` of the same run, or to that of the run
+    `over`.
+    """
+
+    description: str
+    run: Name
+    metric: Metric
+    of: Metric | None = None  # None = `metric`, where `over` is given
+    over: Name | None = None  # None = `run`, where `of` is given
+    at_least: float | None = None
+    at_most: float | None = None
+
+    @model_validator(mode="after")
+    def _bound(self) -> Self:
+        if (self.at_least is None) == (self.at_most is None):
+            raise ValueError("one of at_least and at_most must be given")
+        return self
+
+
+class SuiteFile(Settings):
+    """The content of a suite file."""
+
+    title: str
+    report: Literal["suite", "machine"] = "suite"  # what the report's directory is named after
+    # The command that runs the suite and writes its page, in place of `run` and `report`: a module of
+    # bench.studies. This field is the one place that says so.
+    command: str | None = None
+    goals: list[Goal] = Field(default_factory=list)
+    runs: list[Run] = Field(min_length=1)
+
+    def settings(self) -> dict[str, Any]:
+        """The settings that all runs share."""
+        return self.model_dump(include=set(Settings.model_fields))
