@@ -1,0 +1,231 @@
+"""What is demanded of DQAR on one transformer: right in every bit, or refused in one line."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+import dqar
+from bench.studies.families.configuration import Configuration
+from bench.studies.families.denoising import STEPS, Loop, Run, distance, generate, identical, pipeline_of
+from dqar import DQARConfig
+
+RIGHT, REFUSED, WRONG, CRASHED, NOT_APPLICABLE = "right", "refused", "wrong", "crashed", "-"
+_CLOSE = 1e-5  # relative distance: an output less a difference and plus it again is rounded twice
+# Every second step reused from the first one on, in every layer, kept as computed.
+_REUSE = DQARConfig(
+    warmup_steps=0, warmup_fraction=0.0, snr_low=0.0, snr_high=float("inf"), max_age=1,
+    use_layer_scheduling=False,
+    quantization_bits=16, cfg_sharing=False, adaptive_entropy=False,
+)  # fmt: skip
+# No layer at all: what is left are whole steps and branches.
+_NO_LAYER = _REUSE.replace(use_layer_scheduling=True, schedule_type="linear", layer_fraction=0.0)
+_NOTHING = {"warmup_steps": 1000}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one demand, and why it is not right."""
+
+    verdict: str
+    why: str = ""
+
+    @property
+    def allowed(self) -> bool:
+        """Whether a user may meet this."""
+        return self.verdict not in (WRONG, CRASHED)
+
+
+_ONE_CALL = Loop()
+_TWO_CALLS = Loop(branches=("cond", "uncond"))
+_VARYING = Loop(constant=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Demand:
+    """A configuration of DQAR, the generation to run under it, and what must come out."""
+
+    config: DQARConfig
+    loop: Loop = _ONE_CALL
+    reuses: bool = True  # blocks must be spared work, and the summary must say so
+    layers: bool = True  # every block must be
+    exact: bool = True
+    entropy: bool = False  # must be measured
+    again: bool = False  # whether to generate once more after `disable`
+
+
+_GUIDANCE = _NO_LAYER.replace(guidance_interval=2)
+DEMANDS: dict[str, Demand] = {
+    "off": Demand(
+        config=_REUSE.replace(**_NOTHING, forecast_order=1, guidance_interval=2), loop=_VARYING, reuses=False
+    ),
+    "attention": Demand(config=_REUSE, again=True),
+    "mlp": Demand(config=_REUSE.replace(targets="mlp"), again=True),
+    "forecast": Demand(config=_REUSE.replace(forecast_order=1, max_age=2)),
+    "steps": Demand(config=_NO_LAYER.replace(step_interval=2), layers=False),
+    "steps as objects": Demand(
+        config=_NO_LAYER.replace(step_interval=2), loop=Loop(as_dict=True), layers=False
+    ),
+    "two calls": Demand(config=_REUSE, loop=_TWO_CALLS),
+    "two calls, steps": Demand(config=_NO_LAYER.replace(step_interval=2), loop=_TWO_CALLS, layers=False),
+    "guidance, halves": Demand(config=_GUIDANCE, loop=Loop(halves=True), layers=False, exact=False),
+    "guidance, two calls": Demand(config=_GUIDANCE, loop=_TWO_CALLS, layers=False, exact=False, again=True),
+    "kv": Demand(config=_REUSE.replace(reuse_mode="kv"), again=True),
+    "entropy": Demand(
+        config=_REUSE.replace(**_NOTHING, trace_entropy=True), loop=_VARYING, reuses=False, entropy=True
+    ),
+}
+
+
+class Examination:
+    """One configuration's model under every demand."""
+
+    def __init__(self, configuration: Configuration) -> None:
+        self.configuration = configuration
+        self._untouched: dict[Loop, Run] = {}
+        self.model = pipeline_of(configuration.build())  # which DQAR never sees
+
+    @cached_property
+    def pipe(self) -> Any:
+        """The model in the least that is a pipeline, called once: diffusers makes its own hooks then."""
+        pipe = pipeline_of(self.configuration.build())
+        generate(pipe, self.configuration, _TWO_CALLS)
+        return pipe
+
+    def untouched(self, loop: Loop) -> Run:
+        """The generation without DQAR."""
+        if loop not in self._untouched:
+            # Where every step is the same, one will do.
+            steps = 1 if loop.constant else STEPS
+            run = generate(self.model, self.configuration, loop, steps)
+            self._untouched[loop] = run.repeated(STEPS // steps)
+        return self._untouched[loop]
+
+    def outcome(self, name: str) -> Outcome:
+        """Enable DQAR as the demand says, generate, disable, and judge all of it."""
+        demand = DEMANDS[name]
+        if demand.loop.halves and not self.configuration.halves:
+            return Outcome(NOT_APPLICABLE, "its batch holds one sample")
+        plain = self.untouched(demand.loop)
+        before = state_of(self.pipe)
+        judged = self._judge(demand, plain)
+        left = self._restored(before, demand, plain)
+        return Outcome(WRONG, left) if left and judged.allowed else judged
+
+    def _judge(self, demand: Demand, plain: Run) -> Outcome:
+        try:
+            dqar.enable(self.pipe, demand.config)
+        except ValueError as error:
+            return refusal(str(error))
+        except Exception as error:
+            return Outcome(CRASHED, f"enable: {_line(error)}")
+        try:
+            run = generate(self.pipe, self.configuration, demand.loop)
+            summary = dqar.summary(self.pipe)
+        except Exception as error:
+            late = refusal(str(error)) if isinstance(error, ValueError) else None
+            if late and late.verdict == REFUSED:
+                return Outcome(REFUSED, f"at the first call: {late.why}")
+            return Outcome(CRASHED, f"generation: {_line(error)}")
+        found = [check(demand, run, plain, summary) for check in CHECKS]
+        return next((Outcome(WRONG, text) for text in found if text), Outcome(RIGHT))
+
+    def _restored(self, before: Any, demand: Demand, plain: Run) -> str:
+        """What `disable` left behind, as one line; the model is made anew then."""
+        try:
+            dqar.disable(self.pipe)
+            left = state_of(self.pipe) - before
+            again = generate(self.pipe, self.configuration, demand.loop) if demand.again else plain
+            same = all(map(identical, again.outputs, plain.outputs)) and again.work == plain.work
+        except Exception as error:
+            del self.pipe
+            return f"disable: {_line(error)}"
+        if left or not same:
+            del self.pipe
+        if left:
+            return f"disable left {sorted(left)[0]} and {len(left) - 1} more"
+        return "" if same else "after disable the outputs are not the untouched model's"
+
+
+def refusal(text: str) -> Outcome:
+    """A refusal is one line that says what is allowed instead."""
+    if "\n" in text or "allowed" not in text:
+        return Outcome(WRONG, f"refused without a word on what is allowed: {text.splitlines()[0]}")
+    return Outcome(REFUSED, text)
+
+
+def _outputs(demand: Demand, run: Run, plain: Run, summary: Any) -> str:
+    calls = len(demand.loop.branches)
+    for index, (ours, theirs) in enumerate(zip(run.outputs, plain.outputs, strict=True)):
+        if identical(ours, theirs):
+            continue
+        off = distance(ours, theirs)
+        if demand.exact or off > _CLOSE:
+            what = "of another form" if off == float("inf") else f"off by {off:.1e}"
+            return f"step {index // calls}, {demand.loop.branches[index % calls]}: the output is {what}"
+    return ""
+
+
+def _steps(demand: Demand, run: Run, plain: Run, summary: Any) -> str:
+    return "" if summary.steps == STEPS else f"the summary has {summary.steps} steps for {STEPS}"
+
+
+def _work(demand: Demand, run: Run, plain: Run, summary: Any) -> str:
+    more = [
+        block for block, (ours, theirs) in enumerate(zip(run.work, plain.work, strict=True)) if ours > theirs
+    ]
+    if more:
+        return f"blocks {more} computed more than untouched"
+    spared = [ours < theirs for ours, theirs in zip(run.work, plain.work, strict=True)]
+    if demand.reuses and not any(spared):
+        return f"nothing was reused; the summary says {summary.ratio:.2f}"
+    if demand.reuses and demand.layers and not all(spared):
+        return f"blocks {[i for i, ok in enumerate(spared) if not ok]} of {len(spared)} were never reused"
+    return "" if demand.reuses or not any(spared) else "work was spared where nothing may be reused"
+
+
+def _ratio(demand: Demand, run: Run, plain: Run, summary: Any) -> str:
+    if demand.config.guidance_interval > 1 and demand.reuses:
+        return ""  # a branch left out is no layer reused
+    says = summary.ratio > 0
+    return "" if says == demand.reuses else f"the summary says a ratio of {summary.ratio:.2f}"
+
+
+def _entropy(demand: Demand, run: Run, plain: Run, summary: Any) -> str:
+    if not demand.entropy:
+        return ""
+    sound = np.isfinite(summary.entropy) & (summary.entropy > 0)
+    return "" if sound.all() else f"{int((~sound).sum())} of {sound.size} entropies were not measured"
+
+
+CHECKS: tuple[Callable[[Demand, Run, Run, Any], str], ...] = (_outputs, _steps, _work, _ratio, _entropy)
+
+
+def state_of(pipe: Any) -> Counter[str]:
+    """All that DQAR may leave on a pipeline and its modules: attributes, processors, hooks, forwards."""
+    state = Counter(f"pipe.{name}" for name in vars(pipe))
+    for path, module in pipe.transformer.named_modules():
+        state[f"{path}: {type(module).__name__}"] += 1
+        for name, value in vars(module).items():
+            state[f"{path}.{name}"] += 1
+            if name == "forward" or name == "processor":
+                state[f"{path}.{name} is {id(getattr(value, '__func__', value))}"] += 1
+            elif "hook" in name and hasattr(value, "__len__"):
+                state[f"{path}.{name}"] += len(value)
+    return state
+
+
+def examine(configuration: Configuration) -> dict[str, Outcome]:
+    """The outcome of every demand on one configuration."""
+    examination = Examination(configuration)
+    return {name: examination.outcome(name) for name in DEMANDS}
+
+
+def _line(error: BaseException) -> str:
+    first = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {first[0] if first else ''}"[:200]

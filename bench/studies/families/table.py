@@ -1,0 +1,42 @@
+"""How the tables of configurations are written: one entry a configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bench.studies.families.configuration import Configuration, Draw
+
+
+class Table(dict[str, Configuration]):
+    """Configurations by name."""
+
+    def add(
+        self,
+        name: str,
+        model: str,
+        options: dict[str, Any],
+        inputs: Callable[[Draw], dict[str, Any]],
+        *blocks: str,
+        **more: Any,
+    ) -> None:
+        """Add a configuration; without `blocks` they are `transformer_blocks`."""
+        where = blocks or ("transformer_blocks",)
+        self[name] = Configuration(
+            name=name, model=model, options=options, inputs=inputs, blocks=where, **more
+        )
+
+
+def grid(*sizes: int) -> Tensor:
+    """Positions on a grid, `[tokens, axes]`, as image ids are."""
+    return torch.cartesian_prod(*[torch.arange(size).float() for size in sizes])
+
+
+def rotary(tokens: int, width: int) -> tuple[Tensor, Tensor]:
+    """Cosines and sines of a rotary embedding, `[tokens, width]` each."""
+    angle = torch.arange(tokens)[:, None] * torch.linspace(1, 0.1, width // 2)[None]
+    angle = angle.repeat_interleave(2, dim=1)
+    return angle.cos(), angle.sin()
