@@ -10,8 +10,6 @@ import os
 import platform
 import re
 import subprocess
-import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -129,19 +127,3 @@ def _read(path: str) -> str | None:
         return Path(path).read_text().strip()
     except OSError:
         return None
-
-
-def scrub(text: str) -> str:
-    """`text` without paths of this machine, for reasons and tracebacks that are committed."""
-    places = {
-        str(ROOT): "",
-        sys.prefix: "<venv>",
-        sys.base_prefix: "<python>",
-        tempfile.gettempdir(): "<tmp>",
-        str(Path.home()): "~",
-        platform.node(): "<host>",
-    }
-    for place, shown in sorted(places.items(), key=lambda item: -len(item[0])):
-        if len(place) > 3:
-            text = text.replace(place + "/" if not shown else place, shown)
-    return text

@@ -43,6 +43,13 @@ def plan_file(options: dict[str, Any]) -> Path | None:
     return Path(found) if found else None
 
 
+def named_files(options: dict[str, Any]) -> dict[str, Path]:
+    """The files that options name: the plan's, and the policy's directory."""
+    chosen = config(options)
+    named = {"plan": chosen.plan_path, "policy": chosen.policy_path}
+    return {what: Path(path) for what, path in named.items() if path}
+
+
 def _shipped(name: Any) -> Path:
     names = sorted(path.stem for path in PLANS.glob("*.json"))
     if name not in names:

@@ -20,6 +20,7 @@ from pydantic import BaseModel, TypeAdapter
 from bench.errors import BadInput
 from bench.machine import provenance
 from bench.machine.process import die_with
+from bench.machine.scrub import scrub
 from bench.record import Memory, Record
 from bench.spec.run_spec import RunSpec
 from bench.store.records import Store
@@ -70,10 +71,10 @@ class Job(BaseModel):
         return self.failure(reason(error), "".join(traceback.format_exception(error)))
 
     def _scrubbed(self, text: str) -> str:
-        """`text` without paths, those of the files given for quality included."""
-        for path in self.spec.quality.files().values():
-            text = text.replace(str(path), path.name)
-        return provenance.scrub(text)
+        """`text` without paths, those of the files that the user gave included, and without names."""
+        options = [value for value in self.spec.options.values() if isinstance(value, str) and "/" in value]
+        places = [*self.spec.quality.files().values(), *map(Path, options)]
+        return scrub(text, [*places, Path(self.spec.model)] if Path(self.spec.model).is_dir() else places)
 
 
 def main() -> None:

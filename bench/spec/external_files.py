@@ -40,13 +40,12 @@ def usable(field: str, path: object) -> Iterator[None]:
 
 
 def plan(spec: RunSpec) -> dict[str, str]:
-    """A hash of the plan's file that the run's options name, if they do."""
-    if not {"plan", "plan_path"} & spec.options.keys():
+    """A hash of the files that the run's options name, if they do: of the plan, and of the policy."""
+    if not {"plan", "plan_path", "policy_path"} & spec.options.keys():
         return {}
-    from bench.methods.dqar import plan_file
+    from bench.methods.dqar import named_files
 
-    file = plan_file(spec.options)
-    return {"plan": _digest(file)} if file else {}
+    return {what: _digest(path) for what, path in named_files(spec.options).items()}
 
 
 def digests(quality: QualitySettings) -> dict[str, str]:

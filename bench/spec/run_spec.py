@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PlainSerializer
 
+from bench.machine.scrub import scrubbed
 from bench.spec.settings import Name, Settings
 
 
@@ -56,7 +57,7 @@ class RunSpec(Settings):
     def public(self) -> dict[str, Any]:
         """The configuration as a record holds it: the last part of each path, never a path."""
         shown = {"model": shown_model(self.model), "quality": self.quality.public()}
-        plain: dict[str, Any] = finite(self.model_dump() | shown)
+        plain: dict[str, Any] = scrubbed(finite(self.model_dump() | shown))
         return plain
 
 

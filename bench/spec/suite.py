@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from bench import methods
 from bench.errors import BadInput, describe, one_line
+from bench.machine.scrub import refused_name
 from bench.spec.run_spec import RunSpec
 from bench.spec.settings import Settings
 from bench.spec.suite_file import Goal, Run, SuiteFile
@@ -128,6 +129,9 @@ class Suite:
             raise BadInput(f"{self.source}: runs: {run.name}: settings: {why}") from error
 
     def _check_names(self, names: Sequence[str]) -> None:
+        for name in (self.name, *names):
+            if why := refused_name(name):
+                raise BadInput(f"{self.source}: name: {why}")
         seen: set[str] = set()
         for name in names:
             if name in seen:

@@ -6,7 +6,9 @@ import hashlib
 import json
 from typing import Any
 
+from bench.errors import BadInput
 from bench.machine import hashing, provenance
+from bench.machine.scrub import refused_name, scrubbed
 from bench.pipeline import models
 from bench.record import Record
 from bench.spec import external_files
@@ -27,6 +29,7 @@ SOURCES = (
     "bench/embedded/extractor.py",
     "bench/embedded/extractor/*",
 )
+IDENTIFIERS = ("suite", "name", "method", "key")  # of a record: its place and file
 
 
 def inputs(spec: RunSpec) -> dict[str, Any]:
@@ -48,8 +51,18 @@ def key_of(config: dict[str, Any], given: dict[str, Any]) -> str:
 
 
 def seal(record: Record) -> Record:
-    """The record with the digest of its own content, by which a later edit is found."""
-    return record.model_copy(update={"digest": content_digest(record.model_dump())})
+    """The record as it may be written: nothing in it tells whose machine it was, and it has a digest.
+
+    The digest is of its own content: a later edit is found by it.
+
+    Raises:
+        BadInput: the name of the suite or the run holds the user's or the host's.
+    """
+    content = scrubbed(record.model_dump())
+    for field in IDENTIFIERS:
+        if content[field] != getattr(record, field):
+            raise BadInput(f"{field}: {refused_name(getattr(record, field))}")
+    return Record.model_validate(content | {"digest": content_digest(content)})
 
 
 def content_digest(content: dict[str, Any]) -> str:

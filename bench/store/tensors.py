@@ -23,7 +23,7 @@ from bench.spec.settings import FILES
 
 Tensors = dict[str, Tensor]
 # What no picture depends on: names, what is done with the pictures, and how long that may take.
-OWN = ("sources", "plan")  # what only the candidate's depend on
+OWN = ("sources", "plan", "policy")  # what only the candidate's depend on
 ASIDE = ("suite", "name", "timing", "quality", "memory", "timeout_s")
 
 

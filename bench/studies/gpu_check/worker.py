@@ -15,6 +15,7 @@ from pathlib import Path
 from bench.machine import provenance
 from bench.machine.files import write_atomic
 from bench.machine.process import die_with
+from bench.machine.scrub import scrub
 from bench.studies.gpu_check.plan import chosen
 from bench.studies.gpu_check.rig import FULL, TOY, Rig
 from bench.studies.gpu_check.step import Step, StepResult
@@ -30,9 +31,9 @@ def run(step: Step, rig: Rig, toy: bool, environment: dict[str, object]) -> Step
         result.values = step.measure(rig)
     except Exception as error:
         result.status, line = "failed", f"{type(error).__name__}: {error}"
-        result.reason = provenance.scrub(" ".join(line.split()))[:500]
+        result.reason = scrub(" ".join(line.split()))[:500]
         traceback.clear_frames(error.__traceback__)
-        sys.stderr.write(provenance.scrub(traceback.format_exc()))
+        sys.stderr.write(scrub(traceback.format_exc()))
     result.seconds = time.perf_counter() - start
     result.goals = {str(goal): goal.verdict(result.values.get(goal.value)) for goal in step.goals}
     return result
