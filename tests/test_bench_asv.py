@@ -41,15 +41,9 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
     known = ("--machine", "here", "--os", "linux", "--arch", "x", "--cpu", "a cpu", "--num_cpu", "1")
     asv(path, "machine", *known, "--ram", "1", home=folder)
     given = (
-        "-E",
-        "here:same",
-        "--set-commit-hash",
-        "HEAD",
-        "--machine",
-        "here",
-        "--append-samples",
-        "--quick",
-    )
+        "-E", "here:same", "--set-commit-hash", "HEAD", "--machine", "here", "--append-samples", "--quick",
+        "--launch-method", "forkserver",  # one import of torch for all benchmarks
+    )  # fmt: skip
     asv(path, "run", *given, "--bench", KERNELS, home=folder)
     asv(path, "publish", home=folder)
     make_offline(folder / "html")
@@ -59,7 +53,7 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def asv(config: Path, *arguments: str, home: Path) -> None:
     command = [sys.executable, "-m", "asv", "--config", str(config), *arguments]
     here = dict.fromkeys(("PYTHONPATH", "ASV_PYTHONPATH"), str(ROOT))
-    env = {"HOME": str(home), "PATH": "/usr/bin:/bin"} | here
+    env = {"HOME": str(home), "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"} | here
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=env)
     assert done.returncode == 0, done.stdout + done.stderr
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from bench.spec.run_spec import RunSpec
 from bench.store import keys
 from bench.store.records import Store
 
-pytestmark = pytest.mark.usefixtures("faults")
+pytestmark = pytest.mark.usefixtures("faults", "warm_processes")
 
 
 def spec(model: Path, method: str, **changes: Any) -> RunSpec:
@@ -90,6 +91,28 @@ def test_processes_that_die_or_hang_are_records(tiny_model_dir: Path, tmp_path: 
     assert reasons["exhausts-memory"].startswith("out of memory: ")
     assert [record.status for record in records] == ["failed"] * 3 + ["ok"]
     _check_complete(records[-1])
+
+
+@pytest.mark.parametrize(
+    ("statement", "reason"),
+    [
+        ("import os; os.abort()", "crashed: SIGABRT"),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", "killed (SIGKILL): most likely"),
+        ("import time; time.sleep(10_000)", "time limit: no result within 0.5 s"),
+        ("raise SystemExit(3)", "the worker ended with 3 and left no record"),
+        ("import sys; sys.exit('nothing to say')", "the worker ended with 1 and left no record"),
+    ],
+)
+def test_a_new_interpreter_that_leaves_no_record_has_its_reason(
+    statement: str, reason: str, tiny_model_dir: Path, tmp_path: Path
+) -> None:
+    """A worker that is a process of its own from its first instruction, and crashes, is killed, hangs or ends
+    early, is a failed record with the reason."""
+    run = spec(tiny_model_dir, "baseline", timeout_s=0.5 if "sleep" in statement else 60)
+    Runner(results=tmp_path, worker=(sys.executable, "-c", statement)).run(run)
+    (path,) = (tmp_path / "faults").rglob("baseline-*.json")
+    record = Record.model_validate_json(path.read_text())
+    assert record.status == "failed" and (record.reason or "").startswith(reason)
 
 
 def _check_complete(record: Record) -> None:

@@ -20,7 +20,7 @@ from bench.run.runner import Alarm, Runner, kill
 from bench.spec.run_spec import RunSpec, groups
 from bench.store.records import Store
 
-pytestmark = pytest.mark.usefixtures("faults")
+pytestmark = pytest.mark.usefixtures("faults", "warm_processes")
 PAIRS = 3
 
 
