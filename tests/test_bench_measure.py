@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+from bench.machine import provenance
 from bench.measure import distributions, flops, images, quality, timing
 from bench.measure.converged import converged
 from bench.pipeline import models, session
@@ -251,7 +252,7 @@ def test_disturbed_pairs_are_left_out() -> None:
 
 def test_the_work_of_others_is_seen() -> None:
     """A process that keeps every core busy disturbs a pair."""
-    cores = timing.environment.cores()
+    cores = provenance.cores()
     busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(cores)]
     try:
         torch.set_num_threads(cores)
@@ -282,7 +283,7 @@ def test_a_throttled_pair_is_marked(tiny_model_dir: Path, monkeypatch: pytest.Mo
 def test_the_state_of_the_machine_is_noted() -> None:
     """Load, clocks, throttling and, with a device, its temperature, power, throttle reasons and foreign
     processes; its power limit stands in the provenance. What nothing tells is null."""
-    found = timing.environment.state()
+    found = provenance.state()
     assert found.keys() == {"load_average", "cpu_mhz", "governor", "cpu_throttles", "gpu"}
     assert found["load_average"] >= 0
     if found["gpu"] is None:
@@ -290,7 +291,7 @@ def test_the_state_of_the_machine_is_noted() -> None:
     else:
         named = {"sm_mhz", "memory_mhz", "temperature_c", "power_w", "throttle", "foreign_processes"}
         assert found["gpu"].keys() == named
-    gpu = timing.environment.provenance(0)["gpu"]
+    gpu = provenance.provenance(0)["gpu"]
     assert (gpu is None) == (found["gpu"] is None) and (gpu is None or "power_limit_w" in gpu)
 
 
