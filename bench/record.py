@@ -1,18 +1,18 @@
 """The one immutable result of a run: what a worker writes, and all that a report may read.
 
 A record is one JSON file, `results/<suite>/<machine>/<name>-<key>.json`, with the keys of `Record`.
-Every figure that has an interval is `{"median" or "mean": x, "low": l, "high": h}` (95 %). A figure
-that could not be measured is null, and the `missing` of its part says why, never 0. Each part of the
-schema says below what its fields mean; those that a name says in full, and their unit (`_s`, `_j`,
-`_db`), have no comment. Any change of a field's name or meaning raises SCHEMA_VERSION; a field that is
-added has a default that is true of the records before it, which stay as they are.
+Every metric that has an interval is `{"median" or "mean": x, "low": l, "high": h}` (95 %). A metric
+that could not be measured is null, and the `missing` of its part gives the reason, never 0. Comments
+below explain the fields whose name and unit (`_s`, `_j`, `_db`) do not. A change of a field's meaning
+raises SCHEMA_VERSION. A renamed field keeps its old name as an alias for reading; a new field has a
+default that is true of older records. Records on disk are never rewritten.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 Target = Literal["baseline", "converged"]  # what a drift is from
 
@@ -26,41 +26,120 @@ class Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-class Median(Part):
+class Interval(Part):
+    """A value with its 95 % interval; subclasses name the statistic that the value is."""
+
+    low: float
+    high: float
+
+    @property
+    def value(self) -> float:
+        """The value that the interval belongs to."""
+        raise NotImplementedError
+
+    @property
+    def half_width(self) -> float:
+        """Half the interval's width, in the value's unit."""
+        return (self.high - self.low) / 2
+
+    @property
+    def relative_half_width(self) -> float:
+        """Half the interval's width as a share of the value: what a suite's timing target bounds."""
+        return self.half_width / abs(self.value)
+
+    def contains(self, x: float) -> bool:
+        """Whether `x` lies in the interval, its ends included."""
+        return self.low <= x <= self.high
+
+    def over(self, other: Interval) -> Estimate:
+        """The ratio to `other`, both positive, as wide as the two intervals make it at worst."""
+        return Estimate(
+            estimate=self.value / other.value, low=self.low / other.high, high=self.high / other.low
+        )
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        slack = 1e-9 * max(abs(self.low), abs(self.high))  # resampled sums are rounded in another order
+        if not self.low - slack <= self.value <= self.high + slack:
+            raise ValueError(f"low {self.low}, value {self.value}, high {self.high} are not in this order")
+        return self
+
+
+class Median(Interval):
     """A median with its bootstrap 95 % interval."""
 
     median: float
-    low: float
-    high: float
+
+    @property
+    def value(self) -> float:
+        """The median."""
+        return self.median
 
 
-class Mean(Part):
+class Mean(Interval):
     """A mean with its bootstrap 95 % interval."""
 
     mean: float
-    low: float
-    high: float
+
+    @property
+    def value(self) -> float:
+        """The mean."""
+        return self.mean
+
+
+class Estimate(Interval):
+    """A value calculated from others, with the interval that follows from theirs. No record holds one."""
+
+    estimate: float
+
+    @property
+    def value(self) -> float:
+        """The estimate."""
+        return self.estimate
+
+    @classmethod
+    def exact(cls, value: float) -> Estimate:
+        """A value without uncertainty."""
+        return cls(estimate=value, low=value, high=value)
 
 
 class Timing(Part):
-    """Whole generations, baseline and candidate in turn on the same inputs."""
+    """Whole generations, baseline and candidate interleaved on the same inputs."""
 
     speedup: Median  # baseline seconds / candidate seconds, over the undisturbed pairs
-    baseline_s: Median  # seconds a generation of `batch_size` pictures
+    baseline_s: Median  # seconds a generation of `batch_size` images
     candidate_s: Median
     pairs: list[tuple[float, float]]  # raw (baseline, candidate) seconds, in the order measured
-    disturbed: list[int]  # indices of `pairs` that are kept but left out, see `disturbed_why`
-    disturbed_why: list[str]
+    # Indices of `pairs` measured while something else used the machine; `undisturbed` excludes them.
+    contaminated: list[int] = Field(validation_alias=AliasChoices("contaminated", "disturbed"))
+    contaminated_why: list[str] = Field(validation_alias=AliasChoices("contaminated_why", "disturbed_why"))
     baseline: str  # what the speedup is over: "eager", "compiled", "compiled with CUDA graphs"
     batch_size: int
-    beside: list[str] = []  # configurations of the same rounds: their pairs have the same baseline seconds
+    # Configurations of the same rounds: their pairs have the same baseline seconds.
+    shared_with: list[str] = Field(default=[], validation_alias=AliasChoices("shared_with", "beside"))
     stopped: Literal["target", "budget", "pairs"]  # why no more pairs were measured
     verdict: Literal["SAME", "FASTER", "SLOWER", "AMBIGUOUS"]
     verdict_why: str
 
+    @property
+    def excluded(self) -> frozenset[int]:
+        """Indices of the pairs that no metric counts; none where fewer than two pairs would remain."""
+        enough = len(self.pairs) - len(self.contaminated) >= 2
+        return frozenset(self.contaminated) if enough else frozenset()
+
+    @property
+    def undisturbed(self) -> list[tuple[float, float]]:
+        """The pairs that the metrics count, in the order measured."""
+        return [pair for i, pair in enumerate(self.pairs) if i not in self.excluded]
+
+    @property
+    def ratios(self) -> list[float]:
+        """The paired ratios, baseline / candidate, that the speedup is the median of."""
+        return [baseline / candidate for baseline, candidate in self.undisturbed]
+
 
 class Memory(Part):
-    """Peaks of an isolated pass, in bytes; idle figures are taken before the model is loaded."""
+    """Peaks of an isolated pass, in bytes; idle values are taken before the model is loaded."""
 
     rss_peak: int | None  # resident in the host's memory, as the kernel counts it
     rss_idle: int | None
@@ -69,7 +148,7 @@ class Memory(Part):
     nvml_device_peak: int | None  # of all processes; sampled, hence a lower bound
     nvml_device_idle: int | None
     nvml_process_peak: int | None
-    sampler_samples: int | None  # how often nvml_device_peak was looked at
+    sampler_samples: int | None  # how often nvml_device_peak was sampled
     sampler_cpu_share: float | None  # what that cost: CPU seconds / wall seconds, of one core
     cache_bytes: int  # of the tensors that the method's cache holds after a generation
     energy_j: float | None  # the device's for a whole generation, the mean over 1 s or more
@@ -77,13 +156,13 @@ class Memory(Part):
 
 
 class Worst(Part):
-    """One of the pictures that lie furthest from the baseline's."""
+    """One of the images that lie furthest from the baseline's."""
 
-    index: int  # picture number within the run
+    index: int  # image number within the run
     seed: int
     label: str
     drift: float
-    psnr_db: float | None  # null where the pictures are identical (infinite)
+    psnr_db: float | None  # null where the images are identical (infinite)
 
 
 class Distance(Part):
@@ -91,52 +170,70 @@ class Distance(Part):
 
     fd: float  # Fréchet distance; it may be called FID only with Inception features
     kid: Mean | None  # kernel distance over disjoint blocks
-    # Against the baseline's pictures of the same seeds precision and recall are near 1 from the
-    # start, for each picture has its like there.
-    precision: float | None  # share of the generated pictures that lie among the reference's
-    recall: float | None  # share of the reference's pictures that lie among the generated
+    # Against the baseline's images of the same seeds precision and recall start near 1, because each
+    # image has its counterpart there.
+    precision: float | None  # share of the generated images that lie among the reference's
+    recall: float | None  # share of the reference's images that lie among the generated
     extractor: str
-    reference: str  # what it is measured against, in words
-    n: int  # generated pictures
+    reference: str  # a description of what it is measured against
+    n: int  # generated images
     n_reference: int | None  # null where the reference is statistics that do not say
     missing: dict[str, str] = Field(default_factory=dict)  # field -> why it is null
 
 
 class Quality(Part):
-    """Against the baseline with the same seeds, the converged trajectory, and reference pictures."""
+    """Against the baseline with the same seeds, the converged trajectory, and reference images."""
 
     n: int
     drift: Mean  # relative L2 of the final latent against the baseline's
     drift_per_image: list[float]
-    psnr_db: Mean | None  # null where every picture is identical
+    psnr_db: Mean | None  # null where every image is identical
     ssim: Mean
     lpips: Mean | None  # perceptual distance by VGG16, 0 = equal; null without its weights
     drift_converged: Mean | None  # against the same noise solved with 10 times the steps
-    baseline_drift_converged: Mean | None  # the baseline's own, on the same pictures
+    baseline_drift_converged: Mean | None  # the baseline's own, on the same images
+    # Image by image, [n_converged] each: what a claim of no loss is made from. Empty in older records.
+    drift_converged_per_image: list[float] = []
+    baseline_drift_converged_per_image: list[float] = []
     n_converged: int
     to_reference: Distance | None
     to_baseline: Distance | None
     identical: bool  # every latent bit-identical to the baseline's
-    latents_sha256: str  # of the candidate's latents: equal digests mean identical pictures
+    latents_sha256: str  # of the candidate's latents: equal digests mean identical images
     worst: list[Worst]  # furthest first
-    picture: str | None  # PNG beside the record: row 0 baseline, row 1 candidate, worst first
+    # PNG in the record's directory: row 0 baseline, row 1 candidate, worst first.
+    image: str | None = Field(validation_alias=AliasChoices("image", "picture"))
+    image_sha256: str | None = None  # of that file; null in older records
     missing: dict[str, str]
+
+
+# Reasons of attention calls that were renamed, for reading older records.
+RENAMED_REASONS = {"foretold": "skipped"}
+
+
+def _current_reasons(counts: Any) -> Any:
+    if not isinstance(counts, dict):
+        return counts  # the field's own validation names what is wrong
+    return {RENAMED_REASONS.get(reason, reason): count for reason, count in counts.items()}
 
 
 class Reuse(Part):
     """What was reused; `map` is steps x layers of one generation, the last one measured."""
 
-    ratio: float  # attention calls that were reused, or left out with their step / all attention calls
+    ratio: float  # attention calls that were reused, or skipped with their step / all attention calls
     plan_ratio: float | None  # what the data-independent rules allow
     map: list[list[int]]  # 1 = reused
-    # nats, steps x layers, null where not measured; of an untimed generation of two pictures where
-    # no gate needs it
+    # nats, steps x layers, null where not measured; of an untimed generation of two images where no
+    # gate needs it
     entropy: list[list[float | None]] | None
     snr: list[float]  # one a step
-    reasons: dict[str, int]  # why calls were computed or reused -> count
-    alone: float = 0.0  # share of the steps that ran without the unconditional branch
-    foretold: float = 0.0  # share of the steps that did not run, their output foretold
-    resolved: dict[str, Any] = {}  # options that were found by measuring the model at hand
+    # Why calls were computed or reused -> count.
+    reasons: Annotated[dict[str, int], BeforeValidator(_current_reasons)]
+    # Share of the steps that ran the conditional branch only.
+    conditional_only: float = Field(default=0.0, validation_alias=AliasChoices("conditional_only", "alone"))
+    # Share of the steps that did not run, their output a forecast.
+    skipped: float = Field(default=0.0, validation_alias=AliasChoices("skipped", "foretold"))
+    resolved: dict[str, Any] = {}  # options that were found by measuring the current model
 
 
 class Limits(Part):
@@ -152,17 +249,22 @@ class Limits(Part):
     peak_source: str  # the vendor's data sheet, or a matrix product measured on the spot
 
 
+def _current_status(status: Any) -> Any:
+    return "skipped" if status == "left_out" else status
+
+
 class Record(Part):
     """One run: one configuration of one suite on one machine."""
 
     schema_version: int = SCHEMA_VERSION
     key: str  # hash of spec, sources, model files and machine: what the result depends on
-    digest: str = ""  # of the rest of this record, set on writing: `bench validate` checks it
+    digest: str = ""  # of the rest of this record, set on writing; `bench validate` checks it
     suite: str
     name: str
     method: str
     config: dict[str, Any]  # the RunSpec as resolved
-    status: Literal["ok", "failed", "left_out"]  # left out: would say nothing under the weights at hand
+    # skipped: nothing could be learned from it with the current weights
+    status: Annotated[Literal["ok", "failed", "skipped"], BeforeValidator(_current_status)]
     reason: str | None = None  # one line, for a run that is not ok
     traceback: str | None = None
     environment: dict[str, Any] = Field(default_factory=dict)  # provenance, state, and the key's inputs
@@ -174,8 +276,17 @@ class Record(Part):
 
 
 def field_kinds(path: str) -> tuple[Any, ...]:
-    """The types that a dotted field of a record may have. ValueError naming the first part of the path that
-    is no field, and what is allowed."""
+    """The types that a dotted field of a record may have.
+
+    Args:
+        path: Such as `timing.speedup`.
+
+    Returns:
+        Each type of the field's annotation.
+
+    Raises:
+        ValueError: The first part of the path that is no field, and what is allowed.
+    """
     kinds: tuple[Any, ...] = (Record,)
     for name in path.split("."):
         part = next((k for k in kinds if isinstance(k, type) and issubclass(k, BaseModel)), None)

@@ -5,18 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from statistics import NormalDist
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from bench.record import Mean, Median
+from bench.record import Interval, Mean, Median
 
 Verdict = Literal["SAME", "FASTER", "SLOWER", "AMBIGUOUS"]
 RESAMPLES = 10_000
 LEVEL = 0.95
 _ENDS = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)
-_CHUNK = 4_000_000  # resampled values held at once: bounds memory for thousands of pictures
+_CHUNK = 4_000_000  # resampled values held at once: bounds memory for thousands of images
+# Of fewer pairs even the widest interval of a median, from least to greatest, covers less than
+# 1 - 2^(1-n) = 94 %: no verdict on them.
+MIN_PAIRS = 5
 
 
 def median_interval(values: ArrayLike, seed: int = 0) -> Median:
@@ -38,7 +41,7 @@ def speedup(pairs: Sequence[tuple[float, float]], seed: int = 0) -> Median:
 
 
 def ratio_of_medians(before: ArrayLike, after: ArrayLike, seed: int = 0) -> Median:
-    """Median of `before` over that of `after`, for samples that are not pairs: each is resampled alone."""
+    """Median of `before` over that of `after`, for unpaired samples: each is resampled independently."""
     samples = [np.asarray(values, dtype=float).ravel() for values in (before, after)]
     drawn = [_resampled(sample, np.median, seed + i) for i, sample in enumerate(samples)]
     low, high = np.quantile(drawn[0] / drawn[1], _ENDS)
@@ -53,9 +56,9 @@ def ratio_of_sums(parts: ArrayLike, wholes: ArrayLike, seed: int = 0) -> Mean:
     return Mean(mean=float(part / whole), low=low, high=high)
 
 
-def half_width(interval: Median) -> float:
-    """Half the interval's width relative to its median: what a suite's target bounds."""
-    return (interval.high - interval.low) / 2 / abs(interval.median)
+def mean_difference(candidate: ArrayLike, baseline: ArrayLike, seed: int = 0) -> Mean:
+    """The mean of candidate [n] - baseline [n], paired: pairs are resampled, never their sides alone."""
+    return mean_interval(np.asarray(candidate, dtype=float) - np.asarray(baseline, dtype=float), seed)
 
 
 def proportion(hits: int, n: int) -> Median:
@@ -68,21 +71,53 @@ def proportion(hits: int, n: int) -> Median:
     return Median(median=share, low=max(0.0, (middle - room) / scale), high=min(1.0, (middle + room) / scale))
 
 
-def verdict(ratio: Median, threshold: float) -> tuple[Verdict, str]:
+def verdict(ratio: Interval, threshold: float) -> tuple[Verdict, str]:
     """Whether a ratio baseline / candidate differs from 1 by more than `threshold`, and why.
 
     As in nvbench-compare, AMBIGUOUS means neither changed nor unchanged: the interval is too wide
-    to tell. SAME needs the whole interval within 1 ± threshold; FASTER and SLOWER need the whole
-    interval on one side of 1 and the median beyond the threshold.
+    for either. SAME needs the whole interval within 1 ± threshold; FASTER and SLOWER need the whole
+    interval on one side of 1 and the value beyond the threshold.
     """
-    found = f"{ratio.median:.3f} [{ratio.low:.3f}, {ratio.high:.3f}]"
+    shown = f"{ratio.value:.3f} [{ratio.low:.3f}, {ratio.high:.3f}]"
     if 1 - threshold <= ratio.low and ratio.high <= 1 + threshold:
-        return "SAME", f"{found} lies within 1 ± {threshold:g}"
-    if ratio.low > 1 and ratio.median > 1 + threshold:
-        return "FASTER", f"{found} lies above 1, the median beyond {1 + threshold:g}"
-    if ratio.high < 1 and ratio.median < 1 - threshold:
-        return "SLOWER", f"{found} lies below 1, the median beyond {1 - threshold:g}"
-    return "AMBIGUOUS", f"{found} is too wide or too near to tell from 1 ± {threshold:g}"
+        return "SAME", f"{shown} lies within 1 ± {threshold:g}"
+    if ratio.low > 1 and ratio.value > 1 + threshold:
+        return "FASTER", f"{shown} lies above 1, the median beyond {1 + threshold:g}"
+    if ratio.high < 1 and ratio.value < 1 - threshold:
+        return "SLOWER", f"{shown} lies below 1, the median beyond {1 - threshold:g}"
+    return "AMBIGUOUS", f"{shown} is too wide or too near 1 ± {threshold:g}"
+
+
+class Timed(NamedTuple):
+    """What the pairs of one configuration come to: the derived fields of a record's timing."""
+
+    speedup: Median
+    baseline_s: Median
+    candidate_s: Median
+    verdict: Verdict
+    verdict_why: str
+
+
+def timed(
+    undisturbed: Sequence[tuple[float, float]], n_undisturbed: int, threshold: float, seed: int
+) -> Timed:
+    """The derived fields of a timing, from its raw pairs.
+
+    Args:
+        undisturbed: (baseline, candidate) seconds of the pairs that count (`Timing.undisturbed`).
+        n_undisturbed: How many pairs were not contaminated; below MIN_PAIRS there is no verdict.
+        threshold: Smallest relative change that counts.
+        seed: Of the bootstrap.
+
+    Returns:
+        Speedup, seconds of both arms, verdict and its reason.
+    """
+    ratio = speedup(undisturbed, seed)
+    found, why = verdict(ratio, threshold)
+    if n_undisturbed < MIN_PAIRS:
+        found, why = "AMBIGUOUS", f"{n_undisturbed} undisturbed pairs carry no verdict; needed: {MIN_PAIRS}"
+    baseline, candidate = (median_interval([pair[arm] for pair in undisturbed], seed) for arm in (0, 1))
+    return Timed(ratio, baseline, candidate, found, why)
 
 
 def pareto(points: Sequence[tuple[float, float]]) -> list[bool]:

@@ -1,4 +1,4 @@
-"""A made-up suite of the size that the real one has: every method, settings from mild to rough."""
+"""A made-up suite of the size that the real one has: every method, from low to high drift."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from test_report import limits, made, quality, timing
+from report_records import limits, made, quality, timing
 
 from bench.record import Mean, Median, Record
 
 OWN = 0.031  # the baseline's drift from the converged trajectory
 SOLVERS = {"ddim": "ddim", "dpm": "dpm_solver++", "unipc": "unipc"}
-# Speed of the mildest and the roughest configuration, drift there, and how many there are.
+# Speed of the lowest-drift and the highest-drift configuration, drift there, and how many there are.
 SWEEPS = {
     ("fewer_steps", "ddim"): (1.5, 4.9, 0.020, 0.16, 6),
     ("fewer_steps", "dpm"): (2.0, 6.1, 0.018, 0.14, 6),
@@ -37,23 +37,23 @@ SWEEPS = {
 
 def records() -> list[Record]:
     """About a hundred: the control, and the sweeps."""
-    control = quality("baseline", 0.0, OWN, picture="baseline.png")
+    control = quality("baseline", 0.0, OWN, image="baseline.png")
     return [made("baseline", "baseline", 1.001, 0.0, quality=control), *_sweeps()]
 
 
 def _sweeps() -> Iterator[Record]:
     rng = np.random.default_rng(6)
-    for (method, solver), (slow, fast, mild, rough, n) in SWEEPS.items():
+    for (method, solver), (slow, fast, lowest, highest, n) in SWEEPS.items():
         for i in range(n):
             t = i / (n - 1)
             speed = slow * (fast / slow) ** t * rng.normal(1, 0.02)
-            drift = mild * (rough / mild) ** t * np.exp(rng.normal(0, 0.08))
-            name = f"{method.replace('_', '-')}-{solver}-{setting(method, i, n)}"
+            drift = lowest * (highest / lowest) ** t * np.exp(rng.normal(0, 0.08))
+            name = f"{method.replace('_', '-')}-{solver}-{variant(method, i, n)}"
             yield configuration(name, method, float(speed), float(drift), solver)
 
 
-def setting(method: str, i: int, n: int) -> str:
-    """What would tell one configuration of a sweep from the next."""
+def variant(method: str, i: int, n: int) -> str:
+    """What distinguishes one configuration of a sweep from the next."""
     if method == "fewer_steps":
         return str(int(33 - 23 * i / (n - 1)))
     if method == "dqar":

@@ -171,7 +171,7 @@ def test_its_page_shows_what_was_held_out(calibrated: Path) -> None:
     """The page has its sentence, its pictures, and a row for each plan with the drift of unseen pictures."""
     page = calibrated / "reports" / "calibrate" / "dpm-converged" / "README.md"
     text = page.read_text()
-    assert "**In one sentence:** plans for dpm_solver++" in text
+    assert "**Summary:** plans for dpm_solver++" in text
     assert all((page.parent / name).exists() for name in ("front.png", "plans.png"))
     plans = sorted((calibrated / "out").glob("*.json"))
     assert text.count(".json |") == len(plans)

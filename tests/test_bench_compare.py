@@ -28,7 +28,7 @@ def write(folder: Path, speedup: float, width: float = 0.005, **changes: Any) ->
     ratio = {"median": speedup, "low": speedup - width, "high": speedup + width}
     timing = {
         "speedup": ratio, "baseline_s": ratio, "candidate_s": ratio, "pairs": [(1.0, 1.0)],
-        "disturbed": [], "disturbed_why": [], "baseline": "eager", "batch_size": 1,
+        "contaminated": [], "contaminated_why": [], "baseline": "eager", "batch_size": 1,
         "stopped": "target", "verdict": "SAME", "verdict_why": "",
     }  # fmt: skip
     status = changes.get("status", "ok")
@@ -57,7 +57,7 @@ def quality(fid: float) -> dict[str, Any]:
         "n": 50, "drift": some, "drift_per_image": [0.1], "psnr_db": some, "ssim": some, "lpips": some,
         "drift_converged": None, "baseline_drift_converged": None, "n_converged": 0, "missing": {},
         "to_reference": distance, "to_baseline": None, "identical": False, "latents_sha256": "",
-        "worst": [], "picture": None,
+        "worst": [], "image": None,
     }  # fmt: skip
 
 

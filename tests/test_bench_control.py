@@ -82,7 +82,7 @@ def test_stopping_at_the_target_leaves_the_interval_honest() -> None:
 
 def _covers(rng: np.random.Generator, count: int, target: float) -> bool:
     ratios = np.exp(0.04 * rng.standard_t(3, 200))
-    while count < 200 and stats.half_width(interval := stats.median_interval(ratios[:count])) > target:
+    while count < 200 and (interval := stats.median_interval(ratios[:count])).relative_half_width > target:
         count += 4
     return interval.low <= 1 <= interval.high
 

@@ -13,7 +13,7 @@ from bench import methods
 from bench.cli.reporting import report_of
 from bench.errors import BadInput
 from bench.record import Record
-from bench.report.page import write_report
+from bench.report.suite_report import SuiteReport
 from bench.run.runner import Runner, left_out
 from bench.run.worker import Job
 from bench.spec.run_spec import RunSpec
@@ -65,15 +65,15 @@ def test_a_run_that_is_left_out_is_a_record_that_the_report_names(tmp_path: Path
     """No worker starts; the record has the reason, the report one line with it and no row, and it is no
     failure."""
     record, folder = record_of(spec("below", entropy_quantile=0.5), tmp_path)
-    assert (record.status, record.timing, record.traceback) == ("left_out", None, None)
+    assert (record.status, record.timing, record.traceback) == ("skipped", None, None)
     assert record.reason and record.reason.startswith("needs trained weights")
     job = Job(spec=spec("fixed"), key="0" * 16, inputs={"machine": folder.name}, results=tmp_path, parent=1)
     ran = job.record(status="ok", limits=LIMITS)
-    text = write_report([ran, record], folder, tmp_path / "report", "a command").read_text()
-    said = [line for line in text.splitlines() if "below" in line]
-    assert said == [f"**Left out:** `below`: {record.reason}."]
-    assert "1 configuration on" in text.splitlines()[0]
-    assert text.index("Random weights") < text.index("Left out") < text.index("In one sentence")
+    text = SuiteReport([ran, record], folder, "a command").write(tmp_path / "report").read_text()
+    named = [line for line in text.splitlines() if "`below`" in line]
+    assert named == [f"**Skipped:** `below`: {record.reason}."]
+    assert "\n1 configuration on" in text
+    assert text.index("Random weights") < text.index("Skipped") < text.index("**Summary:**")
 
 
 def test_nothing_but_left_out_runs_is_bad_input(tmp_path: Path) -> None:

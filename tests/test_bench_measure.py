@@ -239,14 +239,14 @@ def test_a_spent_budget_stops_at_the_least_number_of_pairs(tiny_model_dir: Path)
     assert (len(pairs.seconds), pairs.stopped) == (2, "budget")
 
 
-def test_disturbed_pairs_are_left_out() -> None:
-    """Disturbed pairs stay in the record, but not in the speedup; too few left, no verdict."""
-    calm, wild = [(2.0, 1.0)] * 5, [(9.0, 1.0)] * 2
+def test_contaminated_pairs_are_excluded() -> None:
+    """Contaminated pairs stay in the record, but not in the speedup; too few left, no verdict."""
+    steady, wild = [(2.0, 1.0)] * 5, [(9.0, 1.0)] * 2
     plain = RunSpec(suite="s", name="n", method="baseline", model="embedded")
-    made = timing.Pairs(seconds=[*calm, *wild], disturbed={5: "why", 6: "why"})
+    made = timing.Pairs(seconds=[*steady, *wild], contaminated={5: "why", 6: "why"})
     timed = timing.summarise(made, plain)
     assert (timed.speedup.median, timed.verdict, len(timed.pairs)) == (2.0, "FASTER", 7)
-    fewer = timing.Pairs(seconds=calm, disturbed={0: "why"})
+    fewer = timing.Pairs(seconds=steady, contaminated={0: "why"})
     assert timing.summarise(fewer, plain).verdict == "AMBIGUOUS"
 
 
@@ -276,7 +276,7 @@ def test_a_throttled_pair_is_marked(tiny_model_dir: Path, monkeypatch: pytest.Mo
     session = Session.open(spec(tiny_model_dir, timing=calm))
     pairs = timing.measure(session, lambda line: None)
     timed = timing.summarise(pairs, session.spec)
-    assert (timed.disturbed, timed.disturbed_why) == ([0], ["GPU throttled: software power cap"])
+    assert (timed.contaminated, timed.contaminated_why) == ([0], ["GPU throttled: software power cap"])
     assert pairs.kept() == pairs.seconds[1:] and len(timed.pairs) == 6
 
 

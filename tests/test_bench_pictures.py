@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from bench.measure import samples, timing
-from bench.measure.samples import Pictures
+from bench.measure.samples import Samples
 from bench.pipeline.session import Session
 from bench.run import worker
 from bench.run.worker import Job
@@ -38,14 +38,14 @@ def spec(model: Path, method: str = "baseline", **changes: Any) -> RunSpec:
 
 def collected(
     session: Session, folder: Path, pairs: timing.Pairs | None = None
-) -> tuple[tuple[Pictures, Pictures], list[str]]:
+) -> tuple[tuple[Samples, Samples], list[str]]:
     """The pictures, and what was said while pictures were made."""
     said: list[str] = []
     cache = Cache(folder, keys.inputs(session.spec))
     return samples.collect(session, pairs or timing.Pairs(), cache, said.append), said
 
 
-def same(a: Pictures, b: Pictures) -> bool:
+def same(a: Samples, b: Samples) -> bool:
     return torch.equal(a.latents, b.latents) and torch.equal(a.images, b.images)
 
 
@@ -55,7 +55,7 @@ def test_pictures_are_timed_or_made_and_never_again(tiny_model_dir: Path, tmp_pa
     session = Session.open(spec(tiny_model_dir, "dqar"))
     pairs = timing.measure(session, say=lambda text: None)
     (base, cand), said = collected(session, tmp_path, pairs)
-    assert said == [f"pictures of the {arm}: {i} of 7" for arm in ("baseline", "candidate") for i in (4, 6)]
+    assert said == [f"images of the {arm}: {i} of 7" for arm in ("baseline", "candidate") for i in (4, 6)]
     whole = torch.cat([session.baseline(range(i, i + 2)).latents for i in (0, 2, 4, 6)])[:7]
     assert torch.equal(base.latents, whole) and len(base.images) == 7
     assert torch.equal(cand.latents[2:4], pairs.candidate[1].latents)
@@ -68,11 +68,11 @@ def test_a_killed_run_makes_only_what_is_missing(tiny_model_dir: Path, tmp_path:
     """Batches that are missing or damaged are made again, the same; the others are kept."""
     session = Session.open(spec(tiny_model_dir))
     (base, _), _ = collected(session, tmp_path)
-    files = sorted((tmp_path / "pictures").glob("baseline-*/*.safetensors"))
+    files = sorted((tmp_path / "images").glob("baseline-*/*.safetensors"))
     files[1].unlink()
     files[3].write_bytes(files[3].read_bytes()[:50])
     (again, _), said = collected(session, tmp_path)
-    assert said == ["pictures of the baseline: 2 of 7", "pictures of the baseline: 6 of 7"]
+    assert said == ["images of the baseline: 2 of 7", "images of the baseline: 6 of 7"]
     assert same(again, base)
 
 
@@ -81,9 +81,9 @@ def test_the_baselines_pictures_are_the_whole_suites(tiny_model_dir: Path, tmp_p
     rest; another seed or number of steps makes all."""
     collected(Session.open(spec(tiny_model_dir)), tmp_path)
     _, other = collected(Session.open(spec(tiny_model_dir, "dqar")), tmp_path)
-    assert {line.split(":")[0] for line in other} == {"pictures of the candidate"}
+    assert {line.split(":")[0] for line in other} == {"images of the candidate"}
     _, more = collected(Session.open(spec(tiny_model_dir, quality=QUALITY | {"n": 10})), tmp_path)
-    assert more == ["pictures of the baseline: 8 of 10", "pictures of the candidate: 8 of 10"]
+    assert more == ["images of the baseline: 8 of 10", "images of the candidate: 8 of 10"]
     changes: list[dict[str, Any]] = [{"seed": 1}, {"num_inference_steps": 5}]
     for change in changes:
         _, anew = collected(Session.open(spec(tiny_model_dir, **change)), tmp_path)

@@ -64,7 +64,7 @@ def test_each_part_of_the_runtime_has_its_row(tiny_model_dir: Path, tmp_path: Pa
     found = compare(spec(tiny_model_dir), tmp_path, repeats=1)
     for group in ("gate", "forecast", "cache"):
         assert found.method.seconds[group] > 0 == found.baseline.seconds[group]
-        assert TITLES[group] in page(found)
+        assert TITLES[group] in page(found).markdown
 
 
 def test_the_parts_are_the_whole_generation(pipe: DiTPipeline) -> None:

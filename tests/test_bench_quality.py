@@ -15,7 +15,7 @@ from torch import Tensor
 from bench.measure import distributions, features, perceptual, quality, samples, timing
 from bench.measure.distances import distances
 from bench.measure.reference import Reference
-from bench.measure.samples import Pictures
+from bench.measure.samples import Samples
 from bench.pipeline.session import Session
 from bench.record import Distance
 from bench.spec.run_spec import RunSpec
@@ -133,7 +133,7 @@ def test_without_weights_the_names_say_so(
 
 def measured(folder: Path, **given: str) -> dict[str, Distance | None]:
     """The distances of 20 pictures of noise by the embedded extractor."""
-    base, cand = (Pictures(torch.zeros(20, 4, 8, 8), noise(20, seed=i)) for i in (0, 1))
+    base, cand = (Samples(torch.zeros(20, 4, 8, 8), noise(20, seed=i)) for i in (0, 1))
     wanted = spec(n=20, **given)
     missing: dict[str, str] = {}
     found = distances(wanted, base, cand, Cache(folder, keys.inputs(wanted)), missing)

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from bench import stats
-from bench.record import Median
+from bench.record import Estimate, Mean, Median
 
 
 def test_speedup_is_the_median_of_paired_ratios() -> None:
-    """Ratios are taken within pairs, so a slow spell that hits both arms changes nothing."""
+    """Ratios are taken within pairs, so a slow period that affects both arms changes nothing."""
     ratio = stats.speedup([(2.0, 1.0), (20.0, 10.0), (3.0, 1.0)])
     assert ratio.median == 2.0
     assert ratio.low == 2.0
@@ -84,3 +84,47 @@ def test_pareto_front() -> None:
     points = [(1.0, 0.0), (1.2, 0.1), (1.1, 0.2), (1.5, 0.3), (1.5, 0.3), (1.5, 0.4)]
     assert stats.pareto(points) == [True, True, False, True, True, False]
     assert stats.pareto([]) == []
+
+
+def test_a_paired_difference_resamples_pairs() -> None:
+    """Where images differ widely but each candidate lies 0.01 above its own baseline, the paired interval is
+    as narrow as that difference, which the two means' own intervals are not."""
+    rng = np.random.default_rng(4)
+    baseline = rng.lognormal(-3, 0.8, 24)
+    candidate = baseline + 0.01 + rng.normal(0, 0.001, 24)
+    found = stats.mean_difference(candidate, baseline)
+    assert found.mean == pytest.approx(0.01, abs=0.001) and found.half_width < 0.001
+    assert stats.mean_interval(baseline).half_width > 10 * found.half_width
+
+
+def test_what_pairs_come_to() -> None:
+    """Speedup, seconds of each arm and verdict follow from the pairs; fewer than five undisturbed pairs
+    carry no verdict however clear the ratio."""
+    pairs = [(2.0, 1.0), (2.2, 1.0), (2.4, 1.2), (2.0, 1.0), (2.6, 1.3)]
+    found = stats.timed(pairs, 5, 0.02, seed=0)
+    assert (found.speedup.median, found.baseline_s.median, found.candidate_s.median) == (2.0, 2.2, 1.0)
+    assert found.verdict == "FASTER"
+    few = stats.timed(pairs[:4], 4, 0.02, seed=0)
+    assert few.verdict == "AMBIGUOUS" and "4 undisturbed" in few.verdict_why
+
+
+def test_an_interval_knows_its_value_and_width() -> None:
+    """Each kind gives its own statistic as the value, half the width absolute and relative, and whether a
+    number lies inside, the ends included."""
+    median, mean = Median(median=2.0, low=1.0, high=4.0), Mean(mean=2.5, low=1.0, high=4.0)
+    assert (median.value, mean.value, Estimate.exact(3.0).value) == (2.0, 2.5, 3.0)
+    assert (median.half_width, median.relative_half_width) == (1.5, 0.75)
+    assert [median.contains(x) for x in (0.9, 1.0, 4.0, 4.1)] == [False, True, True, False]
+
+
+def test_a_ratio_of_intervals_is_as_wide_as_both() -> None:
+    """The ratio reaches from the least over the greatest to the greatest over the least."""
+    ratio = Median(median=6.0, low=4.0, high=8.0).over(Mean(mean=2.0, low=1.0, high=4.0))
+    assert (ratio.value, ratio.low, ratio.high) == (3.0, 1.0, 8.0)
+
+
+@pytest.mark.parametrize(("low", "median", "high"), [(2.0, 1.0, 3.0), (0.0, 4.0, 3.0), (3.0, 2.0, 1.0)])
+def test_an_interval_in_the_wrong_order_is_refused(low: float, median: float, high: float) -> None:
+    """A value outside its interval, or ends that are swapped, are no interval."""
+    with pytest.raises(ValueError, match="order"):
+        Median(median=median, low=low, high=high)

@@ -55,7 +55,7 @@ def test_a_round_has_one_baseline(tiny_model_dir: Path) -> None:
         assert [base for base, _ in pairs.seconds] == [base for base, _ in made[0].seconds]
         assert all(a is b for a, b in zip(pairs.baseline, made[0].baseline, strict=True))
     assert [len(pairs.seconds) for pairs in made] == [PAIRS] * 3
-    assert made[1].beside == ["baseline", "fewer-steps"]
+    assert made[1].shared_with == ["baseline", "fewer-steps"]
     rounds = [[line for line in said if line.startswith(f"round {i + 1}: ")] for i in range(PAIRS)]
     assert {len(lines) for lines in rounds} == {4}  # each candidate, the control among them, and one baseline
     assert len({tuple(line.split(": ")[1] for line in lines) for lines in rounds}) > 1
@@ -110,7 +110,7 @@ def test_a_process_that_dies_takes_nobody_along(tiny_model_dir: Path, tmp_path: 
     first, broken, last = run(chosen, tmp_path)
     assert broken.reason == "crashed: SIGABRT"
     for record in (first, last):
-        assert record.status == "ok" and record.timing and record.timing.beside == []
+        assert record.status == "ok" and record.timing and record.timing.shared_with == []
 
 
 @pytest.fixture
@@ -149,7 +149,7 @@ def test_a_suite_runs_in_groups(tiny_model_dir: Path, tmp_path: Path) -> None:
     assert broken.reason == "RuntimeError: shapes do not match"
     assert "faulty_worker.py" in (broken.traceback or "")
     assert dqar.timing and taylorseer.timing and baseline.timing
-    assert dqar.timing.beside == ["raises", "taylorseer"] and baseline.timing.beside == []
+    assert dqar.timing.shared_with == ["raises", "taylorseer"] and baseline.timing.shared_with == []
     assert [base for base, _ in dqar.timing.pairs] == [base for base, _ in taylorseer.timing.pairs]
 
 

@@ -20,7 +20,7 @@ from bench.pipeline import models
 from bench.pipeline.session import Session, final_latents
 from bench.studies.policy.comparison import OPEN, POLICY, Arena, RandomMask, Recorder, contestants, enabled
 from bench.studies.policy.evaluate import search
-from bench.studies.policy.report import sentence, verdict
+from bench.studies.policy.report import headline, verdict
 from bench.studies.policy.session import open_session
 from bench.studies.policy.trace import Walk, by_hand, rank_correlation, trace
 from bench.studies.policy.train import foreseen, load_policy, train
@@ -150,8 +150,11 @@ def test_sentence_says_when_the_policy_loses() -> None:
         shared | {"method": "SNR + entropy", "over_policy": None},
     ]
     assert [verdict(row) for row in rows[1:3]] == ["worse", "better"]
-    said = sentence(rows)
-    assert "loses to the schedule alone (15%)" in said and "drifts less than the random mask (15%)" in said
+    said = headline(rows)
+    assert (
+        "drifts more than the schedule alone (15%)" in said
+        and "drifts less than the random mask (15%)" in said
+    )
     assert "entropy" not in said
 
 
@@ -196,7 +199,7 @@ def test_commands_end_to_end(tiny_model_dir: Path, tmp_path: Path) -> None:
     figures = tmp_path / "reports/policy/figures.json"
     assert len(json.loads(figures.read_text())["rows"]) == 4 * 2
     page = (tmp_path / "reports/policy/README.md").read_text()
-    assert "**In one sentence:**" in page and str(tmp_path) not in page + figures.read_text()
+    assert "**Summary:**" in page and str(tmp_path) not in page + figures.read_text()
     assert (tmp_path / "reports/policy/drift.png").stat().st_size > 10_000
     assert len(pd.read_csv(tmp_path / "reports/policy/methods.csv")) == 4 * 2
 

@@ -18,12 +18,11 @@ from bench.machine.device import device_type
 from bench.measure import flops
 from bench.measure.timing import over
 from bench.pipeline import models
-from bench.spec.external_files import LPIPS_FILES
+from bench.spec.external_files import INCEPTION_FILE, LPIPS_FILES
 from bench.spec.suite import Suite
 
 DIT_XL = "facebook/DiT-XL-2-256"
 GIVE = "bench run --inception-weights"
-INCEPTION = "weights-inception-2015-12-05-6726825d.pth"  # torch-fidelity's file
 
 
 class Check(NamedTuple):
@@ -109,7 +108,7 @@ def dit_xl() -> Check:
 
 def inception() -> Check:
     """Inception's weights, without which a Fréchet distance is no FID."""
-    file = Path(torch.hub.get_dir()) / "checkpoints" / INCEPTION
+    file = Path(torch.hub.get_dir()) / "checkpoints" / INCEPTION_FILE
     if file.exists():
         return Check(True, "FID (Inception weights)", f"in torch's cache: {GIVE} (its path)")
     return Check(

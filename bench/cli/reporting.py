@@ -46,21 +46,21 @@ def report_of(suite: Suite, records: list[Record], records_dir: Path, out: Path)
     Raises:
         BadInput: where no run was measured, or `out` cannot be written.
     """
-    from bench.report.page import write_index, write_report
+    from bench.report.page import writable, write_index
+    from bench.report.suite_report import SuiteReport
     from bench.report.text.provenance import command
 
-    if all(record.status == "left_out" for record in records):
+    if all(record.status == "skipped" for record in records):
         raise BadInput(f"results: {records_dir}: every run was skipped: {records[0].reason}")
     asked = {spec.name: spec.public() for spec in suite.without_overrides.configurations}
     made_by = command(suite.name, asked, records)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        written = write_report(records, records_dir, out, made_by, suite.title, suite.goals)
-        write_index(out.parent)
-    except OSError as error:
-        raise BadInput(
-            f"reports: {out} cannot be written: {error.strerror}; needed: a writable directory"
-        ) from error
+    writable(out)
+    file = suite.file
+    report = SuiteReport(
+        records, records_dir, made_by, suite.title, suite.goals, file.no_loss_margin, file.subject
+    )
+    written = report.write(out)
+    write_index(out.parent)
     return written
 
 
@@ -72,7 +72,7 @@ def table(records: Sequence[Record]) -> str:
 def row(record: Record) -> tuple[str, ...]:
     """A configuration's row in the final table."""
     if record.status != "ok":
-        return record.name, record.status.replace("_", " "), record.reason or ""
+        return record.name, record.status, record.reason or ""
     timing, quality, reuse, limits = record.timing, record.quality, record.reuse, record.limits
     ratio = timing and timing.speedup
     return (

@@ -59,7 +59,7 @@ def profile(
     ] = 3,
 ) -> None:
     """Show which part of a generation takes how long, the baseline's beside a run's, and write traces."""
-    from bench.studies.profile import compare, write_page
+    from bench.studies.profile import compare, page
 
     suite = Suite.load(chosen(name), model=model)
     (spec,) = suite.specs(run)
@@ -67,7 +67,7 @@ def profile(
     if steps:
         changes["num_inference_steps"] = steps
     folder = out or Path("outputs/profile") / f"{suite.name}-{run}"
-    written = write_page(compare(spec.model_copy(update=changes), folder, repeats), folder)
+    written = page(compare(spec.model_copy(update=changes), folder, repeats)).write(folder)
     typer.echo(f"{written.read_text()}\nprofile: {written}")
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+NULL_CLASS = 1000  # of the unconditional branch: `DiTPipeline` fixes it
+
 
 def words(text: str) -> frozenset[str]:
     """The words of a text."""

@@ -12,7 +12,7 @@ from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bench.embedded.classes import CLASSES
+from bench.embedded.classes import CLASSES, NULL_CLASS
 from bench.embedded.data import EmojiData
 from bench.embedded.loop import Budget, Trainer, load_ema, seeded
 from bench.embedded.vae import encode
@@ -20,7 +20,6 @@ from bench.machine.device import device_type
 
 BATCH = 64
 LABEL_DROPOUT = 0.1
-NULL_CLASS = 1000  # `DiTPipeline` fixes it
 SEED = 2
 
 

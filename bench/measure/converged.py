@@ -10,7 +10,7 @@ from bench.store.tensors import Cache, Tensors
 
 
 def converged(session: Session, cache: Cache) -> Tensor:
-    """Final latents of the first `converged_n` pictures, by the untouched model at
+    """Final latents of the first `converged_n` images, by the untouched model at
     `converged_factor` times the steps. Made once a suite and kept."""
     quality = session.spec.quality
     key = cache.key(session.spec, quality.converged_n, quality.converged_factor)

@@ -1,4 +1,4 @@
-"""Which sets of pictures are compared: the candidate's with the reference's and the baseline's."""
+"""Which sets of images are compared: the candidate's with the reference's and the baseline's."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from bench.measure import features
 from bench.measure.distributions import FEWEST, distance
 from bench.measure.features import Extractor
 from bench.measure.reference import Reference
-from bench.measure.samples import Pictures
+from bench.measure.samples import Samples
 from bench.record import Distance
 from bench.spec.run_spec import RunSpec
 from bench.store.tensors import Cache
 from dqar.evaluation.frechet import Statistics
 
 FIELDS = ("to_reference", "to_baseline")
-NO_REFERENCE = "no reference pictures: --reference gives them"
+NO_REFERENCE = "no reference images: --reference gives them"
 
 
 class Real(NamedTuple):
-    """What the reference gives: features of its pictures, or statistics of features, or both."""
+    """What the reference gives: features of its images, or statistics of features, or both."""
 
     what: str
     features: Tensor | None
@@ -32,19 +32,19 @@ class Real(NamedTuple):
 
 
 def distances(
-    spec: RunSpec, base: Pictures, cand: Pictures, cache: Cache, missing: dict[str, str]
+    spec: RunSpec, base: Samples, cand: Samples, cache: Cache, missing: dict[str, str]
 ) -> dict[str, Distance | None]:
     """Both distances; null where they cannot be had, and then `missing` says why."""
     found: dict[str, Distance | None] = dict.fromkeys(FIELDS)
     extractor = features.chosen(spec.quality)
     if extractor is None or len(cand.images) < FEWEST:
-        why = "no extractor in the suite" if extractor is None else f"fewer than {FEWEST} pictures"
+        why = "no extractor in the suite" if extractor is None else f"fewer than {FEWEST} images"
         missing.update(dict.fromkeys(FIELDS, why))
         return found
     keep = _Keep(spec, cache, extractor)
     made = extractor.extract(cand.images)
     own = keep("baseline", spec.quality.n, make=lambda: extractor.extract(base.images))
-    found["to_baseline"] = distance(made, own, extractor.name, "the baseline's pictures of the same seeds")
+    found["to_baseline"] = distance(made, own, extractor.name, "the baseline's images of the same seeds")
     real = _real(spec, keep)
     if isinstance(real, str):
         missing["to_reference"] = real
@@ -78,12 +78,12 @@ def _real(spec: RunSpec, keep: _Keep) -> Real | str:
     digest, extract = keep.cache.inputs["reference"], keep.extractor.extract
     found = keep("reference", digest, make=lambda: torch.cat([extract(c) for c in reference.chunks()]))
     if len(found) < FEWEST:
-        return f"fewer than {FEWEST} reference pictures"
+        return f"fewer than {FEWEST} reference images"
     return Real(f"{name} (FID by its mu and sigma)" if statistics else name, found, statistics)
 
 
 def _held_out() -> Real:
     from bench.embedded import extractor
 
-    what = "held-out pictures of the training set's kind"
+    what = "held-out images of the training set's kind"
     return Real(what, torch.as_tensor(extractor.reference_features("heldout")))

@@ -1,4 +1,4 @@
-"""Distances between distributions of pictures, by torch-fidelity's own functions."""
+"""Distances between distributions of images, by torch-fidelity's own functions."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from bench import stats
 from bench.record import Distance
 from dqar.evaluation.frechet import Statistics, fitted, frechet_distance
 
-FEWEST = 4  # pictures of which there is any distance
-LEAST = 16  # pictures for precision and recall
-BLOCKS = 10  # of the kernel distance, where there are pictures for them: the interval of two is hardly one
+FEWEST = 4  # images of which there is any distance
+LEAST = 16  # images for precision and recall
+BLOCKS = 10  # of the kernel distance, where there are images for them: the interval of two is hardly one
 NEIGHBOURHOOD = 3  # Kynkäänniemi et al. 2019
 
 
@@ -35,7 +35,7 @@ def distance(
         raise ValueError("a reference needs features or statistics")
     precision, recall = _precision_recall(features, reference, missing)
     if reference is None:
-        missing["kid"] = missing["n_reference"] = "the reference has statistics only, no pictures"
+        missing["kid"] = missing["n_reference"] = "the reference has statistics only, no images"
     return Distance(
         fd=frechet_distance(fitted(features), given),
         kid=None if reference is None else stats.mean_interval(kernel_blocks(features, reference)),
@@ -52,7 +52,7 @@ def distance(
 def _precision_recall(
     features: Tensor, reference: Tensor | None, missing: dict[str, str]
 ) -> tuple[float | None, float | None]:
-    """The shares of generated pictures near a real one, and of real ones near a generated one: nearer
+    """The shares of generated images near a real one, and of real ones near a generated one: nearer
     than its third neighbour in its own set (Kynkäänniemi et al. 2019)."""
     from torch_fidelity.metric_prc import (
         KEY_METRIC_PRECISION,
@@ -61,11 +61,11 @@ def _precision_recall(
     )
 
     if reference is None or min(len(features), len(reference)) < LEAST:
-        few = f"fewer than {LEAST} pictures: three neighbours span the whole set"
-        why = few if reference is not None else "the reference has statistics only, no pictures"
+        few = f"fewer than {LEAST} images: three neighbours span the whole set"
+        why = few if reference is not None else "the reference has statistics only, no images"
         missing.update(precision=why, recall=why)
         return None, None
-    # In parts: the whole matrix of 50,000 pictures' distances would take 10 GB.
+    # In parts: the whole matrix of 50,000 images' distances would take 10 GB.
     settings: dict[str, Any] = {"save_cpu_ram": True, "prc_batch_size": 2500, "verbose": False}
     found = prc_features_to_metric(features, reference, prc_neighborhood=NEIGHBOURHOOD, **settings)
     return float(found[KEY_METRIC_PRECISION]), float(found[KEY_METRIC_RECALL])
@@ -75,13 +75,13 @@ def kernel_blocks(features: Tensor, reference: Tensor) -> list[float]:
     """The unbiased kernel distance of disjoint blocks: their spread is that of their mean, which
     the spread over torch-fidelity's own, overlapping subsets is not.
 
-    Block i meets the reference's block i + 1: of two sets made with the same seeds, a block and its
-    own likeness would come out far below zero.
+    Block i is compared with the reference's block i + 1: of two sets made with the same seeds, a block
+    and its own counterpart would come out far below zero.
     """
     from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, kid_features_to_metric
 
     n = min(len(features), len(reference))
-    count = min(BLOCKS, n // 2)  # the unbiased distance needs two pictures of each
+    count = min(BLOCKS, n // 2)  # the unbiased distance needs two images of each
     size = n // count
     ours, theirs = _blocks(features, count, size), _blocks(reference, count, size)
     blocks = [

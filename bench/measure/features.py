@@ -1,4 +1,4 @@
-"""Features of pictures for distributional distances: Inception's, else the embedded extractor's."""
+"""Features of images for distributional distances: Inception's, else the embedded extractor's."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from bench.spec.settings import QualitySettings
 
 INCEPTION = "inception-v3-compat"  # torch-fidelity's name for it
 LAYER = "2048"
-BATCH = 32  # pictures
+BATCH = 32  # images
 
 
 class Extractor(NamedTuple):
-    """What turns uint8 pictures [n, 3, h, w] into float32 features [n, d], on the CPU."""
+    """What turns uint8 images [n, 3, h, w] into float32 features [n, d], on the CPU."""
 
     name: str
     extract: Callable[[Tensor], Tensor]
-    side: int | None  # pixels of the pictures that it takes; None: any
+    side: int | None  # pixels of the images that it takes; None: any
 
 
 def chosen(quality: QualitySettings) -> Extractor | None:
@@ -50,7 +50,7 @@ def check(quality: QualitySettings) -> None:
 
 
 class Inception:
-    """torch-fidelity's Inception: it resizes the pictures to 299 x 299 as TensorFlow 1 did."""
+    """torch-fidelity's Inception: it resizes the images to 299 x 299 as TensorFlow 1 did."""
 
     def __init__(self, weights: Path) -> None:
         self.weights = weights

@@ -1,4 +1,4 @@
-"""Distances between two sets of pictures, or of latents, one figure a picture."""
+"""Distances between two sets of images, or of latents, one value an image."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-CHUNK = 64  # pictures worked on at once: thousands in double precision would take all memory
+CHUNK = 64  # images processed at once: thousands in double precision would take all memory
 
 
 def each(measure: Callable[[Tensor, Tensor], Tensor], ours: Tensor, theirs: Tensor) -> Tensor:
-    """`measure` of each picture against its like, [n, ...] and the same -> [n], CHUNK at a time."""
+    """`measure` of each image against its counterpart, [n, ...] and the same -> [n], CHUNK at a time."""
     chunks = zip(ours.split(CHUNK), theirs.split(CHUNK), strict=True)
     return torch.cat([measure(a, b) for a, b in chunks])
 
@@ -42,8 +42,8 @@ def ssim(images: Tensor, reference: Tensor) -> Tensor:
     vx, vy = _blur(x * x) - mx * mx, _blur(y * y) - my * my
     covariance = _blur(x * y) - mx * my
     c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
-    likeness = (2 * mx * my + c1) * (2 * covariance + c2)
-    return (likeness / ((mx * mx + my * my + c1) * (vx + vy + c2))).flatten(1).mean(dim=1)
+    similarity = (2 * mx * my + c1) * (2 * covariance + c2)
+    return (similarity / ((mx * mx + my * my + c1) * (vx + vy + c2))).flatten(1).mean(dim=1)
 
 
 def _blur(x: Tensor) -> Tensor:
@@ -56,9 +56,9 @@ def _blur(x: Tensor) -> Tensor:
 
 
 def mosaic(top: Tensor, bottom: Tensor) -> bytes:
-    """A lossless PNG of two rows of pictures, uint8 [n, 3, h, w] each."""
+    """A lossless PNG of two rows of images, uint8 [n, 3, h, w] each."""
     rows = [torch.cat(list(row), dim=2) for row in (top, bottom)]
     stream = io.BytesIO()
-    picture = torch.cat(rows, dim=1).permute(1, 2, 0).contiguous().numpy()
-    Image.fromarray(picture).save(stream, format="PNG", optimize=True)
+    image = torch.cat(rows, dim=1).permute(1, 2, 0).contiguous().numpy()
+    Image.fromarray(image).save(stream, format="PNG", optimize=True)
     return stream.getvalue()

@@ -1,4 +1,4 @@
-"""LPIPS (Zhang et al. 2018) with VGG16, torch-fidelity's: how different two pictures look."""
+"""LPIPS (Zhang et al. 2018) with VGG16, torch-fidelity's: how different two images look."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from bench.machine.device import device_type
 from bench.spec.external_files import LPIPS_FILES, lpips_folder, refuse, usable
 from bench.spec.settings import QualitySettings
 
-BATCH = 16  # pictures
+BATCH = 16  # images
 
 
 def check(quality: QualitySettings) -> None:
@@ -35,7 +35,7 @@ def check(quality: QualitySettings) -> None:
 
 @torch.inference_mode()
 def lpips(images: Tensor, reference: Tensor, folder: Path) -> Tensor:
-    """The distance of each picture from its like, uint8 [n, 3, h, w] each -> float64 [n]; 0: equal."""
+    """The distance of each image from its counterpart, uint8 [n, 3, h, w] each -> float64 [n]; 0: equal."""
     device = device_type()
     network = _network(folder).to(device)
     chunks = zip(images.split(BATCH), reference.split(BATCH), strict=True)

@@ -1,4 +1,4 @@
-"""Quality: against the baseline's own pictures, the converged trajectory, and real pictures."""
+"""Quality: against the baseline's own images, the converged trajectory, and real images."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bench.measure import images, samples
 from bench.measure.converged import converged
 from bench.measure.distances import distances
 from bench.measure.perceptual import lpips
-from bench.measure.samples import Pictures
+from bench.measure.samples import Samples
 from bench.measure.timing import Pairs
 from bench.pipeline import models
 from bench.pipeline.session import Session
@@ -26,9 +26,9 @@ NO_LPIPS = "no VGG16 weights: --lpips-weights gives them, or torch hub's cache"
 
 
 def measure(
-    session: Session, pairs: Pairs, cache: Cache, picture: str, say: Callable[[str], None]
+    session: Session, pairs: Pairs, cache: Cache, image: str, say: Callable[[str], None]
 ) -> tuple[Quality | None, bytes | None]:
-    """All quality figures and the mosaic of the worst pictures, which will be named `picture`;
+    """All quality metrics and the mosaic of the worst images, which will be named `image`;
     None where the suite asks for none, or random weights would make them meaningless."""
     spec = session.spec
     if not spec.measures_quality:
@@ -38,35 +38,37 @@ def measure(
     missing: dict[str, str] = {}
     drift = images.each(images.drift, cand.latents, base.latents)
     psnr = images.each(images.psnr, cand.images, base.images)
-    figures = _paired(drift, psnr, missing)
-    figures["ssim"] = stats.mean_interval(images.each(images.ssim, cand.images, base.images))
-    figures["lpips"] = _lpips(session, base, cand, missing)
-    figures |= _converged(session, base, cand, cache, missing)
-    figures |= distances(spec, base, cand, cache, missing)
+    metrics = _paired(drift, psnr, missing)
+    metrics["ssim"] = stats.mean_interval(images.each(images.ssim, cand.images, base.images))
+    metrics["lpips"] = _lpips(session, base, cand, missing)
+    metrics |= _converged(session, base, cand, cache, missing)
+    metrics |= distances(spec, base, cand, cache, missing)
     order = drift.argsort(descending=True)[: spec.quality.worst]
+    mosaic = images.mosaic(base.images[order], cand.images[order])
     return Quality(
         n=len(drift),
-        **figures,
+        **metrics,
         drift_per_image=drift.tolist(),
         identical=torch.equal(base.latents, cand.latents),
         latents_sha256=hashlib.sha256(cand.latents.numpy().tobytes()).hexdigest(),
         worst=_worst(session, order, drift, psnr),
-        picture=picture,
+        image=image,
+        image_sha256=hashlib.sha256(mosaic).hexdigest(),
         missing=missing,
-    ), images.mosaic(base.images[order], cand.images[order])
+    ), mosaic
 
 
 def _paired(drift: Tensor, psnr: Tensor, missing: dict[str, str]) -> dict[str, Any]:
     finite = psnr[torch.isfinite(psnr)]
     if len(finite) < len(psnr):
-        missing["psnr_db"] = f"{len(psnr) - len(finite)} of {len(psnr)} pictures are identical"
+        missing["psnr_db"] = f"{len(psnr) - len(finite)} of {len(psnr)} images are identical"
     return {
         "drift": stats.mean_interval(drift),
         "psnr_db": stats.mean_interval(finite) if len(finite) else None,
     }
 
 
-def _lpips(session: Session, base: Pictures, cand: Pictures, missing: dict[str, str]) -> Mean | None:
+def _lpips(session: Session, base: Samples, cand: Samples, missing: dict[str, str]) -> Mean | None:
     folder = lpips_folder(session.spec.quality)
     if folder is None:
         missing["lpips"] = NO_LPIPS
@@ -89,14 +91,16 @@ def _worst(session: Session, order: Tensor, drift: Tensor, psnr: Tensor) -> list
 
 
 def _converged(
-    session: Session, base: Pictures, cand: Pictures, cache: Cache, missing: dict[str, str]
+    session: Session, base: Samples, cand: Samples, cache: Cache, missing: dict[str, str]
 ) -> dict[str, Any]:
+    """The drift of both arms from the converged trajectory, image by image and on average."""
     n = session.spec.quality.converged_n
-    drifts: list[Mean | None] = [None, None]
-    if n:
-        solved = converged(session, cache)
-        drifts = [stats.mean_interval(images.drift(p.latents[:n], solved)) for p in (cand, base)]
-    else:
+    found: dict[str, Any] = {"n_converged": n, "drift_converged": None, "baseline_drift_converged": None}
+    if not n:
         missing["drift_converged"] = "the suite asks for none"
-    names = ("drift_converged", "baseline_drift_converged")
-    return dict(zip(names, drifts, strict=True)) | {"n_converged": n}
+        return found
+    solved = converged(session, cache)
+    for field, arm in (("drift_converged", cand), ("baseline_drift_converged", base)):
+        drift = images.drift(arm.latents[:n], solved)
+        found |= {field: stats.mean_interval(drift), f"{field}_per_image": drift.tolist()}
+    return found

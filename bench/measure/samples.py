@@ -1,8 +1,8 @@
-"""The pictures of both arms that all quality figures share, each made once and kept.
+"""The images of both arms that all quality metrics share, each made once and kept.
 
 Those that timing made are used as they are. The others are made outside the timing, in batches of
-the same size and the same pictures, for on a CPU the last bits depend on the batch; and they are kept
-batch by batch, so that a killed run goes on where it was, the suite's configurations share the
+the same size and the same images, because on a CPU the last bits depend on the batch. They are kept
+batch by batch: a killed run resumes where it stopped, the suite's configurations share the
 baseline's, and another extractor makes none again.
 """
 
@@ -21,8 +21,8 @@ from bench.spec.run_spec import RunSpec
 from bench.store.tensors import Cache, Tensors
 
 
-class Pictures(NamedTuple):
-    """All pictures of one arm."""
+class Samples(NamedTuple):
+    """All samples of one arm."""
 
     latents: Tensor  # float32 [n, channels, height, width]
     images: Tensor  # uint8 [n, 3, height, width]
@@ -30,13 +30,13 @@ class Pictures(NamedTuple):
 
 def collect(
     session: Session, pairs: Pairs, cache: Cache, say: Callable[[str], None]
-) -> tuple[Pictures, Pictures]:
-    """The `quality.n` pictures of the baseline and of the candidate."""
-    # The reuse that is reported is that of timed generations: a copy takes note of the others'.
+) -> tuple[Samples, Samples]:
+    """The `quality.n` images of the baseline and of the candidate."""
+    # The reuse that is reported is that of timed generations: a copy records the others'.
     session, spec = copy(session), session.spec
     base = _Arm("baseline", session.baseline, pairs.baseline, cache.key(spec), cache, say)
     cand = _Arm("candidate", session.candidate, pairs.candidate, cache.candidate_key(spec), cache, say)
-    return base.pictures(spec), cand.pictures(spec)
+    return base.samples(spec), cand.samples(spec)
 
 
 class _Arm(NamedTuple):
@@ -47,24 +47,24 @@ class _Arm(NamedTuple):
     cache: Cache
     say: Callable[[str], None]
 
-    def pictures(self, spec: RunSpec) -> Pictures:
+    def samples(self, spec: RunSpec) -> Samples:
         n, size = spec.quality.n, spec.batch_size
         batches = [self._batch(i, range(i * size, (i + 1) * size), n) for i in range(-(-n // size))]
         latents, images = (torch.cat([b[part] for b in batches])[:n] for part in ("latents", "images"))
-        return Pictures(latents, images)
+        return Samples(latents, images)
 
-    def _batch(self, number: int, pictures: range, n: int) -> Tensors:
-        name = f"pictures/{self.name}-{self.key}/{number:05d}"
+    def _batch(self, number: int, numbers: range, n: int) -> Tensors:
+        name = f"images/{self.name}-{self.key}/{number:05d}"
         if number >= len(self.timed):
-            return self.cache.kept(name, lambda: self._made(pictures, n))
+            return self.cache.kept(name, lambda: self._made(numbers, n))
         made = _as_tensors(self.timed[number])
         if not self.cache.has(name):
             self.cache.write(name, made)
         return made
 
-    def _made(self, pictures: range, n: int) -> Tensors:
-        self.say(f"pictures of the {self.name}: {pictures.start} of {n}")
-        return _as_tensors(self.make(pictures))
+    def _made(self, numbers: range, n: int) -> Tensors:
+        self.say(f"images of the {self.name}: {numbers.start} of {n}")
+        return _as_tensors(self.make(numbers))
 
 
 def _as_tensors(made: Generation) -> Tensors:

@@ -1,7 +1,7 @@
-"""Time: baseline and candidates in turn, in random order, on the same inputs.
+"""Time: baseline and candidates interleaved, in random order, on the same inputs.
 
 Configurations that share a process share each round's baseline as well: with eight candidates a round
-is nine generations where pairs of their own would be sixteen, and each speedup stays a paired ratio.
+is nine generations, separate pairs would be sixteen, and each speedup stays a paired ratio.
 """
 
 from __future__ import annotations
@@ -23,29 +23,26 @@ from bench.pipeline.session import Generation, Session
 from bench.record import Timing
 from bench.spec.run_spec import RunSpec
 
-# Of fewer pairs even the widest interval of a median, from least to greatest, covers less than
-# 1 - 2^(1-n) = 94 %: no verdict on them.
-FEWEST = 5
-SPARE = 0.15  # cores that others may take from those torch computes on before a pair is disturbed
+SPARE = 0.15  # cores that others may take from those torch computes on before a pair is contaminated
 Stopped = Literal["target", "budget", "pairs"]
 
 
 @dataclass
 class Pairs:
-    """Raw measurements, and those generations whose pictures quality is measured on."""
+    """Raw measurements, and those generations whose images quality is measured on."""
 
     seconds: list[tuple[float, float]] = field(default_factory=list)  # (baseline, candidate)
-    disturbed: dict[int, str] = field(default_factory=dict)  # pair -> why
+    contaminated: dict[int, str] = field(default_factory=dict)  # pair -> why
     baseline: list[Generation] = field(default_factory=list)
     candidate: list[Generation] = field(default_factory=list)
     stopped: Stopped = "pairs"
     error: Exception | None = None  # what the candidate raised, which ended its part
-    beside: list[str] = field(default_factory=list)  # who else was timed against the same baseline
+    shared_with: list[str] = field(default_factory=list)  # also timed against the same baseline
 
     def kept(self) -> list[tuple[float, float]]:
         """The undisturbed pairs; all of them where fewer than two are undisturbed."""
-        calm = [pair for i, pair in enumerate(self.seconds) if i not in self.disturbed]
-        return calm if len(calm) >= 2 else self.seconds
+        undisturbed = [pair for i, pair in enumerate(self.seconds) if i not in self.contaminated]
+        return undisturbed if len(undisturbed) >= 2 else self.seconds
 
 
 class Entry(NamedTuple):
@@ -59,7 +56,7 @@ class Timed(NamedTuple):
     """A generation, and why its time cannot be trusted, if so."""
 
     made: Generation
-    disturbed: str | None
+    contaminated: str | None
 
 
 def measure(session: Session, say: Callable[[str], None]) -> Pairs:
@@ -71,15 +68,15 @@ def measure(session: Session, say: Callable[[str], None]) -> Pairs:
 
 
 def measure_together(sessions: Sequence[Session], say: Callable[[str], None]) -> list[Pairs]:
-    """Warm up, then time rounds of the baseline and each candidate, until none goes on.
+    """Warm up, then time rounds of the baseline and each candidate, until none needs more.
 
     The sessions share pipeline and settings. Each configuration makes `timing.min_pairs` pairs and goes
     on until its interval is narrow enough or its budget, of the time of pairs beyond those, is spent; one
-    that raises leaves, its `error` kept. Pictures that quality needs besides are not timed, see
-    `bench.measure.pictures`.
+    that raises leaves, its `error` kept. Further images that quality needs are not timed, see
+    `bench.measure.samples`.
     """
     names = [session.spec.name for session in sessions]
-    entries = [Entry(s, Pairs(beside=[n for n in names if n != s.spec.name])) for s in sessions]
+    entries = [Entry(s, Pairs(shared_with=[n for n in names if n != s.spec.name])) for s in sessions]
     _warm_up(entries, say)
     rng, number, going = random.Random(sessions[0].spec.seed), 0, entries
     while going := [entry for entry in going if _goes_on(entry)]:
@@ -90,36 +87,36 @@ def measure_together(sessions: Sequence[Session], say: Callable[[str], None]) ->
 
 def _warm_up(entries: Sequence[Entry], say: Callable[[str], None]) -> None:
     first = entries[0].session
-    pictures = range(first.spec.batch_size)
+    images = range(first.spec.batch_size)
     for _ in range(first.spec.timing.warmup):
         say("warm-up: baseline")
-        first.baseline(pictures, **first.short)
+        first.baseline(images, **first.short)
         for entry in entries:
             say(f"warm-up: {entry.session.spec.name}")
-            _candidate(entry, pictures, **entry.session.short)
+            _candidate(entry, images, **entry.session.short)
 
 
 def _round(number: int, going: Sequence[Entry], rng: random.Random, say: Callable[[str], None]) -> None:
     first = going[0].session
-    pictures = range(number * first.spec.batch_size, (number + 1) * first.spec.batch_size)
+    images = range(number * first.spec.batch_size, (number + 1) * first.spec.batch_size)
     made: dict[int | None, Timed | None] = {}  # by place in `going`; None is the baseline
     for arm in rng.sample((None, *range(len(going))), len(going) + 1):
         say(f"round {number + 1}: {'baseline' if arm is None else going[arm].session.spec.name}")
         if arm is None:
-            made[arm] = _timed(lambda: first.baseline(pictures))
+            made[arm] = _timed(lambda: first.baseline(images))
         else:
-            made[arm] = _candidate(going[arm], pictures)
+            made[arm] = _candidate(going[arm], images)
     for i, entry in enumerate(going):
         if (base := made[None]) and (cand := made[i]):
             _add(entry, base, cand)
 
 
-def _candidate(entry: Entry, pictures: range, **call: Any) -> Timed | None:
-    """A generation by the method; None where it raises or has before, which ends this entry's part alone."""
+def _candidate(entry: Entry, images: range, **call: Any) -> Timed | None:
+    """A generation by the method; None where it raises or has before, which ends only this entry's part."""
     if entry.pairs.error:
         return None
     try:
-        return _timed(lambda: entry.session.candidate(pictures, **call))
+        return _timed(lambda: entry.session.candidate(images, **call))
     except Exception as error:
         traceback.clear_frames(error.__traceback__)  # they hold tensors: memory that the others need
         entry.pairs.error = error
@@ -134,8 +131,8 @@ def _timed(make: Callable[[], Generation]) -> Timed:
 def _add(entry: Entry, base: Timed, cand: Timed) -> None:
     """One more pair."""
     spec, pairs, number = entry.session.spec, entry.pairs, len(entry.pairs.seconds)
-    if why := base.disturbed or cand.disturbed:
-        pairs.disturbed[number] = why
+    if why := base.contaminated or cand.contaminated:
+        pairs.contaminated[number] = why
     pairs.seconds.append((base.made.seconds, cand.made.seconds))
     if number * spec.batch_size < spec.quality.n:
         pairs.baseline.append(base.made)
@@ -155,7 +152,7 @@ def _stop(spec: RunSpec, pairs: Pairs) -> Stopped | None:
     count, timing, seconds = len(pairs.seconds), spec.timing, sum(map(sum, pairs.seconds))
     if count < timing.min_pairs:
         return None
-    if stats.half_width(stats.speedup(pairs.kept(), spec.seed)) <= timing.target_halfwidth:
+    if stats.speedup(pairs.kept(), spec.seed).relative_half_width <= timing.target_halfwidth:
         return "target"
     if seconds * (count + 1) / count > timing.budget_s:
         return "budget"
@@ -169,7 +166,7 @@ class Disturbance:
         self.before = _clocks()
 
     def found(self) -> str | None:
-        """Why the time since cannot be trusted, in words, or None."""
+        """Why the time since cannot be trusted, or None."""
         if held := nvml.held_down():
             return "GPU throttled: " + ", ".join(held)
         wall, busy, own = (after - before for after, before in zip(_clocks(), self.before, strict=True))
@@ -188,30 +185,22 @@ def _clocks() -> tuple[float, float, float]:
 
 
 def over(spec: RunSpec) -> str:
-    """What a speedup is over, in words."""
+    """What a speedup is over: "eager", "compiled", "compiled with CUDA graphs"."""
     graphs = " with CUDA graphs" if spec.cuda_graphs else ""
     return f"compiled{graphs}" if spec.compile else "eager"
 
 
 def summarise(pairs: Pairs, spec: RunSpec) -> Timing:
     """The pairs as a record has them."""
-    kept = pairs.kept()
-    ratio = stats.speedup(kept, spec.seed)
-    verdict, why = stats.verdict(ratio, spec.timing.verdict_threshold)
-    calm = len(pairs.seconds) - len(pairs.disturbed)
-    if calm < FEWEST:
-        verdict, why = "AMBIGUOUS", f"{calm} undisturbed pairs carry no verdict; needed: {FEWEST}"
+    kept, undisturbed = pairs.kept(), len(pairs.seconds) - len(pairs.contaminated)
+    derived = stats.timed(kept, undisturbed, spec.timing.verdict_threshold, spec.seed)
     return Timing(
-        speedup=ratio,
-        baseline_s=stats.median_interval([pair[0] for pair in kept], spec.seed),
-        candidate_s=stats.median_interval([pair[1] for pair in kept], spec.seed),
+        **derived._asdict(),
         pairs=pairs.seconds,
-        disturbed=list(pairs.disturbed),
-        disturbed_why=list(pairs.disturbed.values()),
+        contaminated=list(pairs.contaminated),
+        contaminated_why=list(pairs.contaminated.values()),
         baseline=over(spec),
         batch_size=spec.batch_size,
-        beside=pairs.beside,
+        shared_with=pairs.shared_with,
         stopped=pairs.stopped,
-        verdict=verdict,
-        verdict_why=why,
     )

@@ -18,7 +18,7 @@ from bench.errors import BadInput
 from bench.machine import provenance
 from bench.regression import config, gate
 from bench.report.compare import Row
-from bench.report.page import write_page
+from bench.report.page import render
 from bench.store.git import commits
 
 BENCH = r"denoising\.Made\.time_generation\('(baseline|recommended)'\)|kernels\.Yardstick"
@@ -61,7 +61,7 @@ def holds(rows: pd.DataFrame) -> bool:
     return bool((planted["verdict"] == "SLOWER").all() and not calm["verdict"].isin(gate.ALARMS).any())
 
 
-def sentence(rows: pd.DataFrame, slowdown: float) -> str:
+def headline(rows: pd.DataFrame, slowdown: float) -> str:
     """The check in one sentence."""
     calm, planted = _apart(rows)
     alarms, caught = calm["verdict"].isin(gate.ALARMS).sum(), (planted["verdict"] == "SLOWER").sum()
@@ -81,5 +81,5 @@ def _apart(rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
 def write_report(rows: pd.DataFrame, slowdown: float, machine: str, out: Path) -> Path:
     """Write README.md to `out`; its path."""
     out.mkdir(parents=True, exist_ok=True)
-    content = {"rows": rows.to_dict("records"), "sentence": sentence(rows, slowdown), "machine": machine}
-    return write_page(out / "README.md", "asv-check.md.j2", content)
+    title, content = f"asv-check: the regression gate on {machine}", {"rows": rows.to_dict("records")}
+    return render("asv-check.md.j2", title, headline(rows, slowdown), content).write(out)

@@ -10,7 +10,7 @@ from typing import Any
 
 from bench import stats
 from bench.errors import BadInput
-from bench.record import Median, Record, field_kinds
+from bench.record import Estimate, Interval, Record, field_kinds
 from bench.spec.settings import FILES
 from bench.store import validation
 
@@ -33,7 +33,7 @@ WORSE = ("SLOWER", "WORSE", "FAILED")
 UNKNOWN = ("AMBIGUOUS", "NOT COMPARED")
 
 
-Found = Record | str  # a sound record, or what is wrong with the one that is there
+Found = Record | str  # a valid record, or the validation error of the one that is there
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def exit_code(rows: Sequence[Row]) -> int:
 
 
 def compared(a: Path, b: Path, metric: str, threshold: float, cross_machine: bool) -> list[Row]:
-    """A row for each configuration that either folder has; BadInput where a folder has none at all."""
+    """A row for each configuration that either directory has; BadInput where one has none at all."""
     if not 0 < threshold < 1:
         raise BadInput(f"compare: --threshold: {threshold} is not allowed; allowed: between 0 and 1")
     _check_metric(metric)
@@ -71,25 +71,25 @@ def compared(a: Path, b: Path, metric: str, threshold: float, cross_machine: boo
     ]
 
 
-def _records(folder: Path) -> dict[str, dict[str, Found]]:
+def _records(directory: Path) -> dict[str, dict[str, Found]]:
     """By suite/name, then by machine: the record, or why there is none."""
     found: dict[str, dict[str, Found]] = {}
-    for path in validation.record_files(folder):
-        flaw, (suite, machine) = validation.flaw(path), path.resolve().parts[-3:-1]
+    for path in validation.record_files(directory):
+        error, (suite, machine) = validation.flaw(path), path.resolve().parts[-3:-1]
         of_run = found.setdefault(f"{suite}/{path.stem.rpartition('-')[0]}", {})
-        if not flaw:
+        if not error:
             of_run[machine] = validation.read(path)
         else:
-            of_run.setdefault(machine, flaw)
+            of_run.setdefault(machine, error)
     if not found:
-        raise BadInput(f"compare: {folder}: no records in it; needed: a folder of records")
+        raise BadInput(f"compare: {directory}: no records in it; needed: a directory of records")
     return found
 
 
 def _pairs(
     run: str, a: Mapping[str, Found], b: Mapping[str, Found]
 ) -> Iterator[tuple[str, Found | None, Found | None]]:
-    """What is compared with what: each machine with itself, one with another only if both are alone."""
+    """What is compared with what: each machine with itself, two machines only if each side has one."""
     if len(a) == len(b) == 1:
         yield run, next(iter(a.values())), next(iter(b.values()))
         return
@@ -121,7 +121,7 @@ def _row(name: str, a: Found | None, b: Found | None, metric: str, threshold: fl
 
 
 def _named(record: Record, metric: str) -> str:
-    """A Fréchet distance is never shown without what it is: its extractor, n and bias."""
+    """A Fréchet distance is always shown with its extractor, n and bias."""
     if not metric.endswith(".fd"):
         return ""
     from bench.report.tables.columns import lookup
@@ -133,8 +133,8 @@ def _named(record: Record, metric: str) -> str:
 def _lacking(a: Found | None, b: Found | None) -> str:
     if a is None or b is None:
         return f"only in {'B' if a is None else 'A'}"
-    flaws = [f"{side}: {flaw}" for side, flaw in (("A", a), ("B", b)) if isinstance(flaw, str)]
-    return f"could not compare: {'; '.join(flaws)}"
+    errors = [f"{side}: {error}" for side, error in (("A", a), ("B", b)) if isinstance(error, str)]
+    return f"could not compare: {'; '.join(errors)}"
 
 
 def _incomparable(a: Record, b: Record, metric: str, cross_machine: bool) -> str | None:
@@ -148,47 +148,42 @@ def _incomparable(a: Record, b: Record, metric: str, cross_machine: bool) -> str
     return f"configurations differ in {', '.join(differing)}" if differing else None
 
 
-def _value(record: Record, metric: str) -> Median | None:
-    """The figure as an interval, which has no width where none was measured."""
+def _value(record: Record, metric: str) -> Interval | None:
+    """The value as an interval, which has no width where none was measured."""
     part: Any = record
     for name in metric.split("."):
         part = getattr(part, name, None)
-    if part is None or isinstance(part, Median):
+    if part is None or isinstance(part, Interval):
         return part
-    if hasattr(part, "mean"):
-        return Median(median=part.mean, low=part.low, high=part.high)
     if not isinstance(part, (int, float)):
-        raise BadInput(f"compare: --metric: {metric!r} is no single figure; allowed: a number")
-    return Median(median=part, low=part, high=part)
+        raise BadInput(f"compare: --metric: {metric!r} is no single value; allowed: a number")
+    return Estimate.exact(part)
 
 
-def _judge(a: Median, b: Median, metric: str, threshold: float) -> tuple[str, str]:
-    """The verdict on the ratio of goodness, after over before; its interval takes both at their
-    worst, so that it errs towards AMBIGUOUS."""
+def _judge(a: Interval, b: Interval, metric: str, threshold: float) -> tuple[str, str]:
+    """The verdict on the ratio that is better higher, after over before or before over after; its
+    interval takes both at their worst, so that it errs towards AMBIGUOUS."""
     if a == b:
         return "SAME", "equal"
     if min(a.low, b.low) <= 0:
         return _judge_signed(a, b, metric)
-    ratio = Median(median=b.median / a.median, low=b.low / a.high, high=b.high / a.low)
-    if metric not in HIGHER_IS_BETTER:
-        ratio = Median(median=1 / ratio.median, low=1 / ratio.high, high=1 / ratio.low)
-    verdict, why = stats.verdict(ratio, threshold)
+    verdict, why = stats.verdict(b.over(a) if metric in HIGHER_IS_BETTER else a.over(b), threshold)
     if metric.startswith("timing."):
         return verdict, why
     return {"FASTER": "BETTER", "SLOWER": "WORSE"}.get(verdict, verdict), why
 
 
-def _judge_signed(a: Median, b: Median, metric: str) -> tuple[str, str]:
-    """Where a figure may be zero or negative a ratio means nothing: do the intervals overlap?"""
+def _judge_signed(a: Interval, b: Interval, metric: str) -> tuple[str, str]:
+    """Where a value may be zero or negative a ratio means nothing: do the intervals overlap?"""
     if a.low <= b.high and b.low <= a.high:
         return "AMBIGUOUS", "the intervals overlap around zero"
-    better = (b.median > a.median) == (metric in HIGHER_IS_BETTER)
+    better = (b.value > a.value) == (metric in HIGHER_IS_BETTER)
     return "BETTER" if better else "WORSE", "the intervals do not overlap"
 
 
-def _shown(value: Median | None) -> str:
+def _shown(value: Interval | None) -> str:
     if value is None:
         return ""
     if math.isclose(value.low, value.high):
-        return f"{value.median:.4g}"
-    return f"{value.median:.4g} [{value.low:.4g}, {value.high:.4g}]"
+        return f"{value.value:.4g}"
+    return f"{value.value:.4g} [{value.low:.4g}, {value.high:.4g}]"

@@ -1,14 +1,14 @@
-"""Goals that a suite states: the figure reached beside the one wanted, and whether that is sure."""
+"""Goals that a suite states: the value reached, the value wanted, and whether that is certain."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import pandas as pd
 
-from bench.record import Mean, Median, Record
-from bench.report.tables.columns import Column, Table, figures, lookup, middle
+from bench.record import Estimate, Interval, Record
+from bench.report.tables.columns import Column, Table, ends, lookup, significant
 from bench.spec.suite_file import Goal
 
 Verdict = Literal["met", "missed", "unclear"]
@@ -17,21 +17,9 @@ COLUMNS = [
     Column("goal", "goal", ""),
     Column("configuration", "name", ""),
     Column("wanted", "wanted", ""),
-    Column("reached", "reached", "", figures(3)),
+    Column("reached", "reached", "", significant(3)),
     Column("verdict", "verdict", ""),
 ]
-
-
-class Reached(NamedTuple):
-    """A figure with its interval; of one that has none, both ends are the figure."""
-
-    middle: float
-    low: float
-    high: float
-
-    def over(self, other: Reached) -> Reached:
-        """The ratio, as wide as both intervals make it."""
-        return Reached(self.middle / other.middle, self.low / other.high, self.high / other.low)
 
 
 def goals_table(goals: Sequence[Goal], records: Sequence[Record]) -> Table:
@@ -41,17 +29,17 @@ def goals_table(goals: Sequence[Goal], records: Sequence[Record]) -> Table:
     return Table("goals", COLUMNS, pd.DataFrame(rows))
 
 
-def reached(goal: Goal, named: dict[str, Record]) -> Reached | None:
-    """What a goal's figure came to; None where a run left no such figure."""
-    found = _figure(named.get(goal.run), goal.metric)
+def reached(goal: Goal, named: dict[str, Record]) -> Interval | None:
+    """The value of a goal's metric; None where a run has none."""
+    found = _metric(named.get(goal.run), goal.metric)
     if found is None or not (goal.of or goal.over):
         return found
-    divisor = _figure(named.get(goal.over or goal.run), goal.of or goal.metric)
+    divisor = _metric(named.get(goal.over or goal.run), goal.of or goal.metric)
     return found.over(divisor) if divisor and divisor.low > 0 else None
 
 
-def verdict(goal: Goal, found: Reached | None) -> Verdict | Literal["not measured"]:
-    """The verdict on what a goal's figure came to."""
+def verdict(goal: Goal, found: Interval | None) -> Verdict | Literal["not measured"]:
+    """The verdict on the value of a goal's metric."""
     if found is None:
         return "not measured"
     if goal.at_least is not None:
@@ -67,18 +55,14 @@ def judge(low: float, high: float, at_least: float) -> Verdict:
     return "missed" if high < at_least else "unclear"
 
 
-def _figure(record: Record | None, path: str) -> Reached | None:
+def _metric(record: Record | None, path: str) -> Interval | None:
     found = None if record is None else lookup(record, path)
-    if isinstance(found, Median | Mean):
-        return Reached(middle(found), found.low, found.high)
-    return None if found is None else Reached(found, found, found)
+    return found if found is None or isinstance(found, Interval) else Estimate.exact(found)
 
 
-def _row(goal: Goal, found: Reached | None) -> dict[str, Any]:
+def _row(goal: Goal, found: Interval | None) -> dict[str, Any]:
     sign, bound = ("≥", goal.at_least) if goal.at_least is not None else ("≤", goal.at_most)
     row: dict[str, Any] = {"goal": goal.description, "name": goal.run, "wanted": f"{sign} {bound:g}"}
     if found:
-        row["reached"] = found.middle
-        if found.low != found.high:
-            row |= {"reached_low": found.low, "reached_high": found.high}
+        row |= ends("reached", found) if found.low != found.high else {"reached": found.value}
     return row | {"verdict": verdict(goal, found)}

@@ -1,215 +1,197 @@
-"""What the records say in words: the one sentence, the warnings and the controls."""
+"""What a report recommends, and what "no loss" means: decided here and nowhere else.
 
-# ruff: noqa: RUF001 - the signs × and – are meant
+A configuration has *no loss* where its drift from the converged trajectory, less the baseline's on the
+same image and noise, has a mean whose 95 % interval ends below a margin. The suite states the margin as a
+share of the baseline's own drift. The comparison is paired, image by image: an unpaired one would pass
+more easily the fewer images there are.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import combinations
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from statistics import fmean
+from typing import Literal, NamedTuple
 
-from bench.record import Mean, Record, Timing
-from bench.report.tables.columns import figures, fixed, lookup
+from bench import stats
+from bench.record import Mean, Record
 
-_short, _ratio = figures(3), fixed(2)
+NO_LOSS_MARGIN = 0.05  # share of the baseline's own drift, unless the suite states another
+MIN_IMAGES = 24  # paired images that a claim of no loss needs
+OURS = "dqar"
+_MIN_LIMIT = 1.005  # below it, counted FLOPs allow no speedup to speak of
 
-
-def ok(records: Sequence[Record]) -> list[Record]:
-    """The runs that finished."""
-    return [record for record in records if record.status == "ok"]
-
-
-def baselines(records: Sequence[Record]) -> list[Record]:
-    """The controls that finished: the baseline measured against itself."""
-    return [record for record in ok(records) if record.method == "baseline"]
-
-
-def yardstick(records: Sequence[Record]) -> Mean | None:
-    """The baseline's own drift from the converged trajectory, over the most pictures measured."""
-    measured = [r.quality for r in ok(records) if r.quality and r.quality.baseline_drift_converged]
-    best = max(measured, key=lambda quality: quality.n_converged, default=None)
-    return best.baseline_drift_converged if best else None
+Verdict = Literal["no loss", "loss", "inconclusive", "no claim"]
+Basis = Literal["no loss", "within the baseline's own", "likeliest", "speed only", "lowest drift", "none"]
 
 
-def lost_nothing(record: Record, surely: bool = False) -> bool:
-    """Whether it lies no further from the converged trajectory than the baseline may: on average, or surely,
-    with its whole interval."""
-    drift = lookup(record, "quality.drift_converged")
-    own = lookup(record, "quality.baseline_drift_converged")
-    return bool(drift and own and (drift.high if surely else drift.mean) <= own.high)
+class Loss(NamedTuple):
+    """The verdict on a configuration's loss, and what it was decided from."""
+
+    verdict: Verdict
+    n: int  # paired images
+    difference: Mean | None  # candidate's drift from converged less the baseline's; None if not paired
+    bound: float | None  # what the difference must stay below, in the unit of drift
 
 
-def faster(records: Sequence[Record]) -> list[Record]:
-    """Candidates whose verdict is FASTER, the fastest first."""
-    found = [
-        (r.timing.speedup.median, r)
-        for r in ok(records)
-        if r.method != "baseline" and r.timing and r.timing.verdict == "FASTER"
-    ]
-    return [record for _, record in sorted(found, key=lambda pair: -pair[0])]
+class Recommendation(NamedTuple):
+    """What to use, and why it was chosen; no record where the baseline is the best choice."""
+
+    record: Record | None
+    basis: Basis
 
 
-def sentence(records: Sequence[Record], setting: str) -> str:
-    """The report in one sentence, with an interval, and honest when nothing is gained."""
-    quick = faster(records)
-    if not ok(records):
-        return f"On {setting}, no configuration finished: see the failures below."
-    if not quick:
-        return f"On {setting}, no configuration is surely faster than the baseline{_nearest(records)}."
-    if not any(record.quality for record in quick):
-        return f"On {setting}, {_gain(quick[0])}; what it loses was not measured."
-    free = [record for record in quick if lost_nothing(record)]
-    if free:
-        return f"On {setting}, {_gain(free[0])} and loses nothing measurable" + (
-            f" ({_drifted(free[0])}{_judged(free[0])}){_best_dqar(free, quick)}."
-        )
-    return f"On {setting}, {_none_free(quick, yardstick(records))}."
+def loss(record: Record, margin: float = NO_LOSS_MARGIN) -> Loss:
+    """The verdict on one configuration.
 
+    Args:
+        record: Its record.
+        margin: Share of the baseline's own drift that the difference must stay below.
 
-def _judged(record: Record) -> str:
-    """By what it lost nothing, though it drifts."""
+    Returns:
+        *no loss* where the interval's upper end is below the margin, *loss* where the lower end is
+        above it, *inconclusive* between and of fewer than MIN_IMAGES images, *no claim* where the
+        drift from converged was not recorded image by image.
+    """
     quality = record.quality
-    assert quality and quality.drift_converged and quality.baseline_drift_converged  # else it is not known to
-    own = quality.baseline_drift_converged
-    return (
-        f"; from the converged trajectory {_short(quality.drift_converged.mean)}, the baseline {_mean(own)}"
-    )
+    if quality is None or not quality.drift_converged_per_image:
+        return Loss("no claim", 0, None, None)
+    own = quality.baseline_drift_converged_per_image
+    difference = stats.mean_difference(quality.drift_converged_per_image, own)
+    bound = margin * fmean(own)
+    return Loss(_verdict(difference, bound, len(own)), len(own), difference, bound)
 
 
-def _none_free(quick: Sequence[Record], own: Mean | None) -> str:
-    gain = f"{_gain(quick[0])} at {_drifted(quick[0])}"
-    if own is None:
-        return f"{gain}; whether that is much is unknown, the converged trajectory was not measured"
-    mild = min(quick, key=loss)
-    milder = f"; the mildest: {_gain(mild)} at {_drifted(mild)}" if mild is not quick[0] else ""
-    return f"no configuration is both faster and without a measurable loss; the fastest: {gain}{milder}"
+def _verdict(difference: Mean, bound: float, n: int) -> Verdict:
+    if n < MIN_IMAGES:
+        return "inconclusive"
+    if difference.high < bound:
+        return "no loss"
+    return "loss" if difference.low > bound else "inconclusive"
 
 
-def loss(record: Record) -> float:
-    """How far it ends from the converged trajectory, to rank by; infinite where not measured."""
-    drift = lookup(record, "quality.drift_converged")
-    return float(drift.mean) if drift else float("inf")
+def drift_from_converged(record: Record) -> float:
+    """The mean drift from the converged trajectory, to rank by; infinite where not measured."""
+    drift = record.quality and record.quality.drift_converged
+    return drift.mean if drift else float("inf")
 
 
-def _best_dqar(free: Sequence[Record], quick: Sequence[Record]) -> str:
-    """What DQAR reaches, where something else came out best."""
-    if free[0].method == "dqar":
-        return ""
-    for found, said in ((free, "DQAR's best:"), (quick, "none of DQAR's does both; its fastest:")):
-        own = next((record for record in found if record.method == "dqar"), None)
-        if own:
-            return f"; {said} {_gain(own)} at {_drifted(own)}"
-    return "; none of DQAR's is faster than the baseline"
+def speed(record: Record) -> float:
+    """The measured speedup; 0 where not timed."""
+    return record.timing.speedup.median if record.timing else 0.0
 
 
-def _nearest(records: Sequence[Record]) -> str:
-    timed = [(r.timing.speedup.median, r) for r in ok(records) if r.timing and r.method != "baseline"]
-    best = max(timed, key=lambda pair: pair[0], default=None)
-    return f" (the nearest: {_gain(best[1])}{_doubt(best[1])})" if best else ""
+def limit(record: Record) -> float:
+    """The speedup that counted FLOPs allow; 1 where not counted."""
+    return record.limits.speedup_limit if record.limits else 1.0
 
 
-def _doubt(record: Record) -> str:
-    """Why it is not surely faster where its interval would say so."""
-    timing = record.timing
-    return f", but {timing.verdict_why}" if timing and timing.speedup.low > 1 and timing.verdict_why else ""
+@dataclass(frozen=True)
+class Selection:
+    """The records of one suite, and what follows from them for its reader."""
+
+    records: Sequence[Record]
+    margin: float = NO_LOSS_MARGIN
+
+    @cached_property
+    def finished(self) -> list[Record]:
+        """The runs that finished."""
+        return [record for record in self.records if record.status == "ok"]
+
+    @cached_property
+    def controls(self) -> list[Record]:
+        """The finished controls: the baseline measured against itself."""
+        return [record for record in self.finished if record.method == "baseline"]
+
+    @cached_property
+    def candidates(self) -> list[Record]:
+        """The finished runs that are no control."""
+        return [record for record in self.finished if record.method != "baseline"]
+
+    @cached_property
+    def baseline_drift(self) -> Mean | None:
+        """The baseline's own drift from the converged trajectory, over the most images measured."""
+        measured = [r.quality for r in self.finished if r.quality and r.quality.baseline_drift_converged]
+        best = max(measured, key=lambda quality: quality.n_converged, default=None)
+        return best.baseline_drift_converged if best else None
+
+    @cached_property
+    def faster(self) -> list[Record]:
+        """Candidates whose verdict is FASTER, the fastest first."""
+        found = [r for r in self.candidates if r.timing and r.timing.verdict == "FASTER"]
+        return sorted(found, key=speed, reverse=True)
+
+    @cached_property
+    def lossless(self) -> list[Record]:
+        """Those of the faster that have no loss, the fastest first."""
+        return [record for record in self.faster if self.loss(record).verdict == "no loss"]
+
+    def loss(self, record: Record) -> Loss:
+        """The verdict on one configuration at the suite's margin."""
+        return loss(record, self.margin)
+
+    def within_baseline(self, record: Record) -> bool:
+        """Whether the mean drift from converged is no more than the margin above the baseline's own, and
+        no paired comparison contradicts it. It supports a choice, not a claim."""
+        own = record.quality and record.quality.baseline_drift_converged
+        if not own or self.loss(record).verdict == "loss":
+            return False
+        return drift_from_converged(record) <= (1 + self.margin) * own.mean
+
+    @cached_property
+    def recommended(self) -> Recommendation:
+        """The configuration to use, by the strongest basis that the records support."""
+        bases: list[tuple[Basis, Sequence[Record], Callable[[Record], float]]] = [
+            ("no loss", self.lossless, speed),
+            ("within the baseline's own", self.unclaimed, speed),
+            ("likeliest", self._promising(), limit),
+            ("speed only", [] if any(r.quality for r in self.faster) else self.faster, speed),
+            ("lowest drift", [r for r in self.faster if r.quality], _least_drift),
+        ]
+        for basis, records, rank in bases:
+            best = max(records, key=rank, default=None)
+            if best:
+                return Recommendation(best, basis)
+        return Recommendation(None, "none")
+
+    def _promising(self) -> list[Record]:
+        """Not measurably faster, but without more drift, and counted FLOPs allow a speedup."""
+        found = [r for r in self.candidates if self.loss(r).verdict == "no loss" or self.within_baseline(r)]
+        return [record for record in found if limit(record) > _MIN_LIMIT]
+
+    @cached_property
+    def lead(self) -> Record | None:
+        """The configuration that the headline names first: the recommended one, or the fastest where that
+        one is only the lowest-drift of those that lose."""
+        record, basis = self.recommended
+        return self.faster[0] if basis == "lowest drift" else record
+
+    def alternative(self) -> Record | None:
+        """The configuration to compare the lead with: DQAR's best, or where DQAR leads the best of another
+        method; the fastest on the lead's basis, else the fastest."""
+        if self.lead is None:
+            return None
+        ours = self.lead.method == OURS
+        others = [r for r in self.faster if (r.method != OURS) == ours and r.method != self.lead.method]
+        groups = {"no loss": self.lossless, "within the baseline's own": self.unclaimed}
+        same = [r for r in others if r in groups.get(self.recommended.basis, [])]
+        return next(iter([*same, *others]), None)
+
+    @cached_property
+    def unclaimed(self) -> list[Record]:
+        """Those of the faster whose mean drift is within the baseline's own, the fastest first."""
+        return [record for record in self.faster if self.within_baseline(record)]
+
+    @cached_property
+    def lowest_drift(self) -> Record | None:
+        """Of the faster, the one that drifts least."""
+        return max((r for r in self.faster if r.quality), key=_least_drift, default=None)
 
 
-def _gain(record: Record) -> str:
-    timing = record.timing
-    assert timing is not None  # callers pass timed records only
-    speed = timing.speedup
-    interval = f"[{_ratio(speed.low)}, {_ratio(speed.high)}]"
-    return f"`{record.name}` runs at {_ratio(speed.median)}× {interval} the baseline's speed"
-
-
-def _drifted(record: Record) -> str:
-    quality = record.quality
-    return f"drift from the baseline {_mean(quality.drift)}" if quality else "a loss that was not measured"
-
-
-def _mean(value: Mean) -> str:
-    return f"{_short(value.mean)} [{_short(value.low)}, {_short(value.high)}]"
-
-
-def warnings(records: Sequence[Record]) -> list[str]:
-    """What a reader must know first: configurations that did nothing, or the same as another."""
-    return [*_did_nothing(records), *_twins(records), *_bad_controls(records)]
-
-
-def _did_nothing(records: Sequence[Record]) -> list[str]:
-    lines = []
-    for record in (record for record in ok(records) if record.method != "baseline"):
-        idle = record.reuse is not None and not record.reuse.ratio and not record.reuse.alone
-        same = record.quality is not None and record.quality.identical
-        found = ["reused nothing"] * idle + ["gave pictures identical to the baseline's"] * same
-        lines += [f"`{record.name}` {' and '.join(found)}."] if found else []
-    return lines
-
-
-def _twins(records: Sequence[Record]) -> list[str]:
-    """Two configurations with the same digest of latents: a knob between them changes nothing."""
-    drawn = [(r.name, r.quality.latents_sha256) for r in ok(records) if _differs(r) and r.quality]
-    return [
-        f"`{a}` and `{b}` gave identical pictures: what differs between them changes nothing."
-        for (a, digest_a), (b, digest_b) in combinations(drawn, 2)
-        if digest_a == digest_b
-    ]
-
-
-def _differs(record: Record) -> bool:
-    """Twins of the baseline are named as such already."""
-    return record.quality is not None and not record.quality.identical
-
-
-def _bad_controls(records: Sequence[Record]) -> list[str]:
-    controls = baselines(records)
-    if not controls:
-        return ["The suite has no finished control: the baseline was not measured against itself."]
-    off = [r for r in controls if not _covers_one(r) and lookup(r, "timing.verdict") != "SAME"]
-    drifted = [r for r in controls if r.quality and r.quality.drift.mean != 0]
-    return [
-        *[f"The control `{r.name}` is off: the baseline against itself is not 1." for r in off],
-        *[f"The control `{r.name}` drifts from itself: it is not deterministic." for r in drifted],
-    ]
-
-
-def _covers_one(record: Record) -> bool:
-    timing = record.timing
-    return timing is None or timing.speedup.low <= 1 <= timing.speedup.high
-
-
-def controls(records: Sequence[Record]) -> list[str]:
-    """The baseline against itself, in words; and how many measured pairs were left out."""
-    lines = [line for record in baselines(records) for line in _control(record)]
-    return [*lines, *_disturbed(records)]
-
-
-def _control(record: Record) -> list[str]:
-    lines = []
-    if record.timing:
-        timing = record.timing
-        speed, covers = timing.speedup, "covers" if _covers_one(record) else "leaves out"
-        ends = f"[{speed.low:.3f}, {speed.high:.3f}]"
-        lines.append(
-            f"`{record.name}`: ratio {speed.median:.3f} {ends}, which {covers} 1 ({timing.verdict})."
-        )
-    if record.quality:
-        exact = "exactly 0" if record.quality.drift.mean == 0 else _mean(record.quality.drift)
-        lines.append(f"`{record.name}`: drift from itself {exact}.")
-    return lines
-
-
-def left_out(timing: Timing) -> set[int]:
-    """Indices of the pairs that the figures leave out; none where fewer than two would remain."""
-    return set(timing.disturbed) if len(timing.pairs) - len(timing.disturbed) >= 2 else set()
-
-
-def _disturbed(records: Sequence[Record]) -> list[str]:
-    """How many pairs were disturbed, where, and whether they were left out."""
-    timed = [(r.name, r.timing) for r in ok(records) if r.timing]
-    total = sum(len(timing.pairs) for _, timing in timed)
-    counts = [(name, len(left_out(timing))) for name, timing in timed if left_out(timing)]
-    named = ", ".join(f"`{name}` {count}" for name, count in counts)
-    count = sum(count for _, count in counts)
-    used = ", ".join(f"`{name}`" for name, t in timed if t.disturbed and not left_out(t))
-    lines = [f"Disturbed pairs left out of the figures: {count} of {total} ({named or 'none'})."]
-    return lines + [f"So disturbed that no calm pairs remain, all were used: {used}."] * bool(used)
+def _least_drift(record: Record) -> float:
+    """Rank by the drift from converged, where not measured by that from the baseline; least first."""
+    near = drift_from_converged(record)
+    if near < float("inf"):
+        return -near
+    return -record.quality.drift.mean if record.quality else float("-inf")

@@ -1,4 +1,4 @@
-"""What was run on what, in a few words: the part of a title that all records share."""
+"""What was run on what: the part of a title that all records share."""
 
 from __future__ import annotations
 
@@ -7,31 +7,31 @@ from typing import Any
 
 from bench.methods.scheduler import SCHEDULERS
 from bench.record import Record
-from bench.report.tables.columns import escape
+from bench.report.escape import escape
 from bench.report.text.provenance import flatten
 
 
-def setting(records: Sequence[Record]) -> str:
-    """Model, solver, steps, guidance, batch, precision and device, as far as records agree."""
+def setup(records: Sequence[Record]) -> str:
+    """Model, solver, steps, guidance, batch, precision and device, as far as the records agree, escaped."""
     parts = [_model(records), *_solver(records), _device(records)]
     return ", ".join(part for part in parts[:-1] if part) + f" ({parts[-1]})"
 
 
-def usual_solver(record: Record) -> str | None:
+def baseline_solver(record: Record) -> str | None:
     """The solver of a configuration's baseline, as suites name it; None where the record does not say."""
     given = record.config.get("scheduler") or record.environment.get("scheduler")
-    named: dict[Any, str] = {kind: name for name, kind in SCHEDULERS.items()}
-    return named.get(given, given)
+    names: dict[Any, str] = {kind: name for name, kind in SCHEDULERS.items()}
+    return names.get(given, given)
 
 
 def solver(record: Record) -> str | None:
-    """The solver that a configuration itself runs on: its own, or else its baseline's."""
-    return option(record, "scheduler") or usual_solver(record)
+    """The solver that a configuration runs on: its own, else its baseline's."""
+    return option(record, "scheduler") or baseline_solver(record)
 
 
-def on_usual_solver(record: Record) -> bool:
+def on_baseline_solver(record: Record) -> bool:
     """Whether a configuration runs on its baseline's solver."""
-    return solver(record) == usual_solver(record)
+    return solver(record) == baseline_solver(record)
 
 
 def steps(record: Record) -> int | None:
@@ -46,8 +46,8 @@ def option(record: Record, name: str) -> Any:
 
 def _shared(records: Sequence[Record], key: str) -> Any:
     """The value that all records' configurations have, else None."""
-    found = [record.config[key] for record in records if key in record.config]
-    return found[0] if found and all(value == found[0] for value in found) else None
+    values = [record.config[key] for record in records if key in record.config]
+    return values[0] if values and all(value == values[0] for value in values) else None
 
 
 def _model(records: Sequence[Record]) -> str:
@@ -66,7 +66,7 @@ def _solver(records: Sequence[Record]) -> list[str]:
     }
     known = {key: _shared(records, key) for key in shapes}
     known["scheduler"] = known["scheduler"] or _facts(records).get("scheduler")  # null: the model's
-    return [shapes[key].format(value) for key, value in known.items() if value is not None]
+    return [escape(shapes[key].format(value)) for key, value in known.items() if value is not None]
 
 
 def _device(records: Sequence[Record]) -> str:

@@ -104,7 +104,7 @@ class Runner:
     def _to_do(self, job: Job) -> bool:
         """Whether it must be measured; one that would say nothing gets its record here."""
         if why := left_out(job.spec):
-            job.store.write(job.record(status="left_out", reason=why))
+            job.store.write(job.record(status="skipped", reason=why))
             return False
         return self.force or not job.store.finished(job.spec.name, job.key)
 

@@ -16,8 +16,9 @@ from bench.spec.settings import QualitySettings
 
 # As torch-fidelity and torchvision name them in torch hub's cache: LPIPS's own layers, and VGG16.
 LPIPS_FILES = ("weights-vgg16-lpips.pth", "vgg16-397923af.pth")
+INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"  # torch-fidelity's
 ALLOWED = {
-    "inception_weights": "allowed: torch-fidelity's weights-inception-2015-12-05-6726825d.pth",
+    "inception_weights": f"allowed: torch-fidelity's {INCEPTION_FILE}",
     "reference": "allowed: a directory of images, or an .npz with arr_0, or mu and sigma",
     "lpips_weights": f"allowed: a directory with {' and '.join(LPIPS_FILES)}",
 }

@@ -74,6 +74,9 @@ class SuiteFile(Settings):
     # The command that runs the suite and writes its page, in place of `run` and `report`: a module of
     # bench.studies. This field is the one place that says so.
     command: str | None = None
+    subject: Literal["speed", "memory"] = "speed"  # what the report's summary is about
+    # Share of the baseline's own drift that a configuration with "no loss" may add to it.
+    no_loss_margin: float = Field(default=0.05, gt=0, lt=1)
     goals: list[Goal] = Field(default_factory=list)
     runs: list[Run] = Field(min_length=1)
 

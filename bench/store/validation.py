@@ -78,7 +78,7 @@ def _tampered(path: Path, record: Record, content: dict[str, Any]) -> str | None
         return "tampered: its content does not match its digest"
     if key_of(record.config, record.environment.get("inputs", {})) != record.key:
         return "tampered: its configuration does not match its key"
-    picture = record.quality and record.quality.picture
-    if picture and not (path.parent / picture).exists():
-        return f"incomplete: its picture {picture} is missing"
+    image = record.quality and record.quality.image
+    if image and not (path.parent / image).exists():
+        return f"incomplete: its image {image} is missing"
     return None

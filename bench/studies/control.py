@@ -1,6 +1,6 @@
-"""The A/A study: how often the baseline's interval against itself holds 1.0, and how narrow it is.
+"""The A/A study: how often the baseline's interval against itself contains 1, and how narrow it is.
 
-An interval of 95 % that is right covers the truth in 95 of 100 repetitions. Here the truth is known,
+A correct 95 % interval covers the true value in 95 of 100 repetitions. Here the true value is known,
 so the claim can be checked: `python -m bench control`.
 """
 
@@ -13,14 +13,15 @@ from typing import Any, NamedTuple
 
 from bench import stats
 from bench.record import Median, Record
-from bench.report.page import write_csv, write_page
-from bench.report.plots.style import GREY, canvas, look, save, style
+from bench.report.escape import escape
+from bench.report.page import render, write_csv
+from bench.report.plots.style import GREY, canvas, method_style, save, style
 from bench.spec.run_spec import RunSpec
 from bench.spec.suite import Suite
 
 SUITE = "control"
-REQUIRED = 0.90  # share of the repetitions whose interval must hold 1.0
-APART = 10_000  # pictures between two repetitions' seeds: no two share noise or order
+REQUIRED = 0.90  # share of the repetitions whose interval must contain 1
+APART = 10_000  # images between two repetitions' seeds: no two share noise or order
 
 
 class Study(NamedTuple):
@@ -34,12 +35,12 @@ class Study(NamedTuple):
     narrow: int  # repetitions that reached the suite's target within its budget
     seconds: float  # of timing, median over the repetitions
     pairs: float  # median over the repetitions
-    disturbed: int  # pairs marked and left out, in all
+    contaminated: int  # pairs marked and excluded, in all
     centre: float  # median of the repetitions' medians
 
     @property
     def holds(self) -> bool:
-        """Whether enough intervals hold 1.0."""
+        """Whether enough intervals contain 1."""
         return self.share.median >= REQUIRED
 
 
@@ -57,8 +58,8 @@ def study(records: Sequence[Record]) -> Study:
     if not timings:
         raise ValueError("no finished repetition")
     intervals = [timing.speedup for timing in timings]
-    widths = [stats.half_width(interval) for interval in intervals]
-    covering = sum(interval.low <= 1 <= interval.high for interval in intervals)
+    widths = [interval.relative_half_width for interval in intervals]
+    covering = sum(interval.contains(1) for interval in intervals)
     return Study(
         intervals=intervals,
         covering=covering,
@@ -68,7 +69,7 @@ def study(records: Sequence[Record]) -> Study:
         narrow=sum(timing.stopped == "target" for timing in timings),
         seconds=median(sum(map(sum, timing.pairs)) for timing in timings),
         pairs=median(len(timing.pairs) for timing in timings),
-        disturbed=sum(len(timing.disturbed) for timing in timings),
+        contaminated=sum(len(timing.contaminated) for timing in timings),
         centre=median(interval.median for interval in intervals),
     )
 
@@ -79,18 +80,16 @@ def write_report(records: Sequence[Record], out: Path) -> Path:
     out.mkdir(parents=True, exist_ok=True)
     plot(found, out)
     write_csv(out / "repetitions.csv", [_row(record) for record in records])
+    title = f"{SUITE}: {len(found.intervals)} repetitions on {escape(records[0].environment['machine'])}"
     content = {
-        "suite": SUITE,
-        "machine": records[0].environment["machine"],
         "n": len(found.intervals),
         "failed": sum(record.status == "failed" for record in records),
-        "sentence": sentence(found, config["batch_size"]),
         "study": found,
         "config": config,
         "timing": config["timing"],
         "required": REQUIRED,
     }
-    return write_page(out / "README.md", "control.md.j2", content)
+    return render("control.md.j2", title, headline(found, config["batch_size"]), content).write(out)
 
 
 def _row(record: Record) -> dict[str, Any]:
@@ -98,33 +97,34 @@ def _row(record: Record) -> dict[str, Any]:
     row: dict[str, Any] = {"name": record.name, "status": record.status}
     if (timing := record.timing) is None:
         return row
-    counts = {"pairs": len(timing.pairs), "disturbed": len(timing.disturbed), "stopped": timing.stopped}
-    return row | timing.speedup.model_dump() | counts
+    speedup = {"median": timing.speedup.median, "low": timing.speedup.low, "high": timing.speedup.high}
+    counts = {"pairs": len(timing.pairs), "contaminated": len(timing.contaminated)}
+    return row | speedup | counts | {"stopped": timing.stopped}
 
 
-def sentence(found: Study, batch: int) -> str:
+def headline(found: Study, batch: int) -> str:
     """The study in one sentence."""
-    verdict = "as it should" if found.holds else f"fewer than the {REQUIRED:.0%} required"
+    verdict = "as required" if found.holds else f"fewer than the {REQUIRED:.0%} required"
     return (
-        f"the baseline's 95 % interval against itself holds 1.0 in {found.covering} of "
+        f"the baseline's 95 % interval against itself contains 1 in {found.covering} of "
         f"{len(found.intervals)} repetitions, {verdict}; half its width is {found.half_width:.1%} "
         f"(median) after {found.seconds:.0f} s of timing at batch {batch}."
     )
 
 
 def plot(found: Study, out: Path) -> Path:
-    """Every repetition's interval, lowest median first; those that miss 1.0 in the alarm's colour."""
+    """Every repetition's interval, lowest median first; those that miss 1 in the alarm's colour."""
     ordered = sorted(found.intervals, key=lambda interval: interval.median)
     with style():
         figure = canvas(5.6, 0.6 + 0.1 * len(ordered))
         ax = figure.subplots()
         ax.axvline(1.0, color=GREY, linewidth=0.8)
         for i, interval in enumerate(ordered):
-            holds = interval.low <= 1 <= interval.high
-            colour = look("dqar" if holds else "fewer_steps").colour
+            holds = interval.contains(1)
+            colour = method_style("dqar" if holds else "fewer_steps").colour
             ax.plot([interval.low, interval.high], [i, i], color=colour, linewidth=1.2)
             ax.plot(interval.median, i, "o" if holds else "s", color=colour, markersize=2.5)
         ax.set_xlabel("baseline / baseline, median with 95 % interval")
         ax.set_yticks([])
-        ax.set_title(f"{found.covering} of {len(ordered)} intervals hold 1.0 (squares do not)")
+        ax.set_title(f"{found.covering} of {len(ordered)} intervals contain 1 (squares do not)")
         return save(figure, out / "control.png")

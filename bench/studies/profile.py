@@ -14,7 +14,9 @@ from bench.machine import provenance
 from bench.measure.timing import over
 from bench.methods import get
 from bench.pipeline.session import Session, stopwatch
-from bench.report.tables.columns import escape, grid
+from bench.report.escape import code, escape
+from bench.report.page import Page
+from bench.report.tables.columns import grid
 from bench.spec.run_spec import RunSpec, shown_model
 from dqar.evaluation.profiling import GAPS, DQARProfiler, Profile
 from dqar.evaluation.ranges import WHOLE
@@ -123,31 +125,24 @@ def profiled(session: Session, method: str, options: dict[str, Any], trace: Path
     return profiler.result
 
 
-def page(found: Comparison) -> str:
-    """The comparison in Markdown."""
+def page(found: Comparison) -> Page:
+    """The comparison as a page."""
     spec, (*_, (_, before, after)) = found.spec, found.rows()
     cells = [_cells(row, before, after) for row in found.rows()]
-    return "\n\n".join(
+    body = "\n\n".join(
         (
-            f"# Profile of `{spec.name}` of suite `{spec.suite}`",
-            _setting(spec),
-            f"**In one sentence:** {sentence(found)}",
+            _setup(spec),
+            f"**Summary:** {headline(found)}",
             grid(HEADERS, cells),
             _how(found),
             "Chrome traces: [trace-baseline.json.gz](trace-baseline.json.gz), [trace.json.gz](trace.json.gz)"
             " (open in ui.perfetto.dev).",
         )
     )
+    return Page(f"Profile of {code(spec.name)} of suite {code(spec.suite)}", headline(found), body)
 
 
-def write_page(found: Comparison, out: Path) -> Path:
-    """Write README.md to `out`; its path."""
-    path = out / "README.md"
-    path.write_text(page(found) + "\n", encoding="utf-8")
-    return path
-
-
-def sentence(found: Comparison) -> str:
+def headline(found: Comparison) -> str:
     """The ratio, and where most is gained and most is lost."""
     before, after = found.baseline.wall, found.method.wall
     changes = {title: (m - b) * 1e3 for title, b, m in found.rows()[:-1]}
@@ -175,14 +170,14 @@ def _bare(title: str) -> str:
     return title.split(":")[0]
 
 
-def _setting(spec: RunSpec) -> str:
+def _setup(spec: RunSpec) -> str:
     """What was run on what, and the method's options."""
     model = shown_model(spec.model) + (" with random weights" if spec.weights == "random" else "")
     options = ", ".join(f"{key}={value}" for key, value in spec.options.items()) or "no options"
     return (
         f"Model {escape(model)}, {spec.num_inference_steps} steps, guidance {spec.guidance_scale:g}, batch"
         f" {spec.batch_size}, {spec.dtype}, {over(spec)}, on {provenance.machine()}; method"
-        f" `{spec.method}` ({escape(options)})."
+        f" {code(spec.method)} ({escape(options)})."
     )
 
 

@@ -1,7 +1,7 @@
-"""Published beside measured: the seed's tables again, and its two claims that did not hold.
+"""Published and measured: the original specification's tables again, and its two claims that did not hold.
 
-A reuse ratio follows from the plan alone and must agree to the digit. A published speedup stands beside
-what counted FLOPs allow on the same model, and beside what was measured here on the model at hand.
+A reuse ratio follows from the plan alone and must agree to the digit. A published speedup is compared with
+what counted FLOPs allow on the same model, and with what was measured here on the current model.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, DiTPipeline, DiTTransformer2DModel
@@ -18,10 +18,10 @@ import dqar
 from bench.measure import flops
 from bench.pipeline import models
 from bench.pipeline.session import Session
-from bench.record import Mean, Median, Record
-from bench.report.page import write_csv, write_page
-from bench.report.setup import setting
-from bench.report.tables.columns import interval, middle
+from bench.record import Mean, Record
+from bench.report.page import render, write_csv
+from bench.report.setup import setup
+from bench.report.tables.columns import ends, interval
 from bench.spec.run_spec import RunSpec
 from bench.studies import published_results
 
@@ -29,7 +29,7 @@ SUITE = "reproduce"
 
 
 class Line(NamedTuple):
-    """One published row, and what became of it here."""
+    """One published row, and its counterpart here."""
 
     published: published_results.Row
     ratio: float  # percent, of the plan for the published model, two digits
@@ -40,6 +40,20 @@ class Line(NamedTuple):
     def agrees(self) -> bool:
         """Whether the plan gives the published reuse ratio to the digit."""
         return self.ratio == self.published.ratio
+
+    @property
+    def beyond(self) -> Literal["yes", "within rounding", "no"] | None:
+        """Whether the published speedup exceeds what FLOPs allow, by more than its two decimals round."""
+        if self.published.speedup is None:
+            return None
+        excess = self.published.speedup - self.limit
+        return "yes" if excess > published_results.ROUNDING else "within rounding" if excess > 0 else "no"
+
+    @property
+    def seconds(self) -> float | None:
+        """Seconds an image here; None where not timed."""
+        timing = self.record.timing if self.record else None
+        return timing.candidate_s.median / timing.batch_size if timing else None
 
 
 def lines(table: published_results.Table, records: Mapping[str, Record]) -> list[Line]:
@@ -77,28 +91,41 @@ def attention_share() -> float:
     return published_results.STEPS * cost.attention / cost.generation(published_results.STEPS)
 
 
+def cache_bytes() -> int:
+    """Bytes of the attention outputs of every layer and both branches, in float32, on the published model."""
+    p = published_results
+    return 4 * p.LAYERS * p.TOKENS * p.WIDTH * p.BRANCHES
+
+
 def write_report(records: Sequence[Record], out: Path) -> Path:
     """Write README.md to `out`; its path. `records` are those of the suite, as far as they exist."""
     found = {record.name: record for record in records if record.status == "ok"}
     tables = [(table, lines(table, found)) for table in published_results.TABLES]
     every = [line for _, rows in tables for line in rows]
+    control = found["baseline"].timing if "baseline" in found else None
+    where = setup(list(found.values())) if found else "nothing measured yet"
     out.mkdir(parents=True, exist_ok=True)
     content = {
-        "sentence": sentence(every),
         "tables": tables,
         "share": attention_share(),
-        "setting": setting(list(found.values())) if found else "nothing measured yet",
+        "setup": where,
         "claims": list(claims(found)),
-        "control": found["baseline"].timing if "baseline" in found else None,
+        "control": control,
+        "timed": [line for line in every if line.published.seconds],
+        "published": published_results,
+        "baseline_s": control.baseline_s.median / control.batch_size if control else None,
+        "cache_bytes": cache_bytes(),
+        "held": max((r.memory.cache_bytes for r in found.values() if r.memory), default=None),
         "failed": [record for record in records if record.status == "failed"],
     }
     rows = [_row(table, line) for table, found_lines in tables for line in found_lines]
     write_csv(out / "published.csv", rows)
-    return write_page(out / "README.md", "reproduce.md.j2", content)
+    title = f"reproduce: published and measured, {where}"
+    return render("reproduce.md.j2", title, headline(every), content).write(out)
 
 
 def _row(table: published_results.Table, line: Line) -> dict[str, object]:
-    """A line of the page's tables with its figures in full."""
+    """A line of the page's tables with its values in full."""
     record = line.record
     timing, quality = (record.timing, record.quality) if record else (None, None)
     return {
@@ -108,43 +135,42 @@ def _row(table: published_results.Table, line: Line) -> dict[str, object]:
         "plan_reuse_percent": line.ratio,
         "published_speedup": line.published.speedup,
         "limit": line.limit,
+        "beyond_limit": line.beyond,
+        "published_s_per_image": line.published.seconds,
         "here_reuse": record.reuse.ratio if record and record.reuse else None,
         "here_limit": record.limits.speedup_limit if record and record.limits else None,
-        **_ends("here_speedup", timing.speedup if timing else None),
+        **ends("here_speedup", timing.speedup if timing else None),
         "here_verdict": timing.verdict if timing else None,
-        **_ends("here_drift", quality.drift if quality else None),
+        "here_s_per_image": line.seconds,
+        **ends("here_drift", quality.drift if quality else None),
     }
 
 
-def _ends(name: str, value: Mean | Median | None) -> dict[str, float | None]:
-    found, low, high = (middle(value), value.low, value.high) if value else (None, None, None)
-    return {name: found, f"{name}_low": low, f"{name}_high": high}
-
-
-def sentence(every: Sequence[Line]) -> str:
+def headline(every: Sequence[Line]) -> str:
     """The comparison in one sentence."""
-    agree = sum(line.agrees for line in every)
-    timed = [line for line in every if line.record and line.record.timing]
-    faster = sum(
-        line.record.timing.verdict == "FASTER" for line in timed if line.record and line.record.timing
-    )
-    measured = f"{faster} of {len(timed)} timed here are surely faster than the baseline" if timed else ""
-    beyond = sum((line.published.speedup or 0) > line.limit + 0.005 for line in every)
+    agreeing = sum(line.agrees for line in every)
+    timings = [line.record.timing for line in every if line.record and line.record.timing]
+    faster = sum(timing.verdict == "FASTER" for timing in timings)
+    measured = f"{faster} of {len(timings)} timed here are faster than the baseline" if timings else ""
+    given = [line for line in every if line.published.speedup]
+    beyond = sum(line.beyond == "yes" for line in given)
+    near = sum(line.beyond == "within rounding" for line in given)
     return (
-        f"{agree} of {len(every)} published reuse ratios follow from the plan to the digit; "
-        f"{beyond} published speedups lie beyond what FLOPs allow; {measured or 'none is timed yet'}."
+        f"{agreeing} of {len(every)} published reuse ratios follow from the plan to the digit; "
+        f"{beyond} of {len(given)} published speedups exceed what FLOPs allow, {near} more by less than "
+        f"their rounding; {measured or 'none is timed yet'}."
     )
 
 
 class Claim(NamedTuple):
-    """Something that was published, and what was measured of it."""
+    """A published claim, and what was measured of it."""
 
-    said: str
-    found: str
+    published: str
+    measured: str
 
 
 def claims(found: Mapping[str, Record]) -> Iterator[Claim]:
-    """The claims that were about knobs that reached nothing, with what the knobs do here."""
+    """The claims about options that had no effect in the published runs, with their effect here."""
     for fraction in ("0.33", "1.0"):
         pair = [_drift(found.get(f"{name}-layer_fraction={fraction}")) for name in ("layers", "reverse")]
         if pair[0] and pair[1]:

@@ -1,4 +1,4 @@
-"""Labels beside points that overlap neither each other, nor points, nor lines."""
+"""Labels of points that overlap neither each other, nor points, nor lines."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _RADII = (7, 15, 26, 40, 56, 74, 95)  # points of distance, nearest first
 _SIDES = ((1, 0), (1, 1), (1, -1), (-1, 0), (-1, 1), (-1, -1), (0, 1), (0, -1))
 _OFFSETS = [(r * x, r * y) for r, (x, y) in product(_RADII, _SIDES)]
 _MARKER, _LINE = 4.5, 1.0  # half of what a point and a piece of line take up, in points
-_NEAR = 11.0  # points; a label as near as that to another's point seems to name it
+_NEAR = 11.0  # points; a label this near to another point seems to name that point
 
 
 def label(
@@ -96,8 +96,8 @@ def _move(note: Annotation, x: float, y: float) -> None:
 def _cost(
     ax: Axes, box: Bbox, taken: Sequence[Bbox], claimed: Sequence[Bbox], written: Sequence[Bbox]
 ) -> float:
-    """How many boxes are hit; what seems to name another's point misleads, and counts like hitting a few; a
-    label on a label cannot be read, and counts like hitting many, as leaving the axes does."""
+    """How many boxes are hit. A label that seems to name another point counts like hitting a few; one on
+    another label, or outside the axes, cannot be read and counts like hitting many."""
     inside = ax.bbox.padded(2)
     out = box.x0 < inside.x0 or box.x1 > inside.x1 or box.y0 < inside.y0 or box.y1 > inside.y1
     hit, misled, hidden = (box.count_overlaps(list(boxes)) for boxes in (taken, claimed, written))

@@ -1,4 +1,4 @@
-"""Peak memory and what caches hold over the batch size, and where the memory did not suffice."""
+"""Peak memory and cache size over the batch size, and where memory was exceeded."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from bench.record import Record
-from bench.report.plots.style import LOOKS, canvas, save, style
+from bench.report.plots.style import STYLES, canvas, save, style
 from bench.report.tables.columns import lookup
 
 GB = 1e9
@@ -31,7 +31,7 @@ class Line(NamedTuple):
     records: list[Record]
 
     def points(self, path: str) -> list[tuple[int, float]]:
-        """Batch size and gigabytes, where measured and not nothing: the cache's axis is logarithmic."""
+        """Batch size and gigabytes, where measured and above zero: the cache's axis is logarithmic."""
         found = [(batch(record), lookup(record, path)) for record in self.records]
         return sorted((size, value / GB) for size, value in found if value)
 
@@ -53,18 +53,18 @@ def lines(records: Sequence[Record]) -> list[Line]:
         same = json.dumps([record.config.get(field) for field in SAME], sort_keys=True)
         name = re.sub(rf"-{record.config.get('batch_size')}(?=-|$)", "", record.name)
         found.setdefault(same, Line(name, [])).records.append(record)
-    return [line for line in found.values() if len({batch(r) for r in line.records if _tells(r)}) > 1]
+    return [line for line in found.values() if len({batch(r) for r in line.records if _informs(r)}) > 1]
 
 
 def _exceeded(record: Record) -> bool:
     return (record.reason or "").startswith("out of memory")
 
 
-def _tells(record: Record) -> bool:
+def _informs(record: Record) -> bool:
     return "batch_size" in record.config and (record.memory is not None or _exceeded(record))
 
 
-def plot_memory(records: Sequence[Record], folder: Path) -> Path | None:
+def plot_memory(records: Sequence[Record], directory: Path) -> Path | None:
     """Two panels, a line for each method and its options; None where nothing was run at two batch sizes."""
     drawn = lines(records)
     peak = next((p for p in PEAKS if any(line.points(p) for line in drawn)), None)
@@ -76,13 +76,13 @@ def plot_memory(records: Sequence[Record], folder: Path) -> Path | None:
         _panel(left, drawn, peak, PEAKS[peak])
         _panel(right, drawn, *CACHE)
         left.set_ylim(bottom=0)
-        right.set_yscale("log")  # bits are told apart at every batch size
+        right.set_yscale("log")  # separates the bits at every batch size
         _legend(right, drawn)
-        return save(figure, folder / "memory.png")
+        return save(figure, directory / "memory.png")
 
 
 def _panel(ax: Axes, drawn: Sequence[Line], path: str, title: str) -> None:
-    for line, (colour, marker) in zip(drawn, _looks(drawn), strict=True):
+    for line, (colour, marker) in zip(drawn, _styles(drawn), strict=True):
         points = line.points(path)
         ax.plot([x for x, _ in points], [y for _, y in points], color=colour, marker=marker, ms=4, lw=1)
         for size in line.exceeded:
@@ -93,19 +93,19 @@ def _panel(ax: Axes, drawn: Sequence[Line], path: str, title: str) -> None:
     ax.minorticks_off()
     ax.yaxis.set_major_formatter("{x:g}")
     ax.grid(True)
-    ax.set(xlabel="pictures in a batch", title=title)
+    ax.set(xlabel="images in a batch", title=title)
 
 
-def _looks(drawn: Sequence[Line]) -> list[tuple[str, str]]:
+def _styles(drawn: Sequence[Line]) -> list[tuple[str, str]]:
     """A colour and a marker a line."""
-    known = list(LOOKS.values())
+    known = list(STYLES.values())
     return [(known[i % len(known)].colour, known[i % len(known)].marker) for i in range(len(drawn))]
 
 
 def _legend(ax: Axes, drawn: Sequence[Line]) -> None:
     entries = [
         Line2D([], [], color=colour, marker=marker, ms=4, lw=1, label=line.name)
-        for line, (colour, marker) in zip(drawn, _looks(drawn), strict=True)
+        for line, (colour, marker) in zip(drawn, _styles(drawn), strict=True)
     ]
     if any(line.exceeded for line in drawn):
         entries.append(Line2D([], [], color="black", marker="x", ms=8, ls="", label="did not fit"))

@@ -1,4 +1,4 @@
-"""The fronts as plots: every configuration, each method's own front, and names on the overall one."""
+"""The fronts as plots: every configuration, each method's own front, names on the overall one, and ratios."""
 
 # ruff: noqa: RUF001 - the sign × is meant
 
@@ -15,25 +15,72 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator
 
 from bench.record import Mean
-from bench.report.pareto import LEVELS, Front, Fronts, Point
+from bench.report.curves import Comparison
+from bench.report.pareto import Front, Fronts, Point
 from bench.report.plots.labels import Pair, label
 from bench.report.plots.speed import staircase
-from bench.report.plots.style import GREY, canvas, ends, look, save, style
-from bench.report.setup import on_usual_solver, solver
+from bench.report.plots.style import GREY, canvas, error_bar, method_style, save, style
+from bench.report.setup import on_baseline_solver, solver
 from bench.stats import pareto
 
 _SPEEDS = (0.5, 0.6, 0.7, 0.8, 1, 1.25, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10, 15, 20)
-_DRIFTS = (0.001, 0.002, 0.005, *LEVELS, 0.2, 0.5, 1, 2, 5, 10, 100)
+_DRIFTS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.035, 0.05, 0.07, 0.1, 0.2, 0.5, 1, 2, 5, 10, 100)
 _ROOM = 480  # characters that fit along the front
 _BAND = "#dedede"
 _FRONT = "#bdbdbd"
 _OWN = (0, (6, 3))
 
 
-def plot_fronts(fronts: Fronts, folder: Path) -> list[Path]:
+def plot_fronts(fronts: Fronts, directory: Path) -> list[Path]:
     """A plot for each axis."""
+    own = fronts.selection.baseline_drift
     with style():
-        return [save(plot(front, fronts.own), folder / f"{front.axis.name}.png") for front in fronts.fronts]
+        return [save(plot(front, own), directory / f"{front.axis.name}.png") for front in fronts.fronts]
+
+
+def plot_ratios(fronts: Fronts, directory: Path) -> Path | None:
+    """DQAR's speed over its competitors' over drift, a panel for each axis; None where nothing compares."""
+    shown = [front for front in fronts.fronts if front.comparisons]
+    if not shown:
+        return None
+    with style():
+        figure = canvas(4.4 * len(shown) + 0.4, 3.6)
+        for ax, front in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
+            for comparison in front.comparisons:
+                _ratio(ax, comparison)
+            _ratio_axes(ax, front)
+        handles, labels = figure.axes[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=2)
+        return save(figure, directory / "ratios.png")
+
+
+def _ratio(ax: Axes, found: Comparison) -> None:
+    """A curve; by seconds with its band and goal."""
+    usual = found.against == "the baseline's solver"
+    colour = method_style("dqar" if usual else "fewer_steps").colour
+    name = f"by {found.measure}, competitors on {found.against}"
+    timed = found.measure == "seconds"
+    ax.plot(
+        found.curve.drift,
+        found.curve.ratio,
+        color=colour,
+        lw=1.4 if timed else 0.7,
+        ls="-" if usual else "--",
+        label=name,
+    )
+    if timed:
+        ax.fill_between(found.curve.drift, found.curve.low, found.curve.high, color=colour, alpha=0.18, lw=0)
+        ax.axhline(found.goal, color=colour, lw=0.7, ls=":")
+
+
+def _ratio_axes(ax: Axes, front: Front) -> None:
+    ax.set_xscale("log")
+    ax.xaxis.set_major_locator(FixedLocator(_DRIFTS))
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.xaxis.set_major_formatter("{x:g}")
+    ax.axhline(1, color="black", lw=0.8)
+    ax.grid(True)
+    ax.set(xlabel=front.axis.title, title=f"({front.axis.mark}) speed over competitors' (×)")
 
 
 def plot(front: Front, own: Mean | None) -> Figure:
@@ -80,17 +127,16 @@ def _limits(values: Sequence[float], room: float) -> tuple[float, float]:
 
 def _point(ax: Axes, point: Point, on_front: bool) -> None:
     """A marker, filled on the baseline's solver, under the pale cross of its intervals."""
-    drawn, speed, drift = look(point.record.method), point.speed, point.drift
-    xerr, yerr = ends(speed.median, speed.low, speed.high), ends(drift.mean, drift.low, drift.high)
+    drawn, speed, drift = method_style(point.record.method), point.speed, point.drift
     cross: dict[str, Any] = {
         "fmt": "none",
         "ecolor": drawn.colour,
         "elinewidth": 0.7,
         "alpha": 0.75 if on_front else 0.3,
     }
-    ax.errorbar(speed.median, drift.mean, xerr=xerr, yerr=yerr, zorder=2, **cross)
+    ax.errorbar(speed.median, drift.mean, xerr=error_bar(speed), yerr=error_bar(drift), zorder=2, **cross)
     size = 10 if point.record.method == "baseline" else 6.5 if on_front else 4.5
-    fill = drawn.colour if on_usual_solver(point.record) else "white"
+    fill = drawn.colour if on_baseline_solver(point.record) else "white"
     how: dict[str, Any] = {
         "marker": drawn.marker,
         "color": drawn.colour,
@@ -104,7 +150,7 @@ def _groups(shown: Sequence[Point]) -> list[list[Point]]:
     """The points of each method on the baseline's solver, and those of it on another."""
     found: dict[tuple[str, bool], list[Point]] = {}
     for point in shown:
-        found.setdefault((point.record.method, on_usual_solver(point.record)), []).append(point)
+        found.setdefault((point.record.method, on_baseline_solver(point.record)), []).append(point)
     return list(found.values())
 
 
@@ -112,12 +158,12 @@ def _own_front(ax: Axes, group: Sequence[Point]) -> None:
     """A thin line through a group's own front."""
     places = [_place(point) for point in group]
     front = sorted(place for place, on in zip(places, pareto(places), strict=True) if on)
-    drawn = look(group[0].record.method)
+    drawn = method_style(group[0].record.method)
     ax.plot(*zip(*front, strict=True), color=drawn.colour, ls=drawn.line, lw=0.8, alpha=0.8, zorder=2)
 
 
 def _names(ax: Axes, shown: Sequence[Point], on: frozenset[str], corners: Sequence[Pair]) -> None:
-    """Names along the front; where they would not fit, numbers, and the names beside the plot."""
+    """Names along the front; where they would not fit, numbers, and the names next to the plot."""
     named = sorted((p for p in shown if p.record.name in on and p.record.method != "baseline"), key=_place)
     texts = [point.record.name for point in named]
     if _crowded(texts):
@@ -137,17 +183,17 @@ def _place(point: Point) -> Pair:
 
 def _solvers(shown: Sequence[Point], usual: bool) -> str:
     """The solvers of the points that are filled, or hollow."""
-    found = [solver(p.record) for p in shown if on_usual_solver(p.record) == usual]
+    found = [solver(p.record) for p in shown if on_baseline_solver(p.record) == usual]
     return ", ".join(dict.fromkeys(name for name in found if name)) or "another solver"
 
 
 def _legend(figure: Figure, shown: Sequence[Point], own: Mean | None) -> None:
     """Below: one entry a method, then what fill, size, line and band mean."""
     methods = dict.fromkeys(point.record.method for point in shown)
-    looks = [(method, look(method)) for method in methods]
+    styles = [(method, method_style(method)) for method in methods]
     entries: list[Line2D | Patch] = [
         Line2D([], [], color=drawn.colour, marker=drawn.marker, ls=drawn.line, lw=0.8, label=method)
-        for method, drawn in looks
+        for method, drawn in styles
     ]
     how: dict[str, Any] = {"color": "black", "marker": "o", "ls": ""}
     entries += [

@@ -13,20 +13,23 @@ from matplotlib.colors import ListedColormap
 from matplotlib.ticker import MaxNLocator
 
 from bench.record import Record, Reuse
-from bench.report.plots.style import canvas, look, save, style
-from bench.report.selection import ok
+from bench.report.plots.style import canvas, method_style, save, style
 
 _COLUMNS = 3
 _TWO = ListedColormap(["#eef1f4", "#1f4e79"])  # computed, reused: far apart in grey too
 _Panel = Callable[[Axes], None]
 
 
+def _finished(records: Sequence[Record]) -> list[Record]:
+    return [record for record in records if record.status == "ok"]
+
+
 def reusing(records: Sequence[Record]) -> list[tuple[Record, Reuse]]:
     """The finished runs that reused anything, with their maps."""
-    return [(r, r.reuse) for r in ok(records) if r.reuse and r.reuse.ratio > 0 and r.reuse.map]
+    return [(r, r.reuse) for r in _finished(records) if r.reuse and r.reuse.ratio > 0 and r.reuse.map]
 
 
-def plot_maps(records: Sequence[Record], folder: Path) -> Path | None:
+def plot_maps(records: Sequence[Record], directory: Path) -> Path | None:
     """One small map a configuration that reuses; on top, SNR and entropy over the same steps."""
     maps, signals = reusing(records), _signals(records)
     if not maps and not signals:
@@ -43,12 +46,12 @@ def plot_maps(records: Sequence[Record], folder: Path) -> Path | None:
         figure.supxlabel("denoising step (first to last)", size=8)
         for ax in [*(axes[0][len(signals) :] if signals else []), *small[len(maps) :]]:
             ax.axis("off")
-        return save(figure, folder / "reuse-maps.png")
+        return save(figure, directory / "reuse-maps.png")
 
 
 def _signals(records: Sequence[Record]) -> list[_Panel]:
     """The panels of the top row: SNR, and entropy where a run measured it."""
-    runs = [r.reuse for r in ok(records) if r.reuse]
+    runs = [r.reuse for r in _finished(records) if r.reuse]
     snr = next((run.snr for run in runs if run.snr), None)
     entropy = _fullest([run.entropy for run in runs if run.entropy])
     panels: list[_Panel] = [lambda ax: _snr(ax, snr)] if snr else []
@@ -101,4 +104,4 @@ def _map(ax: Axes, record: Record, reuse: Reuse) -> None:
     ax.spines[["top", "right"]].set_visible(True)
     ax.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=4))
     _steps(ax, table.shape[1], "layer", f"{record.name}\n{100 * reuse.ratio:.1f} % reused")
-    ax.title.set_color(look(record.method).colour)
+    ax.title.set_color(method_style(record.method).colour)

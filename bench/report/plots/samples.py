@@ -1,4 +1,4 @@
-"""The worst pictures of each configuration: baseline, configuration, amplified difference."""
+"""The worst samples of each configuration: baseline, configuration, amplified difference."""
 
 # ruff: noqa: RUF001 - the signs × and – are meant
 
@@ -14,12 +14,11 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from bench.record import Record, Worst
-from bench.report.plots.style import DPI, canvas, look, save, style
-from bench.report.selection import ok
+from bench.report.plots.style import DPI, canvas, method_style, save, style
 
 AMPLIFICATION = 4
 CASES = 3  # worst cases a configuration
-_ROWS = 6  # configurations a page; half as many where pictures are large
+_ROWS = 6  # configurations a page; half as many where images are large
 _TILE, _GAP, _LINE, _HEAD = 128, 14, 26, 24  # pixels
 _CASE = 3 * (_TILE + 2) + _GAP
 _STRIP = _LINE + _TILE + 36
@@ -27,7 +26,7 @@ _log = logging.getLogger(__name__)
 
 
 class Case(NamedTuple):
-    """One worst case: what it is, and the two pictures, each H x W x 3."""
+    """One worst case: its metrics, and the two images, each H x W x 3."""
 
     worst: Worst
     baseline: np.ndarray
@@ -41,21 +40,21 @@ class Strip(NamedTuple):
     cases: list[Case]
 
 
-def plot_pictures(records: Sequence[Record], results_dir: Path, folder: Path) -> list[Path]:
-    """Pages of worst cases by drift; identical pictures are left out, there is nothing to see."""
-    found = [Strip(record, cases(record, results_dir)) for record in ok(records)]
+def plot_samples(records: Sequence[Record], results: Path, directory: Path) -> list[Path]:
+    """Pages of worst cases by drift; identical images are omitted."""
+    found = [Strip(record, cases(record, results)) for record in records if record.status == "ok"]
     strips = [strip for strip in found if strip.cases]
     rows = _ROWS if all(len(strip.cases[0].baseline) <= 64 for strip in strips) else _ROWS // 2
     pages = [strips[i : i + rows] for i in range(0, len(strips), rows)]
-    return [_page(page, folder / f"pictures-{i}.png") for i, page in enumerate(pages, 1)]
+    return [_page(page, directory / f"samples-{i}.png") for i, page in enumerate(pages, 1)]
 
 
-def cases(record: Record, results_dir: Path) -> list[Case]:
+def cases(record: Record, results: Path) -> list[Case]:
     """Cut a record's mosaic (row 0 baseline, row 1 candidate) into its worst cases."""
     quality = record.quality
-    if quality is None or quality.picture is None or quality.identical:
+    if quality is None or quality.image is None or quality.identical:
         return []
-    mosaic = _read(results_dir / quality.picture)
+    mosaic = _read(results / quality.image)
     if mosaic is None:
         return []
     side = mosaic.shape[0] // 2
@@ -69,7 +68,7 @@ def _read(path: Path) -> np.ndarray | None:
         with Image.open(path) as image:
             return np.asarray(image.convert("RGB"))
     except OSError as error:
-        _log.warning("no pictures of %s: %s", path.name, error.__class__.__name__)
+        _log.warning("no samples of %s: %s", path.name, error.__class__.__name__)
         return None
 
 
@@ -96,7 +95,7 @@ def _page(strips: Sequence[Strip], path: Path) -> Path:
 def _strip(figure: Figure, strip: Strip, top: int) -> None:
     """A configuration's name, and below it its cases side by side."""
     name = f"{strip.record.name}  ({strip.record.method})"
-    colour = look(strip.record.method).colour
+    colour = method_style(strip.record.method).colour
     _text(figure, _GAP, top + _LINE - 6, name, ha="left", size=7.5, weight="bold", color=colour)
     for i, case in enumerate(strip.cases):
         left = _GAP + i * _CASE
@@ -117,7 +116,7 @@ def _text(figure: Figure, x: float, y: float, text: str, ha: str = "center", **h
 
 
 def _tile(figure: Figure, left: int, top: int, image: np.ndarray) -> None:
-    """A picture on whole pixels, so that a 64 x 64 one is doubled exactly."""
+    """An image on whole pixels, so that a 64 x 64 one is doubled exactly."""
     width, height = figure.get_size_inches() * DPI
     box = (left / width, 1 - (top + _TILE) / height, _TILE / width, _TILE / height)
     ax = figure.add_axes(box, xticks=[], yticks=[])

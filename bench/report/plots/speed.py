@@ -14,8 +14,8 @@ from matplotlib.ticker import LogLocator, SymmetricalLogLocator
 
 from bench.record import Mean, Median, Record, Timing
 from bench.report.plots.labels import label
-from bench.report.plots.style import GREY, canvas, ends, look, save, style
-from bench.report.selection import left_out, ok, yardstick
+from bench.report.plots.style import GREY, canvas, error_bar, method_style, save, style
+from bench.report.selection import Selection
 from bench.stats import pareto
 
 Point = tuple[Record, Median, Mean]
@@ -23,32 +23,33 @@ _LINEAR_UP_TO = 4  # times the smallest positive error; a wider range needs a lo
 
 
 def points(records: Sequence[Record], field: str) -> list[Point]:
-    """The finished runs with both a speedup and the error named."""
+    """Those with both a speedup and the error named."""
     return [
         (record, record.timing.speedup, error)
-        for record in ok(records)
+        for record in records
         if record.timing and record.quality and (error := getattr(record.quality, field))
     ]
 
 
-def plot_pareto(records: Sequence[Record], folder: Path) -> Path | None:
+def plot_pareto(selection: Selection, directory: Path) -> Path | None:
     """Speedup against drift, from the baseline and, where known, from the converged trajectory."""
+    own, finished = selection.baseline_drift, selection.finished
     panels = [
-        ("drift", "drift from the baseline"),
-        ("drift_converged", "drift from the converged trajectory"),
+        ("drift", "drift from the baseline", None),
+        ("drift_converged", "drift from the converged trajectory", own),
     ]
-    known = [(points(records, field), title) for field, title in panels if points(records, field)]
+    known = [(found, title, band) for field, title, band in panels if (found := points(finished, field))]
     if not known:
         return None
     with style():
         figure = canvas(4.4 * len(known) + 1.4, 4.2)
         axes = figure.subplots(1, len(known), squeeze=False, sharex=True)
-        for ax, (found, title) in zip(axes[0], known, strict=True):
-            _panel(ax, found, title, yardstick(records))
-        _legend(axes[0][-1], [record for record, _, _ in known[0][0]])
-        for ax, (found, _) in zip(axes[0], known, strict=True):
+        for ax, (found, title, band) in zip(axes[0], known, strict=True):
+            _panel(ax, found, title, band)
+        _legend(axes[0][-1], [record for record, _, _ in known[0][0]], own)
+        for ax, (found, _, _) in zip(axes[0], known, strict=True):
             _names(ax, found)
-        return save(figure, folder / "pareto.png")
+        return save(figure, directory / "pareto.png")
 
 
 def _panel(ax: Axes, found: Sequence[Point], title: str, own: Mean | None) -> None:
@@ -89,13 +90,14 @@ def _own_drift(ax: Axes, own: Mean) -> None:
 
 
 def _cross(ax: Axes, record: Record, speed: Median, error: Mean, on_front: bool) -> None:
-    colour = look(record.method).colour if on_front else GREY
+    drawn = method_style(record.method)
+    colour = drawn.colour if on_front else GREY
     ax.errorbar(
         speed.median,
         error.mean,
-        xerr=ends(speed.median, speed.low, speed.high),
-        yerr=ends(error.mean, error.low, error.high),
-        fmt=look(record.method).marker,
+        xerr=error_bar(speed),
+        yerr=error_bar(error),
+        fmt=drawn.marker,
         color=colour,
         mfc=colour if on_front else "white",
         ms=9 if record.method == "baseline" else 5.5,
@@ -109,7 +111,7 @@ def _front(found: Sequence[Point]) -> list[tuple[float, float]]:
 
 
 def staircase(places: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Corners of the staircase of what can be had: at least so fast, at no more loss than this."""
+    """Corners of the staircase that bounds what is reached: at least so fast, at no more loss."""
     ordered = sorted(place for place, on in zip(places, pareto(places), strict=True) if on)
     steps = [(before[0], after[1]) for before, after in pairwise(ordered)]
     return [corner for pair in zip(ordered, steps, strict=False) for corner in pair] + ordered[-1:]
@@ -120,25 +122,25 @@ def _names(ax: Axes, found: Sequence[Point]) -> None:
     label(ax, where, [record.name for record, _, _ in found], _front(found))
 
 
-def _legend(ax: Axes, records: Sequence[Record]) -> None:
+def _legend(ax: Axes, records: Sequence[Record], own: Mean | None) -> None:
     """One entry a method, then what grey, the line and the band mean."""
     entries = [
-        Line2D([], [], color=look(m).colour, marker=look(m).marker, ls="", label=m)
+        Line2D([], [], color=method_style(m).colour, marker=method_style(m).marker, ls="", label=m)
         for m in dict.fromkeys(record.method for record in records)
     ]
     entries += [
         Line2D([], [], color=GREY, marker="o", mfc="white", ls="", label="dominated"),
         Line2D([], [], color="#444444", lw=0.9, label="Pareto front"),
     ]
-    if yardstick(records):
+    if own:
         name = "baseline's own drift\nfrom converged"
         entries.append(Line2D([], [], color="black", lw=0.9, ls=(0, (6, 3)), label=name))
     ax.legend(handles=entries, loc="center left", bbox_to_anchor=(1.01, 0.5))
 
 
-def plot_speedups(records: Sequence[Record], folder: Path) -> Path | None:
+def plot_speedups(records: Sequence[Record], directory: Path) -> Path | None:
     """Each configuration's paired ratios, their median with its interval, and its limit."""
-    timed = [(r, r.timing) for r in ok(records) if r.timing]
+    timed = [(r, r.timing) for r in records if r.status == "ok" and r.timing]
     if not timed:
         return None
     with style():
@@ -152,15 +154,13 @@ def plot_speedups(records: Sequence[Record], folder: Path) -> Path | None:
         ax.set_xlabel("speedup over the baseline (×)")
         ax.grid(True, axis="x")
         _speed_legend(ax)
-        return save(figure, folder / "speedups.png")
+        return save(figure, directory / "speedups.png")
 
 
 def _ratios(ax: Axes, row: int, record: Record, timing: Timing) -> None:
-    speed, drawn = timing.speedup, look(record.method)
-    pairs = [pair for i, pair in enumerate(timing.pairs) if i not in left_out(timing)]
-    ratios = [baseline / candidate for baseline, candidate in pairs]
-    ax.plot(ratios, [row + 0.3] * len(ratios), "|", color=GREY, ms=4, mew=0.7, zorder=2)
-    xerr = ends(speed.median, speed.low, speed.high)
+    speed, drawn = timing.speedup, method_style(record.method)
+    ax.plot(timing.ratios, [row + 0.3] * len(timing.ratios), "|", color=GREY, ms=4, mew=0.7, zorder=2)
+    xerr = error_bar(speed)
     ax.errorbar(speed.median, row, xerr=xerr, fmt=drawn.marker, color=drawn.colour, ms=6, capsize=3)
     if record.limits and record.limits.speedup_limit > 1:
         ax.plot(record.limits.speedup_limit, row, marker="D", mfc="none", mec="black", ms=5, ls="")

@@ -12,12 +12,14 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
+from bench.record import Interval
+
 MAX_BYTES = 190_000
 DPI = 150
 GREY = "#8a8a8a"
 
 
-class Look(NamedTuple):
+class MethodStyle(NamedTuple):
     """How a method is drawn, in every plot."""
 
     colour: str
@@ -25,20 +27,20 @@ class Look(NamedTuple):
     line: Any
 
 
-# Okabe and Ito's colours, and three of Paul Tol's: told apart by colour-blind readers.
-LOOKS = {
-    "baseline": Look("#000000", "*", "-"),
-    "dqar": Look("#0072B2", "o", "-"),
-    "fewer_steps": Look("#D55E00", "s", "--"),
-    "fora": Look("#009E73", "^", "-."),
-    "pab": Look("#CC79A7", "v", ":"),
-    "taylorseer": Look("#56B4E9", "D", (0, (5, 1))),
-    "first_block": Look("#E69F00", "P", (0, (3, 1, 1, 1))),
-    "magcache": Look("#882255", "X", (0, (1, 1))),
-    "fastercache": Look("#999933", "<", (0, (5, 5))),
-    "dbcache": Look("#332288", ">", (0, (3, 5, 1, 5))),
+# Okabe and Ito's colours, and three of Paul Tol's: colour-blind readers can distinguish them.
+STYLES = {
+    "baseline": MethodStyle("#000000", "*", "-"),
+    "dqar": MethodStyle("#0072B2", "o", "-"),
+    "fewer_steps": MethodStyle("#D55E00", "s", "--"),
+    "fora": MethodStyle("#009E73", "^", "-."),
+    "pab": MethodStyle("#CC79A7", "v", ":"),
+    "taylorseer": MethodStyle("#56B4E9", "D", (0, (5, 1))),
+    "first_block": MethodStyle("#E69F00", "P", (0, (3, 1, 1, 1))),
+    "magcache": MethodStyle("#882255", "X", (0, (1, 1))),
+    "fastercache": MethodStyle("#999933", "<", (0, (5, 5))),
+    "dbcache": MethodStyle("#332288", ">", (0, (3, 5, 1, 5))),
 }
-_OTHER = Look("#555555", "h", "-")
+_OTHER = MethodStyle("#555555", "h", "-")
 
 _RC: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
@@ -54,12 +56,13 @@ _RC: dict[Any, Any] = {
     "legend.frameon": False,
     "figure.constrained_layout.use": True,
     "svg.hashsalt": "dqar",
+    "text.parse_math": False,  # a name with dollar signs is no formula
 }
 
 
-def look(method: str) -> Look:
-    """The look of a method; one that is not known yet is grey."""
-    return LOOKS.get(method, _OTHER)
+def method_style(method: str) -> MethodStyle:
+    """How a method is drawn; an unknown one is grey."""
+    return STYLES.get(method, _OTHER)
 
 
 @contextmanager
@@ -78,9 +81,9 @@ def canvas(width: float, height: float) -> Figure:
     return figure
 
 
-def ends(middle: float, low: float, high: float) -> list[list[float]]:
-    """An interval as an error bar wants it: distances below and above."""
-    return [[max(middle - low, 0)], [max(high - middle, 0)]]
+def error_bar(value: Interval) -> list[list[float]]:
+    """An interval as matplotlib's error bars want it: distances below and above."""
+    return [[max(value.value - value.low, 0)], [max(value.high - value.value, 0)]]
 
 
 def save(figure: Figure, path: Path) -> Path:
@@ -92,7 +95,7 @@ def save(figure: Figure, path: Path) -> Path:
 
 
 def _fewer_colours(path: Path) -> None:
-    """Shrink a picture to a palette of its own, the largest that stays below the limit."""
+    """Reduce an image to the largest palette that stays below the limit."""
     with Image.open(path) as opened:
         full = opened.convert("RGB")
     for colours in (256, 128, 64, 32):

@@ -1,6 +1,6 @@
-"""A table is a list of columns: where each finds its figure in a record, and how it is shown.
+"""A table is a list of columns: where each finds its value in a record, and how it is shown.
 
-The CSV of a table holds the figures in full; its Markdown shows the same frame, rounded.
+The CSV of a table holds the values in full; its Markdown shows the same frame, rounded.
 """
 
 # ruff: noqa: RUF001 - the signs × and – are meant
@@ -14,9 +14,11 @@ from typing import Any
 
 import pandas as pd
 
-from bench.record import Mean, Median, Record
+from bench.record import Interval, Record
+from bench.report.escape import escape
 
 DASH = "–"
+COLLAPSED_FROM = 30  # rows: a longer table is collapsed in the page
 Show = Callable[[Any], str]
 
 
@@ -25,8 +27,13 @@ def fixed(digits: int, unit: str = "") -> Show:
     return lambda value: f"{value:.{digits}f}{unit}"
 
 
-def figures(digits: int) -> Show:
-    """Show a number with so many significant figures: 0.120, 1234, 1.20e-05."""
+def whole(value: float) -> str:
+    """Show a count; one that is no whole number, which would be a fault, is shown with its decimals."""
+    return f"{value:g}"
+
+
+def significant(digits: int) -> Show:
+    """Show a number with so many significant digits: 0.120, 1234, 1.20e-05."""
 
     def show(value: float) -> str:
         if value == 0 or abs(value) >= 10**digits:
@@ -36,21 +43,20 @@ def figures(digits: int) -> Show:
     return show
 
 
-def middle(value: Mean | Median) -> float:
-    """The figure that an interval is of."""
-    return value.median if isinstance(value, Median) else value.mean
+def interval(value: Interval | None, digits: int) -> str:
+    """A value with its interval, `1.20 [1.10, 1.30]`, to so many decimals; a dash where there is none."""
+    return shown_with_interval(value, fixed(digits))
 
 
-def interval(value: Mean | Median | None, digits: int) -> str:
-    """A figure with its interval, `1.20 [1.10, 1.30]`, to so many decimals; a dash where there is none."""
-    if value is None:
-        return DASH
-    return f"{middle(value):.{digits}f} [{value.low:.{digits}f}, {value.high:.{digits}f}]"
+def shown_with_interval(value: Interval | None, show: Show) -> str:
+    """A value with its interval, each end shown as the value is; a dash where there is none."""
+    return f"{show(value.value)} [{show(value.low)}, {show(value.high)}]" if value else DASH
 
 
-def escape(text: object) -> str:
-    """Make any text safe for one cell of a Markdown table."""
-    return " ".join(str(text).split()).replace("|", "\\|").replace("<", "&lt;")
+def ends(name: str, value: Interval | None) -> dict[str, float | None]:
+    """An interval as three columns of a CSV: `name`, `name_low`, `name_high`."""
+    found = (value.value, value.low, value.high) if value else (None, None, None)
+    return dict(zip((name, f"{name}_low", f"{name}_high"), found, strict=True))
 
 
 @dataclass(frozen=True)
@@ -63,25 +69,26 @@ class Column:
     show: Show = escape
     scale: float = 1.0
     interval: str = "[]"  # "[]" shows [low, high], "±" half the interval's width
-    of: Callable[[Record], Any] | None = None  # in place of `path`, what must be worked out
+    of: Callable[[Record], Any] | None = None  # in place of `path`, how to calculate the value
 
     def find(self, record: Record) -> Any:
         """What the column is made from, in one record."""
         return self.of(record) if self.of else lookup(record, self.path)
 
     def values(self, record: Record) -> dict[str, Any]:
-        """The column's figures in one record: one, or three where it has an interval."""
+        """The column's values in one record: one, or three where it has an interval."""
         found = self.find(record)
-        if isinstance(found, Median | Mean):
-            ends = {"": middle(found), "_low": found.low, "_high": found.high}
-            return {self.key + end: value * self.scale for end, value in ends.items()}
+        if isinstance(found, Interval):
+            return {
+                key: value * self.scale for key, value in ends(self.key, found).items() if value is not None
+            }
         return {self.key: self._scaled(found)}
 
     def _scaled(self, value: Any) -> Any:
         return value * self.scale if isinstance(value, int | float) else value
 
     def cell(self, row: dict[str, Any]) -> str:
-        """The column's cell, from the figures of one row."""
+        """The column's cell, from the values of one row."""
         value = row.get(self.key)
         if value is None or pd.isna(value):
             return DASH
@@ -103,7 +110,7 @@ def lookup(record: Record, path: str) -> Any:
 
 @dataclass(frozen=True)
 class Table:
-    """A named table: a frame with the figures in full and the columns that show them."""
+    """A named table: a frame with the values in full and the columns that show them."""
 
     name: str
     columns: Sequence[Column]
@@ -118,15 +125,18 @@ class Table:
         return [[column.cell(row) for column in self.shown()] for row in as_rows(self.frame)]
 
     def markdown(self) -> str:
-        """The table in Markdown, with a link to its CSV below."""
+        """The table in Markdown, collapsed where it is long, with a link to its CSV below."""
         if self.frame.empty:
             return "None."
-        titles = [column.title for column in self.shown()]
-        return f"{grid(titles, self.rows())}\n\n[{self.name}.csv]({self.name}.csv)"
+        titles, rows = [column.title for column in self.shown()], self.rows()
+        shown = grid(titles, rows)
+        if len(rows) > COLLAPSED_FROM:
+            shown = f"<details><summary>{len(rows)} rows</summary>\n\n{shown}\n\n</details>"
+        return f"{shown}\n\n[{self.name}.csv]({self.name}.csv)"
 
-    def write(self, folder: Path) -> None:
-        """Write the CSV, figures in full."""
-        self.frame.to_csv(folder / f"{self.name}.csv", index=False, lineterminator="\n")
+    def write(self, directory: Path) -> None:
+        """Write the CSV, values in full."""
+        self.frame.to_csv(directory / f"{self.name}.csv", index=False, lineterminator="\n")
 
 
 def as_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
@@ -135,7 +145,7 @@ def as_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def table(name: str, columns: Sequence[Column], records: Sequence[Record]) -> Table:
-    """Collect the columns' figures over the records, one row a record."""
+    """Collect the columns' values over the records, one row a record."""
     rows = [{k: v for c in columns for k, v in c.values(r).items()} for r in records]
     keys = dict.fromkeys(key for c in columns for row in rows for key in row if _of(c, key))
     return Table(name, columns, pd.DataFrame(rows, columns=pd.Index(list(keys))))
@@ -146,11 +156,11 @@ def _of(column: Column, key: str) -> bool:
 
 
 def grid(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table of ready cells: columns of figures to the right, of words to the left."""
+    """A Markdown table of finished cells: columns of numbers to the right, of text to the left."""
     rule = [_rule([row[i] for row in rows]) for i in range(len(titles))]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in [titles, rule, *rows])
 
 
 def _rule(cells: Sequence[str]) -> str:
-    figures = all(cell == DASH or cell[:1].isdigit() or cell[:1] == "-" for cell in cells)
-    return "--:" if figures else ":--"
+    numbers = all(cell == DASH or cell[:1].isdigit() or cell[:1] == "-" for cell in cells)
+    return "--:" if numbers else ":--"

@@ -1,4 +1,4 @@
-"""The fronts as tables: who is fastest at each level, and who is on a front."""
+"""The fronts as tables: who is fastest at each level, how far DQAR is ahead, and who is on a front."""
 
 # ruff: noqa: RUF001 - the sign × is meant
 
@@ -10,99 +10,93 @@ from typing import Any
 
 import pandas as pd
 
-from bench.record import Median, Record
-from bench.report.pareto import Duel, Front, Fronts, Level
-from bench.report.selection import lost_nothing
+from bench.record import Record
+from bench.report.curves import Axis, Comparison
+from bench.report.escape import code
+from bench.report.pareto import LEVELS, Front, Fronts
 from bench.report.setup import solver, steps
-from bench.report.tables.columns import DASH, Column, Table, figures, fixed, lookup, table
+from bench.report.tables.columns import (
+    DASH,
+    Column,
+    Table,
+    ends,
+    fixed,
+    grid,
+    lookup,
+    significant,
+    table,
+)
 from bench.report.tables.runs import NAME
-
-LOST_NOTHING = "°"
 
 
 @dataclass(frozen=True)
-class Contestant(Column):
-    """A configuration by name, with its speedup; marked where it lost nothing."""
+class Candidate(Column):
+    """A configuration by name, with its speedup."""
 
     def cell(self, row: dict[str, Any]) -> str:
         """`name`, speedup and interval."""
-        figure = super().cell(row)
-        if figure == DASH:
-            return DASH
-        mark = LOST_NOTHING if row.get(f"{self.key}_lost_nothing") else ""
-        return f"`{row[self.key + '_name']}`{mark} {figure}"
-
-
-@dataclass(frozen=True)
-class Judged(Column):
-    """A ratio with its verdict."""
-
-    def cell(self, row: dict[str, Any]) -> str:
-        """Ratio, interval, verdict."""
-        figure, verdict = super().cell(row), row[f"{self.key}_verdict"]
-        return DASH if verdict == "nobody" else verdict if figure == DASH else f"{figure} {verdict}"
-
-
-@dataclass(frozen=True)
-class Bound(Column):
-    """A level; one that is the baseline's own says so."""
-
-    def cell(self, row: dict[str, Any]) -> str:
-        """The drift, and whose it is."""
-        return self.show(row[self.key]) + (" (the baseline's own)" if row["own"] else "")
+        shown = super().cell(row)
+        return DASH if shown == DASH else f"{code(row[self.key + '_name'])} {shown}"
 
 
 def levels_table(front: Front) -> Table:
-    """The levels of one axis: the fastest, the runner-up, and DQAR beside its competitors."""
+    """The levels of one axis: the fastest, the runner-up, DQAR's and its competitors' fastest."""
     speed = fixed(2)
     columns = [
-        Bound("drift ≤", "level", "", figures(2)),
-        Contestant("fastest (×)", "first", "", speed),
-        Contestant("runner-up, another method (×)", "second", "", speed),
-        Column("ratio", "lead", "", speed),
-        Contestant("DQAR's fastest (×)", "dqar", "", speed),
-        Contestant("competitor, usual solver (×)", "usual", "", speed),
-        Judged(f"DQAR over it, goal {_goal(front, 'usual')}×", "over_usual", "", speed),
-        Contestant("competitor, any solver (×)", "any", "", speed),
-        Judged(f"DQAR over it, goal {_goal(front, 'any')}×", "over_any", "", speed),
+        Column("drift ≤", "level", "", significant(2)),
+        Candidate("fastest (×)", "first", "", speed),
+        Candidate("runner-up, another method (×)", "second", "", speed),
+        Candidate("DQAR's fastest (×)", "dqar", "", speed),
+        Candidate("competitor, baseline's solver (×)", "usual", "", speed),
+        Candidate("competitor, any solver (×)", "any", "", speed),
     ]
-    frame = pd.DataFrame([_level_row(front, level) for level in front.levels])
-    return Table(front.axis.name, columns, frame)
+    rows = [
+        {"level": level.drift}
+        | _candidate("first", level.first)
+        | _candidate("second", level.second)
+        | _candidate("dqar", level.ours)
+        | _candidate("usual", level.usual)
+        | _candidate("any", level.any)
+        for level in front.levels
+    ]
+    return Table(front.axis.name, columns, pd.DataFrame(rows))
 
 
-def _goal(front: Front, duel: str) -> str:
-    return f"{getattr(front.levels[0], duel).goal:g}"
-
-
-def _level_row(front: Front, level: Level) -> dict[str, Any]:
-    converged = front.axis.field == "drift_converged"
-    row: dict[str, Any] = {"level": level.drift, "own": level.own}
-    row |= _contestant("first", level.lead.first, converged)
-    row |= _contestant("second", level.lead.second, converged) | _ends("lead", level.lead.ratio)
-    row |= _contestant("dqar", level.any.first, converged)
-    row |= _contestant("usual", level.usual.second, converged) | _ratio("over_usual", level.usual)
-    row |= _contestant("any", level.any.second, converged) | _ratio("over_any", level.any)
-    return row
-
-
-def _contestant(key: str, record: Record | None, converged: bool) -> dict[str, Any]:
+def _candidate(key: str, record: Record | None) -> dict[str, Any]:
     found = {f"{key}_name": record and record.name, f"{key}_method": record and record.method}
-    speed = lookup(record, "timing.speedup") if record else None
-    return (
-        found
-        | _ends(key, speed)
-        | ({f"{key}_lost_nothing": record and lost_nothing(record)} if converged else {})
-    )
+    return found | ends(key, lookup(record, "timing.speedup") if record else None)
 
 
-def _ratio(key: str, duel: Duel) -> dict[str, Any]:
-    return _ends(key, duel.ratio) | {f"{key}_verdict": duel.verdict}
+def ratio_table(axis: Axis, found: list[Comparison]) -> Table:
+    """DQAR's speed over its competitors' on the whole grid of drifts, a row a drift and comparison."""
+    rows = [
+        {"speed_by": c.measure, "competitors_on": c.against, "goal": c.goal, "drift": drift}
+        | {"ratio": ratio, "ratio_low": low, "ratio_high": high}
+        for c in found
+        for drift, ratio, low, high in zip(*c.curve, strict=True)
+    ]
+    columns = [
+        Column("speed by", "speed_by", ""),
+        Column("competitors on", "competitors_on", ""),
+        Column("drift", "drift", "", significant(3)),
+        Column("ratio", "ratio", "", fixed(2)),
+    ]
+    return Table(axis.name.replace("front-", "ratio-"), columns, pd.DataFrame(rows))
 
 
-def _ends(key: str, value: Median | None) -> dict[str, Any]:
-    if value is None:
-        return {key: None, f"{key}_low": None, f"{key}_high": None}
-    return {key: value.median, f"{key}_low": value.low, f"{key}_high": value.high}
+def ratio_grid(found: list[Comparison]) -> str:
+    """The same at few drifts, in Markdown: a row a drift, a column a comparison; outside its range a dash."""
+    titles = ["drift", *[f"{c.measure}, {c.against} (goal {c.goal:g}×)" for c in found]]
+    bounds = {float(c.curve.drift[i]) for c in found for i in (0, -1)}
+    drifts = sorted({*bounds, *[d for d in LEVELS if min(bounds) < d < max(bounds)]})
+    return grid(titles, [[significant(3)(drift), *[_at(c, drift) for c in found]] for drift in drifts])
+
+
+def _at(found: Comparison, drift: float) -> str:
+    if not found.curve.drift[0] <= drift <= found.curve.drift[-1]:
+        return DASH
+    ratio, low, high = found.at(drift)
+    return f"{ratio:.2f} [{low:.2f}, {high:.2f}]"
 
 
 def of_limit(record: Record) -> float | None:
@@ -112,8 +106,13 @@ def of_limit(record: Record) -> float | None:
     return record.timing.speedup.median / record.limits.speedup_limit
 
 
-def front_table(fronts: Fronts) -> Table:
-    """Every configuration compared, the fastest first, with the fronts that it is on."""
+def front_table(fronts: Fronts, shown: bool = False) -> Table:
+    """Every configuration compared, the fastest first, with the fronts that it is on.
+
+    Args:
+        fronts: The fronts.
+        shown: Only those on a front, as the page shows them; the CSV has all.
+    """
     columns = [
         *NAME,
         Column("solver", "solver", "", of=solver),
@@ -122,29 +121,28 @@ def front_table(fronts: Fronts) -> Table:
         Column("limit (×)", "limit", "limits.speedup_limit", fixed(2)),
         Column("limit realised (%)", "realised_percent", "limits.realised", fixed(0), 100),
         Column("of limit (%)", "of_limit_percent", "", fixed(0), 100, of=of_limit),
-        Column("drift ↓", "drift", "quality.drift", figures(3), interval="±"),
-        Column("its median", "drift_median", "", figures(3), of=_median),
-        Column("drift from converged ↓", "converged", "quality.drift_converged", figures(3), interval="±"),
-        Column("lost nothing", "lost_nothing", "", of=lambda record: _yes(lost_nothing(record))),
-        Column("KID ↓", "kid", "quality.to_reference.kid", figures(2)),
+        Column("drift ↓", "drift", "quality.drift", significant(3), interval="±"),
+        Column("its median", "drift_median", "", significant(3), of=_median),
+        Column(
+            "drift from converged ↓", "converged", "quality.drift_converged", significant(3), interval="±"
+        ),
+        Column("loss", "loss", "", of=lambda record: fronts.selection.loss(record).verdict),
+        Column("KID ↓", "kid", "quality.to_reference.kid", significant(2)),
         *[_mark(fronts, front) for front in fronts.fronts],
     ]
-    return table("front", columns, sorted(fronts.records, key=_speed, reverse=True))
+    kept = [r for r in fronts.records if fronts.marks(r)] if shown else fronts.records
+    return table("front", columns, sorted(kept, key=_speed, reverse=True))
 
 
 def _median(record: Record) -> float | None:
-    """The drift of the middle picture: a mean is drawn up by single pictures that end elsewhere."""
+    """The drift of the median image: single images that end elsewhere raise a mean."""
     return median(record.quality.drift_per_image) if record.quality else None
 
 
 def _mark(fronts: Fronts, front: Front) -> Column:
     mark = front.axis.mark
     title, key = f"on front ({mark})", f"front_{mark}"
-    return Column(title, key, "", of=lambda record: _yes(mark in fronts.marks(record)))
-
-
-def _yes(value: bool) -> str:
-    return "yes" if value else "no"
+    return Column(title, key, "", of=lambda record: "yes" if mark in fronts.marks(record) else "no")
 
 
 def _speed(record: Record) -> float:

@@ -10,10 +10,11 @@ from collections.abc import Sequence
 import pandas as pd
 
 from bench.record import Distance, Record
+from bench.report.escape import escape
 from bench.report.setup import solver
-from bench.report.tables.columns import Column, Table, escape, figures, fixed, lookup, table
+from bench.report.tables.columns import Column, Table, ends, fixed, lookup, significant, table, whole
 
-UNBIASED_FROM = 10_000  # pictures below which a Fréchet distance is biased upwards noticeably
+UNBIASED_FROM = 10_000  # images below which a Fréchet distance is biased upwards noticeably
 MB = 1e-6
 
 MFU = Column("baseline MFU (%)", "mfu_percent", "limits.mfu", fixed(1), 100)
@@ -23,9 +24,9 @@ SPEED = [
     Column("speedup ↑ (×)", "speedup", "timing.speedup", fixed(3)),
     Column("verdict", "verdict", "timing.verdict"),
     Column("over", "over", "timing.baseline"),
-    Column("batch", "batch_size", "timing.batch_size", fixed(0)),
+    Column("batch", "batch_size", "timing.batch_size", whole),
     MFU,
-    Column("s / generation ↓", "seconds", "timing.candidate_s", figures(4)),
+    Column("s / generation ↓", "seconds", "timing.candidate_s", significant(4)),
 ]
 REUSE = [
     Column("reuse ratio (%)", "reuse_percent", "reuse.ratio", fixed(2), 100),
@@ -33,12 +34,12 @@ REUSE = [
     Column("limit realised (%)", "realised_percent", "limits.realised", fixed(0), 100),
 ]
 LOSS = [
-    Column("drift ↓", "drift", "quality.drift", figures(3), interval="±"),
+    Column("drift ↓", "drift", "quality.drift", significant(3), interval="±"),
     Column(
         "drift from converged ↓",
         "drift_converged",
         "quality.drift_converged",
-        figures(3),
+        significant(3),
         interval="±",
     ),
     Column("PSNR ↑ (dB)", "psnr_db", "quality.psnr_db", fixed(1), interval="±"),
@@ -59,18 +60,18 @@ PEAKS = [
 
 
 def main_columns(records: Sequence[Record]) -> list[Column]:
-    """Columns of the full table; the Fréchet distance is named after what it was measured with, and
-    the solver is told where it differs."""
+    """Columns of the full table; the Fréchet distance is named after its extractor, and the solver is
+    shown where it differs."""
     distances = [
-        Column(fd_title(records), "fd", "quality.to_reference.fd", figures(3)),
-        Column("KID ↓", "kid", "quality.to_reference.kid", figures(2)),
+        Column(fd_title(records), "fd", "quality.to_reference.fd", significant(3)),
+        Column("KID ↓", "kid", "quality.to_reference.kid", significant(2)),
     ]
     several = len({solver(record) for record in records} - {None}) > 1
     return [*NAME, *[SOLVER] * several, *SPEED, *REUSE, *LOSS, *distances, *PEAKS]
 
 
 def main_table(records: Sequence[Record]) -> Table:
-    """Every configuration with every headline figure; a failed one says so as its verdict."""
+    """Every configuration with every headline metric; the verdict of a failed run is FAILED."""
     built = table("configurations", main_columns(records), records)
     found = [lookup(record, "quality.to_reference") for record in records]
     built.frame["fd_name"] = [fd_name(distance) if distance else None for distance in found]
@@ -96,7 +97,7 @@ def fd_title(records: Sequence[Record]) -> str:
 
 
 def distance_table(records: Sequence[Record]) -> Table:
-    """Distances between sets of pictures, one row a configuration and comparison."""
+    """Distances between sets of images, one row a configuration and comparison."""
     rows = [
         {"name": r.name, "method": r.method, **_distance_row(lookup(r, f"quality.{field}"))}
         for r in records
@@ -110,15 +111,15 @@ DISTANCES = [
     *NAME,
     Column("against", "against", ""),
     Column("distance", "distance", ""),
-    Column("value ↓", "fd", "", figures(4)),
-    Column("KID ↓", "kid", "", figures(2)),
+    Column("value ↓", "fd", "", significant(4)),
+    Column("KID ↓", "kid", "", significant(2)),
     Column("precision ↑", "precision", "", fixed(3)),
     Column("recall ↑", "recall", "", fixed(3)),
-    Column("pictures there", "n_reference", "", fixed(0)),
+    Column("images there", "n_reference", "", fixed(0)),
 ]
 
 
-# What the table of distances has beyond the main table: for the list of what is missing.
+# What the table of distances has beyond the main table: for the list of missing values.
 DISTANCE_DETAILS = [
     Column(f"{title} {against}", f"{key}_{field}", f"quality.{field}.{key}")
     for field, against in (("to_reference", "to the reference"), ("to_baseline", "to the baseline"))
@@ -127,12 +128,11 @@ DISTANCE_DETAILS = [
 
 
 def _distance_row(distance: Distance) -> dict[str, object]:
-    kid = distance.kid
     return {
         "against": distance.reference,
         "distance": fd_name(distance),
         "fd": distance.fd,
-        **({"kid": kid.mean, "kid_low": kid.low, "kid_high": kid.high} if kid else {}),
+        **(ends("kid", distance.kid) if distance.kid else {}),
         **{"precision": distance.precision, "recall": distance.recall},
         **{"n": distance.n, "n_reference": distance.n_reference},
     }
@@ -152,12 +152,12 @@ def memory_table(records: Sequence[Record]) -> Table:
     ]
     peaks = [Column(f"{t} (MB)", f"{f}_mb", f"memory.{f}", fixed(1), MB) for t, f in fields]
     sampler = Column("sampler (% of a core)", "sampler_percent", "memory.sampler_cpu_share", fixed(1), 100)
-    energy = Column("energy (J)", "energy_j", "memory.energy_j", figures(3))
+    energy = Column("energy (J)", "energy_j", "memory.energy_j", significant(3))
     return table("memory", [*NAME, *peaks, sampler, energy], [r for r in records if r.memory])
 
 
 def limits_table(records: Sequence[Record]) -> Table:
-    """What counted FLOPs allow, beside what was measured, and how busy the baseline kept its device."""
+    """What counted FLOPs allow, what was measured, and the utilisation of the baseline."""
     columns = [
         *NAME,
         Column("speedup ↑ (×)", "speedup", "timing.speedup", fixed(3)),
@@ -166,10 +166,10 @@ def limits_table(records: Sequence[Record]) -> Table:
         Column("reused (%)", "reuse_percent", "reuse.ratio", fixed(2), 100),
         Column("plan allows (%)", "plan_percent", "reuse.plan_ratio", fixed(2), 100),
         Column("attention / FLOPs (%)", "attention_percent", "limits.attention_share", fixed(1), 100),
-        Column("GFLOP / generation", "gflop", "limits.flops_generation", figures(4), 1e-9),
-        Column("baseline GFLOP/s", "gflops", "limits.flops_per_second", figures(4), 1e-9),
-        Column("peak GFLOP/s", "peak_gflops", "limits.peak", figures(4), 1e-9),
-        Column("peak after", "peak_source", "limits.peak_source"),
+        Column("GFLOP / generation", "gflop", "limits.flops_generation", significant(4), 1e-9),
+        Column("baseline GFLOP/s", "gflops", "limits.flops_per_second", significant(4), 1e-9),
+        Column("peak GFLOP/s", "peak_gflops", "limits.peak", significant(4), 1e-9),
+        Column("peak from", "peak_source", "limits.peak_source"),
     ]
     return table("limits", columns, [r for r in records if r.limits])
 
@@ -186,7 +186,7 @@ def reasons_table(records: Sequence[Record]) -> Table:
 
 
 def options_table(records: Sequence[Record]) -> Table:
-    """What makes each configuration: its method's options, as the suite gave them or as measured."""
+    """The options of each configuration's method, as the suite gave them or as measured."""
     rows = [{"name": r.name, "method": r.method, "options": _options(_all_options(r))} for r in records]
     return Table("options", [*NAME, Column("options", "options", "")], pd.DataFrame(rows))
 

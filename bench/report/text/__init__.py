@@ -1,1 +1,1 @@
-"""The sentences of a report."""
+"""The text of a report."""

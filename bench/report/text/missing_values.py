@@ -1,4 +1,4 @@
-"""Why a figure of the main table is missing: one line a reason, never an empty cell in silence."""
+"""Why a value of the main table is missing: one line a reason, so that no empty cell is unexplained."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from bench.record import Record
-from bench.report.tables.columns import Column, escape
+from bench.report.escape import code, escape
+from bench.report.tables.columns import Column
 
 # What the schema means by a null that its part gives no reason for.
 _BY_SCHEMA = {
     "limits.realised": "the limit is 1: nothing could be gained",
-    "quality.psnr_db": "infinite: every picture is identical to the baseline's",
+    "quality.psnr_db": "infinite: every image is identical to the baseline's",
 }
 _FEW = 8  # configurations that are always named one by one
 _REUSE_NOTHING = ("baseline", "fewer_steps")
@@ -19,20 +20,20 @@ _BY_PART = {
     "timing": "not timed",
     "memory": "memory was not measured",
     "quality": "quality was not measured",
-    "reuse": "the method does not say which attention calls it reuses",
+    "reuse": "the method does not report which attention calls it reuses",
     "limits": "no arithmetic limit is known for the method",
 }
 
 
 def missing_lines(records: Sequence[Record], columns: Sequence[Column]) -> list[str]:
-    """One line for each set of figures that the same configurations lack for the same reason."""
+    """One line for each set of values that the same configurations lack for the same reason."""
     ok = [record for record in records if record.status == "ok"]
     holes: dict[tuple[str, tuple[str, ...]], list[str]] = {}
     for column in columns:
         for reason, names in _reasons(ok, column).items():
             holes.setdefault((reason, tuple(names)), []).append(column.title)
     return [
-        escape(f"{_bare(titles)}: {reason} ({_who(names, ok)}).") for (reason, names), titles in holes.items()
+        f"{_bare(titles)}: {escape(reason)} ({_who(names, ok)})." for (reason, names), titles in holes.items()
     ]
 
 
@@ -56,8 +57,7 @@ def why_missing(record: Record, path: str) -> str:
 
 
 def _stated(record: Record, path: str) -> str | None:
-    """What the record itself says of a figure that is missing, or stands for a part only: the first
-    reason that a part on the way to it gives."""
+    """The reason that the record gives for a missing or partial value: the first on the way to it."""
     part: Any = record
     for name in path.split("."):
         reason = getattr(part, "missing", {}).get(name)
@@ -72,14 +72,14 @@ def _who(names: Sequence[str], records: Sequence[Record]) -> str:
     if len(names) == len(records):
         return "all configurations"
     if len(names) <= _FEW:
-        return ", ".join(f"`{name}`" for name in names)
+        return ", ".join(code(name) for name in names)
     lacking = [record for record in records if record.name not in names]
     whole = {record.method for record in records} - {record.method for record in lacking}
     found = [(record.name, record.method) for record in records if record.name in names]
-    said = [f"all of {method}" if method in whole else f"`{name}`" for name, method in found]
-    return ", ".join(dict.fromkeys(said))
+    parts = [f"all of {method}" if method in whole else code(name) for name, method in found]
+    return ", ".join(dict.fromkeys(parts))
 
 
 def _bare(titles: Sequence[str]) -> str:
-    """Titles without the arrows that say which way is better."""
+    """Titles without the arrows that show which way is better."""
     return ", ".join(titles).replace(" ↑", "").replace(" ↓", "")

@@ -1,4 +1,4 @@
-"""Where the figures come from: the environments of the records, as free as they were written."""
+"""Where the values come from: the environments of the records, as free as they were written."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bench.record import Record
-from bench.report.tables.columns import escape, grid
+from bench.report.escape import escape
+from bench.report.tables.columns import grid
 
 _FEW = 3  # distinct values that are listed one by one, with the configurations that had them
 _OWN = "inputs.plan"  # a configuration's own
-_MUST_AGREE = ("inputs.", "machine")  # what figures depend on; a commit may leave it alone
+_MUST_AGREE = ("inputs.", "machine")  # what metrics depend on; a commit need not change it
 _NAMED = 4  # configurations that are named; more are counted
 
 

@@ -1,4 +1,4 @@
-"""A calibration as a page: the plans, what they cost and lose, and how they do on what was held out."""
+"""A calibration as a page: the plans, their cost and drift, and how they generalise to held-out images."""
 
 # ruff: noqa: RUF001 - the sign × is meant
 
@@ -13,13 +13,14 @@ from matplotlib.colors import ListedColormap
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from bench.report.page import write_csv, write_page
-from bench.report.plots.style import canvas, look, save, style
+from bench.report.escape import escape
+from bench.report.page import render, write_csv
+from bench.report.plots.style import canvas, error_bar, method_style, save, style
 from bench.studies.calibrate.study import Found
 from dqar.plan import BOTH, CONDITIONAL, NONE
 
 COLOURS = {NONE: "#ececec", CONDITIONAL: "#8fb8d8", BOTH: "#0b3c5d"}
-NAMES = {NONE: "foretold", CONDITIONAL: "conditional branch", BOTH: "both branches"}
+NAMES = {NONE: "skipped", CONDITIONAL: "conditional branch", BOTH: "both branches"}
 
 
 def write_report(found: Sequence[Found], facts: Mapping[str, Any], out: Path) -> Path:
@@ -29,17 +30,21 @@ def write_report(found: Sequence[Found], facts: Mapping[str, Any], out: Path) ->
     plot_plans(found, out)
     write_csv(out / "plans.csv", [_row(f) for f in found])
     rows = [(f, counts(f)) for f in found]
-    content = {"found": rows, "facts": facts, "sentence": sentence(found, facts)}
-    return write_page(out / "README.md", "calibrate.md.j2", content)
+    title = (
+        f"calibrate: plans for {escape(facts['solver'])} on model {escape(facts['model'])}, "
+        f"{facts['plan_steps']} steps, guidance {facts['guidance']:g}"
+    )
+    content = {"found": rows, "facts": facts}
+    return render("calibrate.md.j2", title, headline(found, facts), content).write(out)
 
 
 def counts(found: Found) -> dict[str, int]:
-    """How many steps run which branches, and reuse layers besides."""
+    """How many steps run which branches, and how many reuse layers."""
     branches = found.plan.branches
     return {
         "both": int((branches == BOTH).sum()),
-        "alone": int((branches == CONDITIONAL).sum()),
-        "foretold": int((branches == NONE).sum()),
+        "conditional_only": int((branches == CONDITIONAL).sum()),
+        "skipped": int((branches == NONE).sum()),
         "layers": int(found.plan.reuse.any(axis=1).sum()),
     }
 
@@ -47,39 +52,37 @@ def counts(found: Found) -> dict[str, int]:
 def _row(found: Found) -> dict[str, Any]:
     """A plan as a line of the table."""
     facts = found.plan.facts
-    figures = {name: facts[name] for name in ("drift", "held_out", "other_guidance", "baseline")}
-    return {"plan": found.file.name, "speedup": found.speedup, **counts(found), **figures}
+    metrics = {name: facts[name] for name in ("drift", "held_out", "other_guidance", "baseline")}
+    return {"plan": found.file.name, "speedup": found.speedup, **counts(found), **metrics}
 
 
-def sentence(found: Sequence[Found], facts: Mapping[str, Any]) -> str:
-    """The mildest and the fastest plan, on what was held out."""
+def headline(found: Sequence[Found], facts: Mapping[str, Any]) -> str:
+    """The lowest-drift and the fastest plan, on held-out images."""
     first, last = found[0], found[-1]
     return (
         f"plans for {facts['solver']} at {facts['plan_steps']} steps go from {first.speedup:.2f}× by FLOPs "
         f"at a drift of {first.held_out.mean:.3f} to {last.speedup:.2f}× at {last.held_out.mean:.3f} from "
-        f"the {facts['target']} pictures, on seeds and labels that the search never saw."
+        f"the {facts['target']} images, on seeds and labels that the search never saw."
     )
 
 
 def plot(found: Sequence[Found], facts: Mapping[str, Any], out: Path) -> Path:
-    """Speedup that FLOPs allow against drift: of the calibration pictures, held out, and other guidance."""
+    """Speedup that FLOPs allow against drift: of the calibration images, held out, and other guidance."""
     with style():
         figure = canvas(5.6, 3.6)
         ax = figure.subplots()
         ax.grid(True)
-        speed, colour = [f.speedup for f in found], look("dqar").colour
-        ax.plot(
-            speed, [f.drift for f in found], "o--", mfc="white", color=colour, label="calibration pictures"
-        )
+        speed, colour = [f.speedup for f in found], method_style("dqar").colour
+        ax.plot(speed, [f.drift for f in found], "o--", mfc="white", color=colour, label="calibration images")
         held = [f.held_out for f in found]
         means = [m.mean for m in held]
-        bars = [[m.mean - m.low for m in held], [m.high - m.mean for m in held]]
+        bars = np.hstack([error_bar(m) for m in held])
         ax.errorbar(speed, means, yerr=bars, fmt="o-", color=colour, label="held out")
         other = [f.other_guidance.mean for f in found]
         ax.plot(speed, other, "^:", color="#555555", label="held out, half the guidance")
         ax.set_yscale("log")
         ax.set_xlabel("speedup that FLOPs allow (×)")
-        ax.set_ylabel(f"drift from the {facts['target']} pictures (relative L2)")
+        ax.set_ylabel(f"drift from the {facts['target']} images (relative L2)")
         ax.legend(loc="upper left")  # drift grows with speed: that corner is free
         return save(figure, out / "front.png")
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.record import Median
-from bench.report.page import write_page
+from bench.report.escape import escape
+from bench.report.page import render
 from bench.studies.gpu_check.step import StepResult, Value, Verdict
 
 UNMEASURED: Verdict = "not measured"
@@ -19,7 +20,8 @@ def write_report(results: Sequence[StepResult], machine: str, out: Path) -> Path
     if not results:
         raise ValueError("gpu-check: no step has left a result")
     out.mkdir(parents=True, exist_ok=True)
-    return write_page(out / "README.md", "gpu-check.md.j2", _content(results, machine))
+    title = f"gpu-check on {escape(machine)}"
+    return render("gpu-check.md.j2", title, headline(results), _content(results)).write(out)
 
 
 def headline(results: Sequence[StepResult]) -> str:
@@ -31,11 +33,9 @@ def headline(results: Sequence[StepResult]) -> str:
     return f"of {len(verdicts)} goals {', '.join(parts)}{ended}."
 
 
-def _content(results: Sequence[StepResult], machine: str) -> dict[str, Any]:
+def _content(results: Sequence[StepResult]) -> dict[str, Any]:
     environment: dict[str, Any] = next((r.environment for r in results if r.environment), {})
     return {
-        "machine": machine,
-        "headline": headline(results),
         "toy": any(result.toy for result in results),
         "packages": environment.get("packages", {}),
         "gpu": environment.get("gpu") or {},

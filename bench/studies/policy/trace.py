@@ -15,6 +15,7 @@ from scipy.stats import spearmanr
 from torch import Tensor
 from tqdm import tqdm
 
+from bench.embedded.classes import NULL_CLASS
 from bench.measure import images
 from bench.methods.dqar import shape_of
 from bench.pipeline import models
@@ -27,7 +28,6 @@ from dqar.integration.pipeline import attach
 from dqar.training.traces import Trace
 
 FINALS = 16  # single reuses a trajectory that are followed to the final latent
-NULL_CLASS = 1000  # `DiTPipeline` fixes it
 
 
 def trace(session: Session, trajectories: int, finals: int = FINALS, progress: bool = True) -> Trace:

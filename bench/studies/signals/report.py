@@ -1,4 +1,4 @@
-"""The study as a page: one sentence, two tables, maps over steps and layers. A function of its rows."""
+"""The study as a page: a headline, two tables, maps over steps and layers. A function of its rows."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ import numpy as np
 import pandas as pd
 
 from bench.record import Mean
-from bench.report.page import write_csv, write_page
+from bench.report.escape import escape
+from bench.report.page import render, write_csv
 from bench.report.plots.style import canvas, save, style
 from bench.report.tables.columns import interval
 from bench.studies.signals.analysis import Explained, Ranking, added, explained, rankings
 
 ERRORS = {"hold": "holding the last output", "forecast": "a line through the last two, over log-SNR"}
 WORTH = 0.05  # of the variance of ln(error), from which entropy earns a place in the default gate
-BESIDE = ("SNR", "SNR + calibration")  # models that entropy is added to
+WITHOUT_ENTROPY = ("SNR", "SNR + calibration")  # models that entropy is added to
 NAMES = {"entropy": "entropy", "log_snr": "SNR", "latent_norm": "latent norm"}
 
 
@@ -26,18 +27,17 @@ def write_report(rows: pd.DataFrame, facts: Mapping[str, Any], out: Path) -> Pat
     out.mkdir(parents=True, exist_ok=True)
     ranked = [ranking for error in ERRORS for ranking in rankings(rows, error)]
     shares = [share for error in ERRORS for share in explained(rows, error)]
-    more = {error: {model: added(rows, error, model) for model in BESIDE} for error in ERRORS}
+    more = {error: {model: added(rows, error, model) for model in WITHOUT_ENTROPY} for error in ERRORS}
     plot(rows, out / "maps.png")
     _csv(ranked, out / "rankings.csv")
     _csv(shares, out / "explained.csv")
     _csv([Explained(m, e, a) for e, found in more.items() for m, a in found.items()], out / "added.csv")
     content = {
         "facts": facts,
-        "pictures": rows["picture"].nunique(),
+        "images": rows["picture"].nunique(),
         "classes": rows["label"].nunique(),
         "steps": rows["step"].nunique(),
         "layers": rows["layer"].nunique(),
-        "sentence": sentence(ranked, shares, more["hold"]),
         "verdict": verdict({error: found["SNR"] for error, found in more.items()}),
         "added": more,
         "rankings": ranked,
@@ -46,10 +46,11 @@ def write_report(rows: pd.DataFrame, facts: Mapping[str, Any], out: Path) -> Pat
         "names": NAMES,
         "typical": {error: rows[error].median() for error in ERRORS},
     }
-    return write_page(out / "README.md", "signals.md.j2", content)
+    title = f"signals: what entropy predicts, on {escape(facts['machine'])}"
+    return render("signals.md.j2", title, headline(ranked, shares, more["hold"]), content).write(out)
 
 
-def sentence(ranked: Sequence[Ranking], shares: Sequence[Explained], more: Mapping[str, Mean]) -> str:
+def headline(ranked: Sequence[Ranking], shares: Sequence[Explained], more: Mapping[str, Mean]) -> str:
     """What entropy adds, in one sentence, with intervals."""
     entropy = next(r for r in ranked if (r.signal, r.error) == ("entropy", "hold"))
     share = {s.model: s.share for s in shares if s.error == "hold"}
@@ -63,7 +64,7 @@ def sentence(ranked: Sequence[Ranking], shares: Sequence[Explained], more: Mappi
 
 
 def verdict(more: Mapping[str, Mean]) -> str:
-    """What the figures mean for the default gate, which needs no calibration: `more` is what entropy adds
+    """What the metrics mean for the default gate, which needs no calibration: `more` is what entropy adds
     to SNR, for each error."""
     shown = " and ".join(f"{interval(found, 2)} ({error})" for error, found in more.items())
     if max(found.mean for found in more.values()) >= WORTH:
@@ -87,7 +88,7 @@ def _flat(row: Ranking | Explained) -> dict[str, Any]:
 
 
 def plot(rows: pd.DataFrame, path: Path) -> Path:
-    """Entropy, hold error and forecast error over steps and layers, means over the pictures."""
+    """Entropy, hold error and forecast error over steps and layers, means over the images."""
     panels = [("entropy", "entropy (nats)"), ("hold", "error, held"), ("forecast", "error, forecast")]
     with style():
         figure = canvas(9.0, 3.0)

@@ -11,8 +11,10 @@ from typing import Any
 import pandas as pd
 
 from bench.methods.dqar import config
-from bench.report.page import write_page
-from bench.report.plots.style import GREY, canvas, look, save, style
+from bench.report.escape import escape
+from bench.report.page import render
+from bench.report.plots.style import GREY, canvas, method_style, save, style
+from bench.report.tables.columns import ends
 from bench.studies.tune.search import Point
 
 
@@ -30,28 +32,29 @@ def write_report(
         config(facts["shape"] | point.options).to_yaml(out / f"front-{number}.yaml")
     plot(points, trials, out)
     _table(points).to_csv(out / "front.csv", index=False, lineterminator="\n")
-    content = {"points": points, "trials": len(trials), "facts": facts, "sentence": sentence(points, trials)}
-    return write_page(out / "README.md", "tune.md.j2", content)
+    title = f"tune: speedup against drift on {escape(facts['machine'])}"
+    content = {"points": points, "trials": len(trials), "facts": facts}
+    return render("tune.md.j2", title, headline(points, trials), content).write(out)
 
 
 def _table(points: Sequence[Point]) -> pd.DataFrame:
-    """The front with its figures in full."""
+    """The front with its values in full."""
     rows = [
         {"limit": p.limit, "drift": p.drift}
-        | {f"speedup_{end}": value for end, value in p.speedup.model_dump().items()}
-        | {f"unseen_{end}": value for end, value in p.held_out.model_dump().items()}
+        | ends("speedup", p.speedup)
+        | ends("unseen", p.held_out)
         | p.options
         for p in points
     ]
     return pd.DataFrame(rows)
 
 
-def sentence(points: Sequence[Point], trials: Sequence[Sequence[float]]) -> str:
+def headline(points: Sequence[Point], trials: Sequence[Sequence[float]]) -> str:
     """The front's two ends."""
     first, last = points[0], points[-1]
     return (
         f"Of {len(trials)} trials {len(points)} are on the front, from {first.limit:.3f}× by FLOPs at drift "
-        f"of {first.held_out.mean:.3f} to {last.limit:.3f}× at {last.held_out.mean:.4f}, on unseen pictures."
+        f"of {first.held_out.mean:.3f} to {last.limit:.3f}× at {last.held_out.mean:.4f}, on unseen images."
     )
 
 
@@ -62,7 +65,7 @@ def plot(points: Sequence[Point], trials: Sequence[Sequence[float]], out: Path) 
         ax = figure.subplots()
         ax.grid(True)
         ax.plot([t[1] for t in trials], [t[0] for t in trials], ".", color=GREY, label="trials")
-        front = look("dqar")
+        front = method_style("dqar")
         drift, limit = [p.drift for p in points], [p.limit for p in points]
         ax.plot(drift, limit, color=front.colour, marker=front.marker, label="Pareto front")
         for number, point in enumerate(points, 1):

@@ -1,0 +1,195 @@
+"""DQAR's front and its competitors' compared as curves: at each drift the ratio of their speeds, with a band.
+
+Each side's front is interpolated log-log between its own configurations, and level beyond its fastest: who
+accepts more drift may still use that one. The band is a bootstrap: the images that drift is a mean over and
+the timing pairs that speed is a median of are resampled, both fronts built again, and their ratio taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.record import Interval, Record
+from bench.report.selection import OURS
+from bench.report.setup import on_baseline_solver
+
+GOAL_USUAL, GOAL_ANY = 1.3, 1.15  # DQAR over competitors on the baseline's solver, on any solver
+RESAMPLES = 2_000
+GRID = 61  # drifts at which curves are computed, equally spaced in their logarithm
+_Z = 1.959963984540054  # half-width of a normal's 95 % interval, in standard deviations
+_ENDS = (0.025, 0.975)
+
+Floats = NDArray[np.float64]
+Measure = Literal["seconds", "FLOPs"]
+Against = Literal["the baseline's solver", "any solver"]
+
+
+class Axis(NamedTuple):
+    """One way to measure loss."""
+
+    mark: str  # as tables name it
+    field: str  # of a record's quality: the mean
+    per_image: str  # of a record's quality: the values it is the mean of
+    title: str
+    name: str  # of its plot and of its table
+
+
+class Span(NamedTuple):
+    """A range of drifts on which a goal is not met, and the lowest edge of the band there."""
+
+    start: float
+    stop: float
+    lowest: float
+
+
+class Curve(NamedTuple):
+    """A ratio over drift, with a band; [GRID] each."""
+
+    drift: Floats  # ascending: the range that both sides reach
+    ratio: Floats
+    low: Floats  # the band's 95 % edges
+    high: Floats
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How many times as fast as its competitors DQAR is, over drift."""
+
+    measure: Measure  # speed by measured seconds, or by counted FLOPs
+    against: Against  # which competitors
+    goal: float
+    curve: Curve
+    per_image: bool  # whether images were resampled; else drifts were drawn from their intervals
+
+    @property
+    def missed(self) -> list[Span]:
+        """The ranges of drift where the band's lower edge is below the goal."""
+        drift, low = self.curve.drift, self.curve.low
+        edges = np.diff(np.concatenate([[0], (low < self.goal).astype(int), [0]]))
+        starts, stops = np.flatnonzero(edges == 1), np.flatnonzero(edges == -1)
+        return [
+            Span(float(drift[i]), float(drift[j - 1]), float(low[i:j].min()))
+            for i, j in zip(starts, stops, strict=True)
+        ]
+
+    @property
+    def met(self) -> bool:
+        """Whether the band's lower edge reaches the goal on the whole range."""
+        return not self.missed
+
+    def at(self, drift: float) -> tuple[float, float, float]:
+        """Ratio and band at one drift, interpolated between the grid's."""
+        x, grid = np.log(drift), np.log(self.curve.drift)
+        ratio, low, high = (float(np.exp(np.interp(x, grid, np.log(y)))) for y in self.curve[1:])
+        return ratio, low, high
+
+
+def comparisons(records: Sequence[Record], axis: Axis) -> list[Comparison]:
+    """DQAR against competitors on the baseline's solver and on any, by seconds and by FLOPs; those for which
+    both sides have configurations faster than the baseline."""
+    kept = [r for r in records if r.method != "baseline" and getattr(r.quality, axis.field).mean > 0]
+    drifts, per_image = _drifts(kept, axis)
+    speeds: dict[Measure, Floats] = {"seconds": _seconds(kept), "FLOPs": _flops(kept)}
+    ours = np.array([record.method == OURS for record in kept], dtype=bool)
+    found = []
+    for measure, speed in speeds.items():
+        for against, goal, counts in _competitors():
+            theirs = ~ours & np.array([counts(record) for record in kept], dtype=bool)
+            if curve := _curve(drifts, speed, (ours, theirs)):
+                found.append(Comparison(measure, against, goal, curve, per_image))
+    return found
+
+
+def _competitors() -> list[tuple[Against, float, Callable[[Record], bool]]]:
+    return [
+        ("the baseline's solver", GOAL_USUAL, on_baseline_solver),
+        ("any solver", GOAL_ANY, lambda record: True),
+    ]
+
+
+def _curve(drifts: Floats, speeds: Floats, sides: Sequence[NDArray[np.bool_]]) -> Curve | None:
+    """Grid, ratio and band of two sides; None where one has nothing faster than the baseline.
+
+    Args:
+        drifts: [1 + RESAMPLES, configurations]; the first row is as measured.
+        speeds: The same, of speedups.
+        sides: Which configurations belong to each side, [configurations] each.
+    """
+    kept = [side & (speeds[0] > 1) & np.isfinite(speeds[0]) for side in sides]
+    if not all(side.any() for side in kept):
+        return None
+    ends = [_reach(drifts[0, side], speeds[0, side]) for side in kept]
+    start, stop = max(low for low, _ in ends), max(high for _, high in ends)
+    grid = np.geomspace(start, max(stop, start * (1 + 1e-9)), GRID)
+    curves = [
+        np.stack([front(drift[side], speed[side], grid) for drift, speed in zip(drifts, speeds, strict=True)])
+        for side in kept
+    ]
+    ratios = curves[0] / curves[1]
+    low, high = np.quantile(ratios[1:], _ENDS, axis=0)
+    return Curve(grid, ratios[0], np.minimum(low, ratios[0]), np.maximum(high, ratios[0]))
+
+
+def _reach(drift: Floats, speed: Floats) -> tuple[float, float]:
+    """The least drift of a side, and that of its fastest configuration."""
+    return float(drift.min()), float(drift[speed == speed.max()].min())
+
+
+def front(drift: Floats, speed: Floats, at: Floats) -> Floats:
+    """The speed that a side reaches at each drift: log-log between its Pareto points, level outside."""
+    order = np.lexsort((-speed, drift))
+    drift, speed = drift[order], speed[order]
+    best = np.maximum.accumulate(speed)
+    on = np.concatenate([[True], best[1:] > best[:-1]])
+    return np.asarray(np.exp(np.interp(np.log(at), np.log(drift[on]), np.log(speed[on]))))
+
+
+def _drifts(records: Sequence[Record], axis: Axis) -> tuple[Floats, bool]:
+    """Mean drifts [1 + RESAMPLES, configurations], as measured first; whether images were resampled.
+
+    The same images are drawn for all configurations, since all start from the same noise. Where a
+    record lacks the values of single images, its mean is drawn from a log-normal with its interval.
+    """
+    means = [getattr(r.quality, axis.field) for r in records]
+    values = [list(getattr(r.quality, axis.per_image)) for r in records]
+    measured = np.array([mean.mean for mean in means])
+    rng = np.random.default_rng(0)
+    sizes = {len(each) for each in values}
+    if len(sizes) == 1 and 0 not in sizes:
+        (n,) = sizes
+        counts = rng.multinomial(n, np.full(n, 1 / n), size=RESAMPLES) / n
+        resampled = counts @ np.array(values, dtype=float).reshape(len(records), n).T
+        return np.vstack([measured, np.maximum(resampled, 1e-12)]), True
+    deviations = np.array([_log_deviation(mean) for mean in means])
+    noise = rng.standard_normal((RESAMPLES, len(records)))
+    return np.vstack([measured, measured * np.exp(noise * deviations)]), False
+
+
+def _log_deviation(value: Interval) -> float:
+    """The standard deviation of a value's logarithm, from its interval."""
+    if value.low <= 0:
+        return float(value.half_width / value.value / _Z)
+    return float(np.log(value.high / value.low) / (2 * _Z))
+
+
+def _seconds(records: Sequence[Record]) -> Floats:
+    """Speedups [1 + RESAMPLES, configurations]: each one's timing pairs are resampled independently."""
+    rng = np.random.default_rng(1)
+    columns = []
+    for record in records:
+        assert record.timing is not None  # every point is timed
+        ratios = np.array(record.timing.ratios)
+        drawn = np.median(ratios[rng.integers(len(ratios), size=(RESAMPLES, len(ratios)))], axis=1)
+        columns.append(np.concatenate([[record.timing.speedup.median], drawn]))
+    return np.stack(columns, axis=1) if columns else np.empty((1 + RESAMPLES, 0))
+
+
+def _flops(records: Sequence[Record]) -> Floats:
+    """Speedups that counted FLOPs allow, the same in each row; NaN where not counted."""
+    limits = [r.limits.speedup_limit if r.limits else float("nan") for r in records]
+    return np.tile(np.array(limits, dtype=float), (1 + RESAMPLES, 1))

@@ -1,0 +1,142 @@
+"""Fronts compared as curves: records whose ratio is known at every drift."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from many import configuration, paired
+
+from bench.record import Record
+from bench.report.curves import Comparison, comparisons, front
+from bench.report.pareto import AXES
+
+DRIFT = AXES[0]
+
+
+def sweep(
+    name: str, method: str, speeds: dict[float, float], scatter: float = 0.005, **more: Any
+) -> list[Record]:
+    """Configurations of a method: drift -> speed, with timing pairs that scatter by so much."""
+    return [
+        configuration(f"{name}{i}", method, speed, drift, timing=paired(speed, i, scatter), **more)
+        for i, (drift, speed) in enumerate(speeds.items())
+    ]
+
+
+def images(record: Record, drift: float, scatter: float, seed: int) -> Record:
+    """The record with 32 images whose drifts scatter by so much around a mean that is exactly `drift`."""
+    values = np.exp(np.random.default_rng(seed).normal(0, scatter, 32))
+    values *= drift / values.mean()
+    assert record.quality is not None
+    lost = record.quality.model_copy(update={"drift_per_image": values.tolist()})
+    return record.model_copy(update={"quality": lost})
+
+
+def found(records: list[Record], measure: str = "seconds", against: str = "any solver") -> Comparison:
+    (one,) = [c for c in comparisons(records, DRIFT) if (c.measure, c.against) == (measure, against)]
+    return one
+
+
+OURS = {0.01: 2.0, 0.04: 4.0}
+THEIRS = {0.01: 1.0001, 0.04: 2.0002}
+
+
+def test_a_front_is_interpolated_on_logarithms() -> None:
+    """Between two configurations the speed is log-log, what is dominated counts nothing, and outside the
+    front's ends the speed stays."""
+    drift, speed = np.array([0.01, 0.04, 0.02]), np.array([2.0, 4.0, 1.5])
+    at = front(drift, speed, np.array([0.001, 0.01, 0.02, 0.04, 1.0]))
+    assert at == pytest.approx([2.0, 2.0, 2 * np.sqrt(2), 4.0, 4.0])
+
+
+def test_the_ratio_of_two_known_fronts() -> None:
+    """Where one front is twice as fast everywhere the ratio is 2 everywhere, within a band that holds it."""
+    curve = found(sweep("a", "dqar", OURS) + sweep("b", "fora", THEIRS)).curve
+    assert curve.ratio == pytest.approx(2.0, rel=0.02)
+    assert (curve.low <= curve.ratio).all() and (curve.ratio <= curve.high).all()
+
+
+def test_a_near_miss_of_a_level_counts() -> None:
+    """A competitor that drifts by a hair more than another is compared where it is, not left out: the
+    ratio changes by that hair, not by the step to the next slower one."""
+    ours = sweep("a", "dqar", {0.0550: 3.0, 0.056: 3.05})
+    theirs = {0.03: 1.2, 0.0550: 2.5}
+    missed = {0.03: 1.2, 0.0554: 2.5}
+    ratios = [found(ours + sweep("b", "fora", side)).at(0.0554)[0] for side in (theirs, missed)]
+    assert ratios[0] == pytest.approx(ratios[1], rel=0.03)
+
+
+def test_the_range_is_what_both_reach() -> None:
+    """It begins where the second side begins and ends at the drift of the fastest of all; there the side
+    whose fastest drifts less stays at that speed."""
+    ours, theirs = sweep("a", "dqar", OURS), sweep("b", "fora", {0.02: 1.5, 0.16: 8.0})
+    curve = found(ours + theirs).curve
+    assert (curve.drift[0], curve.drift[-1]) == pytest.approx((0.02, 0.16))
+    assert curve.ratio[-1] == pytest.approx(0.5, rel=0.02)
+
+
+def test_a_goal_must_hold_on_the_whole_range() -> None:
+    """It is met where the band's lower edge reaches it everywhere; where not, the range is named in which
+    it does not, with the lowest edge."""
+    ours = sweep("a", "dqar", OURS)
+    met = found(ours + sweep("b", "fora", THEIRS))
+    assert met.met and not met.missed
+    partly = found(ours + sweep("b", "fora", {0.01: 1.0001, 0.04: 3.8}))
+    (span,) = partly.missed
+    assert not partly.met and span.stop == pytest.approx(0.04) and 0.015 < span.start < 0.04
+    assert span.lowest == pytest.approx(4.0 / 3.8, rel=0.05)
+
+
+def test_timing_pairs_widen_the_band() -> None:
+    """Where the timing pairs scatter more, so does the band."""
+    steady, noisy = (
+        found(sweep("a", "dqar", OURS, scatter) + sweep("b", "fora", THEIRS)) for scatter in (0.005, 0.1)
+    )
+    assert width(noisy) > 2 * width(steady)
+
+
+def width(comparison: Comparison) -> float:
+    curve = comparison.curve
+    return float(np.mean(curve.high / curve.low)) - 1
+
+
+def test_images_widen_the_band() -> None:
+    """Where the images' drifts scatter more, so does the band; the ratio itself stays."""
+    curves = []
+    for scatter in (0.05, 1.0):
+        ours = [
+            images(r, d, scatter, i)
+            for i, (r, d) in enumerate(zip(sweep("a", "dqar", OURS), OURS, strict=True))
+        ]
+        theirs = [images(r, d, scatter, 9) for r, d in zip(sweep("b", "fora", THEIRS), THEIRS, strict=True)]
+        curves.append(found(ours + theirs))
+    assert all(curve.per_image for curve in curves)
+    assert width(curves[1]) > 1.5 * width(curves[0])
+    assert curves[1].curve.ratio == pytest.approx(curves[0].curve.ratio, rel=1e-6)
+
+
+def test_flops_have_their_own_curve() -> None:
+    """By FLOPs the speed is the one that counted FLOPs allow, without any timing noise."""
+    by = found(sweep("a", "dqar", OURS, 0.1) + sweep("b", "fora", THEIRS, 0.1), "FLOPs").curve
+    limits = [1.02 + (speed - 1) * 1.12 for speed in (2.0, 1.0001)]
+    assert by.ratio[0] == pytest.approx(limits[0] / limits[1])
+
+
+def test_solvers_are_compared_separately() -> None:
+    """A competitor on another solver counts on any solver alone."""
+    ours, usual = sweep("a", "dqar", OURS), sweep("b", "fora", THEIRS)
+    other = [configuration("c", "pab", 3.9, 0.01, "dpm", timing=paired(3.9, 1, 0.005))]
+    both = [
+        found(ours + usual + other, against=a).curve.ratio[0] for a in ("the baseline's solver", "any solver")
+    ]
+    assert both == pytest.approx([2.0, 2.0 / 3.9], rel=0.03)
+
+
+def test_nothing_is_compared_with_nothing() -> None:
+    """Without competitors faster than the baseline, or without DQAR, there is no curve."""
+    assert comparisons(sweep("a", "dqar", OURS), DRIFT) == []
+    slow = sweep("b", "fora", {0.01: 0.9})
+    assert [c for c in comparisons(sweep("a", "dqar", OURS) + slow, DRIFT) if c.measure == "seconds"] == []
+    assert comparisons(sweep("b", "fora", THEIRS), DRIFT) == []
