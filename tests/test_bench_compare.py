@@ -7,9 +7,11 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from bench import stats
 from bench.cli.main import app
 from bench.errors import BadInput
 from bench.record import SCHEMA_VERSION, Record
@@ -19,17 +21,16 @@ from bench.store.records import Store
 
 
 def write(folder: Path, speedup: float, width: float = 0.005, **changes: Any) -> Path:
-    """One record in `folder` with that speedup; `changes`: machine, model, steps, status, name, fid,
-    reference."""
+    """One record in `folder` with that speedup, its ratios spread over twice `width`, and as many seconds
+    of the candidate; `changes`: machine, model, steps, status, name, fid, reference."""
     machine = changes.get("machine", "m")
     inputs = {"machine": machine, "model": changes.get("model", "w")}
     inputs |= {"reference": changes["reference"]} if "reference" in changes else {}
     config = {"steps": changes.get("steps", 50)}
-    ratio = {"median": speedup, "low": speedup - width, "high": speedup + width}
-    timing = {
-        "speedup": ratio, "baseline_s": ratio, "candidate_s": ratio, "pairs": [(1.0, 1.0)],
-        "contaminated": [], "contaminated_why": [], "baseline": "eager", "batch_size": 1,
-        "stopped": "target", "verdict": "SAME", "verdict_why": "",
+    pairs = [(float(ratio) ** 2, float(ratio)) for ratio in np.linspace(speedup - width, speedup + width, 9)]
+    timing = stats.timed(pairs, len(pairs), 0.02, seed=0)._asdict() | {
+        "pairs": pairs, "contaminated": [], "contaminated_why": [], "baseline": "eager", "batch_size": 1,
+        "stopped": "target",
     }  # fmt: skip
     status = changes.get("status", "ok")
     made = Record.model_validate(
@@ -54,7 +55,7 @@ def quality(fid: float) -> dict[str, Any]:
         "extractor": "inception-v3-compat", "reference": "r",
     }  # fmt: skip
     return {
-        "n": 50, "drift": some, "drift_per_image": [0.1], "psnr_db": some, "ssim": some, "lpips": some,
+        "n": 1, "drift": some, "drift_per_image": [0.1], "psnr_db": some, "ssim": some, "lpips": some,
         "drift_converged": None, "baseline_drift_converged": None, "n_converged": 0, "missing": {},
         "to_reference": distance, "to_baseline": None, "identical": False, "latents_sha256": "",
         "worst": [], "image": None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 from pathlib import Path
@@ -9,7 +10,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from bench.record import SCHEMA_VERSION, Record
+from bench.record import SCHEMA_VERSION, Quality, Record
+from bench.store.derived import inconsistency
 from bench.store.keys import content_digest, key_of
 
 log = logging.getLogger(__name__)
@@ -78,7 +80,18 @@ def _tampered(path: Path, record: Record, content: dict[str, Any]) -> str | None
         return "tampered: its content does not match its digest"
     if key_of(record.config, record.environment.get("inputs", {})) != record.key:
         return "tampered: its configuration does not match its key"
-    image = record.quality and record.quality.image
-    if image and not (path.parent / image).exists():
-        return f"incomplete: its image {image} is missing"
+    if why := inconsistency(record):
+        return f"inconsistent: {why}"
+    return _wrong_image(path, record.quality) if record.quality else None
+
+
+def _wrong_image(path: Path, quality: Quality) -> str | None:
+    """What is wrong with the image file that a record names."""
+    if quality.image is None:
+        return None
+    image = path.parent / quality.image
+    if image.parent != path.parent or not image.is_file():
+        return f"incomplete: its image {quality.image} is missing"
+    if quality.image_sha256 and hashlib.sha256(image.read_bytes()).hexdigest() != quality.image_sha256:
+        return f"tampered: its image {quality.image} does not match its digest"
     return None

@@ -1,0 +1,150 @@
+"""Derived values of a record are those of its raw samples: a forgery that is sealed again is refused."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench import stats
+from bench.record import Limits, Mean, Median, Quality, Record, Reuse, Timing, Worst
+from bench.store import keys, validation
+from bench.store.derived import inconsistency
+
+PAIRS = [(2.16, 2.0), (2.2, 2.0), (2.1, 2.0), (2.14, 2.0), (2.18, 2.0), (9.0, 2.0)]
+DRIFTS = [0.01, 0.02, 0.04, 0.03]
+IMAGE = b"an image"
+
+
+def timing() -> Timing:
+    derived = stats.timed(PAIRS[:5], 5, 0.02, seed=3)
+    return Timing(
+        **derived._asdict(), pairs=PAIRS, contaminated=[5], contaminated_why=["load"], baseline="eager",
+        batch_size=1, stopped="pairs",
+    )  # fmt: skip
+
+
+def quality() -> Quality:
+    mean = stats.mean_interval(DRIFTS)
+    return Quality(
+        n=4, drift=mean, drift_per_image=DRIFTS, psnr_db=None, ssim=mean, lpips=None,
+        drift_converged=mean, baseline_drift_converged=mean, drift_converged_per_image=DRIFTS,
+        baseline_drift_converged_per_image=DRIFTS, n_converged=4, to_reference=None, to_baseline=None,
+        identical=False, latents_sha256="", image="it.png", image_sha256=hashlib.sha256(IMAGE).hexdigest(),
+        worst=[Worst(index=2, seed=2, label="a", drift=0.04, psnr_db=None)], missing={},
+    )  # fmt: skip
+
+
+def record(**changes: Any) -> Record:
+    inputs = {"machine": "m"}
+    config = {"seed": 3, "timing": {"verdict_threshold": 0.02}}
+    timed = timing()
+    ratio, base = timed.speedup.median, timed.baseline_s.median
+    fields: dict[str, Any] = {
+        "key": keys.key_of(config, inputs),
+        "suite": "tiny",
+        "name": "run",
+        "method": "dqar",
+        "config": config,
+        "status": "ok",
+        "environment": {"machine": "m", "inputs": inputs},
+        "timing": timed,
+        "quality": quality(),
+        "reuse": Reuse(ratio=0.25, plan_ratio=None, map=[[0, 1], [0, 0]], entropy=None, snr=[], reasons={}),
+        "limits": Limits(
+            flops_generation=1e9, attention_share=0.3, speedup_limit=1.1, realised=(ratio - 1) / (1.1 - 1),
+            flops_per_second=1e9 / base, mfu=1e9 / base / 1e10, peak=1e10, peak_source="a sheet",
+        ),
+    }  # fmt: skip
+    return Record(**fields | changes)
+
+
+def stored(directory: Path, made: Record, image: bytes = IMAGE) -> Path:
+    """The record, sealed, where it belongs, with its image."""
+    where = directory / "tiny" / "m"
+    where.mkdir(parents=True)
+    (where / "it.png").write_bytes(image)
+    path = where / f"run-{made.key}.json"
+    path.write_text(keys.seal(made).model_dump_json())
+    return path
+
+
+def test_a_measured_record_is_valid(tmp_path: Path) -> None:
+    """One whose derived values are those of its samples has no flaw."""
+    assert validation.flaw(stored(tmp_path, record())) is None
+
+
+def part(of: Any, **changes: Any) -> Any:
+    return of.model_copy(update=changes)
+
+
+FORGERIES = {
+    "timing.speedup": {"timing": part(timing(), speedup=Median(median=9.99, low=9.9, high=10.1))},
+    "timing.baseline_s": {"timing": part(timing(), baseline_s=Median(median=3.0, low=2.9, high=3.1))},
+    "timing.candidate_s": {"timing": part(timing(), candidate_s=Median(median=1.0, low=0.9, high=1.1))},
+    "timing.verdict": {"timing": part(timing(), verdict="SLOWER")},
+    "timing.pairs": {"timing": part(timing(), pairs=[(2.0, 0.0)])},
+    "timing.pairs ": {"timing": part(timing(), contaminated=[77])},
+    "timing.contaminated_why": {"timing": part(timing(), contaminated_why=[])},
+    "quality.n": {"quality": part(quality(), n=400)},
+    "quality.drift": {"quality": part(quality(), drift=Mean(mean=0.001, low=0.0, high=0.002))},
+    "quality.identical": {"quality": part(quality(), identical=True)},
+    "quality.worst": {"quality": part(quality(), worst=[part(quality().worst[0], drift=0.02)])},
+    "quality.drift_converged": {
+        "quality": part(quality(), drift_converged=Mean(mean=0.0, low=0.0, high=0.0))
+    },
+    "quality.drift_converged_per_image": {"quality": part(quality(), n_converged=64)},
+    "quality.baseline_drift_converged": {
+        "quality": part(quality(), baseline_drift_converged=Mean(mean=0.9, low=0.8, high=1.0))
+    },
+    "limits.realised": {"limits": part(record().limits, realised=0.99)},
+    "limits.mfu": {"limits": part(record().limits, mfu=0.9)},
+    "limits.flops_per_second": {"limits": part(record().limits, flops_per_second=1.0)},
+    "reuse.ratio": {"reuse": part(record().reuse, ratio=0.9)},
+}
+
+
+@pytest.mark.parametrize("field", FORGERIES)
+def test_a_forged_value_is_found_though_sealed(tmp_path: Path, field: str) -> None:
+    """A derived value that was changed, and the record sealed again, is named: its samples do not give it."""
+    found = validation.flaw(stored(tmp_path, record(**FORGERIES[field])))
+    assert found is not None and found.startswith(f"inconsistent: {field.strip()} is ")
+
+
+def test_each_forgery_is_one_line_with_both_values() -> None:
+    """The value recorded and the one that the samples give stand in the reason."""
+    why = inconsistency(record(**FORGERIES["timing.speedup"]))
+    assert why is not None and "9.99" in why and "1.08" in why and "\n" not in why
+
+
+def test_an_image_that_was_exchanged_is_found(tmp_path: Path) -> None:
+    """Another image than the recorded digest's, or one elsewhere, is a flaw; an older record without
+    a digest is not."""
+    assert "does not match its digest" in str(validation.flaw(stored(tmp_path / "a", record(), b"another")))
+    outside = record(quality=part(quality(), image="../it.png"))
+    assert "missing" in str(validation.flaw(stored(tmp_path / "b", outside)))
+    older = record(quality=part(quality(), image_sha256=None))
+    assert validation.flaw(stored(tmp_path / "c", older, b"another")) is None
+
+
+def test_ends_in_the_wrong_order_are_no_record(tmp_path: Path) -> None:
+    """An interval whose low end lies above its high end is refused on reading, whatever its digest."""
+    path = stored(tmp_path, record())
+    text = path.read_text()
+    speedup = timing().speedup
+    swapped = text.replace(f'"low":{speedup.low}', f'"low":{speedup.high + 1}', 1)
+    assert swapped != text
+    path.write_text(swapped)
+    assert "not in this order" in str(validation.flaw(path))
+
+
+def test_published_records_are_consistent() -> None:
+    """Every derived value of every committed record is what its raw samples give."""
+    root = Path(__file__).parents[1] / "results"
+    root = root / "published" if (root / "published").is_dir() else root
+    paths = [p for p in validation.record_files(root) if p.parts[-3] not in ("signals", "asv-check", "local")]
+    assert len(paths) > 200
+    wrong = {path.name: why for path in paths[::4] if (why := inconsistency(validation.read(path)))}
+    assert not wrong
