@@ -18,13 +18,13 @@ from dqar import DQARConfig
 RIGHT, REFUSED, WRONG, CRASHED, NOT_APPLICABLE = "right", "refused", "wrong", "crashed", "-"
 _CLOSE = 1e-5  # relative distance: an output less a difference and plus it again is rounded twice
 # Every second step reused from the first one on, in every layer, kept as computed.
-_REUSE = DQARConfig(
+REUSE = DQARConfig(
     warmup_steps=0, warmup_fraction=0.0, snr_low=0.0, snr_high=float("inf"), max_age=1,
     use_layer_scheduling=False,
     quantization_bits=16, cfg_sharing=False, adaptive_entropy=False,
 )  # fmt: skip
 # No layer at all: what is left are whole steps and branches.
-_NO_LAYER = _REUSE.replace(use_layer_scheduling=True, schedule_type="linear", layer_fraction=0.0)
+NO_LAYER = REUSE.replace(use_layer_scheduling=True, schedule_type="linear", layer_fraction=0.0)
 _NOTHING = {"warmup_steps": 1000}
 
 
@@ -59,25 +59,23 @@ class Demand:
     again: bool = False  # whether to generate once more after `disable`
 
 
-_GUIDANCE = _NO_LAYER.replace(guidance_interval=2)
+_GUIDANCE = NO_LAYER.replace(guidance_interval=2)
 DEMANDS: dict[str, Demand] = {
-    "off": Demand(
-        config=_REUSE.replace(**_NOTHING, forecast_order=1, guidance_interval=2), loop=_VARYING, reuses=False
-    ),
-    "attention": Demand(config=_REUSE, again=True),
-    "mlp": Demand(config=_REUSE.replace(targets="mlp"), again=True),
-    "forecast": Demand(config=_REUSE.replace(forecast_order=1, max_age=2)),
-    "steps": Demand(config=_NO_LAYER.replace(step_interval=2), layers=False),
+    "off": Demand(config=REUSE.replace(**_NOTHING, forecast_order=1), loop=_VARYING, reuses=False),
+    "attention": Demand(config=REUSE, again=True),
+    "mlp": Demand(config=REUSE.replace(targets="mlp"), again=True),
+    "forecast": Demand(config=REUSE.replace(forecast_order=1, max_age=2)),
+    "steps": Demand(config=NO_LAYER.replace(step_interval=2), layers=False),
     "steps as objects": Demand(
-        config=_NO_LAYER.replace(step_interval=2), loop=Loop(as_dict=True), layers=False
+        config=NO_LAYER.replace(step_interval=2), loop=Loop(as_dict=True), layers=False
     ),
-    "two calls": Demand(config=_REUSE, loop=_TWO_CALLS),
-    "two calls, steps": Demand(config=_NO_LAYER.replace(step_interval=2), loop=_TWO_CALLS, layers=False),
+    "two calls": Demand(config=REUSE, loop=_TWO_CALLS),
+    "two calls, steps": Demand(config=NO_LAYER.replace(step_interval=2), loop=_TWO_CALLS, layers=False),
     "guidance, halves": Demand(config=_GUIDANCE, loop=Loop(halves=True), layers=False, exact=False),
     "guidance, two calls": Demand(config=_GUIDANCE, loop=_TWO_CALLS, layers=False, exact=False, again=True),
-    "kv": Demand(config=_REUSE.replace(reuse_mode="kv"), again=True),
+    "kv": Demand(config=REUSE.replace(reuse_mode="kv"), again=True),
     "entropy": Demand(
-        config=_REUSE.replace(**_NOTHING, trace_entropy=True), loop=_VARYING, reuses=False, entropy=True
+        config=REUSE.replace(**_NOTHING, trace_entropy=True), loop=_VARYING, reuses=False, entropy=True
     ),
 }
 
@@ -123,15 +121,12 @@ class Examination:
         except ValueError as error:
             return refusal(str(error))
         except Exception as error:
-            return Outcome(CRASHED, f"enable: {_line(error)}")
+            return Outcome(CRASHED, f"enable: {line_of(error)}")
         try:
             run = generate(self.pipe, self.configuration, demand.loop)
             summary = dqar.summary(self.pipe)
         except Exception as error:
-            late = refusal(str(error)) if isinstance(error, ValueError) else None
-            if late and late.verdict == REFUSED:
-                return Outcome(REFUSED, f"at the first call: {late.why}")
-            return Outcome(CRASHED, f"generation: {_line(error)}")
+            return failure(error)
         found = [check(demand, run, plain, summary) for check in CHECKS]
         return next((Outcome(WRONG, text) for text in found if text), Outcome(RIGHT))
 
@@ -144,7 +139,7 @@ class Examination:
             same = all(map(identical, again.outputs, plain.outputs)) and again.work == plain.work
         except Exception as error:
             del self.pipe
-            return f"disable: {_line(error)}"
+            return f"disable: {line_of(error)}"
         if left or not same:
             del self.pipe
         if left:
@@ -157,6 +152,14 @@ def refusal(text: str) -> Outcome:
     if "\n" in text or "allowed" not in text:
         return Outcome(WRONG, f"refused without a word on what is allowed: {text.splitlines()[0]}")
     return Outcome(REFUSED, text)
+
+
+def failure(error: Exception) -> Outcome:
+    """A generation that raised: refused late, where only the call tells, or crashed."""
+    late = refusal(str(error)) if isinstance(error, ValueError) else None
+    if late and late.verdict == REFUSED:
+        return Outcome(REFUSED, f"at the first call: {late.why}")
+    return Outcome(CRASHED, f"generation: {line_of(error)}")
 
 
 def _outputs(demand: Demand, run: Run, plain: Run, summary: Any) -> str:
@@ -199,8 +202,10 @@ def _ratio(demand: Demand, run: Run, plain: Run, summary: Any) -> str:
 def _entropy(demand: Demand, run: Run, plain: Run, summary: Any) -> str:
     if not demand.entropy:
         return ""
-    sound = np.isfinite(summary.entropy) & (summary.entropy > 0)
-    return "" if sound.all() else f"{int((~sound).sum())} of {sound.size} entropies were not measured"
+    # A layer that the model does not call has none.
+    measured = int((np.isfinite(summary.entropy) & (summary.entropy > 0)).all(axis=0).sum())
+    needed = len(plain.work)
+    return "" if measured >= needed else f"entropy was measured in {measured} layers of {needed}"
 
 
 CHECKS: tuple[Callable[[Demand, Run, Run, Any], str], ...] = (_outputs, _steps, _work, _ratio, _entropy)
@@ -226,6 +231,7 @@ def examine(configuration: Configuration) -> dict[str, Outcome]:
     return {name: examination.outcome(name) for name in DEMANDS}
 
 
-def _line(error: BaseException) -> str:
+def line_of(error: BaseException) -> str:
+    """An error as one short line."""
     first = str(error).strip().splitlines()
     return f"{type(error).__name__}: {first[0] if first else ''}"[:200]

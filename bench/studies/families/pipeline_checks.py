@@ -1,0 +1,205 @@
+"""What is demanded of DQAR on a pipeline: the result that brute force gives, or a refusal in one line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import dqar
+from bench.studies.families import emulation
+from bench.studies.families.checks import (
+    CRASHED,
+    NO_LAYER,
+    NOT_APPLICABLE,
+    REUSE,
+    RIGHT,
+    WRONG,
+    Outcome,
+    failure,
+    line_of,
+    refusal,
+    state_of,
+)
+from bench.studies.families.emulation import Clock
+from bench.studies.families.pipeline import TinyPipeline
+from dqar import DQARConfig
+
+# Where the arithmetic differs in its last bits (a forecast, a batch of another size): of what reuse changes,
+# or of the latents themselves.
+_CLOSE, _ROUNDING = 1e-3, 1e-6
+_HELD = {"output_order": 0, "output_correction": 0.0}
+CONFIGS: dict[str, DQARConfig] = {
+    "off": REUSE.replace(warmup_steps=1000, forecast_order=1),
+    "attention": REUSE,
+    "mlp": REUSE.replace(targets="mlp"),
+    "forecast": REUSE.replace(forecast_order=1, forecast_over="step"),
+    "steps": NO_LAYER.replace(step_interval=2, **_HELD),
+    "guidance": NO_LAYER.replace(guidance_interval=2, **_HELD),
+}
+
+
+@dataclass(frozen=True)
+class Generation:
+    """A result under DQAR: latents, summary, and the share of each call's batch that reached the blocks."""
+
+    latents: Tensor
+    summary: Any
+    rows: list[float]
+
+    @property
+    def whole(self) -> list[bool]:
+        """Of each call, whether the whole batch ran."""
+        return [share == 1 for share in self.rows]
+
+
+class PipelineExamination:
+    """One pipeline under every configuration."""
+
+    def __init__(self, tiny: TinyPipeline) -> None:
+        self.tiny = tiny
+
+    @cached_property
+    def watched(self) -> tuple[Any, Clock]:
+        """The pipeline that DQAR is enabled on, called once: diffusers makes its own hooks then."""
+        pipe, clock = emulation.watched(self.tiny)
+        self.tiny.generate(pipe)
+        return pipe, clock
+
+    @property
+    def pipe(self) -> Any:
+        """The pipeline that DQAR is enabled on."""
+        return self.watched[0]
+
+    @cached_property
+    def untouched(self) -> tuple[Tensor, Clock]:
+        """The result without reuse, and the calls that made it."""
+        return emulation.plain(self.tiny)
+
+    @property
+    def steps(self) -> int:
+        """The steps of a generation."""
+        return self.untouched[1].step
+
+    @property
+    def calls(self) -> float:
+        """Calls of the transformer for each step."""
+        return len(self.untouched[1].calls) / self.steps
+
+    def outcome(self, name: str) -> Outcome:
+        """Enable DQAR, generate, disable, and judge all of it."""
+        before = state_of(self.pipe)
+        judged = self._judge(name)
+        try:
+            dqar.disable(self.pipe)
+            left = state_of(self.pipe) - before
+            off = _distance(self.tiny.generate(self.pipe), self.untouched[0])
+        except Exception as error:
+            del self.watched
+            return Outcome(WRONG, f"disable: {line_of(error)}")
+        if (left or off) and judged.allowed:
+            del self.watched
+            return Outcome(WRONG, f"disable left {sorted(left)[:1]}, and the result off by {off:.1e}")
+        return judged
+
+    def _judge(self, name: str) -> Outcome:
+        try:
+            dqar.enable(self.pipe, CONFIGS[name])
+        except ValueError as error:
+            return refusal(str(error))
+        except Exception as error:
+            return Outcome(CRASHED, f"enable: {line_of(error)}")
+        try:
+            made = self._generation()
+        except Exception as error:
+            return failure(error)
+        if made.summary.steps != self.steps:
+            return Outcome(WRONG, f"the summary has {made.summary.steps} steps for {self.steps}")
+        check: Callable[[Generation], Outcome] = getattr(self, f"_check_{name}")
+        try:
+            return check(made)
+        except emulation.NothingKept as error:
+            return Outcome(WRONG, str(error))
+
+    def _generation(self) -> Generation:
+        pipe, clock = self.watched
+        clock.reset()
+        latents = self.tiny.generate(pipe)
+        return Generation(latents, dqar.summary(pipe), self._shares(clock))
+
+    def _shares(self, clock: Clock) -> list[float]:
+        """For each call of the untouched generation, which share of its samples the blocks were given."""
+        shares: list[float] = []
+        for step in range(self.steps):
+            full, ran = self.untouched[1].rows[step], clock.rows[step]
+            if len(ran) == 1 and len(full) == 2:  # a branch that is left out is the unconditional one
+                ran = [*ran, 0] if self.tiny.conditional != 1 else [0, *ran]
+            ran = ran or [0] * len(full)
+            shares += [given / samples for given, samples in zip(ran, full, strict=True)]
+        return shares
+
+    def _check_off(self, made: Generation) -> Outcome:
+        return self._same(made.latents, self.untouched[0])
+
+    def _check_attention(self, made: Generation) -> Outcome:
+        return self._layers(made, (self.tiny.attention,))
+
+    def _check_mlp(self, made: Generation) -> Outcome:
+        return self._layers(made, self.tiny.mlp)
+
+    def _check_forecast(self, made: Generation) -> Outcome:
+        return self._layers(made, (self.tiny.attention,), forecast=True)
+
+    def _layers(self, made: Generation, names: tuple[str, ...], forecast: bool = False) -> Outcome:
+        expected = emulation.reusing(self.tiny, names, forecast)
+        judged = self._same(made.latents, expected, exact=not forecast)
+        share = (self.steps // 2) / self.steps
+        if judged.verdict == RIGHT and abs(made.summary.ratio - share) > 1e-6:
+            return Outcome(
+                WRONG, f"the summary says {made.summary.ratio:.3f} reused, of the layers {share:.3f} are"
+            )
+        return judged
+
+    def _check_steps(self, made: Generation) -> Outcome:
+        if all(made.rows):
+            return Outcome(WRONG, "no step was skipped")
+        if any(0 < share < 1 for share in made.rows):
+            return Outcome(WRONG, "a branch was left out where whole steps were to be")
+        return self._same(made.latents, emulation.skipping(self.tiny, made.whole), exact=False)
+
+    def _check_guidance(self, made: Generation) -> Outcome:
+        if self.tiny.conditional is None:
+            same = self._same(made.latents, self.untouched[0])
+            return Outcome(NOT_APPLICABLE, "no guidance") if same.verdict == RIGHT else same
+        if all(made.whole):
+            return Outcome(WRONG, "the unconditional branch was never left out")
+        ran = self.untouched[1].calls
+        conditional = [
+            row for row, (_, call) in zip(made.rows, ran, strict=True) if call == self.tiny.conditional
+        ]
+        if self.tiny.calls == 2 and not all(conditional):
+            return Outcome(WRONG, "the conditional branch was left out")
+        return self._same(made.latents, emulation.guiding(self.tiny, made.whole), exact=False)
+
+    def _same(self, latents: Tensor, expected: Tensor, exact: bool = True) -> Outcome:
+        off, change = _distance(latents, expected), _distance(expected, self.untouched[0])
+        if off <= (0.0 if exact else max(_CLOSE * change, _ROUNDING)):
+            return Outcome(RIGHT)
+        return Outcome(WRONG, f"the latents are off by {off:.1e}, where reuse changes them by {change:.1e}")
+
+
+def _distance(one: Tensor, other: Tensor) -> float:
+    """Relative L2 distance; 0 only where every bit agrees."""
+    if torch.equal(one, other):
+        return 0.0
+    return float((one.double() - other.double()).norm() / other.double().norm()) or float("inf")
+
+
+def examine_pipeline(tiny: TinyPipeline) -> tuple[dict[str, Outcome], float]:
+    """The outcome under every configuration, and the calls of the transformer for each step."""
+    examination = PipelineExamination(tiny)
+    return {name: examination.outcome(name) for name in CONFIGS}, examination.calls
