@@ -33,7 +33,7 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
-def build_tiny_pipeline() -> DiTPipeline:
+def build_tiny_pipeline(layers: int = 6) -> DiTPipeline:
     """A stock DiTPipeline with seeded random weights: 6 layers, width 32, 16 tokens, 16 px pictures."""
     torch.manual_seed(0)
     transformer = DiTTransformer2DModel(
@@ -41,7 +41,7 @@ def build_tiny_pipeline() -> DiTPipeline:
         attention_head_dim=8,
         in_channels=4,
         out_channels=4,
-        num_layers=6,
+        num_layers=layers,
         sample_size=8,
         num_embeds_ada_norm=1000,
     )

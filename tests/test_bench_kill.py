@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import psutil
+import pytest
 import yaml
 from light_worker import NAMES
 
@@ -82,7 +83,9 @@ def test_killed_suites_resume(tmp_path: Path) -> None:
     assert _names(undisturbed) == _names(results)
 
 
-def test_a_killed_run_of_the_real_worker_resumes(tiny_suite: Path, tmp_path: Path) -> None:
+def test_a_killed_run_of_the_real_worker_resumes(
+    tiny_suite: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     """`bench run`, killed while its second configuration is measured, goes on with that one."""
     runs = [{"name": name, "method": "baseline"} for name in ("first", "second")]
     content = yaml.safe_load(tiny_suite.read_text()) | {"quality": {"n": 0, "converged_n": 0}, "runs": runs}
@@ -97,6 +100,7 @@ def test_a_killed_run_of_the_real_worker_resumes(tiny_suite: Path, tmp_path: Pat
     process.kill()
     assert process.wait() == -signal.SIGKILL
     assert list(had) == ["first"]
+    request.getfixturevalue("warm_processes")  # what was killed were new interpreters
     assert subprocess.run(command, cwd=HERE.parent, env=environment, capture_output=True).returncode == 0
     assert sorted(finished(results)) == ["first", "second"]
     assert had.items() <= finished(results).items()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -90,23 +91,29 @@ def test_a_polynomial_is_foretold_exactly(order: int) -> None:
     torch.testing.assert_close(stored.at(weights, off), expected)
 
 
-def drift(**options: Any) -> tuple[float, int]:
-    """Drift of two pictures of the embedded model in 20 steps, and the bytes its cache held at most."""
+def drifts(*candidates: dict[str, Any]) -> Iterator[tuple[float, int]]:
+    """Drift of two pictures of the embedded model in 20 steps under each one's options, and the bytes its
+    cache held at most."""
     spec = RunSpec(
-        suite="t", name="t", method="dqar", model="embedded", num_inference_steps=20, batch_size=2,
-        options={"preset": "maximum", "use_layer_scheduling": False, "max_age": 1} | options,
+        suite="t", name="t", method="dqar", model="embedded", num_inference_steps=20, batch_size=2
     )  # fmt: skip
-    session = Session.open(spec)
-    made = session.candidate(range(2)).latents
-    return float(images.drift(made, session.baseline(range(2)).latents).mean()), session.cache_bytes
+    opened = Session.open(spec)
+    baseline = opened.baseline(range(2)).latents
+    for candidate in candidates:
+        options = {"preset": "maximum", "use_layer_scheduling": False, "max_age": 1} | candidate
+        session = opened.under(spec.model_copy(update={"options": options}))
+        made = session.candidate(range(2)).latents
+        yield float(images.drift(made, baseline).mean()), session.cache_bytes
 
 
 def test_int8_differences_keep_the_forecast_below_reuse() -> None:
     """On the trained model a line with int8 differences drifts less than holding does, and hardly more than
     one with full ones; it holds the value and a byte a number more."""
-    held, _ = drift(quantization_bits=16)
-    full, full_bytes = drift(quantization_bits=16, forecast_order=1)
-    small, small_bytes = drift(quantization_bits=8, forecast_order=1)
+    (held, _), (full, full_bytes), (small, small_bytes) = drifts(
+        {"quantization_bits": 16},
+        {"quantization_bits": 16, "forecast_order": 1},
+        {"quantization_bits": 8, "forecast_order": 1},
+    )
     assert small < 0.7 * held
     assert small == pytest.approx(full, rel=0.05)
     numbers = full_bytes / 8  # value and difference in float32

@@ -33,7 +33,7 @@ def preload() -> None:
     import bench.measure.quality
     import bench.measure.timing
     import bench.pipeline.session
-    import bench.report.page
+    import bench.report.suite_report
     import bench.run.runner
     import bench.run.worker  # noqa: F401
 
