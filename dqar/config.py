@@ -1,4 +1,4 @@
-"""`DQARConfig`: every knob of the runtime, validated when it is made."""
+"""`DQARConfig`: every option of the runtime, validated when it is made."""
 
 from __future__ import annotations
 
@@ -8,159 +8,295 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dqar.validation import check_fields, refusal
+from dqar.config_needs import (
+    ADAPTIVE,
+    ATTENTION,
+    BOTH_HALVES,
+    ENTROPY_DECIDES,
+    ENTROPY_MEASURED,
+    FORECASTS,
+    LAYERS,
+    MODEL_STEPS,
+    NO_MODEL_STEPS,
+    NO_PLAN,
+    NO_TRACE,
+    NOT_CUSTOM,
+    PHASES,
+    QUANTIZED,
+    SCHEDULE,
+    SCHEDULE_BESIDE_PLAN,
+    SKIPPED_OUTPUTS,
+)
+from dqar.config_option import option, without_effect
+from dqar.config_yaml import read_fields, write_fields
+from dqar.core.gate_config import GateConfig, warned_before
+from dqar.errors import invalid_value
+from dqar.validation import (
+    FORECAST_COORDINATES,
+    QUANTIZATION_BITS,
+    QUANTIZATION_MODES,
+    REUSE_MODES,
+    SCHEDULE_TYPES,
+    TARGETS,
+    choice,
+    count,
+    each_layer,
+    finite,
+    flag,
+    one_or_each_layer,
+    optional,
+    share,
+    threshold,
+)
 
-# The configurations published for DiT-XL/2: layers freed linearly after 20 % of the steps, with the
+__all__ = ["PRESETS", "DQARConfig", "GateConfig"]
+
+# The configurations published for DiT-XL/2: layers are enabled linearly after 20 % of the steps, with the
 # step warm-up and the SNR and entropy gates off. Name -> share of the layers.
 PRESETS = {"conservative": 0.33, "recommended": 0.50, "aggressive": 0.66, "maximum": 1.0}
 
+_GATE, _SCHEDULE, _REUSE = "reuse_gate", "layer_scheduling", "reuse"
 
-@dataclass(frozen=True, kw_only=True)
-class GateConfig:
-    """When reuse is allowed at all. An infinite threshold (0 for a lower bound) switches its gate off.
 
-    Raises `ValueError` with the field, the value and what is allowed.
+@dataclass(frozen=True, kw_only=True, repr=False)
+class DQARConfig(GateConfig):
+    """What may be reused, when, and how it is kept.
+
+    What each field does, allows and needs stands in its `option`, and in the README's table. A field that was
+    changed and has no effect as the others stand gives a `DQARWarning`.
+
+    Raises:
+        InvalidValue: With the field, the value and what is allowed.
     """
 
-    entropy_threshold: float = math.inf
-    """A layer is reused only while its attention entropy, in nats, is below this. Off by default: what
-    entropy knows of the error, SNR knows better (`python -m bench signals`), and nats mean another thing
-    on another model."""
-    snr_low: float = 0.1
-    """Reuse only at steps whose signal-to-noise ratio is at least this."""
-    snr_high: float = math.inf
-    """Reuse only at steps whose signal-to-noise ratio is at most this."""
-    adaptive_entropy: bool = True
-    """Scale the entropy threshold by sqrt(prompt_length / base_prompt_length)."""
-    base_prompt_length: int = 77
-    """Prompt tokens at which the entropy threshold is taken as it stands."""
-    prompt_length: int | None = None
-    """Prompt tokens; None = as many as the model is given, or the base where it has no prompt."""
-    entropy_scales: tuple[float, ...] | None = None
-    """A factor on the entropy threshold for each layer; None = 1 everywhere."""
-    warmup_steps: int = 5
-    """Steps at the start that reuse nothing."""
-    warmup_fraction: float = 0.2
-    """Share of the steps at the start that reuse nothing; both warm-ups hold."""
-    max_age: int | None = 1
-    """Steps that a cache entry may serve before it is computed again; None = without bound."""
-    deviation_tolerance: float = math.inf
-    """Run a step that would be foretold, where the last forecast of an output was off by more than this many
-    times what the saved plan's calibration saw there (without a plan: by more than this share of the output);
-    costs a host sync a step that runs. Infinite = never look."""
-    plan_path: str | None = None
-    """A plan's file, as `python -m bench calibrate` writes it, in place of warm-up, SNR window, layer
-    schedule, age, the two intervals, and the fields that it names itself; what data forbids stays forbidden.
-    None = by those."""
-    use_learned_policy: bool = False
-    """Let the policy of `policy_path` decide in place of the entropy and SNR thresholds."""
-    policy_path: str | None = None
-    """The learned policy's folder, as `ReusePolicy.save` writes it."""
-    reuse_threshold: float | None = 0.5
-    """The policy's probability from which a layer is reused; None = the one found in training."""
+    num_layers: int = option(
+        28,
+        count(1),
+        "model",
+        "Layers that DQAR manages, counted from the first; at most all that the model has.",
+    )
+    num_heads: int = option(
+        16,
+        count(1),
+        "model",
+        "Attention heads whose entropy is averaged, counted from the first; at most all.",
+    )
+    entropy_stride: int = option(
+        15,
+        count(1),
+        _GATE,
+        """Measure the entropy of every n-th query row; 1 = of all. Odd by default, so that on a grid of 8, 16
+        or 32 tokens a row the queries come from many columns, not from one.""",
+        needs=(ENTROPY_MEASURED,),
+    )
+    entropy_interval: int = option(
+        8,
+        count(1),
+        _GATE,
+        """Measure a layer's entropy again after this many steps; until then the last value counts; 1 =
+        whenever the layer is computed. Entropy drifts slowly along a trajectory, and measuring it is what the
+        gate costs.""",
+        needs=(ENTROPY_DECIDES, NO_TRACE),
+    )
+    trace_entropy: bool = option(
+        False,
+        flag(),
+        _GATE,
+        "Measure entropy whenever a layer is computed, also where no decision needs it.",
+    )
+    use_layer_scheduling: bool = option(
+        False,
+        flag(),
+        _SCHEDULE,
+        """Enable reuse layer by layer as `schedule_type` says; without it all layers are eligible after the
+        warm-up. Off by default (the original specification: on): with it the drift is no lower, and the reuse
+        falls from 28 % to 24 % (suite `gate`).""",
+        key="enabled",
+        needs=(SCHEDULE_BESIDE_PLAN,),
+    )
+    schedule_type: str = option(
+        "step",
+        choice(SCHEDULE_TYPES),
+        _SCHEDULE,
+        """Which layers become eligible when. linear, linear_reverse (the deepest first), exponential, step
+        (three phases), custom (`custom_schedule`), or adaptive (by the observed change of each layer).""",
+        needs=(SCHEDULE, SCHEDULE_BESIDE_PLAN),
+    )
+    layer_fraction: float = option(
+        1.0,
+        share(),
+        _SCHEDULE,
+        "Share of the layers that the schedule has made eligible by the last step.",
+        needs=(SCHEDULE, NOT_CUSTOM, NO_PLAN),
+    )
+    early_phase_end: float = option(
+        0.3,
+        share(),
+        _SCHEDULE,
+        "`step` schedule: share of the steps after which the middle phase begins.",
+        needs=(SCHEDULE, PHASES, NO_PLAN),
+    )
+    mid_phase_end: float = option(
+        0.7,
+        share(),
+        _SCHEDULE,
+        "`step` schedule: share of the steps after which the late phase begins.",
+        needs=(SCHEDULE, PHASES, NO_PLAN),
+    )
+    custom_schedule: tuple[float, ...] | None = option(
+        None,
+        optional(each_layer(finite())),
+        _SCHEDULE,
+        """`custom` schedule: for each layer the share of the steps after which it is eligible; above 1 =
+        never.""",
+        needs=(SCHEDULE, NO_PLAN),
+    )
+    adaptive_tolerance: float = option(
+        0.1,
+        threshold(),
+        _SCHEDULE,
+        "`adaptive` schedule: relative change of a layer's output up to which the cached one is reused.",
+        needs=(SCHEDULE, ADAPTIVE, LAYERS),
+    )
+    probe_interval: int = option(
+        8,
+        count(2),
+        _SCHEDULE,
+        """`adaptive` schedule: each layer is computed at least once in this many steps, to measure its
+        change.""",
+        needs=(SCHEDULE, ADAPTIVE, NO_PLAN, LAYERS),
+    )
+    deep_layer_snr_threshold: float | None = option(
+        None,
+        optional(finite()),
+        _SCHEDULE,
+        "Reuse the deeper half of the layers only while the SNR is at least this; None = no such rule.",
+        needs=(NO_PLAN, LAYERS),
+    )
+    targets: str | tuple[str, ...] = option(
+        "attention",
+        one_or_each_layer(choice(TARGETS)),
+        _REUSE,
+        "What is reused of a layer: its attention, its mlp, or both; one for all layers, or one each.",
+        needs=(LAYERS,),
+    )
+    forecast_order: int = option(
+        0,
+        choice((0, 1, 2)),
+        _REUSE,
+        """Forecast a reused output by a polynomial of this order through the last computed ones; 0 = repeat
+        the last one. A forecast's value is kept as computed, its differences at `quantization_bits`.""",
+        needs=(LAYERS,),
+    )
+    forecast_over: str = option(
+        "log_snr",
+        choice(FORECAST_COORDINATES),
+        _REUSE,
+        "The coordinate of forecasts: log_snr, which is right on any spacing, or the step's number.",
+        needs=(FORECASTS,),
+    )
+    step_interval: int = option(
+        1,
+        count(1),
+        _REUSE,
+        "Run the model every n-th step only, and forecast its output at the others; 1 = always.",
+        needs=(NO_MODEL_STEPS, NO_PLAN),
+    )
+    model_steps: int | None = option(
+        None,
+        optional(count(2)),
+        _REUSE,
+        """Run the model at this many steps, and forecast its output at the others. For whole steps this
+        replaces warm-up, SNR window and `step_interval`; None = by these.""",
+        needs=(NO_PLAN,),
+    )
+    log_snr_share: float = option(
+        0.6,
+        share(),
+        _REUSE,
+        "How far `model_steps` are spread evenly in the steps' log-SNR, 1, instead of in their number, 0.",
+        needs=(MODEL_STEPS, NO_PLAN),
+    )
+    guidance_interval: int = option(
+        1,
+        count(1),
+        _REUSE,
+        """Run the unconditional branch every n-th step only, of those that run, and forecast what guidance
+        adds; 1 = always.""",
+        needs=(NO_PLAN,),
+    )
+    output_order: int = option(
+        1,
+        choice((0, 1, 2)),
+        _REUSE,
+        "Forecast the model's output, and what guidance adds to it, by a polynomial of this order.",
+        needs=(SKIPPED_OUTPUTS,),
+    )
+    output_correction: float = option(
+        0.5,
+        share(),
+        _REUSE,
+        """Share of the skipped steps' accumulated forecast error that is corrected where the model runs
+        again, 0 to 1. Half is best or nearly so from 10 to 25 steps of 50, for the fresh output was itself
+        computed from an off-trajectory latent.""",
+        needs=(SKIPPED_OUTPUTS,),
+    )
+    reuse_mode: str = option(
+        "output",
+        choice(REUSE_MODES),
+        "quantization",
+        "Keep the attention's output, or its kv: fresh queries attend to cached keys and values.",
+        needs=(LAYERS, ATTENTION),
+    )
+    cfg_sharing: bool = option(
+        False,
+        flag(),
+        "sampler",
+        """Keep the conditional branch's entry alone and reuse it for both branches: half the bytes. Off by
+        default (the original specification: on): in the suite `ablations`, with every second step reused, the
+        drift was 0.34 with it and 0.10 without, at the same speed. What one branch adds to the other is
+        better forecast from the model's output (`guidance_interval`).""",
+        needs=(LAYERS, BOTH_HALVES),
+    )
+    quantization_mode: str = option(
+        "per_tensor",
+        choice(QUANTIZATION_MODES),
+        "quantization",
+        "Which numbers of a tensor share an int8 scale: all, those of a channel, or those of a head.",
+        key="mode",
+        needs=(LAYERS, QUANTIZED),
+    )
+    quantization_bits: int | tuple[int, ...] = option(
+        8,
+        one_or_each_layer(choice(QUANTIZATION_BITS)),
+        "quantization",
+        "Bits of a cached number: 4, 8, or 16 = kept as computed; one for all layers, or one each.",
+        key="bits",
+        needs=(LAYERS,),
+    )
 
-    def __post_init__(self) -> None:
-        check_fields({field.name: getattr(self, field.name) for field in dataclasses.fields(self)})
-        if self.snr_low > self.snr_high:
-            raise refusal("snr_low", self.snr_low, f"at most snr_high = {self.snr_high}")
-        if self.use_learned_policy and self.policy_path is None:
-            raise refusal("policy_path", None, "a policy folder, with use_learned_policy = True")
-
-    @property
-    def entropy_gate(self) -> bool:
-        """Whether entropy can forbid a reuse."""
-        return math.isfinite(self.entropy_threshold) and not self.use_learned_policy
-
-    @property
-    def needs_entropy(self) -> bool:
-        """Whether a decision waits for entropy."""
-        return self.entropy_gate or self.use_learned_policy
-
-
-@dataclass(frozen=True, kw_only=True)
-class DQARConfig(GateConfig):
-    """What may be reused, when, and how it is kept. Raises `ValueError` as `GateConfig` does."""
-
-    num_layers: int = 28
-    """Attention layers that DQAR manages, counted from the first; at most all that the model has."""
-    num_heads: int = 16
-    """Attention heads whose entropy is averaged, counted from the first; at most all."""
-    entropy_stride: int = 15
-    """Measure the entropy of every n-th query row; 1 = of all. Odd, so that on a grid of 8, 16 or 32
-    tokens a row the queries come from many columns, not from one."""
-    entropy_interval: int = 8
-    """Measure a layer's entropy anew after so many steps, until then the last one counts; 1 = whenever
-    the layer is computed. Entropy drifts slowly along a trajectory, and measuring it is what the gate
-    costs."""
-    trace_entropy: bool = False
-    """Measure entropy whenever a layer is computed, also where no decision needs it."""
-    use_layer_scheduling: bool = False
-    """Free layers by the schedule below; without it all are free after the warm-up."""
-    schedule_type: str = "step"
-    """Which layers are free when: linear, linear_reverse, exponential, step, custom or adaptive."""
-    layer_fraction: float = 1.0
-    """Share of the layers that the schedule frees by the last step."""
-    early_phase_end: float = 0.3
-    """`step` schedule: share of the steps after which the middle phase begins."""
-    mid_phase_end: float = 0.7
-    """`step` schedule: share of the steps after which the late phase begins."""
-    custom_schedule: tuple[float, ...] | None = None
-    """`custom` schedule: for each layer the share of the steps after which it is free; > 1 = never."""
-    adaptive_tolerance: float = 0.1
-    """`adaptive` schedule: relative change of a layer's output up to which the cached one serves."""
-    probe_interval: int = 8
-    """`adaptive` schedule: each layer is computed at least every so many steps, to see its change."""
-    deep_layer_snr_threshold: float | None = None
-    """Reuse the deeper half of the layers only while the SNR is at least this; None = no such rule."""
-    targets: str | tuple[str, ...] = "attention"
-    """What a reuse serves: a layer's `attention`, its `mlp`, or `both`; one for all layers, or one each."""
-    forecast_order: int = 0
-    """Foretell a reused output by a polynomial of this order through the last computed ones; 0 = repeat the
-    last one. A forecast's value is kept as computed, its differences at `quantization_bits`."""
-    forecast_over: str = "log_snr"
-    """What forecasts are over: `log_snr`, which is right on any spacing, or the `step`'s number."""
-    step_interval: int = 1
-    """Run the model every n-th step only, and foretell its output between; 1 = always."""
-    model_steps: int | None = None
-    """Run the model at so many steps, whatever warm-up, SNR window and `step_interval` say of whole steps,
-    and foretell its output at the others; None = by these."""
-    log_snr_share: float = 0.6
-    """How far `model_steps` are spread by the steps' log-SNR, 1, instead of by their number, 0."""
-    guidance_interval: int = 1
-    """Run the unconditional branch every n-th step only, of those that run, and foretell what guidance adds;
-    1 = always."""
-    output_order: int = 1
-    """Foretell the model's output, and what guidance adds to it, by a polynomial of this order."""
-    output_correction: float = 0.5
-    """Where the model runs after steps that were foretold, give the solver back this share of what their
-    forecasts were off by, as the fresh output shows, 0 to 1. Half is best or nearly so from 10 to 25 steps of
-    50, for a fresh output was itself made from a latent gone astray."""
-    reuse_mode: str = "output"
-    """Keep the attention's `output`, or its `kv` (fresh queries attend to cached keys and values)."""
-    cfg_sharing: bool = False
-    """Keep one guidance branch's entry, the conditional one's, and serve it to both: half the bytes. Off,
-    though the seed has it on: in the suite `ablations`, with every second step reused, the drift was 0.34 by
-    it and 0.10 without, and the two speedups could not be told apart. What one branch adds to the other is
-    better foretold from the model's output (`guidance_interval`)."""
-    quantization_mode: str = "per_tensor"
-    """One int8 scale for each tensor, channel or head."""
-    quantization_bits: int | tuple[int, ...] = 8
-    """Bits of a cached number: 4, 8, or 16 = kept as computed; one for all layers, or one for each."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def _check_together(self) -> None:
+        super()._check_together()
         if self.early_phase_end > self.mid_phase_end:
             allowed = f"at most mid_phase_end = {self.mid_phase_end}"
-            raise refusal("early_phase_end", self.early_phase_end, allowed)
+            raise invalid_value("early_phase_end", self.early_phase_end, allowed)
         if (self.schedule_type == "custom") != (self.custom_schedule is not None):
             allowed = "a share of the steps for each layer with schedule_type = 'custom', else None"
-            raise refusal("custom_schedule", self.custom_schedule, allowed)
+            raise invalid_value("custom_schedule", self.custom_schedule, allowed)
 
     @classmethod
     def preset(cls, name: str, **overrides: Any) -> DQARConfig:
-        """Return a published configuration by name, with `overrides` of single fields."""
+        """Return a published configuration.
+
+        Args:
+            name: One of `PRESETS`.
+            overrides: Fields to set otherwise.
+
+        Raises:
+            InvalidValue: For an unknown name, or a field that is out of range.
+        """
         if name not in PRESETS:
-            raise refusal("preset", name, ", ".join(PRESETS))
+            raise invalid_value("preset", name, ", ".join(PRESETS))
         published: dict[str, Any] = {
             "schedule_type": "linear",
             "layer_fraction": PRESETS[name],
@@ -176,27 +312,39 @@ class DQARConfig(GateConfig):
 
     @classmethod
     def from_yaml(cls, path: str | Path) -> DQARConfig:
-        """Read a file laid out as `dqar/configs/default.yaml`. Raises `ValueError` naming file and key."""
-        from dqar.config_yaml import read_config
+        """Read a file laid out as `dqar/configs/default.yaml`.
 
-        return read_config(Path(path))
+        Keys of that layout that are not DQAR's (the model to load, the sampler, the training of a policy) are
+        checked, and named in a `DQARWarning`: `Experiment.from_yaml` uses them.
+
+        Raises:
+            DQARError: With the file, the key, the value and what is allowed.
+        """
+        return read_fields(path, cls)
 
     def to_yaml(self, path: str | Path) -> None:
-        """Write the configuration so that `from_yaml` reads the same one."""
-        from dqar.config_yaml import write_config
+        """Write every field so that `from_yaml` reads the same configuration.
 
-        write_config(self, Path(path))
+        Raises:
+            OSError: The file cannot be written.
+        """
+        write_fields(path, self)
 
     def replace(self, **overrides: Any) -> DQARConfig:
-        """Return a copy with single fields changed."""
-        return dataclasses.replace(self, **overrides)
+        """Return a copy with single fields changed.
+
+        Raises:
+            InvalidValue: A field is out of range.
+        """
+        with warned_before(without_effect(self)):
+            return dataclasses.replace(self, **overrides)
 
     @property
     def corrects(self) -> bool:
-        """Whether a step that would be foretold may run after all."""
+        """Whether a step that would be skipped may run after all."""
         return math.isfinite(self.deviation_tolerance)
 
     @property
     def adaptive(self) -> bool:
-        """Whether layers are freed by the change that is observed in their outputs."""
+        """Whether the observed change of each layer's output decides on its reuse."""
         return self.use_layer_scheduling and self.schedule_type == "adaptive"

@@ -1,127 +1,135 @@
-"""`DQARConfig` as a YAML file in the layout of `dqar/configs/default.yaml`, the seed's."""
+"""A configuration as YAML, in the layout of the original specification's `dqar/configs/default.yaml`."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
-from dqar.config import DQARConfig
+from dqar.config_option import options
+from dqar.errors import DQARError, InvalidFile, invalid_value, short_repr
+from dqar.utils.atomic import write_atomic
+from dqar.utils.foreign import read_yaml
+from dqar.utils.warn import warn
+from dqar.validation import Rule, choice, count, each_layer, finite, flag, share, text
 
-# Section -> key in the file -> field. A field whose key is its name needs no entry in a section of
-# its own: it may stand in any section that lists it here.
-LAYOUT: dict[str, dict[str, str]] = {
-    "model": {"num_layers": "num_layers", "num_heads": "num_heads"},
-    "reuse_gate": {
-        name: name
-        for name in (
-            "entropy_threshold",
-            "snr_low",
-            "snr_high",
-            "adaptive_entropy",
-            "base_prompt_length",
-            "prompt_length",
-            "entropy_scales",
-            "entropy_stride",
-            "entropy_interval",
-            "trace_entropy",
-            "warmup_steps",
-            "warmup_fraction",
-            "max_age",
-        )
+SECTIONS = ("model", "reuse_gate", "quantization", "layer_scheduling", "policy", "reuse", "sampler")
+
+# Keys of the original specification's file that are no field of `DQARConfig`, and what they may hold;
+# `Experiment` uses them.
+OTHER_KEYS: dict[str, dict[str, Rule]] = {
+    "model": {"name": text("a directory or hub id"), "dtype": choice(("float32", "float16", "bfloat16"))},
+    "policy": {"hidden_dims": each_layer(count(1)), "dropout": share(below_one=True)},
+    "sampler": {
+        "type": choice(("ddim", "dpm_solver")),
+        "num_inference_steps": count(1),
+        "guidance_scale": finite(),
+        "eta": share(),
     },
-    "quantization": {"mode": "quantization_mode", "bits": "quantization_bits", "reuse_mode": "reuse_mode"},
-    "layer_scheduling": {"enabled": "use_layer_scheduling"}
-    | {
-        name: name
-        for name in (
-            "schedule_type",
-            "layer_fraction",
-            "early_phase_end",
-            "mid_phase_end",
-            "custom_schedule",
-            "adaptive_tolerance",
-            "probe_interval",
-            "deep_layer_snr_threshold",
-        )
-    },
-    "policy": {
-        "enabled": "use_learned_policy",
-        "checkpoint_path": "policy_path",
-        "reuse_threshold": "reuse_threshold",
-    },
-    "reuse": {
-        name: name
-        for name in (
-            "targets",
-            "forecast_order",
-            "forecast_over",
-            "step_interval",
-            "model_steps",
-            "log_snr_share",
-            "guidance_interval",
-            "output_order",
-            "output_correction",
-            "deviation_tolerance",
-            "plan_path",
-        )
-    },
-    "sampler": {"cfg_sharing": "cfg_sharing"},
 }
+_OUTPUT = (
+    "cache_attention_output"  # in `quantization`: the original specification's name for two of `reuse_mode`
+)
 
-# Keys of the seed's file that say which model to load, how to train a policy and how to sample.
-ELSEWHERE = {
-    "model": {"name", "dtype"},
-    "quantization": {"cache_attention_output"},
-    "policy": {"hidden_dims", "dropout"},
-    "sampler": {"type", "num_inference_steps", "guidance_scale", "eta"},
-}
+Sections = dict[str, dict[str, Any]]
+Config = TypeVar("Config")
 
 
-def read_config(path: Path) -> DQARConfig:
-    """Read `path`. Raises `ValueError` naming the file and the key, value or line that is wrong."""
+def read_fields(path: str | Path, kind: type[Config]) -> Config:
+    """Read a configuration of class `kind`, and warn of the keys that are not its own.
+
+    Raises:
+        DQARError: With the file, the key, the value and what is allowed.
+    """
+    config, others = read_file(path, kind)
+    left = ", ".join(f"{section}.{key}" for section in others for key in others[section])
+    if left:
+        owner = "dqar.experiment.Experiment"
+        warn(f"{path}: not used, for they are no fields of {kind.__name__} but of {owner}: {left}")
+    return config
+
+
+def read_file(path: str | Path, kind: type[Config]) -> tuple[Config, Sections]:
+    """Read a configuration of class `kind`, and the sections' keys in `OTHER_KEYS`.
+
+    Raises:
+        DQARError: With the file, the key, the value and what is allowed.
+    """
+    content = read_yaml(path, "config", infinite=True)
     try:
-        sections = yaml.safe_load(path.read_text()) or {}
-        return DQARConfig(**_fields(sections))
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read: {error.strerror}") from error
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path}: is not YAML: {str(error).splitlines()[0]}") from error
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+        fields, others = _split(_sections(content), layout(kind))
+        return kind(**fields), others
+    except DQARError as error:
+        raise InvalidFile(f"{path}: {error}") from error
 
 
-def write_config(config: DQARConfig, path: Path) -> None:
-    """Write every field of `config` to `path`."""
+def write_fields(path: str | Path, config: Any) -> None:
+    """Write every field of `config`.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
     values = {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(config).items()}
     sections = {
-        section: {key: values[field] for key, field in keys.items()} for section, keys in LAYOUT.items()
+        section: {key: values[name] for key, name in keys.items()}
+        for section, keys in layout(type(config)).items()
     }
-    path.write_text(yaml.safe_dump(sections, sort_keys=False))
+    write_atomic(path, yaml.safe_dump(sections, sort_keys=False))
 
 
-def _fields(sections: Any) -> dict[str, Any]:
-    if not isinstance(sections, dict):
-        raise ValueError(f"holds a {type(sections).__name__}; allowed: sections {', '.join(LAYOUT)}")
+def layout(kind: type[Any]) -> dict[str, dict[str, str]]:
+    """Section -> key -> field of a configuration class."""
+    sections: dict[str, dict[str, str]] = {section: {} for section in SECTIONS}
+    for name, option in options(kind).items():
+        sections[option.section][option.key or name] = name
+    return sections
+
+
+def _sections(content: Any) -> Sections:
+    """The file's sections, checked to be mappings of known names."""
+    content = {} if content is None else content
+    if not isinstance(content, dict):
+        raise invalid_value("the file", content, f"the sections {', '.join(SECTIONS)}")
+    for name, entries in content.items():
+        if name not in SECTIONS:
+            raise invalid_value("section", name, ", ".join(SECTIONS))
+        if not isinstance(entries, (dict, type(None))):
+            raise invalid_value(name, entries, "a section with its keys")
+    return {name: entries or {} for name, entries in content.items()}
+
+
+def _split(sections: Sections, known: Mapping[str, Mapping[str, str]]) -> tuple[dict[str, Any], Sections]:
+    """The fields by name, and the other keys by section."""
     fields: dict[str, Any] = {}
+    others: Sections = {}
     for section, entries in sections.items():
-        if section not in LAYOUT:
-            raise ValueError(f"section {section!r} is not allowed; allowed: {', '.join(LAYOUT)}")
-        fields |= _section(section, entries or {})
-    return fields
+        rules = OTHER_KEYS.get(section, {})
+        for key, given in entries.items():
+            value = tuple(given) if isinstance(given, list) else given
+            if key in known[section]:
+                fields[known[section][key]] = value
+            elif key in rules:
+                rules[key].check(f"{section}.{key}", value)
+                others.setdefault(section, {})[key] = value
+            elif (section, key) == ("quantization", _OUTPUT):
+                _use_output_flag(value, entries, fields)
+            else:
+                allowed = ", ".join(sorted(known[section].keys() | rules.keys()))
+                raise InvalidFile(f"{section}.{key} is not a key of this section; allowed: {allowed}")
+    return fields, others
 
 
-def _section(section: str, entries: dict[str, Any]) -> dict[str, Any]:
-    known, elsewhere = LAYOUT[section], ELSEWHERE.get(section, set())
-    fields = {}
-    for key, value in entries.items():
-        if key in known:
-            fields[known[key]] = tuple(value) if isinstance(value, list) else value
-        elif key not in elsewhere:
-            allowed = ", ".join(sorted(elsewhere | known.keys()))
-            raise ValueError(f"{section}.{key} = {value!r} is not allowed; allowed: {allowed}")
-    if "cache_attention_output" in entries and "reuse_mode" not in entries:
-        fields["reuse_mode"] = "output" if entries["cache_attention_output"] else "kv"
-    return fields
+def _use_output_flag(value: Any, entries: Mapping[str, Any], fields: dict[str, Any]) -> None:
+    """Read `cache_attention_output`, true or false, as the `reuse_mode` output or kv."""
+    flag().check(f"quantization.{_OUTPUT}", value)
+    mode = "output" if value else "kv"
+    if entries.get("reuse_mode", mode) != mode:
+        raise invalid_value(
+            f"quantization.{_OUTPUT}",
+            value,
+            f"what agrees with reuse_mode = {short_repr(entries['reuse_mode'])}",
+        )
+    fields["reuse_mode"] = mode

@@ -46,3 +46,7 @@ def short_repr(value: Any) -> str:
         text = f"<{type(value).__name__} that cannot be shown>"
     text = " ".join(text.split())
     return text if len(text) <= MAX_VALUE_LENGTH else text[: MAX_VALUE_LENGTH - 3] + "..."
+
+
+class DQARWarning(UserWarning):
+    """What was asked for has no effect, or is used by something else."""

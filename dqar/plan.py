@@ -13,6 +13,7 @@ from dqar.core.reuse_gate import Reason, Reasons, ReuseGate, blocked_step, serve
 from dqar.core.snr import schedule_snr
 from dqar.policy.layer_scheduler import LayerScheduler
 from dqar.policy.saved_plan import SavedPlan
+from dqar.policy.warmup import warn_of_covered_warmup
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
@@ -35,7 +36,10 @@ def plan(config: DQARConfig, scheduler: Any, num_steps: int, num_layers: int | N
     scheduler = copy.deepcopy(scheduler)
     scheduler.set_timesteps(num_steps)
     saved = SavedPlan.load(config.plan_path) if config.plan_path else None
-    return allowed(config, schedule_snr(scheduler), num_layers or config.num_layers, saved=saved)
+    snr = schedule_snr(scheduler)
+    num_layers = num_layers or config.num_layers
+    warn_of_covered_warmup(config, snr, min(num_layers, config.num_layers))
+    return allowed(config, snr, num_layers, saved=saved)
 
 
 def allowed(

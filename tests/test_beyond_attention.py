@@ -258,7 +258,7 @@ def test_a_step_that_is_foretold_runs_nothing(pipe: DiTPipeline) -> None:
     assert rows_of(pipe)["block"] == [4, 4, 2, 4]
     found = dqar.summary(pipe)
     assert found.branches.tolist() == [2, 2, 0, 0, 1, 0, 0, 2, 0, 0]
-    assert found.ratio == found.plan_ratio == 0.6 and found.reasons["foretold"] == 36
+    assert found.ratio == found.plan_ratio == 0.6 and found.reasons["skipped"] == 36
     assert rows_of(pipe, guidance_scale=1.0)["block"] == [2] * 4
 
 

@@ -1,4 +1,4 @@
-"""The configuration as a file: the seed's own loads as it stands, and every field survives the way."""
+"""The configuration as a file: the original specification's own loads, and every field survives the way."""
 
 from __future__ import annotations
 
@@ -6,14 +6,21 @@ import dataclasses
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 import dqar
 from dqar import DQARConfig
+from dqar.config_yaml import OTHER_KEYS
+from dqar.errors import DQARError, DQARWarning
+from dqar.experiment import Experiment
+from dqar.integration import DQARDDIMSampler, DQARDiTWrapper, SamplerConfig
+
+pytestmark = pytest.mark.filterwarnings("ignore::dqar.errors.DQARWarning")
 
 SHIPPED = Path(dqar.__file__).parent / "configs" / "default.yaml"
 
-SEED = """
+ORIGINAL = """
 model:
   name: "facebook/DiT-XL-2-256"
   num_layers: 28
@@ -71,9 +78,9 @@ CHANGED = DQARConfig(
 )  # fmt: skip
 
 
-def test_the_seeds_file_loads_as_it_stands() -> None:
-    """The shipped default is the seed's to the value, and its keys reach the fields that they name."""
-    assert yaml.safe_load(SHIPPED.read_text()) == yaml.safe_load(SEED)
+def test_the_original_file_loads_as_it_stands() -> None:
+    """The shipped default is the original specification's, and its keys reach the fields that they name."""
+    assert yaml.safe_load(SHIPPED.read_text()) == yaml.safe_load(ORIGINAL)
     found = DQARConfig.from_yaml(SHIPPED)
     assert found == DQARConfig(
         entropy_threshold=2.0, snr_low=0.1, snr_high=10.0, adaptive_entropy=True, base_prompt_length=77,
@@ -97,34 +104,90 @@ def test_every_field_was_changed() -> None:
     assert not [name for name, value in dataclasses.asdict(CHANGED).items() if value == defaults[name]]
 
 
-def test_caching_keys_and_values_is_the_seeds_other_mode(tmp_path: Path) -> None:
+def test_caching_keys_and_values_is_the_other_mode(tmp_path: Path) -> None:
     """`cache_attention_output: false` means K and V."""
     path = tmp_path / "config.yaml"
     path.write_text("quantization: {cache_attention_output: false}")
     assert DQARConfig.from_yaml(path).reuse_mode == "kv"
 
 
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("reuse_gate: [", "is not YAML: "),
-        ("- a list", "holds a list; allowed: sections model, reuse_gate"),
-        ("gate: {}", "section 'gate' is not allowed; allowed: model, reuse_gate"),
-        ("reuse_gate: {snr: 1}", "reuse_gate.snr = 1 is not allowed; allowed: adaptive_entropy, "),
-        ("quantization: {bits: 7}", "quantization_bits = 7 is not allowed; allowed: 4, 8, 16"),
-        ("a: !!python/object:os.system {}", "is not YAML: "),
-    ],
-)
-def test_bad_files_are_one_line(text: str, said: str, tmp_path: Path) -> None:
-    """What is no such file is named with its path, the key, the value and what is allowed."""
+BAD = {
+    "reuse_gate: [": "is not YAML: ",
+    "- a list": "the file = ['a list'] is not allowed; allowed: the sections model, reuse_gate",
+    "5": "the file = 5 is not allowed; ",
+    "gate: {}": "section = 'gate' is not allowed; allowed: model, reuse_gate",
+    "reuse_gate: 5": "reuse_gate = 5 is not allowed; allowed: a section with its keys",
+    "reuse_gate: {snr: 1}": "reuse_gate.snr is not a key of this section; allowed: adaptive_entropy, ",
+    "reuse_gate: {5: 1}": "key 5 is not text",
+    "reuse_gate: {snr_low: 1, snr_low: 2}": "key 'snr_low' is there twice",
+    "reuse_gate: {snr_low: .nan}": "snr_low = nan is not allowed; allowed: a number",
+    "reuse_gate: {snr_low: {a: 1}}": "snr_low = {'a': 1} is not allowed",
+    "reuse_gate: {warmup_fraction: .inf}": "warmup_fraction = inf is not allowed",
+    f"model: {{num_layers: {'9' * 5000}}}": "is not YAML: ",
+    f"model: {{num_layers: 0x{'f' * 5000}}}": "holds a whole number of more than 64 bits",
+    f"model: {{num_layers: {2**63}}}": f"num_layers = {2**63} is not allowed",
+    f"reuse: {{plan_path: [{'x' * 9999}]}}": "plan_path = ('xxx",
+    "quantization: {bits: 7}": "quantization_bits = 7 is not allowed; allowed: 4, 8, 16",
+    "quantization: {bits: true}": "quantization_bits = True is not allowed",
+    "quantization: {cache_attention_output: 1}": "quantization.cache_attention_output = 1 is not allowed",
+    "quantization: {cache_attention_output: true, reuse_mode: kv}": "what agrees with reuse_mode = 'kv'",
+    "model: {dtype: float8}": "model.dtype = 'float8' is not allowed; allowed: float32, float16, bfloat16",
+    "model: {name: 5}": "model.name = 5 is not allowed",
+    "sampler: {type: euler}": "sampler.type = 'euler' is not allowed; allowed: ddim, dpm_solver",
+    "sampler: {num_inference_steps: 0}": "sampler.num_inference_steps = 0 is not allowed",
+    "sampler: {guidance_scale: -1}": "sampler.guidance_scale = -1 is not allowed",
+    "sampler: {eta: 2}": "sampler.eta = 2 is not allowed",
+    "policy: {hidden_dims: [0]}": "policy.hidden_dims = (0,) is not allowed",
+    "policy: {dropout: 1.0}": "policy.dropout = 1.0 is not allowed",
+    "a: !!python/object:os.system {}": "is not YAML: ",
+}
+
+
+@pytest.mark.parametrize(("text", "problem"), BAD.items(), ids=[text[:40] for text in BAD])
+def test_bad_files_are_one_line(text: str, problem: str, tmp_path: Path) -> None:
+    """What is no such file is named with its path, the key, the value and what is allowed, and is short."""
     path = tmp_path / "config.yaml"
     path.write_text(text)
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(DQARError) as error:
         DQARConfig.from_yaml(path)
-    assert str(error.value).startswith(f"{path}: {said}") and "\n" not in str(error.value)
+    message = str(error.value)
+    assert str(path) in message and problem in message and "\n" not in message and len(message) < 700
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     """A missing file is one line too."""
-    with pytest.raises(ValueError, match="cannot be read: No such file"):
+    with pytest.raises(DQARError, match="cannot be read: No such file"):
         DQARConfig.from_yaml(tmp_path / "none.yaml")
+
+
+def test_every_key_is_used_or_named(tmp_path: Path) -> None:
+    """Keys that are not DQAR's are named in a warning that points here, and `Experiment` uses each."""
+    with pytest.warns(DQARWarning) as caught:
+        DQARConfig.from_yaml(SHIPPED)
+    (warning,) = caught
+    for section, keys in OTHER_KEYS.items():
+        assert all(f"{section}.{key}" in str(warning.message) for key in keys)
+    assert warning.filename == __file__
+    text = ORIGINAL.replace("float16", "bfloat16").replace("ddim", "dpm_solver").replace("4.0", "1.5")
+    text = text.replace("50", "20").replace("[64, 32]", "[8]").replace("DiT-XL-2-256", "other")
+    text = text.replace("dropout: 0.1", "dropout: 0.2").replace("snr_low: 0.1", "snr_low: 0.3")
+    (tmp_path / "config.yaml").write_text(text)
+    experiment = Experiment.from_yaml(tmp_path / "config.yaml")
+    assert (experiment.model, experiment.dtype) == ("facebook/other", torch.bfloat16)
+    assert experiment.sampler_type == "dpm_solver" and experiment.config.snr_low == 0.3
+    assert experiment.sampling == SamplerConfig(num_inference_steps=20, guidance_scale=1.5)
+    policy = experiment.make_policy()
+    assert (policy.hidden_dims, policy.dropout) == ((8,), 0.2)
+
+
+def test_an_experiment_runs_from_its_file(tiny_model_dir: Path, tmp_path: Path) -> None:
+    """Model, reuse and sampler of one file make the latents that the same parts made by hand make."""
+    text = f"model: {{name: {tiny_model_dir}, dtype: float32}}\nsampler: {{num_inference_steps: 4}}"
+    (tmp_path / "config.yaml").write_text(text)
+    experiment = Experiment.from_yaml(tmp_path / "config.yaml")
+    pipe = experiment.load_model()
+    latents = experiment.sampler(pipe).sample(1, [3], torch.Generator().manual_seed(0))
+    pipe = experiment.load_model()
+    sampling = SamplerConfig(num_inference_steps=4)
+    by_hand = DQARDDIMSampler(DQARDiTWrapper(pipe.transformer, DQARConfig()), pipe.scheduler, sampling)
+    assert torch.equal(latents, by_hand.sample(1, [3], torch.Generator().manual_seed(0)))

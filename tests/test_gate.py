@@ -79,3 +79,11 @@ def test_policy_and_observed_change_have_reasons_of_their_own() -> None:
     adaptive.observe(np.array([0.3, 0.05]), np.array([1, 1]))
     found = decided(ReuseGate(GateConfig(max_age=None), 2, adaptive=adaptive), signals, steps=4)
     assert found[-3:] == [[Reason.CHANGE, why] for why in (Reason.REUSED, Reason.REUSED, Reason.CHANGE)]
+
+
+def test_labels_of_former_records_are_read() -> None:
+    """Each reason is found by its label, and the one that was renamed by its former label too."""
+    assert [Reason.from_label(reason.label) for reason in Reason] == list(Reason)
+    assert Reason.from_label("foretold") is Reason.SKIPPED
+    with pytest.raises(KeyError):
+        Reason.from_label("unknown")

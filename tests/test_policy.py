@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 from scipy.stats import mannwhitneyu
 
+from dqar.errors import DQARError
 from dqar.policy.mlp_policy import FEATURES, LayerWiseReusePolicy, ReusePolicy
 from dqar.training.policy_trainer import PolicyTrainer, budget_threshold, roc_auc, split_by_trajectory
 from dqar.training.traces import Trace
@@ -57,7 +58,7 @@ def test_training_finds_harmless_rows(policy: ReusePolicy) -> None:
     assert figures.roc_auc > (0.95 if isinstance(policy, LayerWiseReusePolicy) else 0.85)
     assert 0.5 * figures.best_ratio < figures.reuse_ratio <= 1.0
     assert figures.damage < 1.5 * 20.0
-    assert policy.threshold == figures.threshold and policy.figures["epochs"] == figures.epochs
+    assert policy.threshold == figures.threshold and policy.metrics["epochs"] == figures.epochs
     assert not policy.training
 
 
@@ -111,18 +112,31 @@ def test_budget_threshold() -> None:
 def test_saved_policy_is_the_same(policy: ReusePolicy, tmp_path: Path) -> None:
     """A policy read back has the same weights, standardisation, threshold, figures and class."""
     policy.fit_standardisation(trace().features)
-    policy.threshold, policy.figures = 0.7, {"roc_auc": 0.9}
+    policy.threshold, policy.metrics = 0.7, {"roc_auc": 0.9}
     policy.save(tmp_path)
     loaded = ReusePolicy.load(tmp_path)
     rows = torch.randn(LAYERS, 4)
     assert type(loaded) is type(policy) and torch.equal(loaded(rows), policy.eval()(rows))
-    assert (loaded.threshold, loaded.figures) == (0.7, {"roc_auc": 0.9})
+    assert (loaded.threshold, loaded.metrics) == (0.7, {"roc_auc": 0.9})
+
+
+def test_former_metrics_are_read_and_repr_shows_the_shape(tmp_path: Path) -> None:
+    """A policy saved when `metrics` was named `figures` keeps them; its repr shows widths, size and ranking."""
+    policy = ReusePolicy(hidden_dims=(8,), threshold=0.25)
+    policy.metrics = {"roc_auc": 0.875}
+    policy.save(tmp_path)
+    text = (tmp_path / "policy.json").read_text()
+    (tmp_path / "policy.json").write_text(text.replace('"metrics"', '"figures"'))
+    loaded = ReusePolicy.load(tmp_path)
+    assert loaded.metrics == policy.metrics
+    shape = "hidden_dims=(8,), dropout=0.1, threshold=0.25, parameters=49, roc_auc=0.875"
+    assert repr(loaded) == f"ReusePolicy({shape})"
 
 
 def test_bad_policy_files(tmp_path: Path) -> None:
     """Missing, foreign or misshapen files are refused, with what is wrong and what is allowed."""
     path, about = tmp_path / "policy.safetensors", tmp_path / "policy.json"
-    with pytest.raises(ValueError, match=r"policy = .*allowed: "):
+    with pytest.raises(ValueError, match=r"policy = .* cannot be read"):
         ReusePolicy.load(tmp_path)
     ReusePolicy().save(tmp_path)
     with pytest.raises(ValueError, match=r"kind = 'ReusePolicy' .*allowed: LayerWiseReusePolicy"):
@@ -138,8 +152,24 @@ def test_bad_policy_files(tmp_path: Path) -> None:
         ReusePolicy.load(tmp_path)
     about.write_text(json.dumps(text))
     save_file(ReusePolicy().state_dict() | {"mean": torch.zeros(3)}, path)
+    with pytest.raises(ValueError, match=r"weights that policy.json was saved with"):
+        ReusePolicy.load(tmp_path)
+    about.write_text(json.dumps({k: v for k, v in text.items() if k != "weights"}))
     with pytest.raises(ValueError, match=r"shape of mean = \(3,\) is not allowed; allowed: \(4,\)"):
         ReusePolicy.load(tmp_path)
+    for name, value, problem in (
+        ("net.0.bias", torch.nan, "NaN or infinity"),
+        ("std", 0.0, "std = "),
+    ):
+        save_file(
+            {k: v.fill_(value) if k == name else v for k, v in ReusePolicy().state_dict().items()}, path
+        )
+        with pytest.raises(DQARError, match=problem):
+            ReusePolicy.load(tmp_path)
+    about.write_text(json.dumps(text | {"config": text["config"] | {"hidden_dims": [10**9]}}))
+    with pytest.raises(DQARError, match=r"hidden_dims = 1000000000 is not allowed"):
+        ReusePolicy.load(tmp_path)
+    about.write_text(json.dumps({k: v for k, v in text.items() if k != "weights"}))
     path.write_bytes(b"no tensors")
     with pytest.raises(ValueError, match=r"a readable safetensors file"):
         ReusePolicy.load(tmp_path)

@@ -177,7 +177,7 @@ def test_the_policy_that_ships_reuses_on_the_model_that_ships() -> None:
     """It was trained on that very model, is small, and in the gate reuses some layers and refuses others."""
     opened = open_session("embedded", STEPS, GUIDANCE, seed=100, evaluation=True)
     policy = load_policy(POLICY_DIR)
-    assert policy.figures["trace"]["fingerprint"] == models.fingerprint(opened.spec)
+    assert policy.metrics["trace"]["fingerprint"] == models.fingerprint(opened.spec)
     assert sum(p.numel() for p in policy.parameters()) < 500_000
     dqar.enable(opened.pipe, learned(POLICY_DIR).replace(num_layers=policy.num_layers))
     opened.pipe(**opened.arguments(range(1)))

@@ -71,7 +71,7 @@ def train(
     typer.echo(
         f"budget {found[0].figures.budget:.5f}; figures of the held-out trajectories; kept: {rows[0][0]}"
     )
-    known = found[0].policy.figures["final_damage"]
+    known = found[0].policy.metrics["final_damage"]
     typer.echo(
         f"Spearman with the measured final damage: the step's {known['spearman']:.3f} (n = {known['rows']}), "
         f"the label's {known['label_spearman']:.3f} on unseen trajectories (n = {known['label_rows']})"

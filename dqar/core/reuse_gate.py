@@ -1,56 +1,37 @@
-"""The decision, once a step and for all layers: which may be served from the cache, and why not."""
+"""The decision, once a step and for all layers: which are reused, and why the others are not."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from enum import IntEnum
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from dqar.config import GateConfig
+from dqar.core.gate_config import GateConfig
+from dqar.core.reasons import Reason, Reasons, is_reused, progress
+from dqar.errors import InvalidValue
 
 if TYPE_CHECKING:
     from dqar.policy.layer_scheduler import AdaptiveLayerScheduler
     from dqar.policy.mlp_policy import ReusePolicy
 
-__all__ = ["Decision", "GateConfig", "Reason", "ReuseGate", "Signals", "entropy_thresholds"]
+__all__ = [
+    "Decision",
+    "GateConfig",
+    "Reason",
+    "Reasons",
+    "ReuseGate",
+    "Signals",
+    "entropy_thresholds",
+    "served",
+]
 
-Reasons = npt.NDArray[np.int8]  # [..., layers] of Reason
+served = is_reused  # the name until all of `dqar.integration` uses the other
+
 FloatArray = npt.NDArray[np.float64]
-
-
-class Reason(IntEnum):
-    """Why a layer was reused or computed; where several rules forbid a reuse, the first of them."""
-
-    REUSED = 0
-    WARMUP = 1
-    SNR = 2
-    SCHEDULE = 3
-    DEEP_SNR = 4
-    PROBE = 5
-    NO_ENTRY = 6
-    AGE = 7
-    CHANGE = 8
-    ENTROPY = 9
-    POLICY = 10
-    BRANCH = 11
-    PLAN = 12
-    FORETOLD = 13  # the whole step: the model does not run
-    DEVIATION = 14
-
-    @property
-    def label(self) -> str:
-        """The name in words, for tables."""
-        return self.name.lower().replace("_", " ")
-
-
-def served(reasons: Reasons) -> npt.NDArray[np.bool_]:
-    """Where nothing is computed, of reasons of any shape: reused, or the whole step foretold."""
-    return np.isin(reasons, (Reason.REUSED, Reason.FORETOLD))
 
 
 class Decision(NamedTuple):
@@ -72,10 +53,17 @@ class Signals:
 
 
 class ReuseGate:
-    """Walks one trajectory: decides each step's row from the rules, the entries' ages and the data.
+    """Follows one trajectory: decides each step for all layers, by rules, the entries' ages and the data.
 
-    `policy` decides in place of the thresholds in policy mode; `adaptive` forbids layers whose
-    observed change is too large. Raises `ValueError` when `entropy_scales` has another length.
+    Args:
+        config: Thresholds and bounds.
+        num_layers: Layers that are decided.
+        prompt_length: Prompt tokens of the model's input, where it has a prompt.
+        policy: Decides in place of the thresholds.
+        adaptive: Forbids layers whose observed change is too large.
+
+    Raises:
+        InvalidValue: `entropy_scales` has another length than there are layers.
     """
 
     def __init__(
@@ -90,17 +78,21 @@ class ReuseGate:
         self.thresholds = entropy_thresholds(config, num_layers, prompt_length)
         self.policy = policy
         self.adaptive = adaptive
-        self.age = np.zeros(num_layers)  # steps that each entry has served
+        self.age = np.zeros(num_layers)  # steps for which each entry was reused
         self.has_entry = np.zeros(num_layers, dtype=np.bool_)
 
     def decide(self, blocked: Reasons, signals: Signals | None = None) -> Reasons:
-        """The step's reasons, `[layers]`: `blocked` (the rules' row), and what age and data add.
+        """Decide a step. A step that is skipped as a whole uses no entry and makes none.
 
-        Without `signals` the data is taken to allow everything, which makes a plan. A step that is foretold
-        as a whole takes no entry and makes none.
+        Args:
+            blocked: What the rules that depend on no data forbid, `[layers]`.
+            signals: The data; None = they allow everything, which makes a plan.
+
+        Returns:
+            The step's reasons, `[layers]`: `blocked`, and what age and data add.
         """
         row = blocked.copy()
-        if (row == Reason.FORETOLD).all():
+        if (row == Reason.SKIPPED).all():
             if signals is None or not signals.deviation > self.config.deviation_tolerance:
                 return row
             row[:] = Reason.DEVIATION
@@ -115,13 +107,20 @@ class ReuseGate:
         return row
 
     def forbids(self, entropy: FloatArray) -> npt.NDArray[np.bool_]:
-        """Layers that known entropies forbid, `[layers]`, until they are measured anew."""
-        if not self.config.entropy_gate or self.adaptive is not None:  # changes are seen on what is kept
+        """Layers that known entropies forbid, `[layers]`, until they are measured again."""
+        if not self.config.entropy_gate or self.adaptive is not None:  # changes are measured on what is kept
             return np.zeros(len(entropy), dtype=np.bool_)
         return ~(entropy < self.thresholds)
 
     def should_reuse(self, entropy: float, snr: float, step: int, steps: int) -> Decision:
-        """Decide a single layer that has a cache entry, with the reason."""
+        """Decide a single layer that has a cache entry.
+
+        Args:
+            entropy: Attention entropy in nats.
+            snr: Signal-to-noise ratio of the step.
+            step: Number of the step, from 0.
+            steps: Steps of the trajectory.
+        """
         reason = blocked_step(self.config, step, steps, snr)
         if reason is Reason.REUSED:
             for why, forbidden in self._by_data(Signals(np.array([entropy]), snr)):
@@ -150,7 +149,7 @@ def _probabilities(policy: ReusePolicy, signals: Signals) -> FloatArray:
 
 
 def blocked_step(config: GateConfig, step: int, steps: int, snr: float) -> Reason:
-    """What warm-up and SNR window say of a step (from 0), for every layer and branch alike."""
+    """Whether warm-up or SNR window forbid reuse at a step (from 0), for every layer and branch alike."""
     if step < config.warmup_steps or progress(step, steps) < config.warmup_fraction:
         return Reason.WARMUP
     if not config.use_learned_policy and not config.snr_low <= snr <= config.snr_high:
@@ -158,22 +157,23 @@ def blocked_step(config: GateConfig, step: int, steps: int, snr: float) -> Reaso
     return Reason.REUSED
 
 
-def progress(step: int, steps: int) -> float:
-    """How far a step (from 0) is along the trajectory, 0 to 1."""
-    return step / (steps - 1) if steps > 1 else 0.0
-
-
 def entropy_thresholds(
     config: GateConfig, num_layers: int, prompt_length: int | None = None
 ) -> npt.NDArray[np.float64]:
     """tau of each layer in nats, `[num_layers]`: base * sqrt(prompt_length / base length) * scale.
 
-    Raises `ValueError` when `entropy_scales` has another length.
+    Args:
+        config: Threshold, scales and prompt lengths.
+        num_layers: Layers of the result.
+        prompt_length: Prompt tokens of the model's input, where `config` names none.
+
+    Raises:
+        InvalidValue: `entropy_scales` has another length than there are layers.
     """
     scales = np.ones(num_layers)
     if config.entropy_scales is not None:
         if len(config.entropy_scales) != num_layers:
-            raise ValueError(
+            raise InvalidValue(
                 f"entropy_scales has {len(config.entropy_scales)} entries; "
                 f"allowed: one for each of the {num_layers} layers"
             )

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dqar.errors import invalid_value
 from dqar.evaluation.frechet import Statistics, fitted, frechet_distance
 from dqar.evaluation.image_files import ImageFiles
 from dqar.utils.helpers import Images, as_uint8
-from dqar.validation import refusal
 
 INCEPTION = "inception-v3-compat"  # torch-fidelity's name of the network that defines FID
 
@@ -47,7 +47,7 @@ def compute_fid(
 
     name = extractor or INCEPTION
     if name not in FEATURE_EXTRACTORS_REGISTRY:
-        raise refusal("extractor", name, ", ".join(FEATURE_EXTRACTORS_REGISTRY))
+        raise invalid_value("extractor", name, ", ".join(FEATURE_EXTRACTORS_REGISTRY))
     sets = {"generated": _chunks("generated", generated, batch_size)}
     sets["reference"] = _chunks("reference", reference, batch_size)
     weights = {"feature_extractor_weights_path": _inception(inception_weights)} if name == INCEPTION else {}
@@ -95,7 +95,9 @@ def _clip(path: Path) -> tuple[Any, Any]:
         model = CLIPModel.from_pretrained(path, local_files_only=True, use_safetensors=True)
         return model, CLIPProcessor.from_pretrained(path, local_files_only=True)
     except (OSError, ValueError, TypeError) as error:
-        raise refusal("model_path", str(path), "a directory with a CLIP model and its processor") from error
+        raise invalid_value(
+            "model_path", str(path), "a directory with a CLIP model and its processor"
+        ) from error
 
 
 def _chunks(field: str, images: Images | str | Path, size: int) -> Iterable[Tensor]:
@@ -103,7 +105,7 @@ def _chunks(field: str, images: Images | str | Path, size: int) -> Iterable[Tens
     if not isinstance(images, (str, Path)):
         return as_uint8(images).split(size)
     if not Path(images).is_dir():
-        raise refusal(field, str(images), "images, or a directory of image files")
+        raise invalid_value(field, str(images), "images, or a directory of image files")
     try:
         return ImageFiles(Path(images)).chunks(size)
     except ValueError as error:
@@ -138,5 +140,5 @@ def _inception(path: str | Path | None) -> str:
         # torch-fidelity unpickles whatever the file holds; this reading admits tensors alone.
         torch.load(file, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, pickle.UnpicklingError, EOFError) as error:
-        raise refusal("inception_weights", path, f"a path to torch-fidelity's {file_name}") from error
+        raise invalid_value("inception_weights", path, f"a path to torch-fidelity's {file_name}") from error
     return str(file)

@@ -1,4 +1,4 @@
-"""Which layers are free for reuse as denoising goes on: by a schedule, or by what was observed."""
+"""Which layers are eligible for reuse at each step: by a schedule, or by their observed change."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from dqar.config import DQARConfig
-from dqar.core.reuse_gate import Reason, Reasons, progress
+from dqar.core.reasons import Reason, Reasons, progress
+from dqar.errors import InvalidValue
 
-EXPONENTIAL_RATE = 5.0  # of `exponential`: half of the layers are free after 86 % of the ramp
+EXPONENTIAL_RATE = 5.0  # of `exponential`: half of the layers are eligible after 86 % of the ramp
 
 BoolArray = npt.NDArray[np.bool_]
 FloatArray = npt.NDArray[np.float64]
@@ -19,14 +20,21 @@ FloatArray = npt.NDArray[np.float64]
 class LayerScheduler:
     """The layer schedule of a configuration, for a model of `num_layers` layers.
 
-    `progress` is step / (steps - 1). Below the warm-up fraction w no layer is free; from there the
-    ramp p = (progress - w) / (1 - w) frees int(shape(p) * int(num_layers * layer_fraction)) layers:
-    the first ones, or with `linear_reverse` the last. `linear` is the published schedule.
+    `progress` is step / (steps - 1). Below the warm-up fraction w no layer is eligible; from there, with the
+    ramp p = (progress - w) / (1 - w), int(shape(p) * int(num_layers * layer_fraction)) layers are: the first
+    ones, or with `linear_reverse` the last. `linear` is the published schedule.
+
+    Args:
+        config: The schedule's fields.
+        num_layers: Layers of the model that DQAR manages.
+
+    Raises:
+        InvalidValue: `custom_schedule` has another length than there are layers.
     """
 
     def __init__(self, config: DQARConfig, num_layers: int) -> None:
         if config.custom_schedule is not None and len(config.custom_schedule) != num_layers:
-            raise ValueError(
+            raise InvalidValue(
                 f"custom_schedule has {len(config.custom_schedule)} entries; "
                 f"allowed: one for each of the {num_layers} layers"
             )
@@ -35,18 +43,27 @@ class LayerScheduler:
         self.cap = int(num_layers * config.layer_fraction)
 
     def blocked(self, step: int, steps: int, snr: float) -> Reasons:
-        """What the schedule and the deep-layer SNR rule forbid at `step` (from 0), `[num_layers]`."""
+        """What the schedule and the deep-layer SNR rule forbid.
+
+        Args:
+            step: Number of the step, from 0.
+            steps: Steps of the trajectory.
+            snr: Signal-to-noise ratio of the step.
+
+        Returns:
+            A `Reason` for each layer, `[num_layers]`; `REUSED` where nothing forbids it.
+        """
         c, layers = self.config, np.arange(self.num_layers)
         row = np.full(self.num_layers, Reason.REUSED, dtype=np.int8)
         if c.deep_layer_snr_threshold is not None and snr < c.deep_layer_snr_threshold:
             row[layers >= (self.num_layers + 1) // 2] = Reason.DEEP_SNR
         if c.adaptive:
             row[(step + layers) % c.probe_interval == 0] = Reason.PROBE
-        row[~self.free(step, steps)] = Reason.SCHEDULE
+        row[~self.eligible(step, steps)] = Reason.SCHEDULE
         return row
 
-    def free(self, step: int, steps: int) -> BoolArray:
-        """Layers that the schedule frees at `step`, `[num_layers]`."""
+    def eligible(self, step: int, steps: int) -> BoolArray:
+        """Layers that the schedule makes eligible at `step` (from 0) of `steps`, `[num_layers]`."""
         c, done = self.config, progress(step, steps)
         layers = np.arange(self.num_layers)
         if not c.use_layer_scheduling:
@@ -72,12 +89,16 @@ class LayerScheduler:
 
 
 class AdaptiveLayerScheduler:
-    """Frees the layers whose outputs were seen to change little.
+    """Allows reuse of the layers whose outputs change little.
 
     Whenever a layer is computed while it has an entry (and each layer is, every `probe_interval`
-    steps) the relative change ||fresh - cached|| / ||fresh|| over the entry's steps is observed. A
-    layer may be served an entry for n steps while n times its last change a step is tolerated; a
+    steps) the relative change ||fresh - cached|| / ||fresh|| over the entry's steps is observed. An entry
+    may be reused for n steps while n times the layer's last change per step is tolerated; the entry of a
     layer that was never observed may not.
+
+    Args:
+        num_layers: Layers of the model that DQAR manages.
+        tolerance: Largest relative change of an output that may be reused.
     """
 
     def __init__(self, num_layers: int, tolerance: float) -> None:
@@ -85,7 +106,7 @@ class AdaptiveLayerScheduler:
         self.rate = np.full(num_layers, np.nan)  # relative change a step
 
     def observe(self, change: FloatArray, steps: FloatArray) -> None:
-        """Note each layer's change over so many steps, both `[num_layers]`; nan = not observed."""
+        """Record each layer's change over that many steps, both `[num_layers]`; nan = not observed."""
         self.rate = np.where(np.isnan(change), self.rate, change / steps)
 
     def tolerates(self, steps: FloatArray) -> BoolArray:

@@ -1,32 +1,49 @@
-"""The learned policy: a small network that tells, from four numbers a layer, whether to reuse it."""
+"""The learned policy: a small network that predicts, from four numbers per layer, whether reuse is safe."""
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from dqar.validation import refusal
+from dqar.errors import invalid_value
+from dqar.utils.atomic import write_atomic
+from dqar.utils.foreign import read_bytes, read_json
+from dqar.validation import Rule, count, is_number, is_whole, share
 
 FEATURES = ("entropy", "log_snr", "latent_norm", "timestep")
 """The inputs: H_t in nats; ln SNR_t; ||x_t||_2 of one latent; t / T, training timesteps."""
-EMBEDDING = 8  # numbers that tell the layers apart
+EMBEDDING = 8  # numbers that distinguish the layers
+MAX_WIDTH = 4096  # of a hidden layer; more is a mistake or an attack, not a small network
+MAX_WEIGHT_BYTES = 256 * 2**20
 WEIGHTS, ABOUT = "policy.safetensors", "policy.json"
+
+WIDTH = Rule(lambda v: is_whole(v) and 1 <= v <= MAX_WIDTH, f"whole numbers from 1 to {MAX_WIDTH}")
+DROPOUT = share(below_one=True)
+# Training may find that nothing is to be reused: a threshold just above the largest probability.
+THRESHOLD = Rule(lambda v: is_number(v) and 0 <= v <= 1 + 1e-6, "a number from 0 to 1")
 
 
 class ReusePolicy(nn.Module):
     """p_reuse = MLP(concat(H_t, ln SNR_t, ||x_t||, t / T)), inputs standardised by a stored mean and std.
 
-    `threshold` is the probability from which to reuse, and `figures` what training measured; both are
-    saved along. With the defaults it has 2,500 parameters. Raises `ValueError` for a width below 1, or
-    a dropout or threshold outside 0 to 1.
+    With the defaults it has 2,500 parameters. `metrics` holds what training measured; it is saved along.
+
+    Args:
+        hidden_dims: Widths of the hidden layers.
+        dropout: Share of the hidden units that training drops.
+        threshold: Probability from which to reuse; training sets it.
+
+    Raises:
+        InvalidValue: A width below 1, or a dropout or threshold outside 0 to 1.
     """
 
     def __init__(
@@ -35,21 +52,27 @@ class ReusePolicy(nn.Module):
         super().__init__()
         self._check(hidden_dims, dropout, threshold)
         self.hidden_dims, self.dropout, self.threshold = tuple(hidden_dims), dropout, threshold
-        self.figures: dict[str, Any] = {}
+        self.metrics: dict[str, Any] = {}
         self.mean = nn.Buffer(torch.zeros(len(FEATURES)))
         self.std = nn.Buffer(torch.ones(len(FEATURES)))
         self.net = _mlp(self._inputs(), self.hidden_dims, dropout)
 
+    def __repr__(self) -> str:
+        shape = ", ".join(f"{name}={value!r}" for name, value in self._config().items())
+        size = sum(parameter.numel() for parameter in self.parameters())
+        auc = f", roc_auc={self.metrics['roc_auc']:.3f}" if "roc_auc" in self.metrics else ""
+        return f"{type(self).__name__}({shape}, parameters={size}{auc})"
+
     def forward(self, features: Tensor) -> Tensor:
-        """Probability that reuse is harmless: features `[..., 4]` -> `[...]` in [0, 1]."""
+        """Probability that reuse is safe: features `[..., 4]` -> `[...]` in [0, 1]."""
         return self.logits(features).sigmoid()
 
     def logits(self, features: Tensor, layer: Tensor | None = None) -> Tensor:
-        """The same before the sigmoid; this policy takes no notice of `layer`."""
+        """The same before the sigmoid, `[..., 4]` -> `[...]`; this policy ignores `layer`."""
         return self.net(self.standardise(features)).squeeze(-1)
 
     def standardise(self, features: Tensor) -> Tensor:
-        """Features with the stored mean taken off, in units of the stored std."""
+        """Features less the stored mean, in units of the stored std, `[..., 4]`."""
         return (features - self.mean) / self.std
 
     def fit_standardisation(self, features: Tensor) -> None:
@@ -58,19 +81,36 @@ class ReusePolicy(nn.Module):
         self.mean.copy_(mean)
         self.std.copy_(torch.where(std > 0, std, 1.0))
 
-    def save(self, folder: str | Path) -> None:
-        """Write `policy.safetensors` and `policy.json` into `folder`."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        save_file(self.state_dict(), folder / WEIGHTS)
-        about = {"kind": type(self).__name__, "features": FEATURES, "config": self._config()}
-        text = json.dumps(about | {"figures": self.figures}, indent=2)
-        (folder / ABOUT).write_text(text + "\n", encoding="utf-8")
+    def save(self, directory: str | Path) -> None:
+        """Write `policy.safetensors` and `policy.json` into a directory, each whole or not at all.
+
+        The latter holds the former's digest, so that files of two policies are not taken for one.
+
+        Raises:
+            OSError: They cannot be written.
+        """
+        weights = save(self.state_dict())
+        about = {
+            "kind": type(self).__name__,
+            "features": FEATURES,
+            "config": self._config(),
+            "metrics": self.metrics,
+            "weights": _digest(weights),
+        }
+        write_atomic(Path(directory) / WEIGHTS, weights)
+        write_atomic(Path(directory) / ABOUT, json.dumps(about, indent=2) + "\n")
 
     @classmethod
-    def load(cls, folder: str | Path) -> Self:
-        """Read a policy of this class, in evaluation mode. Raises `ValueError` for any other content."""
-        about = _read_about(Path(folder) / ABOUT)
+    def load(cls, directory: str | Path) -> Self:
+        """Read a policy of this class, in evaluation mode.
+
+        Args:
+            directory: What `save` wrote into.
+
+        Raises:
+            DQARError: A file is missing or holds something else; weights that are not finite.
+        """
+        about = _read_about(Path(directory) / ABOUT)
         kinds: dict[str, type[Any]] = {
             kind.__name__: kind for kind in (ReusePolicy, LayerWiseReusePolicy) if issubclass(kind, cls)
         }
@@ -79,10 +119,12 @@ class ReusePolicy(nn.Module):
         try:
             policy = kinds[about["kind"]](**about["config"])
         except (KeyError, TypeError) as error:
-            raise refusal("config", about.get("config"), f"the fields of {about['kind']}") from error
-        policy.figures = about.get("figures", {})
-        policy.load_state_dict(_read_weights(Path(folder) / WEIGHTS, policy.state_dict()))
-        return policy.eval()
+            raise invalid_value("config", about.get("config"), f"the fields of {about['kind']}") from error
+        policy.metrics = about.get("metrics", about.get("figures", {}))  # the former name
+        weights = _read_weights(Path(directory) / WEIGHTS, about.get("weights"), policy.state_dict())
+        policy.load_state_dict(weights)
+        policy.eval()
+        return cast(Self, policy)
 
     def _inputs(self) -> int:
         return len(FEATURES)
@@ -92,14 +134,24 @@ class ReusePolicy(nn.Module):
 
     @staticmethod
     def _check(hidden_dims: Sequence[int], dropout: float, threshold: float) -> None:
-        widths = all(type(width) is int and width >= 1 for width in hidden_dims)
-        _expect("hidden_dims", hidden_dims, widths, "whole numbers, at least 1")
-        _expect("dropout", dropout, 0 <= dropout < 1, "a number from 0 to 1, 1 left out")
-        _expect("threshold", threshold, 0 <= threshold <= 1, "a number from 0 to 1")
+        for width in hidden_dims:
+            WIDTH.check("hidden_dims", width)
+        DROPOUT.check("dropout", dropout)
+        THRESHOLD.check("threshold", threshold)
 
 
 class LayerWiseReusePolicy(ReusePolicy):
-    """The same, told which of `num_layers` layers it decides for by a learned embedding."""
+    """The same, which distinguishes `num_layers` layers by a learned embedding.
+
+    Args:
+        num_layers: Layers of the model.
+        hidden_dims: Widths of the hidden layers.
+        dropout: Share of the hidden units that training drops.
+        threshold: Probability from which to reuse; training sets it.
+
+    Raises:
+        InvalidValue: As `ReusePolicy`, or fewer than one layer.
+    """
 
     def __init__(
         self,
@@ -109,14 +161,22 @@ class LayerWiseReusePolicy(ReusePolicy):
         threshold: float = 0.5,
     ) -> None:
         super().__init__(hidden_dims, dropout, threshold)
-        _expect("num_layers", num_layers, type(num_layers) is int and num_layers >= 1, "at least 1")
+        count(1).check("num_layers", num_layers)
         self.num_layers = num_layers
         self.embedding = nn.Embedding(num_layers, EMBEDDING)
 
     def logits(self, features: Tensor, layer: Tensor | None = None) -> Tensor:
-        """Features `[..., 4]` of the layers `layer` `[...]`, or `[..., num_layers, 4]` of all in order.
+        """The probability before the sigmoid.
 
-        Raises `ValueError` when, with no `layer` given, there are not as many as layers.
+        Args:
+            features: `[..., 4]`; without `layer` `[..., num_layers, 4]`, of all layers in order.
+            layer: Numbers of the layers, `[...]`.
+
+        Returns:
+            `[...]`, or `[..., num_layers]`.
+
+        Raises:
+            InvalidValue: Without `layer`, there are not as many rows as layers.
         """
         if layer is None:
             rows = features.shape[-2] if features.ndim > 1 else 1
@@ -144,26 +204,34 @@ def _mlp(inputs: int, hidden_dims: Sequence[int], dropout: float) -> nn.Sequenti
 
 
 def _read_about(path: Path) -> dict[str, Any]:
-    try:
-        about = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise refusal("policy", str(path), "a readable JSON file that `save` wrote") from error
+    about = read_json(path, "policy", limit=2**20)
     _expect("policy", about, isinstance(about, dict), "a JSON object that `save` wrote")
-    return about
+    return dict(about)
 
 
-def _read_weights(path: Path, expected: dict[str, Tensor]) -> dict[str, Tensor]:
+def _read_weights(path: Path, digest: str | None, expected: dict[str, Tensor]) -> dict[str, Tensor]:
+    content = read_bytes(path, "policy", limit=MAX_WEIGHT_BYTES)
     try:
-        state = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise refusal("policy", str(path), "a readable safetensors file that `save` wrote") from error
+        state = load(content)
+    except (SafetensorError, ValueError, RuntimeError) as error:
+        raise invalid_value("policy", str(path), "a readable safetensors file that `save` wrote") from error
+    # Policies saved before digests were have none.
+    _expect(
+        "policy", str(path), digest in (None, _digest(content)), f"the weights that {ABOUT} was saved with"
+    )
     _expect("tensors", sorted(state), state.keys() == expected.keys(), ", ".join(sorted(expected)))
     for name, tensor in state.items():
-        allowed = tuple(expected[name].shape)
-        _expect(f"shape of {name}", tuple(tensor.shape), tuple(tensor.shape) == allowed, str(allowed))
+        shape = tuple(expected[name].shape)
+        _expect(f"shape of {name}", tuple(tensor.shape), tuple(tensor.shape) == shape, str(shape))
+        _expect(f"{name} of {path.name}", "NaN or infinity", bool(tensor.isfinite().all()), "finite numbers")
+    _expect("std", state["std"].tolist(), bool((state["std"] > 0).all()), "numbers above 0")
     return state
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def _expect(name: str, value: Any, holds: bool, allowed: str) -> None:
     if not holds:
-        raise refusal(name, value, allowed)
+        raise invalid_value(name, value, allowed)

@@ -73,7 +73,7 @@ class PolicyTrainer:
             torch.manual_seed(self.seed)
             epochs = self._optimise(training, validation, progress)
         figures = self._judge(training, validation, epochs)
-        self.policy.threshold, self.policy.figures = figures.threshold, asdict(figures)
+        self.policy.threshold, self.policy.metrics = figures.threshold, asdict(figures)
         log.info("policy: %s", figures)
         return figures
 

@@ -91,7 +91,7 @@ def _check_fits(pipe: Any, folder: Path) -> None:
 
 def check_unseen(policy: ReusePolicy, seed: int, n: int) -> None:
     """BadInput where one of the seeds `seed` to `seed + n - 1` is of a trace that `policy` learned from."""
-    first, last = policy.figures.get("trace", {}).get("seeds", [0, 0])
+    first, last = policy.metrics.get("trace", {}).get("seeds", [0, 0])
     if seed < last and first < seed + n:
         raise BadInput(
             f"seed: {seed} is not allowed; allowed: {last} or more, for the policy saw those before"
@@ -128,7 +128,7 @@ def _setting(session: Session, policy: ReusePolicy, n: int, max_age: int) -> dic
     return {
         "environment": provenance.provenance(spec.seed),
         "model": {"name": shown_model(spec.model), "fingerprint": models.fingerprint(spec)},
-        "policy": {"kind": type(policy).__name__, "figures": policy.figures},
+        "policy": {"kind": type(policy).__name__, "figures": policy.metrics},
         "pictures": {"n": n, "seeds": [spec.seed, spec.seed + n], "classes": session.labels},
         "steps": spec.num_inference_steps,
         "guidance": spec.guidance_scale,

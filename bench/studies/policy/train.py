@@ -44,7 +44,7 @@ def train(
     kinds: list[ReusePolicy] = [ReusePolicy(), LayerWiseReusePolicy(int(rows.layer.max()) + 1)]
     found = [Candidate(policy, _fit(policy, labelled, budget, seed, progress)) for policy in kinds]
     found.sort(key=lambda candidate: candidate.figures.roc_auc, reverse=True)
-    found[0].policy.figures |= {
+    found[0].policy.metrics |= {
         "damage_of": "final latent, foreseen" if final else "noise prediction of the step",
         "final_damage": _correlations(rows, labelled, held_out),
         "trace": rows.metadata | {"rows": len(rows.damage)},

@@ -1,0 +1,116 @@
+"""A configuration field in one place: default, rule, YAML key, description, and what it needs.
+
+Validation, the YAML layout, the warnings of fields that have no effect and the README's table follow from it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from dqar.errors import invalid_value, short_repr
+from dqar.validation import Rule
+
+_KEY = "dqar"  # of an Option in a field's metadata
+
+
+@dataclass(frozen=True)
+class Need:
+    """A condition on the other fields without which a field has no effect."""
+
+    text: str
+    met: Callable[[Any], bool]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Option:
+    """What is known of a configuration field beyond its type and default.
+
+    Attributes:
+        rule: What the field may hold.
+        section: Section of the YAML file.
+        key: Key in that section; empty = the field's name.
+        description: What the field does; its first sentence stands alone.
+        needs: Without these the field has no effect.
+        neutral: Values that ask for nothing, and so need no effect; the default is one anyway.
+    """
+
+    rule: Rule
+    section: str
+    description: str
+    key: str = ""
+    needs: tuple[Need, ...] = ()
+    neutral: tuple[Any, ...] = ()
+
+    @property
+    def summary(self) -> str:
+        """The first sentence of the description."""
+        return self.description.partition(". ")[0].rstrip(".") + "."
+
+
+def option(
+    default: Any,
+    rule: Rule,
+    section: str,
+    description: str,
+    *,
+    key: str = "",
+    needs: tuple[Need, ...] = (),
+    neutral: tuple[Any, ...] = (),
+) -> Any:
+    """Declare a configuration field; the arguments are `Option`'s, and the field's default."""
+    known = Option(
+        rule=rule,
+        section=section,
+        description=" ".join(description.split()),
+        key=key,
+        needs=needs,
+        neutral=neutral,
+    )
+    return dataclasses.field(default=default, metadata={_KEY: known})
+
+
+@cache
+def options(kind: type[Any]) -> Mapping[str, Option]:
+    """The options of a configuration class by their fields' names, in order."""
+    return {field.name: field.metadata[_KEY] for field in dataclasses.fields(kind)}
+
+
+@cache
+def defaults(kind: type[Any]) -> Mapping[str, Any]:
+    """The defaults of a configuration class by their fields' names."""
+    return {field.name: field.default for field in dataclasses.fields(kind)}
+
+
+def check_fields(kind: type[Any], values: Mapping[str, Any]) -> None:
+    """Check values against the rules of a configuration class.
+
+    Raises:
+        InvalidValue: For the first that is not allowed, or that names no field.
+    """
+    known = options(kind)
+    for name, value in values.items():
+        if name not in known:
+            raise invalid_value("field", name, ", ".join(known))
+        known[name].rule.check(name, value)
+
+
+def changed(config: Any) -> dict[str, Any]:
+    """The fields whose values differ from their defaults."""
+    standard = defaults(type(config))
+    values = {name: getattr(config, name) for name in standard}
+    return {name: value for name, value in values.items() if value != standard[name]}
+
+
+def without_effect(config: Any) -> dict[str, str]:
+    """Fields that were changed and have no effect as the others stand, each with a line that says why."""
+    known = options(type(config))
+    found = {}
+    for name, value in changed(config).items():
+        unmet = [need.text for need in known[name].needs if not need.met(config)]
+        if unmet and value not in known[name].neutral:
+            found[name] = f"{name} = {short_repr(value)} has no effect: it needs {' and '.join(unmet)}"
+    return found
