@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 from dqar.errors import invalid_value, short_repr
@@ -73,13 +72,11 @@ def option(
     return dataclasses.field(default=default, metadata={_KEY: known})
 
 
-@cache
 def options(kind: type[Any]) -> Mapping[str, Option]:
     """The options of a configuration class by their fields' names, in order."""
     return {field.name: field.metadata[_KEY] for field in dataclasses.fields(kind)}
 
 
-@cache
 def defaults(kind: type[Any]) -> Mapping[str, Any]:
     """The defaults of a configuration class by their fields' names."""
     return {field.name: field.default for field in dataclasses.fields(kind)}

@@ -93,7 +93,7 @@ def test_every_field_has_a_test_that_it_is_live() -> None:
 
 @pytest.fixture(scope="module")
 def policies(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Placeholder -> a policy's directory (the first for every reuse, the second against), or a plan's file."""
+    """Placeholder -> a policy's directory (the first for every reuse, the second against), or a plan."""
     paths = {}
     for seed, certainty in enumerate((0.4, -20.0)):
         policy = ReusePolicy()

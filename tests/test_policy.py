@@ -121,7 +121,7 @@ def test_saved_policy_is_the_same(policy: ReusePolicy, tmp_path: Path) -> None:
 
 
 def test_former_metrics_are_read_and_repr_shows_the_shape(tmp_path: Path) -> None:
-    """A policy saved when `metrics` was named `figures` keeps them; its repr shows widths, size and ranking."""
+    """A policy saved when `metrics` was named `figures` keeps them; its repr shows what it is."""
     policy = ReusePolicy(hidden_dims=(8,), threshold=0.25)
     policy.metrics = {"roc_auc": 0.875}
     policy.save(tmp_path)

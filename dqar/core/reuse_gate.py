@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from dqar.core.gate_config import GateConfig
 from dqar.core.reasons import Reason, Reasons, is_reused, progress
@@ -145,7 +146,8 @@ def _probabilities(policy: ReusePolicy, signals: Signals) -> FloatArray:
     """The policy's p_reuse of each layer, `[layers]`, computed on the host; nan where entropy is."""
     rest = [math.log(max(signals.snr, 1e-12)), signals.latent_norm, signals.time]
     features = [[entropy, *rest] for entropy in signals.entropy]
-    return policy(torch.tensor(features, dtype=torch.float32)).double().numpy()
+    probabilities: Tensor = policy(torch.tensor(features, dtype=torch.float32))
+    return np.asarray(probabilities, dtype=np.float64)
 
 
 def blocked_step(config: GateConfig, step: int, steps: int, snr: float) -> Reason:

@@ -103,7 +103,8 @@ def _clip(path: Path) -> tuple[Any, Any]:
 def _chunks(field: str, images: Images | str | Path, size: int) -> Iterable[Tensor]:
     """The images in batches, uint8 `[n, 3, h, w]`; ValueError names the argument."""
     if not isinstance(images, (str, Path)):
-        return as_uint8(images).split(size)
+        batches: tuple[Tensor, ...] = as_uint8(images).split(size)
+        return batches
     if not Path(images).is_dir():
         raise invalid_value(field, str(images), "images, or a directory of image files")
     try:

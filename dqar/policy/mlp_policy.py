@@ -69,7 +69,8 @@ class ReusePolicy(nn.Module):
 
     def logits(self, features: Tensor, layer: Tensor | None = None) -> Tensor:
         """The same before the sigmoid, `[..., 4]` -> `[...]`; this policy ignores `layer`."""
-        return self.net(self.standardise(features)).squeeze(-1)
+        logits: Tensor = self.net(self.standardise(features))
+        return logits.squeeze(-1)
 
     def standardise(self, features: Tensor) -> Tensor:
         """Features less the stored mean, in units of the stored std, `[..., 4]`."""
@@ -184,7 +185,8 @@ class LayerWiseReusePolicy(ReusePolicy):
                 "features", tuple(features.shape), rows == self.num_layers, f"[..., {self.num_layers}, 4]"
             )
             layer = torch.arange(self.num_layers, device=features.device).expand(features.shape[:-1])
-        return self.net(torch.cat([self.standardise(features), self.embedding(layer)], -1)).squeeze(-1)
+        logits: Tensor = self.net(torch.cat([self.standardise(features), self.embedding(layer)], -1))
+        return logits.squeeze(-1)
 
     def _inputs(self) -> int:
         return len(FEATURES) + EMBEDDING

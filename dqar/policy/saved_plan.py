@@ -97,8 +97,10 @@ class SavedPlan:
         """
         content = read_json(path, "plan_path")
         try:
-            if not isinstance(content, dict) or content.get("format") != FORMAT:
-                raise invalid_value("content", content, f"an object of the format {FORMAT}")
+            if not isinstance(content, dict):
+                raise invalid_value("content", content, "an object")
+            if content.get("format") != FORMAT:
+                raise invalid_value("format", content.get("format"), FORMAT)
             options = {k: tuple(v) if isinstance(v, list) else v for k, v in content["options"].items()}
             return cls(
                 np.array([_digits(row, "01") for row in content["reuse"]], dtype=np.bool_),

@@ -35,7 +35,7 @@ def warn_of_covered_warmup(config: DQARConfig, snr: npt.NDArray[np.float64], num
 
 
 def _open(config: DQARConfig, snr: npt.NDArray[np.float64], num_layers: int) -> Rows:
-    """For each step whether anything may be reused, and which layers; the first computes everything anyway."""
+    """For each step but the first whether anything may be reused, and which layers."""
     scheduler, steps = LayerScheduler(config, num_layers), len(snr)
     rows = []
     for step in range(1, steps):

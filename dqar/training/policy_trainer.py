@@ -91,7 +91,7 @@ class PolicyTrainer:
     def _optimise(self, training: Trace, validation: Trace, progress: bool) -> int:
         self._initialise(training)
         optimiser = torch.optim.AdamW(self.policy.parameters(), self.learning_rate)
-        best, best_state, best_epoch = math.inf, copy.deepcopy(self.policy.state_dict()), 0
+        best, best_state, best_epoch, epoch = math.inf, copy.deepcopy(self.policy.state_dict()), 0, 0
         for epoch in (bar := tqdm(range(self.epochs), desc="policy", disable=not progress)):
             self._epoch(training, optimiser)
             loss = self._validate(validation)
