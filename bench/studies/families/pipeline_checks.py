@@ -158,10 +158,9 @@ class PipelineExamination:
         expected = emulation.reusing(self.tiny, names, forecast)
         judged = self._same(made.latents, expected, exact=not forecast)
         share = (self.steps // 2) / self.steps
-        if judged.verdict == RIGHT and abs(made.summary.ratio - share) > 1e-6:
-            return Outcome(
-                WRONG, f"the summary says {made.summary.ratio:.3f} reused, of the layers {share:.3f} are"
-            )
+        # Skip-layer guidance has calls that leave out layers: there no ratio is the only right one.
+        if judged.verdict == RIGHT and self.calls % 1 == 0 and abs(made.summary.ratio - share) > 1e-6:
+            return Outcome(WRONG, f"the summary says {made.summary.ratio:.3f}, reused was {share:.3f}")
         return judged
 
     def _check_steps(self, made: Generation) -> Outcome:
