@@ -94,6 +94,35 @@ def reproduce(
 
 
 @command
+def families(
+    reports: Reports = Path("reports"),
+    only: Annotated[
+        str, typer.Option(help="Examine those whose name contains this, and write no report.")
+    ] = "",
+    processes: Annotated[
+        int | None, typer.Option(min=1, help="Processes that share the work; default: the cores, at most 4.")
+    ] = None,
+) -> None:
+    """Judge DQAR on every transformer class of diffusers and on real tiny pipelines: right, or refused.
+
+    Exit code 0: all of it; 1: something is wrong or crashed, and named; 2: bad input.
+    """
+    from bench.studies.families.report import outcomes_table, write_report
+    from bench.studies.families.study import run
+
+    classes, pipelines = run(only, processes)
+    if not classes and not pipelines:
+        raise BadInput(f"families: --only {only}: not found; allowed: a part of a name in the report")
+    for found in (classes, pipelines):
+        typer.echo(outcomes_table(found) + "\n")
+    faults = [fault for row in (*classes, *pipelines) for fault in row.faults]
+    typer.echo("\n".join(faults) or "nothing is wrong and nothing crashed")
+    if not only:
+        typer.echo(f"report: {write_report(classes, pipelines, reports / 'families')}")
+    raise typer.Exit(REGRESSED if faults else OK)
+
+
+@command
 def signals(
     model: Model = "embedded",
     pictures: Annotated[int, typer.Option(min=4, help="Each of a class and seed of its own.")] = 44,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,7 +11,7 @@ import numpy as np
 
 import dqar
 from bench.studies.families.configuration import Configuration
-from bench.studies.families.denoising import STEPS, Loop, Run, distance, generate, identical, pipeline_of
+from bench.studies.families.denoising import Loop, Run, distance, generate, identical, pipeline_of
 from dqar import DQARConfig
 
 RIGHT, REFUSED, WRONG, CRASHED, NOT_APPLICABLE = "right", "refused", "wrong", "crashed", "-"
@@ -44,6 +43,7 @@ class Outcome:
 _ONE_CALL = Loop()
 _TWO_CALLS = Loop(branches=("cond", "uncond"))
 _VARYING = Loop(constant=False)
+_LONG = Loop(steps=4)  # the second forecast has two outputs to go by
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +64,7 @@ DEMANDS: dict[str, Demand] = {
     "off": Demand(config=REUSE.replace(**_NOTHING, forecast_order=1), loop=_VARYING, reuses=False),
     "attention": Demand(config=REUSE, again=True),
     "mlp": Demand(config=REUSE.replace(targets="mlp"), again=True),
-    "forecast": Demand(config=REUSE.replace(forecast_order=1, max_age=2)),
+    "forecast": Demand(config=REUSE.replace(forecast_order=1), loop=_LONG),
     "steps": Demand(config=NO_LAYER.replace(step_interval=2), layers=False),
     "steps as objects": Demand(
         config=NO_LAYER.replace(step_interval=2), loop=Loop(as_dict=True), layers=False
@@ -92,16 +92,16 @@ class Examination:
     def pipe(self) -> Any:
         """The model in the least that is a pipeline, called once: diffusers makes its own hooks then."""
         pipe = pipeline_of(self.configuration.build())
-        generate(pipe, self.configuration, _TWO_CALLS)
+        generate(pipe, self.configuration, _TWO_CALLS, steps=1)
         return pipe
 
     def untouched(self, loop: Loop) -> Run:
         """The generation without DQAR."""
         if loop not in self._untouched:
             # Where every step is the same, one will do.
-            steps = 1 if loop.constant else STEPS
+            steps = 1 if loop.constant else loop.steps
             run = generate(self.model, self.configuration, loop, steps)
-            self._untouched[loop] = run.repeated(STEPS // steps)
+            self._untouched[loop] = run.repeated(loop.steps // steps)
         return self._untouched[loop]
 
     def outcome(self, name: str) -> Outcome:
@@ -134,7 +134,7 @@ class Examination:
         """What `disable` left behind, as one line; the model is made anew then."""
         try:
             dqar.disable(self.pipe)
-            left = state_of(self.pipe) - before
+            left = left_behind(before, state_of(self.pipe))
             again = generate(self.pipe, self.configuration, demand.loop) if demand.again else plain
             same = all(map(identical, again.outputs, plain.outputs)) and again.work == plain.work
         except Exception as error:
@@ -142,9 +142,7 @@ class Examination:
             return f"disable: {line_of(error)}"
         if left or not same:
             del self.pipe
-        if left:
-            return f"disable left {sorted(left)[0]} and {len(left) - 1} more"
-        return "" if same else "after disable the outputs are not the untouched model's"
+        return left or ("" if same else "after disable the outputs are not the untouched model's")
 
 
 def refusal(text: str) -> Outcome:
@@ -175,7 +173,8 @@ def _outputs(demand: Demand, run: Run, plain: Run, summary: Any) -> str:
 
 
 def _steps(demand: Demand, run: Run, plain: Run, summary: Any) -> str:
-    return "" if summary.steps == STEPS else f"the summary has {summary.steps} steps for {STEPS}"
+    steps = demand.loop.steps
+    return "" if summary.steps == steps else f"the summary has {summary.steps} steps for {steps}"
 
 
 def _work(demand: Demand, run: Run, plain: Run, summary: Any) -> str:
@@ -211,18 +210,27 @@ def _entropy(demand: Demand, run: Run, plain: Run, summary: Any) -> str:
 CHECKS: tuple[Callable[[Demand, Run, Run, Any], str], ...] = (_outputs, _steps, _work, _ratio, _entropy)
 
 
-def state_of(pipe: Any) -> Counter[str]:
+def state_of(pipe: Any) -> dict[str, tuple[Any, ...]]:
     """All that DQAR may leave on a pipeline and its modules: attributes, processors, hooks, forwards."""
-    state = Counter(f"pipe.{name}" for name in vars(pipe))
-    for path, module in pipe.transformer.named_modules():
-        state[f"{path}: {type(module).__name__}"] += 1
-        for name, value in vars(module).items():
-            state[f"{path}.{name}"] += 1
-            if name == "forward" or name == "processor":
-                state[f"{path}.{name} is {id(getattr(value, '__func__', value))}"] += 1
-            elif "hook" in name and hasattr(value, "__len__"):
-                state[f"{path}.{name}"] += len(value)
+    state: dict[str, tuple[Any, ...]] = {"pipe": tuple(vars(pipe))}
+    for part in ("transformer", "transformer_2"):
+        model = getattr(pipe, part, None)
+        for path, module in model.named_modules() if model is not None else ():
+            own = vars(module)
+            functions = [
+                getattr(own.get(name), "__func__", own.get(name)) for name in ("forward", "processor")
+            ]
+            hooks = [
+                len(value) for name, value in own.items() if "hook" in name and hasattr(value, "__len__")
+            ]
+            state[f"{part}.{path}"] = (type(module), *own, *map(id, functions), *hooks)
     return state
+
+
+def left_behind(before: dict[str, tuple[Any, ...]], after: dict[str, tuple[Any, ...]]) -> str:
+    """The first module that differs, as text; empty where none does."""
+    changed = [path for path in before.keys() | after.keys() if before.get(path) != after.get(path)]
+    return f"disable left something on {min(changed)} ({len(changed)} modules)" if changed else ""
 
 
 def examine(configuration: Configuration) -> dict[str, Outcome]:

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from bench.studies.families.configuration import Configuration, Draw
 
-STEPS = 4
 _T = 700.0  # the timestep of constant inputs
 _PROMPTS = {"cond": 1, "uncond": 2}  # a branch's name in diffusers -> the seed of its prompt
 _WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -29,6 +28,7 @@ class Loop:
     computed. `branches` are the calls of a step. With `halves` guidance comes as two halves of a batch.
     """
 
+    steps: int = 3
     constant: bool = True
     branches: tuple[str, ...] = ("cond",)
     halves: bool = False
@@ -53,11 +53,11 @@ def pipeline_of(model: nn.Module) -> SimpleNamespace:
 
 
 @torch.no_grad()
-def generate(pipe: Any, configuration: Configuration, loop: Loop, steps: int = STEPS) -> Run:
-    """Run the first `steps` of `STEPS` steps of `pipe`'s transformer and advance its scheduler after each, as
-    pipelines do."""
+def generate(pipe: Any, configuration: Configuration, loop: Loop, steps: int | None = None) -> Run:
+    """Run the loop's steps, or the first `steps` of them, and advance the scheduler after each, as pipelines
+    do."""
     scheduler, model = pipe.scheduler, pipe.transformer
-    begin(scheduler, loop.constant)
+    begin(scheduler, loop)
     outputs = []
     # Flex attention compiles even its mask otherwise, for seconds.
     with torch.compiler.set_stance("force_eager"), _counted(configuration.block_modules(model)) as work:
@@ -76,10 +76,10 @@ def generate(pipe: Any, configuration: Configuration, loop: Loop, steps: int = S
     return Run(outputs, work)
 
 
-def begin(scheduler: Any, constant: bool) -> None:
+def begin(scheduler: Any, loop: Loop) -> None:
     """Set the schedule: sigmas that fall, and timesteps that fall with them or stay."""
-    sigmas = [1 - (step + 0.5) / (STEPS + 1) for step in range(STEPS)]
-    scheduler.set_timesteps(sigmas=sigmas, timesteps=[_T] * STEPS if constant else None)
+    sigmas = [1 - (step + 0.5) / (loop.steps + 1) for step in range(loop.steps)]
+    scheduler.set_timesteps(sigmas=sigmas, timesteps=[_T] * loop.steps if loop.constant else None)
     scheduler.set_begin_index(0)
 
 

@@ -98,7 +98,7 @@ _add("sd3", "Stable Diffusion 3", "StableDiffusion3Pipeline", "sd3", _flow(shift
 _add(
     "sd3_skip_layers", "Stable Diffusion 3.5, skip-layer guidance", "StableDiffusion3Pipeline", "sd35",
     _flow(shift=3.0),
-    lambda: _sd3(skip_guidance_layers=[1], skip_layer_guidance_start=0.2, skip_layer_guidance_stop=0.9),
+    lambda: _sd3(skip_guidance_layers=[1], skip_layer_guidance_start=0.3, skip_layer_guidance_stop=0.9),
     **_CFG,
 )  # fmt: skip
 _DYNAMIC = {"use_dynamic_shifting": True, "shift": 3.0}

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from bench.studies.families.configurations import CONFIGURATIONS
 
-STEPS = 6
+STEPS = 4
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,6 +21,7 @@ from bench.studies.families.checks import (
     WRONG,
     Outcome,
     failure,
+    left_behind,
     line_of,
     refusal,
     state_of,
@@ -96,14 +97,14 @@ class PipelineExamination:
         judged = self._judge(name)
         try:
             dqar.disable(self.pipe)
-            left = state_of(self.pipe) - before
+            left = left_behind(before, state_of(self.pipe))
             off = _distance(self.tiny.generate(self.pipe), self.untouched[0])
         except Exception as error:
             del self.watched
             return Outcome(WRONG, f"disable: {line_of(error)}")
         if (left or off) and judged.allowed:
             del self.watched
-            return Outcome(WRONG, f"disable left {sorted(left)[:1]}, and the result off by {off:.1e}")
+            return Outcome(WRONG, left or f"after disable the result is off by {off:.1e}")
         return judged
 
     def _judge(self, name: str) -> Outcome:
