@@ -12,7 +12,7 @@ FILES  := $(wildcard bench/suites/*.yaml)
 SUITES := $(basename $(notdir $(filter-out $(shell grep -l '^command:' $(FILES)),$(FILES))))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup bench report generate reproduce signals tune calibrate policy control $(SUITES)
+.PHONY: help setup bench report generate reproduce signals families tune calibrate policy control $(SUITES)
 .PHONY: gpu-check asv asv-html asv-compare asv-check browser test lint clean
 
 help:  ## List the targets
@@ -43,6 +43,9 @@ reproduce: setup  ## The seed's published tables, published beside measured
 
 signals: setup  ## What entropy and SNR know of the error that reuse makes
 	$(PY) -m bench signals $(if $(MODEL),--model $(MODEL)) $(ARGS)
+
+families: setup  ## Every transformer class of diffusers and tiny pipelines: right, refused, wrong or crashed
+	$(PY) -m bench families $(ARGS)
 
 tune: setup  ## Search DQAR's fields for the front of speedup and drift; started again, it adds trials
 	$(PY) -m bench tune $(if $(MODEL),--model $(MODEL)) $(ARGS)

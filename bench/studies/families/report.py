@@ -108,9 +108,9 @@ def _row(row: Examined, columns: Mapping[str, Sequence[str]]) -> list[str]:
 
 
 def _counts(rows: Sequence[Examined], demands: Sequence[str]) -> list[int]:
-    """How many are right, refused, wrong and crashed."""
+    """How many are right, refused, wrong and crashed, and for how many it does not apply."""
     verdicts = [worst(row.outcomes, demands) for row in rows]
-    return [verdicts.count(verdict) for verdict in (RIGHT, REFUSED, WRONG, CRASHED)]
+    return [verdicts.count(verdict) for verdict in (RIGHT, REFUSED, WRONG, CRASHED, NOT_APPLICABLE)]
 
 
 def _calls(row: Examined) -> str:
