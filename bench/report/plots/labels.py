@@ -10,6 +10,8 @@ from matplotlib.patheffects import withStroke
 from matplotlib.text import Annotation, Text
 from matplotlib.transforms import Bbox
 
+from bench.report.plots.style import plain
+
 Pair = tuple[float, float]
 _RADII = (7, 15, 26, 40, 56, 74, 95)  # points of distance, nearest first
 _SIDES = ((1, 0), (1, 1), (1, -1), (-1, 0), (-1, 1), (-1, -1), (0, 1), (0, -1))
@@ -70,7 +72,7 @@ def _place(ax: Axes, point: Pair, text: str, avoided: Sequence[Sequence[Bbox]]) 
 
 def _note(ax: Axes, point: Pair, text: str) -> Annotation:
     leader = {"arrowstyle": "-", "color": "#a0a0a0", "lw": 0.5, "shrinkA": 0, "shrinkB": 3}
-    note = ax.annotate(text, point, (0, 0), textcoords="offset points", arrowprops=leader)
+    note = ax.annotate(plain(text), point, (0, 0), textcoords="offset points", arrowprops=leader)
     note.set(fontsize=7, zorder=6, path_effects=[withStroke(linewidth=2, foreground="white")])
     return note
 

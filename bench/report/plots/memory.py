@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from bench.record import Record
-from bench.report.plots.style import STYLES, canvas, save, style
+from bench.report.plots.style import STYLES, canvas, plain, save, style
 from bench.report.tables.columns import lookup
 
 GB = 1e9
@@ -104,7 +104,7 @@ def _styles(drawn: Sequence[Line]) -> list[tuple[str, str]]:
 
 def _legend(ax: Axes, drawn: Sequence[Line]) -> None:
     entries = [
-        Line2D([], [], color=colour, marker=marker, ms=4, lw=1, label=line.name)
+        Line2D([], [], color=colour, marker=marker, ms=4, lw=1, label=plain(line.name))
         for line, (colour, marker) in zip(drawn, _styles(drawn), strict=True)
     ]
     if any(line.exceeded for line in drawn):

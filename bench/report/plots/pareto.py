@@ -19,7 +19,7 @@ from bench.report.curves import Comparison
 from bench.report.pareto import Front, Fronts, Point
 from bench.report.plots.labels import Pair, label
 from bench.report.plots.speed import staircase
-from bench.report.plots.style import GREY, canvas, error_bar, method_style, save, style
+from bench.report.plots.style import GREY, canvas, error_bar, method_style, plain, save, style
 from bench.report.setup import on_baseline_solver, solver
 from bench.stats import pareto
 
@@ -168,7 +168,7 @@ def _names(ax: Axes, shown: Sequence[Point], on: frozenset[str], corners: Sequen
     texts = [point.record.name for point in named]
     if _crowded(texts):
         texts = [str(number) for number in range(1, len(named) + 1)]
-        key = "\n".join(f"{text}  {p.record.name}" for text, p in zip(texts, named, strict=True))
+        key = "\n".join(plain(f"{text}  {p.record.name}") for text, p in zip(texts, named, strict=True))
         ax.text(1.015, 1, key, transform=ax.transAxes, va="top", size=7, linespacing=1.4)
     label(ax, [_place(p) for p in named], texts, corners, [_place(p) for p in shown])
 

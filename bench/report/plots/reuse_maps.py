@@ -13,7 +13,7 @@ from matplotlib.colors import ListedColormap
 from matplotlib.ticker import MaxNLocator
 
 from bench.record import Record, Reuse
-from bench.report.plots.style import canvas, method_style, save, style
+from bench.report.plots.style import canvas, method_style, plain, save, style
 
 _COLUMNS = 3
 _TWO = ListedColormap(["#eef1f4", "#1f4e79"])  # computed, reused: far apart in grey too
@@ -103,5 +103,5 @@ def _map(ax: Axes, record: Record, reuse: Reuse) -> None:
     ax.imshow(table, aspect="auto", origin="lower", cmap=_TWO, vmin=0, vmax=1)
     ax.spines[["top", "right"]].set_visible(True)
     ax.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=4))
-    _steps(ax, table.shape[1], "layer", f"{record.name}\n{100 * reuse.ratio:.1f} % reused")
+    _steps(ax, table.shape[1], "layer", f"{plain(record.name)}\n{100 * reuse.ratio:.1f} % reused")
     ax.title.set_color(method_style(record.method).colour)

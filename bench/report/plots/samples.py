@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from bench.record import Record, Worst
-from bench.report.plots.style import DPI, canvas, method_style, save, style
+from bench.report.plots.style import DPI, canvas, method_style, plain, save, style
 
 AMPLIFICATION = 4
 CASES = 3  # worst cases a configuration
@@ -94,7 +94,7 @@ def _page(strips: Sequence[Strip], path: Path) -> Path:
 
 def _strip(figure: Figure, strip: Strip, top: int) -> None:
     """A configuration's name, and below it its cases side by side."""
-    name = f"{strip.record.name}  ({strip.record.method})"
+    name = plain(f"{strip.record.name}  ({strip.record.method})")
     colour = method_style(strip.record.method).colour
     _text(figure, _GAP, top + _LINE - 6, name, ha="left", size=7.5, weight="bold", color=colour)
     for i, case in enumerate(strip.cases):
@@ -129,4 +129,4 @@ def _tile(figure: Figure, left: int, top: int, image: np.ndarray) -> None:
 def _caption(worst: Worst) -> str:
     label = worst.label if len(worst.label) <= 24 else worst.label[:23] + "…"
     psnr = "" if worst.psnr_db is None else f", {worst.psnr_db:.1f} dB"
-    return f"{label}, seed {worst.seed}: drift {worst.drift:.3g}{psnr}"
+    return f"{plain(label)}, seed {worst.seed}: drift {worst.drift:.3g}{psnr}"

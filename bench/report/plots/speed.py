@@ -14,7 +14,7 @@ from matplotlib.ticker import LogLocator, SymmetricalLogLocator
 
 from bench.record import Mean, Median, Record, Timing
 from bench.report.plots.labels import label
-from bench.report.plots.style import GREY, canvas, error_bar, method_style, save, style
+from bench.report.plots.style import GREY, canvas, error_bar, method_style, plain, save, style
 from bench.report.selection import Selection
 from bench.stats import pareto
 
@@ -149,7 +149,7 @@ def plot_speedups(records: Sequence[Record], directory: Path) -> Path | None:
         for row, (record, timing) in enumerate(timed):
             _ratios(ax, row, record, timing)
         ax.axvline(1, color="black", lw=0.8)
-        ax.set_yticks(range(len(timed)), [record.name for record, _ in timed])
+        ax.set_yticks(range(len(timed)), [plain(record.name) for record, _ in timed])
         ax.set_ylim(len(timed) - 0.4, -0.6)
         ax.set_xlabel("speedup over the baseline (×)")
         ax.grid(True, axis="x")

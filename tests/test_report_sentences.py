@@ -1,0 +1,115 @@
+"""Every sentence of a report that holds a number, over all published suites: the number calculated again."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sentence_checks import Sentence
+
+from bench.record import Record
+from bench.report.suite_report import SuiteReport
+from bench.report.text.provenance import command
+from bench.spec.suite import Suite, available
+from bench.store import validation
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "results" / "published"
+RESULTS = RESULTS if RESULTS.is_dir() else ROOT / "results"
+NO_PLOTS: dict[str, Any] = dict.fromkeys(("pareto", "ratios", "speedups", "maps", "peaks"))
+NO_PLOTS |= {"front_plots": [], "samples": []}
+
+
+def published() -> list[str]:
+    """The suites with a report of their own kind and committed records."""
+    found = [name for name in available() if (RESULTS / name).is_dir()]
+    return [name for name in found if Suite.load(name).command is None]
+
+
+def loaded(name: str) -> tuple[SuiteReport, list[Record]]:
+    """The report of a suite on its committed records."""
+    suite = Suite.load(name)
+    read = {r.name: r for r in map(validation.read, validation.record_files(RESULTS / name))}
+    records = [read[run] for run in suite.names if run in read]
+    asked = {spec.name: spec.public() for spec in suite.configurations}
+    directory = next((RESULTS / name).iterdir())
+    return (
+        SuiteReport(
+            records, directory, command(name, asked, records), suite.title, suite.goals,
+            suite.file.no_loss_margin, suite.file.subject,
+        ),
+        records,
+    )  # fmt: skip
+
+
+def sentences(markdown: str) -> list[str]:
+    """The text of a page: its paragraphs and list entries, and the answers; no other table, no provenance,
+    no missing values, which are the records' own words."""
+    body = markdown.split("\n## Provenance")[0]
+    body = re.sub(r"<details>.*?</details>", "", body, flags=re.S)
+    body = re.sub(r"\nMissing values.*?\n\n(?=\S)(?:- .*\n)+", "\n", body)
+    lines = body.split("\n")[1:]  # the title is the suite's
+    answers = [line.split(" | ", 1)[1] for line in lines if line.startswith("| **")]
+    text = [line for line in lines if not line.startswith(("|", "#", "![", "["))]
+    # The lines about fronts: tests/test_report_sentences_fronts.py has them.
+    paragraphs = "\n".join(text).replace("\n  ", " ").split("\n")
+    kept = [p for p in paragraphs if not p.startswith(("- **(", "- **On front", "- **Seconds against"))]
+    return [" ".join(answers), *_joined(kept)]  # the answers are about one configuration
+
+
+def _joined(lines: list[str]) -> list[str]:
+    """Wrapped lines as paragraphs."""
+    found: list[str] = [""]
+    for line in lines:
+        if not line or line.startswith(("- ", ">")):
+            found.append(line)
+        else:
+            found[-1] = f"{found[-1]} {line}".strip()
+    return [line for line in found if line]
+
+
+@pytest.mark.parametrize("name", published())
+def test_every_number_of_every_sentence_is_the_records(name: str) -> None:
+    """Each number in a sentence has a form that is known, and is what the records give when it is
+    calculated again from raw samples; what has no known form fails."""
+    report, records = loaded(name)
+    page = report.page(NO_PLOTS, report.results)
+    known = json.dumps([record.environment for record in records]) + report.command
+    unexplained = []
+    for text in sentences(page.markdown):
+        made_by = re.search(r"Made by .*", text)
+        if made_by:
+            _provenance(made_by.group(0), known)
+            text = text[: made_by.start()]
+        if text.startswith(">"):
+            _provenance(text, known + " ".join(record.name for record in records))
+            continue
+        rest = Sentence(text, records, report.margin).explain()
+        unexplained += [rest] if rest else []
+    assert not unexplained
+
+
+def _provenance(text: str, known: str) -> None:
+    """Hashes, versions and numbers that a line of provenance shows are in the records' environments."""
+    for token in re.findall(r"[\w.]*\d[\w.]*", re.sub(r"\d+ configurations|`[^`]*`", "", text)):
+        assert token.strip(".") in known, token
+
+
+def test_a_wrong_number_is_noticed() -> None:
+    """The check itself can fail: one digit changed in a sentence is no longer what the records give."""
+    report, records = loaded(published()[0])
+    page = report.page(NO_PLOTS, report.results)
+    text = next(s for s in sentences(page.markdown) if "the baseline's speed" in s)
+    Sentence(text, records, report.margin).explain()
+    wrong = re.sub(r"at (\d)\.(\d)", lambda m: f"at {m[1]}.{(int(m[2]) + 1) % 10}", text, count=1)
+    with pytest.raises(AssertionError):
+        Sentence(wrong, records, report.margin).explain()
+
+
+def test_a_number_of_no_known_form_is_noticed() -> None:
+    """A sentence with a number that nobody calculates again is unexplained."""
+    _, records = loaded(published()[0])
+    assert Sentence("It is 7 times better.", records, 0.05).explain()
