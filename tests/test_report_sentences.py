@@ -1,5 +1,7 @@
 """Every sentence of a report that holds a number, over all published suites: the number calculated again."""
 
+# ruff: noqa: RUF001 - the sign × is meant
+
 from __future__ import annotations
 
 import json
@@ -113,3 +115,25 @@ def test_a_number_of_no_known_form_is_noticed() -> None:
     """A sentence with a number that nobody calculates again is unexplained."""
     _, records = loaded(published()[0])
     assert Sentence("It is 7 times better.", records, 0.05).explain()
+
+
+def test_the_readme_leads_with_what_is_recommended() -> None:
+    """Its first lines of code enable the configuration that the embedded report recommends, and the numbers
+    in the paragraph below are that record's and the published preset's."""
+    report, records = loaded("embedded")
+    chosen = report.selection.recommended.record
+    assert chosen is not None and chosen.timing is not None
+    text = (ROOT / "README.md").read_text().split("## Use it")[1]
+    lead, paragraph = text.split("```")[1], text.split("```")[2].split("\n\n")[1]
+    options = chosen.config["options"]
+    assert f'preset("{options["preset"]}"' in lead and f"`{chosen.name}`" in paragraph
+    assert f"layer_fraction={options['layer_fraction']}, model_steps={options['model_steps']}" in lead
+    assert options["scheduler"] == "dpm_solver++" and "DPMSolverMultistepScheduler.from_config" in lead
+    published = next(record for record in records if record.name == "recommended")
+    assert published.timing is not None and published.quality is not None
+    shown = re.findall(r"([\d.]+)× \[([\d.]+), ([\d.]+)\]", paragraph)
+    for numbers, record in zip(shown, (chosen, published), strict=True):
+        assert record.timing is not None
+        found = record.timing.speedup
+        assert [f"{x:.2f}" for x in (found.median, found.low, found.high)] == list(numbers)
+    assert f"a drift of {published.quality.drift.mean:.3f}" in paragraph

@@ -118,7 +118,7 @@ def compare(spec: RunSpec, out: Path, repeats: int = 3) -> Comparison:
 def profiled(session: Session, method: str, options: dict[str, Any], trace: Path) -> Profile:
     """The profile of one generation of a batch under a method."""
     pipe, arguments = session.pipe, session.arguments(range(session.spec.batch_size))
-    # The stopwatch is read by nobody: it keeps the garbage collector out of the profile.
+    # Nothing reads the stopwatch: it keeps the garbage collector out of the profile.
     with get(method).apply(pipe, options) as arm, stopwatch(), DQARProfiler(pipe, trace) as profiler:
         pipe(**arguments | arm.call)
     assert profiler.result is not None
