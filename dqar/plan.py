@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from enum import IntEnum
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,11 +18,21 @@ from dqar.policy.warmup import warn_of_covered_warmup
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
-Branches = npt.NDArray[np.int8]  # [steps] of NONE, CONDITIONAL, BOTH
+BranchArray = npt.NDArray[np.int8]  # [steps] of Branches
 
-# Beyond it nothing is gained by looking: flow matching begins at 0, or ends at infinity.
+# Flow matching begins at an SNR of 0 and may end at infinity, where log-SNR says nothing more.
 SNR_RANGE = (1e-5, 1e5)
-NONE, CONDITIONAL, BOTH = 0, 1, 2  # guidance branches that a step runs; without guidance BOTH is the one
+
+
+class Branches(IntEnum):
+    """Guidance branches that a step runs; without guidance, BOTH is the only one."""
+
+    NONE = 0
+    CONDITIONAL = 1
+    BOTH = 2
+
+
+NONE, CONDITIONAL, BOTH = Branches
 
 
 def plan(config: DQARConfig, scheduler: Any, num_steps: int, num_layers: int | None = None) -> BoolArray:
@@ -59,17 +70,22 @@ def allowed(
 
 
 def positions(config: DQARConfig, snr: FloatArray) -> FloatArray:
-    """What forecasts are over, at each step, `[steps]`: ln SNR, or the step's number."""
+    """The coordinate of forecasts at each step, `[steps]`: ln SNR, or the step's number."""
     if config.forecast_over == "step":
         return np.arange(len(snr), dtype=np.float64)
-    return np.log(np.maximum(snr, 1e-12))
+    return log_snr(snr)
+
+
+def log_snr(snr: FloatArray) -> FloatArray:
+    """ln SNR, `[steps]`, clipped to where it says something."""
+    return np.asarray(np.log(np.clip(snr, *SNR_RANGE)))
 
 
 class Rules(NamedTuple):
     """What depends on no data."""
 
     blocked: Reasons  # [steps, layers], REUSED where nothing forbids it
-    branches: Branches  # how many run
+    branches: BranchArray
 
 
 def rules(
@@ -102,8 +118,8 @@ def rules(
 def spread(snr: FloatArray, run: int, share: float) -> list[int]:
     """`run` of the steps (all, where there are fewer), the first and the last among them: evenly spread in a
     mixture of their number and, by `share`, their log-SNR."""
-    log_snr = np.log(np.clip(snr, *SNR_RANGE))
-    along = (log_snr - log_snr[0]) / max(log_snr[-1] - log_snr[0], 1e-12)
+    over = log_snr(snr)
+    along = (over - over[0]) / max(over[-1] - over[0], 1e-12)
     places = (1 - share) * np.linspace(0, 1, len(snr)) + share * along
     chosen: list[int] = []
     for want in np.linspace(0, 1, min(run, len(snr))):
@@ -113,7 +129,7 @@ def spread(snr: FloatArray, run: int, share: float) -> list[int]:
     return sorted(chosen)
 
 
-def _branches(config: DQARConfig, snr: FloatArray) -> Branches:
+def _branches(config: DQARConfig, snr: FloatArray) -> BranchArray:
     """Which steps run, and that only each `guidance_interval`-th of these runs both branches: `model_steps`
     spread over all, or each `step_interval`-th as far as warm-up and SNR window allow."""
     if config.model_steps is not None:
@@ -131,7 +147,7 @@ def _branches(config: DQARConfig, snr: FloatArray) -> Branches:
     return branches
 
 
-def _spread_branches(config: DQARConfig, snr: FloatArray, run: int) -> Branches:
+def _spread_branches(config: DQARConfig, snr: FloatArray, run: int) -> BranchArray:
     branches = np.full(len(snr), NONE, dtype=np.int8)
     for number, step in enumerate(spread(snr, run, config.log_snr_share)):
         branches[step] = CONDITIONAL if number > 1 and number % config.guidance_interval else BOTH

@@ -72,15 +72,16 @@ def generate(pipe: Any, labels: tuple[int, ...] = (1, 2), steps: int = 10, **opt
 
 
 @contextmanager
-def orders_of(pipe: Any) -> Iterator[set[Any]]:
-    """The distinct sets of orders that the layers get while it is open, as each step has decided them."""
+def decisions_of(pipe: Any) -> Iterator[set[Any]]:
+    """The distinct decisions that the layers get while it is open."""
     manager, seen = pipe._dqar.manager, set()
     decide = manager.begin_step
 
-    def begin_step(*args: Any) -> None:
-        decide(*args)
-        own = (manager.reused, manager.keep, manager.measure, manager.compare)
-        seen.add((*own, manager.known, manager.branches))
+    def begin_step(*args: Any) -> bool:
+        followed = decide(*args)
+        if followed:
+            seen.add(manager.active.decision[:6])
+        return followed
 
     manager.begin_step = begin_step
     try:

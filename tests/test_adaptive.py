@@ -40,11 +40,11 @@ def test_decisions_follow_the_measured_change(pipe: DiTPipeline) -> None:
     reused exactly where the last rate, times the steps served, is tolerated."""
     dqar.enable(pipe, config(1e9))
     traced(pipe)
-    rates = pipe._dqar.manager.trajectory.gate.adaptive.rate
+    rates = pipe._dqar.manager.trajectory.main.maker.gate.adaptive.rate
     tolerance = 2.5 * float(np.median(rates))
     dqar.enable(pipe, config(tolerance))
     outputs = traced(pipe)
-    found, run = dqar.summary(pipe), pipe._dqar.manager.trajectory
+    found, run = dqar.summary(pipe), pipe._dqar.manager.trajectory.main.maker
     assert {"reused", "change", "probe"} <= found.reasons.keys()
 
     free, looked = run.blocked == Reason.REUSED, run.blocked == Reason.PROBE

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import generate, orders_of
+from conftest import decisions_of, generate
 from diffusers import DiTPipeline, DPMSolverMultistepScheduler, HeunDiscreteScheduler
 from torch._dynamo.utils import counters
 
@@ -18,10 +18,10 @@ from bench.measure import images
 from bench.pipeline.session import Session
 from bench.spec.run_spec import RunSpec
 from dqar import DQARConfig
-from dqar.cache.forecast import Forecast, Nodes
+from dqar.cache.divided_differences import Forecast, InterpolationNodes
 from dqar.core.quantization import KVQuantizer
 from dqar.core.snr import schedule_snr
-from dqar.integration.outputs import Outputs, Place
+from dqar.integration.output_forecast import OutputForecaster, StepPosition
 from dqar.plan import BOTH
 from dqar.policy.saved_plan import SavedPlan
 
@@ -77,7 +77,7 @@ def test_forbidden_or_removed_is_bit_identical(pipe: DiTPipeline, targets: Any) 
 def test_a_polynomial_is_foretold_exactly(order: int) -> None:
     """Values on a polynomial of the forecast's order, at uneven nodes, are foretold to rounding."""
     factors = torch.randn(order + 1, 3, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    off, nodes, stored = KVQuantizer(bits=16), Nodes(1, order), None
+    off, nodes, stored = KVQuantizer(bits=16), InterpolationNodes(1, order), None
     for position in (-4.0, -3.1, -2.7, -1.0):
         value = sum(factor * position**k for k, factor in enumerate(factors))
         assert isinstance(value, torch.Tensor)
@@ -125,7 +125,7 @@ def test_guidance_with_one_branch_halves_the_rows(pipe: DiTPipeline) -> None:
     """On the steps that the summary names, the blocks see the conditional half alone; each interval runs
     both once, and warm-up always does."""
     dqar.enable(pipe, DQARConfig.preset("maximum", layer_fraction=0.0, guidance_interval=3))
-    seen, alone = rows_of(pipe)["block"], dqar.summary(pipe).alone
+    seen, alone = rows_of(pipe)["block"], dqar.summary(pipe).conditional_only
     assert seen == [2 if single else 4 for single in alone]
     assert alone.tolist() == [False] * 2 + [True, True, False] * 2 + [True, True]
 
@@ -135,7 +135,7 @@ def test_without_guidance_the_interval_changes_nothing(pipe: DiTPipeline) -> Non
     untouched = generate(pipe, guidance_scale=1.0)
     dqar.enable(pipe, DQARConfig.preset("maximum", layer_fraction=0.0, guidance_interval=3))
     assert torch.equal(generate(pipe, guidance_scale=1.0), untouched)
-    assert not dqar.summary(pipe).alone.any()
+    assert not dqar.summary(pipe).conditional_only.any()
 
 
 def test_a_difference_that_does_not_change_is_foretold_exactly(pipe: DiTPipeline) -> None:
@@ -144,7 +144,7 @@ def test_a_difference_that_does_not_change_is_foretold_exactly(pipe: DiTPipeline
     untouched = generate(pipe, null)
     dqar.enable(pipe, DQARConfig.preset("maximum", layer_fraction=0.0, guidance_interval=4))
     latents = generate(pipe, null)
-    assert dqar.summary(pipe).alone.any()
+    assert dqar.summary(pipe).conditional_only.any()
     torch.testing.assert_close(latents, untouched, rtol=1e-4, atol=1e-4 * float(untouched.abs().max()))
 
 
@@ -161,7 +161,7 @@ def test_the_plan_foretells_the_map(pipe: DiTPipeline, interval: int, solver: An
     assert found.ratio > 0 and torch.isfinite(first).all()
     assert np.array_equal(found.map, dqar.plan(config, pipe.scheduler, 10, 6))
     if interval > 1:
-        assert not found.map[~found.alone].any()
+        assert not found.map[~found.conditional_only].any()
     assert torch.equal(generate(pipe), first)
 
 
@@ -175,7 +175,7 @@ def test_compiled_as_eager(pipe: DiTPipeline) -> None:
     dqar.disable(pipe)
     pipe.transformer = torch.compile(pipe.transformer, fullgraph=True, backend="eager", dynamic=False)
     dqar.enable(pipe, config)
-    with orders_of(pipe) as orders:
+    with decisions_of(pipe) as orders:
         latents = generate(pipe)
     graphs = counters["stats"]["unique_graphs"]
     assert torch.allclose(latents, eager, rtol=1e-4, atol=1e-4 * float(eager.abs().max()))
@@ -282,13 +282,13 @@ def test_an_output_that_follows_the_polynomial_is_foretold_exactly() -> None:
     shape, generator = (2, 4, 3, 3), torch.Generator().manual_seed(0)
     factors = torch.randn(3, 4, *shape[1:], dtype=torch.float64, generator=generator)
     for half, order in ((0, 1), (1, 2), (None, 2)):
-        outputs = Outputs(half, order)
+        outputs = OutputForecaster(half, order)
         value = lambda x, k=order: sum(factors[i] * x**i for i in range(k + 1))  # noqa: E731
         for position in (-4.0, -3.1, -2.7, -1.0):
-            outputs.completed((value(position),), Place(position, 1.0), BOTH)
-        torch.testing.assert_close(outputs.foretold(Place(0.5, 1.0))[0], value(0.5))
-        outputs.completed((value(-1.0) + 1,), Place(-1.0, 1.0), BOTH)
-        torch.testing.assert_close(outputs.foretold(Place(0.5, 1.0))[0], value(-1.0) + 1)
+            outputs.completed((value(position),), StepPosition(position, 1.0), BOTH)
+        torch.testing.assert_close(outputs.forecast(StepPosition(0.5, 1.0))[0], value(0.5))
+        outputs.completed((value(-1.0) + 1,), StepPosition(-1.0, 1.0), BOTH)
+        torch.testing.assert_close(outputs.forecast(StepPosition(0.5, 1.0))[0], value(-1.0) + 1)
 
 
 def test_a_deviating_batch_is_recomputed(pipe: DiTPipeline, tmp_path: Path) -> None:

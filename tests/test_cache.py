@@ -80,12 +80,16 @@ def test_no_full_precision_copy_stays_beside_an_int8_entry(pipe: DiTPipeline, mo
 def test_cache_does_not_grow_and_is_freed_after_the_last_step(pipe: DiTPipeline) -> None:
     """From the first step with all entries on the bytes held stay the same, and end at none."""
     dqar.enable(pipe, DQARConfig.preset("maximum", use_layer_scheduling=False, max_age=2))
-    cache, held = pipe._dqar.manager.cache, []
-    hook = pipe.transformer.register_forward_pre_hook(lambda *_: held.append(cache.nbytes))
+    held: list[int] = []
+
+    def cached() -> int:
+        return int(pipe._dqar.manager.trajectory.main.store.cache.nbytes)
+
+    hook = pipe.transformer.register_forward_pre_hook(lambda *_: held.append(cached()))
     generate(pipe, steps=20)
     hook.remove()
     full = dqar.summary(pipe).cache_bytes
-    assert max(held) == full and cache.nbytes == 0
+    assert max(held) == full and cached() == 0
 
 
 def test_mixed_precision_plugs_into_the_configuration(pipe: DiTPipeline) -> None:

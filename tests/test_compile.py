@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import build_tiny_pipeline, generate, orders_of
+from conftest import build_tiny_pipeline, decisions_of, generate
 from diffusers import DiTPipeline
 from torch import Tensor
 from torch._dynamo.utils import counters
@@ -48,7 +48,7 @@ def test_one_variant_for_each_set_of_orders(pipe: DiTPipeline, change: dict[str,
     # The "eager" backend traces and guards as inductor does, and spends no time on generating code.
     pipe.transformer = torch.compile(pipe.transformer, fullgraph=True, backend="eager")
     dqar.enable(pipe, config)
-    with orders_of(pipe) as orders:
+    with decisions_of(pipe) as orders:
         generate(pipe)
     assert dqar.summary(pipe).ratio > 0
     assert compiled_graphs() == len(orders) > 1
@@ -87,7 +87,7 @@ def memory_of_a_graph(pipe: DiTPipeline) -> Iterator[None]:
         return output
 
     def note(layer: int, _: Any, __: Any, output: Tensor) -> None:
-        if not pipe._dqar.manager.reused[layer]:
+        if not pipe._dqar.manager.active.decision.reuse[layer]:
             handed.append(output)
 
     hooks = [

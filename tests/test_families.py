@@ -135,7 +135,7 @@ def test_all_that_goes_beyond_attention_leaves_nothing_behind(family: Any) -> No
     assert torch.equal(denoise(family, halves_equal=True), untouched)
     dqar.enable(family, config)
     assert not torch.equal(denoise(family, halves_equal=True), untouched)
-    assert dqar.summary(family).ratio > 0 and dqar.summary(family).alone.any()
+    assert dqar.summary(family).ratio > 0 and dqar.summary(family).conditional_only.any()
     dqar.disable(family)
     assert torch.equal(denoise(family, halves_equal=True), untouched)
 
@@ -148,10 +148,11 @@ def state_of(family: Any) -> tuple[list[Any], int, list[Any]]:
     return processors, hooks, [m for m in model.modules() if "forward" in m.__dict__]
 
 
+SUPPORTED = {("pixart", "reuse_mode"), ("pixart", "targets"), ("sd3", "targets")}
 REFUSED: list[dict[str, Any]] = [
     {"reuse_mode": "kv"},
     {"targets": "mlp"},
-    {"targets": ("attention",)},
+    {"num_heads": 4, "targets": ("attention",)},
     {"quantization_bits": (8,)},
     {"entropy_scales": (1.0,)},
     {"schedule_type": "custom", "custom_schedule": (0.5,)},
@@ -163,8 +164,8 @@ REFUSED: list[dict[str, Any]] = [
 @pytest.mark.parametrize("fields", REFUSED, ids=lambda fields: next(iter(fields)))
 def test_a_refused_configuration_changes_nothing(family: Any, fields: dict[str, Any]) -> None:
     """For each family, whatever the reason, a failed `enable` leaves model and pipeline as they were."""
-    if family.name == "pixart" and fields in REFUSED[:2]:
-        pytest.skip("PixArt has both")
+    if (family.name, next(iter(fields))) in SUPPORTED:
+        pytest.skip("it is supported")
     before = state_of(family)
     with pytest.raises(ValueError):
         dqar.enable(family, DQARConfig(**fields))
@@ -238,18 +239,19 @@ def test_the_conditional_branch_alone(family: Any) -> None:
     dqar.enable(family, DQARConfig.preset("maximum", layer_fraction=0.0, guidance_interval=2))
     latents = denoise(family, halves_equal=True)
     hook.remove()
-    alone = dqar.summary(family).alone
+    alone = dqar.summary(family).conditional_only
     assert alone.any() and seen == [1 if single else 2 for single in alone]
     torch.testing.assert_close(latents, untouched, rtol=1e-4, atol=1e-4)
 
 
 def test_mlps_are_a_target_where_blocks_have_one(family: Any) -> None:
-    """Two streams, or an MLP within the attention's projection, are refused by name; PixArt's are reused."""
+    """An MLP within a block's own projections is refused by name, and those of one stream or two are reused."""
     config = DQARConfig.preset("maximum", targets="both", max_age=1)
-    if family.name != "pixart":
-        with pytest.raises(ValueError, match="targets = 'mlp' is not allowed; allowed: 'attention' for"):
+    if family.name == "flux":
+        refused = "targets = 'mlp' is not allowed; allowed: 'attention' for FluxTransformer2DModel, or .* 0 to 1"
+        with pytest.raises(ValueError, match=refused):
             dqar.enable(family, config)
-        return
+        config = config.replace(targets=("both",) * 2 + ("attention",) * 3, num_layers=5)
     untouched = denoise(family)
     dqar.enable(family, config)
     assert not torch.equal(denoise(family), untouched)

@@ -17,9 +17,9 @@ from bench.measure import images
 from bench.pipeline.session import Session
 from bench.spec.run_spec import RunSpec
 from dqar import DQARConfig
-from dqar.core.response import solver_response
 from dqar.core.snr import schedule_snr
-from dqar.integration.outputs import Outputs, Place
+from dqar.core.solver_sensitivity import solver_sensitivity
+from dqar.integration.output_forecast import OutputForecaster, StepPosition
 from dqar.plan import BOTH, CONDITIONAL, NONE, positions
 
 STEPS = 12
@@ -65,8 +65,8 @@ def test_the_response_is_what_the_solver_carries(name: str) -> None:
     solver, with noise and without; the scheduler is as it was."""
     solver = scheduler(name, **({"clip_sample": False} if name.startswith("DD") else {}))
     before = solver.timesteps.clone()
-    response = solver_response(solver)
-    assert torch.equal(solver.timesteps, before) and solver_response(solver) is response
+    response = solver_sensitivity(solver)
+    assert torch.equal(solver.timesteps, before) and solver_sensitivity(solver) is response
     number = len(solver.timesteps)
     outputs, changes = random_outputs(number, 2), random_outputs(number, 3)
     unchanged = solved(solver, outputs)
@@ -78,8 +78,8 @@ def test_the_response_is_what_the_solver_carries(name: str) -> None:
 
 def test_a_generation_that_begins_on_the_way_is_not_answered_before_it() -> None:
     """Steps before the first have no response, the others that of a run from there."""
-    whole = solver_response(scheduler("DDIMScheduler"))
-    part = solver_response(scheduler("DDIMScheduler"), begin=4)
+    whole = solver_sensitivity(scheduler("DDIMScheduler"))
+    part = solver_sensitivity(scheduler("DDIMScheduler"), begin=4)
     assert (part[:4] == 0).all() and part[4:] == pytest.approx(whole[4:])
 
 
@@ -90,8 +90,10 @@ def test_full_amends_are_exact_where_outputs_are_piecewise_linear(name: str, hal
     where it ends with every step run, both branches or one; with nothing given back it does not."""
     solver = scheduler(name, clip_sample=False) if name == "DDIMScheduler" else scheduler(name)
     place = [
-        Place(*pair)
-        for pair in zip(positions(DQARConfig(), schedule_snr(solver)), solver_response(solver), strict=True)
+        StepPosition(*pair)
+        for pair in zip(
+            positions(DQARConfig(), schedule_snr(solver)), solver_sensitivity(solver), strict=True
+        )
     ]
     alone = CONDITIONAL if half is not None else BOTH
     branches = [BOTH, NONE, NONE, BOTH, NONE, alone, NONE, NONE, BOTH, NONE, NONE, BOTH]
@@ -113,10 +115,10 @@ def test_full_amends_are_exact_where_outputs_are_piecewise_linear(name: str, hal
         return conditional if half is None else torch.cat([(conditional, other), (other, conditional)][half])
 
     def ends(correction: float) -> Tensor:
-        outputs, given = Outputs(half, 1, correction), []
+        outputs, given = OutputForecaster(half, 1, correction), []
         for step, ran in enumerate(branches):
             if ran == NONE:
-                made = outputs.foretold(place[step])
+                made = outputs.forecast(place[step])
             else:
                 made = outputs.completed(
                     (truth(step, 0) if ran == CONDITIONAL else said(step),), place[step], ran
@@ -131,10 +133,10 @@ def test_full_amends_are_exact_where_outputs_are_piecewise_linear(name: str, hal
 
 def test_a_step_that_moves_nothing_makes_no_amends() -> None:
     """Where the latent hardly answers, or the position is that of the last value, the output stays."""
-    for place in (Place(2.0, 0.0), Place(2.0, 1e-9), Place(0.0, 1.0)):
-        outputs = Outputs(None, 1, 1.0)
-        outputs.completed((torch.zeros(1, 2),), Place(0.0, 1.0), BOTH)
-        outputs.foretold(Place(1.0, 1.0))
+    for place in (StepPosition(2.0, 0.0), StepPosition(2.0, 1e-9), StepPosition(0.0, 1.0)):
+        outputs = OutputForecaster(None, 1, 1.0)
+        outputs.completed((torch.zeros(1, 2),), StepPosition(0.0, 1.0), BOTH)
+        outputs.forecast(StepPosition(1.0, 1.0))
         assert torch.equal(outputs.completed((torch.ones(1, 2),), place, BOTH)[0], torch.ones(1, 2))
 
 

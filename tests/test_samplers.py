@@ -93,7 +93,7 @@ def test_wrapper_delegates_and_is_removed(pipe: DiTPipeline) -> None:
 def test_wrapper_without_scheduler(pipe: DiTPipeline) -> None:
     """Called before a scheduler is known, the wrapper says so in one line."""
     wrapped = DQARDiTWrapper(pipe.transformer, REUSES)
-    with pytest.raises(RuntimeError, match=r"has no scheduler"):
+    with torch.no_grad(), pytest.raises(RuntimeError, match=r"has no scheduler"):
         wrapped(torch.zeros(2, 4, 8, 8), timestep=torch.tensor([9, 9]), class_labels=torch.tensor([1, 2]))
 
 

@@ -12,7 +12,7 @@ from bench.methods.dqar import shape_of
 from bench.pipeline import models
 from bench.pipeline.session import Session
 from bench.spec.run_spec import RunSpec
-from dqar.integration.trajectory import Summary
+from dqar.integration.summary import Summary
 from dqar.utils.helpers import save_images
 
 

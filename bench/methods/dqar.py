@@ -121,8 +121,8 @@ def reuse(summary: Any) -> Reuse:
         entropy=_null_for_nan(entropy) if np.isfinite(entropy).any() else None,
         snr=np.nan_to_num(np.asarray(summary.snr, dtype=float)).tolist(),
         reasons=dict(Counter(summary.reasons)),
-        conditional_only=float(np.mean(summary.alone)),
-        skipped=float(np.mean(summary.foretold)),
+        conditional_only=float(np.mean(summary.conditional_only)),
+        skipped=float(np.mean(summary.skipped)),
     )
 
 

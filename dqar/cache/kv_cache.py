@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from dqar.cache.forecast import Forecast
+from dqar.cache.divided_differences import Forecast
 from dqar.core.quantization import KVQuantizer, QuantizedTensor
 
 Entry = tuple[QuantizedTensor | Tensor | Forecast, ...]
@@ -26,7 +26,7 @@ class LayerWiseKVCache:
         self.entries[layer] = tuple([quantizer.quantize(t) for t in tensors])
 
     def extend(self, layer: int, rates: Sequence[Tensor], *tensors: Tensor) -> None:
-        """Keep `tensors` with their differences to those before, from which `load` foretells; `rates` is
+        """Keep `tensors` with their differences to those before, from which `load` forecasts; `rates` is
         empty where nothing before counts."""
         self._check(layer)
         quantizer, old = self.quantizers[layer], self.entries[layer] if len(rates) else None
@@ -39,7 +39,7 @@ class LayerWiseKVCache:
         )
 
     def load(self, layer: int, weights: Sequence[Tensor] = ()) -> tuple[Tensor, ...]:
-        """Return the layer's tensors, dequantised, or foretold by `weights` where they were extended.
+        """Return the layer's tensors, dequantised, or forecast by `weights` where they were extended.
 
         Raises `KeyError` when the layer has no entry.
         """
@@ -55,6 +55,10 @@ class LayerWiseKVCache:
                 for stored in entry
             ]
         )
+
+    def has(self, layer: int) -> bool:
+        """Whether the layer has an entry."""
+        return self.entries[layer] is not None
 
     def own(self, layer: int) -> None:
         """Copy the layer's entry into memory of its own, out of a CUDA graph's."""

@@ -18,16 +18,24 @@ def compute_attention_entropy(weights: Tensor, eps: float = 1e-12) -> Tensor:
 
 
 def entropy_from_qk(
-    query: Tensor, key: Tensor, scale: float, stride: int = 1, chunk: int | None = None
+    query: Tensor,
+    key: Tensor,
+    scale: float,
+    stride: int = 1,
+    chunk: int | None = None,
+    mask: Tensor | None = None,
 ) -> Tensor:
     """Mean attention entropy over every `stride`-th query row, without the full attention matrix.
 
     `query` `[batch, heads, queries, width]` and `key` `[batch, heads, keys, width]`; `scale` multiplies
     their products. H = -sum p ln p with ln p = log_softmax(s), in float32.
-    Exact over the rows it takes; `chunk` of them are held at a time (None = all). Returns a scalar
-    tensor, nats.
+    Exact over the rows it takes; `chunk` of them are held at a time (None = all). `mask`, broadcastable to
+    `[batch, heads, queries, keys]`, is what scaled dot-product attention takes: true where a query may look,
+    or a number to add to each product; `chunk` is then not used. Returns a scalar tensor, nats.
     """
     rows = query[:, :, ::stride] * scale
+    if mask is not None:
+        return _masked_entropies(rows, key, mask, stride)
     if chunk is None:
         return _row_entropies(rows, key).mean()
     return torch.cat([_row_entropies(part, key) for part in rows.split(chunk, dim=2)], 2).mean()
@@ -37,6 +45,15 @@ def _row_entropies(rows: Tensor, key: Tensor) -> Tensor:
     scores = torch.matmul(rows, key.transpose(-1, -2))  # [batch, heads, rows, keys]
     log_p = scores.log_softmax(-1, dtype=torch.float32)
     return -(log_p.exp() * log_p).sum(-1)
+
+
+def _masked_entropies(rows: Tensor, key: Tensor, mask: Tensor, stride: int) -> Tensor:
+    scores = torch.matmul(rows, key.transpose(-1, -2)).float()
+    mask = mask[..., ::stride, :] if mask.shape[-2] > 1 else mask
+    scores = scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
+    log_p = scores.log_softmax(-1)
+    # A key that is masked has p = 0, and 0 ln 0 = 0; a query that may look nowhere has no entropy.
+    return -(log_p.exp() * log_p.clamp_min(-1e9)).sum(-1).nanmean()
 
 
 class AttentionEntropyComputer:

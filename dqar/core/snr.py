@@ -9,6 +9,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+FloatArray = npt.NDArray[np.float64]
+
+FLOW_NAMES = ("FlowMatch", "FlowMap", "EulerAncestralRF", "Helios", "MiniMaxH3", "Piflow")
+SIGMA_NAMES = ("EDM", "CosineDPM", "CMStochastic")
+SIGMA_SPACINGS = ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas")
+
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
 
 
@@ -26,27 +32,60 @@ def compute_latent_snr(latent: Tensor, predicted: Tensor, eps: float = 1e-8) -> 
     return x_0.square().sum(1) / ((x_t - x_0).square().sum(1) + eps)
 
 
-def schedule_snr(scheduler: Any) -> npt.NDArray[np.float64]:
+def schedule_snr(scheduler: Any) -> FloatArray:
     """SNR at each of a diffusers scheduler's `timesteps`, `[steps]`, read on the host.
 
-    Variance-preserving schedules: alpha_bar_t / (1 - alpha_bar_t). Flow matching has no alpha_bar
-    but x = (1 - sigma) x_0 + sigma noise, so ((1 - sigma) / sigma)^2. A timestep between two training
-    steps takes the nearer one's. Raises `ValueError` for a scheduler with neither.
+    In this order, as the scheduler says of itself (Karras et al. 2022, appendix B; Lipman et al. 2023):
+
+    - flow matching, x = (1 - sigma) x_0 + sigma noise: ((1 - sigma) / sigma)^2, also where a solver runs
+      with `use_flow_sigmas`, whose `alphas_cumprod` is then unused;
+    - EDM and Karras's spacing, x = x_0 + sigma noise up to scale: 1 / sigma^2;
+    - TrigFlow, x = cos(t) x_0 + sin(t) noise: 1 / tan(t)^2;
+    - variance preserving: alpha_bar_t / (1 - alpha_bar_t), at a timestep between two training steps the
+      nearer one's.
+
+    Raises:
+        ValueError: For a scheduler of none of these kinds, or whose timesteps are not set.
     """
-    timesteps = as_array(scheduler.timesteps)
-    alpha_bar = getattr(scheduler, "alphas_cumprod", None)
-    if alpha_bar is not None:
-        table = as_array(alpha_bar)
-        signal = table[np.clip(np.rint(timesteps), 0, len(table) - 1).astype(np.int64)]
-    elif _is_flow(scheduler):
-        signal, noise = _flow_power(scheduler, len(timesteps))
-        return signal / np.maximum(noise, 1e-12)
-    else:
+    kind = noise_kind(scheduler)
+    if scheduler.timesteps is None:
         raise ValueError(
-            f"scheduler = {type(scheduler).__name__} has no alphas_cumprod; "
-            "allowed: a diffusers scheduler with alphas_cumprod, or one for flow matching"
+            f"scheduler = {type(scheduler).__name__} has no timesteps; allowed: one with set_timesteps called"
         )
+    timesteps = as_array(scheduler.timesteps)
+    if kind == "flow":
+        sigma = as_array(scheduler.sigmas)[: len(timesteps)]
+        return (1.0 - sigma) ** 2 / np.maximum(sigma**2, 1e-12)
+    if kind == "sigma":
+        return 1.0 / np.maximum(as_array(scheduler.sigmas)[: len(timesteps)] ** 2, 1e-12)
+    if kind == "angle":
+        return 1.0 / np.maximum(np.tan(timesteps) ** 2, 1e-12)
+    table = as_array(scheduler.alphas_cumprod)
+    signal = table[np.clip(np.rint(timesteps), 0, len(table) - 1).astype(np.int64)]
     return signal / np.maximum(1.0 - signal, 1e-12)
+
+
+def noise_kind(scheduler: Any) -> str:
+    """What a scheduler's noise is known by: `flow`, `sigma`, `angle` or `alpha`.
+
+    Raises:
+        ValueError: For a scheduler whose SNR is not known.
+    """
+    name, config = type(scheduler).__name__, scheduler.config
+    sigmas, alphas = hasattr(scheduler, "sigmas"), getattr(scheduler, "alphas_cumprod", None) is not None
+    flow = any(mark in name for mark in FLOW_NAMES) or config.get("use_flow_sigmas")
+    if sigmas and (flow or config.get("prediction_type") == "flow_prediction"):
+        return "flow"
+    if sigmas and (any(config.get(spacing) for spacing in SIGMA_SPACINGS) or name.startswith(SIGMA_NAMES)):
+        return "sigma"
+    if name.startswith("SCM"):
+        return "angle"
+    if alphas:
+        return "alpha"
+    raise ValueError(
+        f"scheduler = {name} has no alphas_cumprod; "
+        "allowed: a diffusers scheduler with alphas_cumprod, one for flow matching, EDM or TrigFlow"
+    )
 
 
 class SNRComputer:
@@ -69,7 +108,7 @@ class SNRComputer:
             )
         self.scheduler = scheduler
 
-    def schedule(self) -> npt.NDArray[np.float64]:
+    def schedule(self) -> FloatArray:
         """SNR at each of the scheduler's timesteps now set, `[steps]`."""
         return schedule_snr(self.scheduler)
 
@@ -101,15 +140,6 @@ class SNRComputer:
         return compute_latent_snr(latent, self.predicted_latent(latent, model_output, timestep))
 
 
-def as_array(values: Any) -> npt.NDArray[np.float64]:
+def as_array(values: Any) -> FloatArray:
     """Numbers or a tensor of any device, on the host."""
     return np.asarray(torch.as_tensor(values).detach().cpu(), dtype=np.float64)
-
-
-def _is_flow(scheduler: Any) -> bool:
-    return "FlowMatch" in type(scheduler).__name__ and hasattr(scheduler, "sigmas")
-
-
-def _flow_power(scheduler: Any, steps: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    sigma = as_array(scheduler.sigmas)[:steps]
-    return (1.0 - sigma) ** 2, sigma**2

@@ -11,11 +11,12 @@ from typing import Any
 from torch import nn
 from torch.profiler import record_function
 
-from dqar.cache.forecast import Forecast
+from dqar.cache.divided_differences import Forecast
 from dqar.cache.kv_cache import LayerWiseKVCache
 from dqar.core.quantization import KVQuantizer
+from dqar.integration.layer_store import Measurements
 from dqar.integration.manager import DQARManager
-from dqar.integration.outputs import Outputs
+from dqar.integration.output_forecast import OutputForecaster
 
 PREFIX = "dqar::"  # of a range's name, which ends with its group
 REST = "rest"
@@ -30,8 +31,14 @@ MODULES = {
 }
 # What is no module: the methods of the runtime, the same for every pipeline.
 RUNTIME: dict[str, list[tuple[type, str]]] = {
-    "gate": [(DQARManager, name) for name in ("begin_step", "measure_entropy", "measure_change")],
-    "forecast": [(Forecast, "at"), (Forecast, "advanced"), (Outputs, "completed"), (Outputs, "foretold")],
+    "gate": [
+        (DQARManager, "begin_step"),
+        *((Measurements, name) for name in ("measure_entropy", "measure_change")),
+    ],
+    "forecast": [
+        *((Forecast, name) for name in ("at", "advanced")),
+        *((OutputForecaster, name) for name in ("completed", "forecast", "unconditional")),
+    ],
     "cache": [
         *((LayerWiseKVCache, name) for name in ("store", "extend", "load")),
         *((KVQuantizer, name) for name in ("quantize", "dequantize")),

@@ -1,62 +1,153 @@
-"""One attention layer under DQAR: serve from the cache, or compute, keep and measure."""
+"""One attention layer under DQAR: reuse its output, or compute, keep and measure it."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from dqar.integration.hooks import Decider, ForwardHook
+from dqar.validation import refusal
 
 if TYPE_CHECKING:
-    from dqar.integration.manager import DQARManager
+    from torch import nn
+
+    from dqar.integration.branch import Branch
+
+PLAIN_PROCESSORS = ("AttnProcessor2_0", "AttnProcessor")
+EXTRAS = (
+    "group_norm",
+    "spatial_norm",
+    "norm_cross",
+    "residual_connection",
+    "add_k_proj",
+    "fused_projections",
+)
 
 
-class DQARAttentionProcessor:
-    """Stands in for a layer's own diffusers processor and obeys the manager's decision.
+class DQARAttentionProcessor(ForwardHook):
+    """Stands in for an attention module's `forward`; the module's own processor stays and computes.
 
-    Where neither K and V nor an entropy is wanted, the layer's own processor computes; elsewhere the
-    same operations as diffusers' `AttnProcessor2_0`, so that the output is bit-identical to it.
+    Only where K and V are wanted, or the entropy of a plain attention, the same operations as those of
+    diffusers' `AttnProcessor2_0` run here, so that the output is bit-identical to it. The entropy of other
+    attentions is measured at their core, the scaled dot-product attention.
     """
 
-    supports_kv = True
+    def __init__(self, slot: int, decider: Decider, module: nn.Module, kv: bool = False) -> None:
+        super().__init__(slot, decider, module)
+        self.kv = kv
 
-    def __init__(self, layer: int, manager: DQARManager, inner: Any) -> None:
-        self.layer = layer
-        self.manager = manager
-        self.inner = inner
+    def _reused(self, branch: Branch, args: Any, kwargs: Any) -> Any:
+        if not self.kv:
+            return super()._reused(branch, args, kwargs)
+        self._check_plain()
+        hidden_states, _, mask = _arguments(*args, **kwargs)
+        key, value = branch.store.load(self.slot)
+        return attend(self.module, project_query(self.module, hidden_states), key, value, mask)
 
-    def __call__(
-        self,
-        attn: Any,
-        hidden_states: Tensor,
-        encoder_hidden_states: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        temb: Tensor | None = None,
-    ) -> Tensor:
-        """Return the layer's attention output, `[batch, tokens, width]`, fresh or cached."""
-        manager, layer = self.manager, self.layer
-        if manager.reused[layer]:
-            return self._serve(attn, hidden_states, attention_mask)
-        if manager.needs_qkv(layer):
-            return self._compute(attn, hidden_states, encoder_hidden_states, attention_mask)
-        output = self.inner(attn, hidden_states, encoder_hidden_states, attention_mask, temb)
-        manager.note(layer, output)
-        return output
+    def _computed(self, branch: Branch, args: Any, kwargs: Any) -> Any:
+        if not branch.needs_qkv(self.slot):
+            return super()._computed(branch, args, kwargs)
+        if is_plain(self.module):
+            return self._plain(branch, *_arguments(*args, **kwargs))
+        if self.kv:
+            self._check_plain()
+        return self._seen(branch, args, kwargs)
 
-    def _serve(self, attn: Any, x: Tensor, mask: Tensor | None) -> Tensor:
-        if not self.manager.caches_kv:
-            return self.manager.load(self.layer)[0]
-        key, value = self.manager.load(self.layer)
-        return attend(attn, project_query(attn, x), key, value, mask)
-
-    def _compute(self, attn: Any, x: Tensor, context: Tensor | None, mask: Tensor | None) -> Tensor:
+    def _plain(self, branch: Branch, x: Tensor, context: Tensor | None, mask: Tensor | None) -> Tensor:
+        attn: Any = self.module
         query = project_query(attn, x)
         key, value = project_key_value(attn, x if context is None else context)
-        if self.manager.measure[self.layer]:
-            self.manager.measure_entropy(self.layer, query, key, attn.scale)
+        if branch.decision.measure[self.slot]:
+            branch.measurements.measure_entropy(self.slot, query, key, attn.scale)
         output = attend(attn, query, key, value, mask)
-        self.manager.note(self.layer, *((key, value) if self.manager.caches_kv else (output,)))
+        self._keep_tensors(branch, *((key, value) if self.kv else (output,)))
         return output
+
+    def _seen(self, branch: Branch, args: Any, kwargs: Any) -> Any:
+        """Compute as the module does, and measure at its core, which runs once."""
+        measured = branch.measurements.entropy
+        measured[self.slot] = None
+
+        def see(query: Tensor, key: Tensor, mask: Tensor | None, scale: float | None) -> None:
+            if measured[self.slot] is None:
+                scale = query.shape[-1] ** -0.5 if scale is None else scale
+                branch.measurements.measure_entropy(self.slot, query, key, scale, mask)
+
+        with AttentionCore(see):
+            output = self.inner(*args, **kwargs)
+        if measured[self.slot] is None:
+            raise refusal("entropy", "measured", f"no entropy gate or trace: {no_core(self.module)}")
+        self._keep(branch, output)
+        return output
+
+    def _check_plain(self) -> None:
+        if not is_plain(self.module):
+            raise refusal("reuse_mode", "kv", f"'output': {why_not_plain(self.module)}")
+
+
+class AttentionCore(TorchFunctionMode):
+    """Within it, `see(query, key, mask, scale)` is called before every scaled dot-product attention."""
+
+    def __init__(self, see: Callable[[Tensor, Tensor, Tensor | None, float | None], None]) -> None:
+        super().__init__()
+        self.see = see
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is F.scaled_dot_product_attention:
+            names = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal", "scale")
+            given = dict(zip(names, args, strict=False)) | kwargs
+            self.see(given["query"], given["key"], _mask(given), given.get("scale"))
+        return func(*args, **kwargs)
+
+
+def _mask(given: dict[str, Any]) -> Tensor | None:
+    mask: Tensor | None = given.get("attn_mask")
+    if mask is None and given.get("is_causal"):
+        query, key = given["query"], given["key"]
+        return torch.ones(query.shape[-2], key.shape[-2], dtype=torch.bool, device=query.device).tril()
+    return mask
+
+
+def is_plain(attention: Any) -> bool:
+    """Whether the attention computes as diffusers' `Attention` with `AttnProcessor2_0` and no extras."""
+    return why_not_plain(attention) is None
+
+
+def why_not_plain(attention: Any) -> str | None:
+    """What keeps an attention from being computed here, None where nothing does."""
+    name, processor = type(attention).__name__, type(getattr(attention, "processor", None)).__name__
+    if name != "Attention":
+        return f"{name} computes K and V in its own way"
+    if processor not in PLAIN_PROCESSORS:
+        return f"its processor is {processor}, which computes K and V in its own way"
+    extra = next((extra for extra in EXTRAS if _is_set(getattr(attention, extra, None))), None)
+    return None if extra is None else f"{name} has {extra}"
+
+
+def _is_set(value: Any) -> bool:
+    return value is not None and value is not False
+
+
+def no_core(attention: Any) -> str:
+    """That an attention has no softmax over keys that could be measured."""
+    processor = type(getattr(attention, "processor", None)).__name__
+    return f"{type(attention).__name__} with {processor} does not call torch's scaled_dot_product_attention"
+
+
+def _arguments(
+    hidden_states: Tensor,
+    encoder_hidden_states: Tensor | None = None,
+    attention_mask: Tensor | None = None,
+    **_: Any,
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """The arguments of `Attention.forward` that a plain attention uses."""
+    return hidden_states, encoder_hidden_states, attention_mask
 
 
 def project_query(attn: Any, x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The seed's way in: a transformer wrapped together with its DQAR configuration."""
+"""The original specification's way in: a transformer wrapped together with its DQAR configuration."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 from torch import nn
 
 from dqar.config import DQARConfig
-from dqar.integration.manager import Summary
 from dqar.integration.pipeline import Handle, attach
+from dqar.integration.summary import Summary
 
 __all__ = ["DQARConfig", "DQARDiTWrapper"]
 
@@ -19,8 +19,10 @@ class DQARDiTWrapper(nn.Module):
     """A diffusers transformer that reuses attention as `config` says; called like the transformer.
 
     Attributes it lacks (`config`, `dtype`, ...) are the transformer's. A trajectory is followed along
-    `scheduler`'s timesteps; a sampler sets it. Raises `ValueError` for a transformer without attention
-    layers that DQAR knows, and then leaves it as it was.
+    `scheduler`'s timesteps; a sampler sets it.
+
+    Raises:
+        ValueError: For a transformer that cannot do what `config` asks for, which is then left as it was.
     """
 
     def __init__(
@@ -48,7 +50,7 @@ class DQARDiTWrapper(nn.Module):
             self._handle.manager.reset()
 
     def remove(self) -> None:
-        """Put the transformer's own processors back; its output is then bit-identical to before."""
+        """Give the transformer its own call back; its output is then bit-identical to before."""
         if self._handle is not None:
             self._handle.remove()
         self._handle = None

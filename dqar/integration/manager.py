@@ -1,321 +1,489 @@
-"""The state that a transformer's layers share along a trajectory, and the decision of each step."""
+"""Along a trajectory: recognise its calls, decide each step once, and sum up what happened."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from torch import Tensor
 
-from dqar.cache.forecast import Nodes
-from dqar.cache.kv_cache import LayerWiseKVCache
 from dqar.config import DQARConfig
-from dqar.core.entropy import entropy_from_qk
 from dqar.core.quantization import KVQuantizer
-from dqar.core.response import solver_response
 from dqar.core.reuse_gate import Reason, ReuseGate, Signals
-from dqar.core.snr import as_array, schedule_snr
-from dqar.integration.host import begins_at, first_look, to_host
-from dqar.integration.outputs import Outputs, Place
-from dqar.integration.trajectory import Summary, Trajectory, summarize
-from dqar.plan import BOTH, CONDITIONAL, NONE, allowed, positions, rules
+from dqar.core.solver_sensitivity import solver_sensitivity
+from dqar.integration.adapter import Call
+from dqar.integration.branch import Branch
+from dqar.integration.caller import calling_pipeline
+from dqar.integration.layer_store import LayerStore, Measurements
+from dqar.integration.output_forecast import OutputForecaster
+from dqar.integration.slots import Slots
+from dqar.integration.step_decision import DecisionMaker, StepDecision
+from dqar.integration.summary import Record, Summary, summarize
+from dqar.integration.sync import FirstLook, first_look, host_value, to_host
+from dqar.integration.trajectory import StepCounter, Trajectory
+from dqar.plan import BOTH, CONDITIONAL, NONE, FloatArray, Rules, allowed, positions, rules
 from dqar.policy.layer_scheduler import AdaptiveLayerScheduler, LayerScheduler
 from dqar.policy.mlp_policy import ReusePolicy
 from dqar.policy.saved_plan import SavedPlan
 
-Layers = npt.NDArray[np.bool_]  # [layers]
+log = logging.getLogger("dqar")
+
+MAX_BRANCHES = 8  # calls a step; more are no guidance branches, but a loop that never steps the scheduler
+REMEMBERED = 16  # static plans
 
 
 class DQARManager:
-    """Decides once a step which layers are reused, and keeps what they share.
+    """Decides each step of a generation once, and keeps what its branches share.
 
-    `scheduler` returns the diffusers scheduler in use now, so that a pipeline may change its own.
-    A generation begins when that scheduler's `timesteps` were set anew, or have all been used; a
-    changed latent shape, dtype or device begins one too. Steps are counted, not read from a tensor:
+    `scheduler` returns the diffusers scheduler in use now, so that a pipeline may change its own. A
+    generation begins when that scheduler's `timesteps` were set again, or its first one comes again; state
+    never leaks from one to the next. A step is over when the scheduler has made it: until then further calls
+    are other guidance branches, each with a state of its own. Steps are counted, not read from a device:
     past the first step the only host sync is the one that reads what a gate waits for.
 
-    `reused`, `keep`, `measure`, `compare` and `known` are this step's orders. They are plain tuples:
-    constants to torch.compile, and cheap to index in the hot path. `reused` and `keep` are `[sites]`: a
-    layer's attention is the site of its own number, its MLP that of `layers` more. The others are
-    `[layers]`; `known` counts the differences that a forecast takes. `graphed` says that the layers run
-    in CUDA graphs: what they leave is then copied before the next replay writes over it.
+    Args:
+        config: What may be reused, and when.
+        layers: Layers of the model.
+        scheduler: Returns the scheduler in use.
+        heads: Attention heads, for quantisation with a scale for each.
+        mlps: MLPs of each layer; None = one each.
+        conditional: Index of the conditional half in a guided batch.
+        pipe: The pipeline whose calls are meant; None = those of any that uses the scheduler.
+        policy: Decides in place of the policy that the configuration names.
+        model: The model's name, for messages.
 
-    Raises `ValueError` where the configuration does not fit the model's number of layers, or its
-    policy file cannot be used.
+    Raises:
+        ValueError: Where the configuration does not fit the model's layers, or its files cannot be used.
     """
 
-    half: int | None  # the guidance half that entries hold, if they hold one
-    branches: int  # guidance branches that run at this step
-    outputs: Outputs | None  # kept where some step leaves out a branch or all
-    _deviation: Tensor | None  # of the last step that ran
+    active: Branch | None = None
 
     def __init__(
-        self, config: DQARConfig, layers: int, scheduler: Callable[[], Any], heads: int | None = None
+        self,
+        config: DQARConfig,
+        layers: int,
+        scheduler: Callable[[], Any],
+        heads: int | None = None,
+        *,
+        mlps: Sequence[int] | None = None,
+        conditional: int = 0,
+        pipe: Any = None,
+        policy: ReusePolicy | None = None,
+        model: str = "the model",
     ) -> None:
         self.plan = SavedPlan.load(config.plan_path) if config.plan_path else None
         self.config = config = config.replace(**self.plan.options) if self.plan else config
-        self.model_layers = layers
-        self.graphed = False
-        self.layers = min(layers, config.num_layers)
-        self.scheduler = scheduler
-        self.caches_kv = config.reuse_mode == "kv"
-        self.policy = _load_policy(config, self.layers)
+        self.model_layers, self.layers = layers, min(layers, config.num_layers)
+        self.scheduler, self.conditional, self.pipe = scheduler, conditional, pipe
+        self.graphed, self.observed = False, True
+        self.policy = policy or _load_policy(config, self.layers)
         if self.plan is not None:
             self.plan.check(len(self.plan.branches), self.layers)
         LayerScheduler(config, self.layers), ReuseGate(config, self.layers)  # do they fit the model?
-        self.targets = _targets(config, self.layers)
-        self.cache = LayerWiseKVCache(_quantizers(config, self.layers, heads) * 2)
+        self.slots = Slots(config.targets, self.layers, mlps, model)
+        self._quantizers = _quantizers(config, self.slots, heads)
+        self.others: list[DQARManager] = []  # of the pipeline's other transformers, which share its steps
+        self._counters: list[StepCounter] = []
+        self._ahead: dict[Any, list[StepDecision]] = {}
+        self._known_rules: dict[Any, Rules] = {}
+        self._warned: set[str] = set()
         self.reset()
 
-    def begin_step(self, latent: Tensor, timestep: Any, prompt_length: int | None = None) -> None:
-        """Decide the step that a call of the transformer on `latent` at `timestep` makes.
+    @property
+    def static(self) -> bool:
+        """Whether no decision depends on data: a plan is then looked up instead of decided again."""
+        config = self.config
+        return not (config.needs_entropy or config.adaptive or config.corrects or self.policy)
 
-        `latent` is `[batch, ...]`; `timestep` a number or a tensor whose first element counts. Both
-        are read only where a generation begins, or a policy asks for the latent's norm.
+    @property
+    def branches(self) -> int:
+        """Guidance branches that the current call runs."""
+        return BOTH if self.active is None else self.active.decision.branches
+
+    @property
+    def outputs(self) -> OutputForecaster | None:
+        """The output forecaster of the generation's first branch, where it has one."""
+        run = self.trajectory
+        return run.main.outputs if run is not None and run.branches else None
+
+    def begin_step(self, call: Call, context: str | None = None) -> bool:
+        """Decide what a call of the transformer does.
+
+        Args:
+            call: What the call is given.
+            context: The name of the pipeline's `cache_context`, where it set one.
+
+        Returns:
+            Whether the call is one of a generation that is followed; else the model runs untouched.
         """
-        run = self._follow(latent, timestep, prompt_length)
-        blocked = run.blocked[run.step + 1]
-        signals = self._read(run, latent if self.policy and (blocked == Reason.REUSED).any() else None)
-        run.step += 1
-        run.span = run.gate.age + 1
-        reasons = run.reasons[run.step] = run.gate.decide(blocked, signals)
-        if (reasons == Reason.DEVIATION).any():
-            run.branches[run.step] = BOTH
-        self.branches = int(run.branches[run.step])
-        if self.branches == NONE:
-            return
-        due = run.step - run.measured_at >= self.config.entropy_interval
-        wanted = run.wanted(self.config.forecast_order)
-        self._measure(wanted & due)
-        # What is measured now may allow it; what is known already may have forbidden it.
-        hopeless = run.gate.forbids(run.known_entropy) & ~np.array(self.measure)
-        self._order(reasons == Reason.REUSED, wanted & ~hopeless)
-        if self.config.forecast_order:
-            self._foretell(run.position[run.step], latent.device)
+        self.active = None
+        run = self._follow(call)
+        if run is None:
+            return False
+        branch = self._branch(run, call, context)
+        if branch is None:
+            return False
+        latent = call.latent if isinstance(call.latent, torch.Tensor) else call.latent[0]
+        signals = None if self.static else self._signals(run, branch, latent)
+        branch.begin(run.step, signals, latent.device)
+        self.active = branch
+        return True
+
+    def runs(self) -> bool:
+        """Whether the current call runs the model, for one branch or for both."""
+        run, branch = self.trajectory, self.active
+        assert run is not None and branch is not None
+        if run.pair and branch is run.pair[1] and branch.decision.branches != BOTH:
+            return not (run.pair[0].outputs and run.pair[0].outputs.added.entries)
+        return branch.decision.branches != NONE
+
+    def inputs(self, values: dict[str, Any], batch: int) -> dict[str, Any]:
+        """The transformer's inputs at this call, of the conditional half if it runs alone."""
+        branch = self.active
+        assert branch is not None
+        halves = branch.store.conditional is not None and branch.decision.branches == CONDITIONAL
+        return branch.outputs.halved(values, batch) if branch.outputs and halves else values
 
     def end_step(self, output: Any = None) -> Any:
-        """Note what the transformer said and the caches' size; free them after the last step.
+        """Note the transformer's output and the caches' size; free the caches after the last step.
 
-        Returns the transformer's output for all guidance branches, of which some or none may have run
-        (`branches`); where none did, `output` is not given.
+        Args:
+            output: What the transformer returned, where it ran.
+
+        Returns:
+            The output for all guidance branches, of which some or none may have run.
         """
-        run = self.trajectory
-        if run is None:
+        run, branch = self.trajectory, self.active
+        if run is None or branch is None:
             return output
-        if self.outputs is not None:
-            output = self._completed(self.outputs, output, run.place)
-        if self.graphed:
-            for site in np.flatnonzero(np.array(self.keep) & ~np.array(self.reused)):
-                self.cache.own(int(site))
-        held = self.cache.nbytes + (self.outputs.nbytes if self.outputs else 0)
-        run.cache_bytes = max(run.cache_bytes, held)
+        ran = self.runs()
+        self.active = None
+        output = self._completed(run, branch, output, ran)
+        branch.end(self.graphed, self.observed)
         if run.last:
-            self.cache.clear()
-            self.outputs = None
+            if run.pair is None or branch is run.pair[1]:
+                for ended in run.pair or (branch,):
+                    ended.free()
+            else:
+                branch.store.cache.clear()
         return output
+
+    def abandon(self) -> None:
+        """Forget the current call: it failed."""
+        self.active = None
 
     def reset(self) -> None:
         """Forget the generation in progress and what it cached."""
         self.trajectory: Trajectory | None = None
-        self._clear_measurements()
-        self.cache.clear()
-        self.keep = (False,) * (2 * self.layers)
-        self.half, self.branches, self.outputs = None, BOTH, None
-        self.nodes = Nodes(self.layers, self.config.forecast_order)
-        self.known, self.weights = (0,) * self.layers, torch.zeros(self.layers, 0)
-        nothing = np.zeros(self.layers, dtype=np.bool_)
-        self._measure(nothing)
-        self._order(nothing, nothing)
+        self.sensitivity: FloatArray = np.zeros(0)
+        self.active = None
 
-    def note(self, site: int, *fresh: Tensor) -> None:
-        """Compare what was computed at a site with the entry it replaces, and keep it, as ordered."""
-        layer = site % self.layers
-        if self.compare[layer] and site == self.targets[layer][0]:
-            self.measure_change(layer, site, fresh[0])
-        if self.keep[site]:
-            self.store(site, *fresh)
-
-    def store(self, site: int, *tensors: Tensor) -> None:
-        """Keep an output, or K and V, of which `[batch, ...]` one guidance half if entries hold one."""
-        if self.half is not None and self.branches == BOTH:
-            # A copy: a view of one half would keep the other half's memory alive.
-            tensors = tuple([t.chunk(2)[self.half].clone() for t in tensors])
-        if self.config.forecast_order:
-            self.cache.extend(site, self._row(site), *tensors)
-        else:
-            self.cache.store(site, *tensors)
-
-    def load(self, site: int) -> tuple[Tensor, ...]:
-        """Return what `store` kept, or what follows from it at this step, for the whole batch."""
-        tensors = self.cache.load(site, self._row(site) if self.config.forecast_order else ())
-        if self.half is not None and self.branches == BOTH:
-            tensors = tuple([torch.cat((t, t)) for t in tensors])
-        return tensors
-
-    def needs_qkv(self, layer: int) -> bool:
-        """Whether the layer's K, V or entropy is wanted at this step."""
-        return self.measure[layer] or (self.caches_kv and (self.keep[layer] or self.compare[layer]))
-
-    def inputs(self, values: dict[str, Any], batch: int) -> dict[str, Any]:
-        """The transformer's inputs at this step, of the conditional branch if it runs alone."""
-        alone = self.outputs is not None and self.branches == CONDITIONAL
-        return self.outputs.halved(values, batch) if self.outputs and alone else values
-
-    def measure_entropy(self, layer: int, query: Tensor, key: Tensor, scale: float) -> None:
-        """Measure on the device; the value is read with all others of the step."""
-        heads = min(self.config.num_heads, query.shape[1])
-        query, key = query[:, :heads], key[:, :heads]
-        self._entropy[layer] = entropy_from_qk(query, key, scale, self.config.entropy_stride)
-
-    def measure_change(self, layer: int, site: int, fresh: Tensor) -> None:
-        """Measure how far a layer's entry is from what was just computed, on the device."""
-        cached = self.load(site)[0]
-        self._change[layer] = ((fresh - cached).float().norm() / fresh.float().norm()).clamp_max(1e6)
+    def detach(self) -> None:
+        """Forget everything, and give the schedulers their own `step` back."""
+        self.reset()
+        for counter in self._counters:
+            counter.remove()
+        self._counters.clear()
 
     def summary(self) -> Summary:
-        """Describe the last generation. Raises `RuntimeError` when none has run."""
+        """Describe the last generation.
+
+        Raises:
+            RuntimeError: When none has run.
+        """
         run = self.trajectory
-        if run is None:
+        if run is None or not run.branches:
             raise RuntimeError("nothing to sum up: no generation has run since dqar.enable")
         self._read(run)
-        planned = allowed(self.config, run.snr, self.model_layers, run.guided, self.plan)
-        plan_ratio = float(planned.mean())
-        return summarize(run, self.model_layers, plan_ratio)
+        guided = run.guided or run.pair is not None
+        planned = allowed(self.config, run.snr, self.model_layers, guided, self.plan)
+        records = [branch.record for branch in run.branches.values()]
+        return summarize(records, run.snr, self.model_layers, float(planned.mean()))
 
-    def _follow(self, latent: Tensor, timestep: Any, prompt_length: int | None) -> Trajectory:
-        """The generation that this step belongs to, begun anew where it is another than before."""
-        run, timesteps = self.trajectory, self.scheduler().timesteps
-        inputs = (latent.shape, latent.dtype, latent.device)
-        if run is None or run.timesteps is not timesteps or run.last or run.inputs != inputs:
-            first, guided = first_look(latent, timestep)
-            run = self._start(timesteps, inputs, prompt_length, guided)
-            begin = begins_at(timesteps, first)
-            run.begin(begin)
-            # DiTPipeline puts the conditional half first, text pipelines put it second.
-            conditional = (0 if prompt_length is None else 1) if guided else None
-            if self.config.cfg_sharing or (run.branches == CONDITIONAL).any():
-                self.half = conditional
-            if (run.branches != BOTH).any():
-                self.outputs = Outputs(conditional, self.config.output_order, self.config.output_correction)
-                if self.config.output_correction:
-                    run.response = solver_response(self.scheduler(), begin)
+    # Recognising calls
+
+    def _follow(self, call: Call) -> Trajectory | None:
+        """The generation at the step that a call belongs to; None where it belongs to none."""
+        if call.latent is None or call.timestep is None:
+            return None
+        caller = calling_pipeline(2)
+        if self.pipe is not None and caller.pipe is not None and caller.pipe is not self.pipe:
+            return None
+        scheduler, run = self.scheduler(), self.trajectory
+        if scheduler.timesteps is None:
+            return None
+        value = host_value(call.timestep)
+        if run is not None and run.scheduler is scheduler and run.timesteps is scheduler.timesteps:
+            position = self._position(run)
+            if position == run.step and run.at(position, value):
+                return run
+            if position == run.step + 1 and position < len(run) and run.at(position, value):
+                return self._next(run)
+            if position == run.step and value is not None and run.scale and run.at(run.step + 1, value):
+                run.unstepped += 1  # the loop has a solver of its own, and the timestep shows it
+                return self._next(run)
+            return self._again(run, call)
+        look = first_look(call.latent, call.timestep)
+        return None if np.isnan(look.timestep) else self._start(call, look, caller.doubles(_batch(call)))
+
+    def _position(self, run: Trajectory) -> int:
+        """The step that the scheduler is at."""
+        index = getattr(run.scheduler, "step_index", None)
+        if hasattr(type(run.scheduler), "step_index"):
+            return (run.begin if index is None else int(index)) + run.unstepped
+        return run.begin + self._steps_made(run.scheduler) - run.made + run.unstepped
+
+    def _steps_made(self, scheduler: Any) -> int:
+        if hasattr(type(scheduler), "step_index"):
+            return 0
+        counter = vars(scheduler).get("step")
+        if not isinstance(counter, StepCounter):
+            counter = StepCounter(scheduler)
+            counter.install()
+        if counter not in self._counters:
+            self._counters.append(counter)
+        return counter.made
+
+    def _again(self, run: Trajectory, call: Call) -> Trajectory | None:
+        """The generation that begins with this call, if it is at the schedule's first timestep again."""
+        if getattr(run.scheduler, "step_index", None) not in (None, run.begin):
+            return None
+        look = first_look(call.latent, call.timestep)
+        if not run.at(run.begin, look.timestep):
+            return None
+        return self._start(call, look, calling_pipeline(3).doubles(_batch(call)))
+
+    def _start(self, call: Call, look: FirstLook, doubled: bool | None) -> Trajectory:
+        self.reset()
+        scheduler = self.scheduler()
+        # Latents may be equal by chance, as from one seed: a pipeline knows whether it doubled them.
+        guided = look.equal_halves and doubled is not False
+        run = Trajectory.start(scheduler, look, self._steps_made(scheduler), guided, self.conditional)
+        self.trajectory = run
+        shared = [o for o in self.others if o.trajectory and o.trajectory.timesteps is run.timesteps]
+        for other in shared:
+            other._release()
+        self.sensitivity = shared[0].sensitivity if shared else self._solver_sensitivity(run)
         return run
 
-    def _start(
-        self, timesteps: Any, inputs: tuple[Any, ...], prompt_length: int | None, guided: bool
-    ) -> Trajectory:
-        self.reset()
-        config, scheduler = self.config, self.scheduler()
-        snr = schedule_snr(scheduler)
-        adaptive = AdaptiveLayerScheduler(self.layers, config.adaptive_tolerance) if config.adaptive else None
-        decided = rules(config, snr, self.layers, guided, self.plan)
-        self.trajectory = Trajectory(
-            timesteps=timesteps,
-            inputs=inputs,
-            snr=snr,
-            time=as_array(timesteps) / scheduler.config.num_train_timesteps,
-            position=positions(config, snr),
-            response=np.zeros(len(snr)),
-            guided=guided,
-            branches=decided.branches,
-            blocked=decided.blocked,
-            expected=self.plan.expected if self.plan else np.ones(len(snr)),
-            gate=ReuseGate(config, self.layers, prompt_length, self.policy, adaptive),
-            step=-1,
+    def _next(self, run: Trajectory) -> Trajectory:
+        """The next step of the generation."""
+        run.step += 1
+        run.calls = {}
+        if run.step == run.begin + 1 and not run.guided and self._may_run_one_branch:
+            self._settle_guidance(run)
+        return run
+
+    def _settle_guidance(self, run: Trajectory) -> None:
+        """After the first step it is known whether guidance takes calls of its own."""
+        if run.pair is None:
+            self._warn(
+                "guidance_interval", "has no effect: this generation does not run two guidance branches"
+            )
+            return
+        for branch in run.pair:
+            branch.maker.follow(self._rules(run, True))
+            if branch.ahead is not None:
+                branch.ahead = self._plan_ahead(
+                    run, branch.maker.begin, True, self._maker(run, branch.maker.begin, True, None)
+                )
+
+    # Branches
+
+    def _branch(self, run: Trajectory, call: Call, context: str | None) -> Branch | None:
+        """The branch that a call belongs to: that of its context, else of its number at this step."""
+        number = run.calls.get(context, 0)
+        key = (context, number)
+        run.calls[context] = number + 1
+        inputs = _inputs(call)
+        branch = run.branches.get(key)
+        if branch is None and len(run.branches) >= MAX_BRANCHES:
+            self._warn(
+                "loop", f"{MAX_BRANCHES} calls at one step of the scheduler: further ones reuse nothing"
+            )
+            return None
+        if branch is None or branch.inputs != inputs or branch.step != run.step - 1:
+            # Another shape, or a gap: what is cached is not of the step before.
+            branch = self._new_branch(run, call, inputs, branch.record if branch else None)
+            replaced = key in run.branches
+            run.branches[key] = branch
+            if not replaced:
+                self._pair(run, branch, key)
+        return branch
+
+    def _pair(self, run: Trajectory, branch: Branch, key: tuple[str | None, int]) -> None:
+        """Recognise the two calls of guidance at the first step."""
+        first = next(iter(run.branches))
+        if len(run.branches) != 2 or run.guided or run.step != run.begin or run.main.inputs != branch.inputs:
+            return
+        if _is_unconditional(first[0]):
+            if self._may_run_one_branch:
+                self._warn("guidance_interval", "has no effect: the unconditional branch is called first")
+            return
+        if key[0] is None and self._may_run_one_branch:
+            self._warn("guidance", "two calls a step: the first is taken for the conditional branch")
+        run.pair = (run.main, branch)
+
+    def _new_branch(self, run: Trajectory, call: Call, inputs: Any, record: Record | None) -> Branch:
+        config, guided = self.config, run.guided
+        maker = self._maker(run, run.step, guided, call.prompt_length)
+        ahead = self._plan_ahead(run, run.step, guided, maker) if self.static else None
+        store = LayerStore(self.slots, self._quantizers, config.forecast_order)
+        some = bool((maker.branches == CONDITIONAL).any())
+        if guided and (config.cfg_sharing or some):
+            store.conditional = run.conditional
+        elif config.cfg_sharing:
+            self._warn("cfg_sharing", "has no effect: the batch is not two guidance halves")
+        outputs = None
+        if (maker.branches != BOTH).any() or (not guided and self._may_run_one_branch):
+            half = run.conditional if guided else None
+            outputs = OutputForecaster(half, config.output_order, config.output_correction)
+        return Branch(
+            store,
+            Measurements(self.layers, config.num_heads, config.entropy_stride),
+            maker,
+            ahead,
+            record or Record(len(run), self.layers),
+            inputs,
+            outputs,
         )
-        return self.trajectory
 
-    def _completed(self, outputs: Outputs, output: Any, place: Place) -> Any:
-        if self.branches == NONE:
-            return outputs.foretold(place)
+    @property
+    def _may_run_one_branch(self) -> bool:
+        if self.plan is not None:
+            return bool((self.plan.branches == CONDITIONAL).any())
+        return self.config.guidance_interval > 1
+
+    def _rules(self, run: Trajectory, guided: bool) -> Rules:
+        """What depends on no data, remembered from one generation to the next."""
+        key = (run.snr.tobytes(), guided)
+        if key not in self._known_rules:
+            _make_room(self._known_rules)
+            self._known_rules[key] = rules(self.config, run.snr, self.layers, guided, self.plan)
+        return self._known_rules[key]
+
+    def _maker(self, run: Trajectory, begin: int, guided: bool, prompt_length: int | None) -> DecisionMaker:
+        config = self.config
+        adaptive = AdaptiveLayerScheduler(self.layers, config.adaptive_tolerance) if config.adaptive else None
+        gate = ReuseGate(config, self.layers, prompt_length, self.policy, adaptive)
+        position = positions(config, run.snr)
+        return DecisionMaker(config, self.slots, self._rules(run, guided), position, begin, gate)
+
+    def _plan_ahead(
+        self, run: Trajectory, begin: int, guided: bool, maker: DecisionMaker
+    ) -> list[StepDecision]:
+        """The decisions of a static plan, remembered from one generation to the next."""
+        key = (run.snr.tobytes(), begin, guided)
+        if key not in self._ahead:
+            _make_room(self._ahead)
+            self._ahead[key] = maker.ahead()
+        return self._ahead[key]
+
+    # Outputs
+
+    def _completed(self, run: Trajectory, branch: Branch, output: Any, ran: bool) -> Any:
+        if run.pair and branch is run.pair[1]:
+            main = run.pair[0].outputs
+            return (
+                output if main is None else main.unconditional(output, branch.position(self.sensitivity), ran)
+            )
+        outputs = branch.outputs
+        if outputs is None:
+            return output
+        step, branches = branch.position(self.sensitivity), branch.decision.branches
+        if branches == NONE:
+            return outputs.forecast(step)
         if self.config.corrects:
-            self._deviation = outputs.deviation(output, place.position, self.branches)
-        return outputs.completed(output, place, self.branches)
+            branch.measurements.deviation = outputs.deviation(output, step.position, branches)
+        return outputs.completed(output, step, branches)
 
-    def _measure(self, due: Layers) -> None:
-        measure = due & self.config.needs_entropy | self.config.trace_entropy
-        self.measure = tuple(measure.tolist())
+    def _solver_sensitivity(self, run: Trajectory) -> FloatArray:
+        """What the corrections of skipped steps need to know of the solver; zeros without corrections."""
+        none = np.zeros(len(run))
+        runs_less = (self._rules(run, True).branches != BOTH).any()
+        if not self.config.output_correction or not runs_less:
+            return none
+        try:
+            return solver_sensitivity(run.scheduler, run.begin)
+        except Exception as error:
+            why = f"{type(run.scheduler).__name__} cannot be run on scalars ({type(error).__name__}: {error})"
+            self._warn("output_correction", f"has no effect: {why}")
+            return none
 
-    def _order(self, reused: Layers, wanted: Layers) -> None:
-        kept = np.array([self.keep[sites[0]] for sites in self.targets])
-        compare = kept & ~reused & self.config.adaptive
-        # Before it is computed again: never two of a layer at once, unless a forecast needs the old one.
-        held = wanted if self.config.forecast_order else np.zeros_like(wanted)
-        for layer in np.flatnonzero(~reused & ~compare & ~held):
-            self.nodes.forget(int(layer))
-            for site in self.targets[layer]:
-                self.cache.drop(site)
-        self.reused = self._by_site(reused)
-        self.keep = self._by_site(wanted)
-        self.compare = tuple(compare.tolist())
+    # Data
 
-    def _by_site(self, layers: Layers) -> tuple[bool, ...]:
-        sites = [False] * (2 * self.layers)
-        for layer in np.flatnonzero(layers):
-            for site in self.targets[layer]:
-                sites[site] = True
-        return tuple(sites)
+    def _signals(self, run: Trajectory, branch: Branch, latent: torch.Tensor) -> Signals:
+        """What is known when a step is decided; what the step before measured is read at its first call."""
+        if run.read_at != run.step:
+            run.read_at = run.step
+            wants_norm = self.policy is not None and (branch.maker.blocked[run.step] == Reason.REUSED).any()
+            norm = latent.float().flatten(1).norm(dim=1).mean() if wants_norm else None
+            run.latent_norm = self._read(run, norm)
+        return Signals(
+            branch.maker.known_entropy,
+            run.snr[run.step],
+            run.time[run.step],
+            run.latent_norm,
+            branch.last_deviation,
+        )
 
-    def _foretell(self, position: float, device: torch.device) -> None:
-        """Work out on the host what each layer's forecast takes at this step, and bring it to the device."""
-        reused = [self.reused[sites[0]] for sites in self.targets]
-        rows = [self.nodes.row(layer, position, reused[layer]) for layer in range(self.layers)]
-        self.known = tuple([len(row) for row in rows])
-        order = self.config.forecast_order
-        table = torch.tensor([row + [0.0] * (order - len(row)) for row in rows])
-        # Pinned, so that the host need not wait for the copy.
-        pinned = table.pin_memory() if device.type == "cuda" else table
-        self.weights = pinned.to(device, non_blocking=True)
-        for layer, sites in enumerate(self.targets):
-            if self.keep[sites[0]] and not reused[layer]:
-                self.nodes.computed(layer, position)
+    def _read(self, run: Trajectory, norm: torch.Tensor | None = None) -> float:
+        """Bring what all branches measured, and `norm`, to the host: one sync for all."""
+        branches = list(run.branches.values())
+        measured = [branch.measurements for branch in branches]
+        groups = [group for m in measured for group in (m.entropy, m.change, [m.deviation])]
+        *found, [value] = to_host(*groups, [norm])
+        expected = self.plan.expected if self.plan else np.ones(len(run))
+        for number, branch in enumerate(branches):
+            entropy, change, [deviation] = found[3 * number : 3 * number + 3]
+            branch.note_read(entropy, change, deviation, expected)
+            branch.measurements.clear()
+        return float(value)
 
-    def _row(self, site: int) -> tuple[Tensor, ...]:
-        layer = site % self.layers
-        return tuple([self.weights[layer, k] for k in range(self.known[layer])])
+    def _release(self) -> None:
+        """Free what is cached: another transformer takes over the generation."""
+        if self.trajectory is not None:
+            for branch in self.trajectory.branches.values():
+                branch.free()
 
-    def _clear_measurements(self) -> None:
-        self._entropy: list[Tensor | None] = [None] * self.layers
-        self._change: list[Tensor | None] = [None] * self.layers
-        self._deviation = None
-
-    def _read(self, run: Trajectory, latent: Tensor | None = None) -> Signals:
-        """Bring what the last step measured, and the norm of `latent`, to the host: one sync for all."""
-        norm = latent.float().flatten(1).norm(dim=1).mean() if latent is not None else None
-        entropy, change, (latent_norm, off) = to_host(self._entropy, self._change, [norm, self._deviation])
-        self._clear_measurements()
-        measured = ~np.isnan(entropy)
-        run.known_entropy[measured] = run.entropy[run.step, measured] = entropy[measured]
-        run.measured_at[measured] = run.step
-        if run.gate.adaptive is not None:
-            run.gate.adaptive.observe(change, run.span)
-        coming = min(run.step + 1, len(run.snr) - 1)
-        if not np.isnan(off):
-            run.deviation[run.step] = off
-            run.last_deviation = off / run.expected[run.step]
-        return Signals(run.known_entropy, run.snr[coming], run.time[coming], latent_norm, run.last_deviation)
+    def _warn(self, about: str, message: str) -> None:
+        if about not in self._warned:
+            self._warned.add(about)
+            log.warning("%s %s", about, message)
 
 
-def _targets(config: DQARConfig, layers: int) -> list[tuple[int, ...]]:
-    """The sites of each layer that a reuse serves: its attention, its MLP, or both."""
-    each = config.targets if isinstance(config.targets, tuple) else (config.targets,) * layers
-    if len(each) != layers:
-        raise ValueError(f"targets has {len(each)} entries; allowed: one for each of the {layers} layers")
-    sites = {"attention": (0,), "mlp": (layers,), "both": (0, layers)}
-    return [tuple([layer + site for site in sites[target]]) for layer, target in enumerate(each)]
+def _make_room(remembered: dict[Any, Any]) -> None:
+    if len(remembered) == REMEMBERED:
+        remembered.pop(next(iter(remembered)))
 
 
-def _quantizers(config: DQARConfig, layers: int, heads: int | None) -> list[KVQuantizer]:
-    bits = config.quantization_bits
+def _is_unconditional(name: str | None) -> bool:
+    return name is not None and ("uncond" in name or "neg" in name) and "cond_uncond" not in name
+
+
+def _batch(call: Call) -> int:
+    return len(call.latent)
+
+
+def _inputs(call: Call) -> Any:
+    """Shape, dtype and device of the latents: another one cannot use what was cached."""
+    latent = call.latent
+    if isinstance(latent, torch.Tensor):
+        return latent.shape, latent.dtype, latent.device
+    return tuple([(t.shape, t.dtype, t.device) for t in latent])
+
+
+def _quantizers(config: DQARConfig, slots: Slots, heads: int | None) -> list[KVQuantizer]:
+    bits, layers = config.quantization_bits, slots.layers
     each = bits if isinstance(bits, tuple) else (bits,) * layers
     if len(each) != layers:
         raise ValueError(
             f"quantization_bits has {len(each)} entries; allowed: one for each of the {layers} layers"
         )
-    return [KVQuantizer(config.quantization_mode, b, heads) for b in each]
+    of_layers = [KVQuantizer(config.quantization_mode, b, heads) for b in each]
+    return [of_layers[slots.layer_of(slot)] for slot in range(slots.count)]
 
 
 def _load_policy(config: DQARConfig, layers: int) -> ReusePolicy | None:

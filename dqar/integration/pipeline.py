@@ -2,63 +2,162 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+import logging
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
-from diffusers.models.attention_processor import Attention
 from torch import nn
 
 from dqar.config import DQARConfig
-from dqar.core.snr import schedule_snr
+from dqar.core.snr import noise_kind
+from dqar.integration.adapter import Adapter, unwrapped
 from dqar.integration.attention_processor import DQARAttentionProcessor
-from dqar.integration.feed_forward import DQARFeedForward, feed_forwards
-from dqar.integration.joint_attention import DQARJointAttentionProcessor
+from dqar.integration.feed_forward import DQARFeedForward
+from dqar.integration.hooks import ContextWatch, Decider, ForwardHook
 from dqar.integration.manager import DQARManager
-from dqar.integration.trajectory import Summary
-from dqar.plan import CONDITIONAL, NONE
-from dqar.validation import refusal
+from dqar.integration.slots import Slots
+from dqar.integration.summary import Summary, merged
+from dqar.plan import CONDITIONAL
+
+if TYPE_CHECKING:
+    from dqar.policy.mlp_policy import ReusePolicy
+
+log = logging.getLogger("dqar")
 
 COMPILED_VARIANTS = 1024  # more than the steps of any generation; a variant is made when first met
 HANDLE = "_dqar"  # the attribute of a pipeline that holds what `enable` changed
+TRANSFORMERS = ("transformer", "transformer_2")  # Wan 2.2 gives each a share of the steps
 
 
-@dataclass
-class Handle:
-    """What DQAR changed on a transformer, and how to undo it."""
+class TransformerCall:
+    """Stands in for a transformer's call, outside of its `forward`, which offloading replaces before and after
+    each generation. Copies and pickles of a module leave it out.
+    """
 
-    manager: DQARManager
-    transformer: nn.Module
-    processors: list[tuple[Any, Any]]  # each attention with its own processor
-    feed_forwards: list[nn.Module]
-    own_forward: Any  # the transformer instance's own, None = its class's
+    def __init__(self, adapter: Adapter, manager: DQARManager, context: ContextWatch | None) -> None:
+        self.adapter, self.manager, self.context = adapter, manager, context
+        self.module = adapter.outer
+        self.own = vars(self.module).get("_compiled_call_impl")  # of `module.compile()`
+        self.inner: Callable[..., Any] = self.own or self.module._call_impl
+        self.told = False
+
+    def install(self) -> None:
+        """Take the call's place."""
+        vars(self.module)["_compiled_call_impl"] = self
 
     def remove(self) -> None:
-        """Put every processor, MLP and the transformer's call back."""
-        for attention, processor in self.processors:
-            attention.processor = processor
-        for module in self.feed_forwards:
-            del module.forward  # the instance's: the class's own shows again
-        self.release()
-        self.manager.reset()
+        """Give the transformer its own call back, unless somebody has put another in its place."""
+        if vars(self.module).get("_compiled_call_impl") is self:
+            if self.own is None:
+                del vars(self.module)["_compiled_call_impl"]
+            else:
+                vars(self.module)["_compiled_call_impl"] = self.own
 
-    def release(self) -> None:
-        """Put the transformer's own call back alone: processors then obey orders that are given by hand."""
-        if self.own_forward is None:
-            vars(self.transformer).pop("forward", None)
-        else:
-            self.transformer.forward = self.own_forward
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """The transformer's output: of a model that runs whole, in part or not at all."""
+        manager = self.manager
+        if torch.is_grad_enabled() or self.adapter.base.training:
+            self._tell()
+            return self.inner(*args, **kwargs)
+        call = self.adapter.call(args, kwargs)
+        if not manager.begin_step(call, self.context.current if self.context else None):
+            return self.inner(*args, **kwargs)
+        try:
+            if not manager.runs():
+                return manager.end_step()
+            if manager.branches == CONDITIONAL:
+                given = self.adapter.arguments(args, kwargs)
+                return manager.end_step(self.inner(**manager.inputs(given, len(call.latent))))
+            return manager.end_step(self.inner(*args, **kwargs))
+        finally:
+            manager.abandon()
+
+    def _tell(self) -> None:
+        if not self.told:
+            self.told = True
+            log.info("%s runs in training mode or with gradients: nothing is reused", self.adapter.name)
 
 
-def enable(pipe: Any, config: DQARConfig | None = None) -> None:
+class Handle:
+    """What DQAR changed on a transformer, and how to undo it. A copy of a pipeline holds none."""
+
+    def __init__(self, manager: DQARManager, transformer: nn.Module, patches: Sequence[Any]) -> None:
+        self.manager, self.transformer, self.patches = manager, transformer, patches
+
+    def install(self) -> None:
+        """Put everything in its place."""
+        for patch in self.patches:
+            patch.install()
+
+    def remove(self) -> None:
+        """Put back what is still DQAR's; hooks that others added since stay."""
+        for patch in reversed(self.patches):
+            patch.remove()
+        self.manager.detach()
+
+    def __deepcopy__(self, memo: Any) -> None:
+        return None
+
+    def __reduce__(self) -> Any:
+        return _nothing, ()
+
+
+class PipelineHandle:
+    """What DQAR changed on a pipeline: one part for each of its transformers. A copy holds none."""
+
+    def __init__(self, parts: Sequence[Handle]) -> None:
+        self.parts = parts
+        for part in parts:
+            part.manager.others = [other.manager for other in parts if other is not part]
+
+    @property
+    def manager(self) -> DQARManager:
+        """The first transformer's."""
+        return self.parts[0].manager
+
+    def summary(self) -> Summary:
+        """What the last generation reused, of all transformers that had a share in it."""
+        runs = [(p.manager.trajectory, p.manager) for p in self.parts if p.manager.trajectory is not None]
+        if not runs:
+            return self.manager.summary()
+        newest = max(runs, key=lambda pair: pair[0].number)[0]
+        shared = (
+            sorted(
+                (run.begin, manager.summary()) for run, manager in runs if run.timesteps is newest.timesteps
+            )
+            if len(runs) > 1
+            else [(0, runs[0][1].summary())]
+        )
+        return merged([part for _, part in shared])
+
+    def remove(self) -> None:
+        """Undo all of it."""
+        for part in self.parts:
+            part.remove()
+
+    def __deepcopy__(self, memo: Any) -> None:
+        return None
+
+    def __reduce__(self) -> Any:
+        return _nothing, ()
+
+
+def _nothing() -> None:
+    return None
+
+
+def enable(pipe: Any, config: DQARConfig | None = None, policy: ReusePolicy | None = None) -> None:
     """Make `pipe`'s transformer reuse attention as `config` says, until `disable`.
 
-    `pipe` is a diffusers pipeline with a `transformer` and a `scheduler`, and is called as before,
-    with any scheduler; another configuration replaces the one before. Raises `ValueError` naming what
-    is missing, and then leaves `pipe` as it was.
+    Args:
+        pipe: A diffusers pipeline with a `transformer`, perhaps a `transformer_2`, and a `scheduler`. It is
+            called as before, with any scheduler; another configuration replaces the one before.
+        config: What may be reused, and when; None = the defaults.
+        policy: Decides in place of the policy that `config` names.
+
+    Raises:
+        ValueError: Naming what is missing or what the model cannot do; `pipe` is then left as it was.
     """
     for part in ("transformer", "scheduler"):
         if getattr(pipe, part, None) is None:
@@ -66,10 +165,22 @@ def enable(pipe: Any, config: DQARConfig | None = None) -> None:
                 f"pipe = {type(pipe).__name__} has no {part}; "
                 "allowed: a diffusers pipeline with a transformer and a scheduler"
             )
-    schedule_snr(pipe.scheduler)
+    noise_kind(pipe.scheduler)
     previous = getattr(pipe, HANDLE, None)
-    handle = attach(pipe.transformer, config or DQARConfig(), lambda: pipe.scheduler, previous)
-    setattr(pipe, HANDLE, handle)
+    models = [model for name in TRANSFORMERS if (model := getattr(pipe, name, None)) is not None]
+    parts = [
+        prepare(model, config or DQARConfig(), lambda: pipe.scheduler, previous, pipe=pipe, policy=policy)
+        for model in models
+    ]
+    if previous is not None:
+        previous.remove()
+        parts = [
+            prepare(model, config or DQARConfig(), lambda: pipe.scheduler, None, pipe=pipe, policy=policy)
+            for model in models
+        ]
+    for part in parts:
+        part.install()
+    setattr(pipe, HANDLE, PipelineHandle(parts))
 
 
 def disable(pipe: Any) -> None:
@@ -78,83 +189,115 @@ def disable(pipe: Any) -> None:
     if handle is not None:
         handle.remove()
         delattr(pipe, HANDLE)
+    elif is_attached(getattr(pipe, "transformer", None)):
+        log.warning("pipe was not enabled; another pipeline with the same transformer was: disable that one")
 
 
 def summary(pipe: Any) -> Summary:
-    """What the last generation reused. Raises `RuntimeError` when DQAR is off or nothing has run."""
+    """What the last generation reused, as it happened.
+
+    Raises:
+        RuntimeError: When DQAR is off or nothing has run.
+    """
     handle = getattr(pipe, HANDLE, None)
     if handle is None:
         raise RuntimeError("nothing to sum up: dqar.enable(pipe) was not called")
-    return handle.manager.summary()
-
-
-def attach(
-    transformer: nn.Module,
-    config: DQARConfig,
-    scheduler: Callable[[], Any],
-    previous: Handle | None = None,
-) -> Handle:
-    """Put DQAR's processors and steps on `transformer`, in place of those of `previous`."""
-    attentions = attention_layers(transformer)
-    manager = DQARManager(config, len(attentions), scheduler, attentions[0].heads)
-    processors = [_processor(attention) for attention in attentions]
-    if config.reuse_mode == "kv" and not all(kind.supports_kv for kind in processors):
-        raise refusal("reuse_mode", "kv", "'output' for joint attention")
-    reused = [site for sites in manager.targets for site in sites if site >= manager.layers]
-    modules = feed_forwards(transformer) if reused else []
-    replaced = previous.manager if previous is not None else None
-    theirs = [
-        a.processor for a, kind in zip(attentions, processors, strict=True) if isinstance(a.processor, kind)
-    ]
-    if any(processor.manager is not replaced for processor in theirs):
-        raise ValueError("transformer is under DQAR already; allowed: one that is not")
-    if previous is not None:
-        previous.remove()
-    if hasattr(transformer, "_orig_mod"):
-        _allow_compiled_variants()
-        manager.graphed = _in_graphs(transformer)
-    managed = attentions[: manager.layers]
-    chosen = [modules[site - manager.layers] for site in reused]
-    own = transformer.__dict__.get("forward")  # a compiled module has one
-    handle = Handle(manager, transformer, [(a, a.processor) for a in managed], chosen, own)
-    for layer, (attention, own) in enumerate(handle.processors):
-        attention.processor = processors[layer](layer, manager, own)
-    for site, module in zip(reused, chosen, strict=True):
-        module.forward = DQARFeedForward(site, manager, module).forward
-    transformer.forward = _stepping(transformer, manager)
-    return handle
-
-
-def attention_layers(transformer: nn.Module) -> list[Any]:
-    """The self- or joint attention of each block in order. Raises `ValueError` where there is none."""
-    blocks = [
-        *getattr(transformer, "transformer_blocks", ()),
-        *getattr(transformer, "single_transformer_blocks", ()),
-    ]
-    candidates = [getattr(block, "attn1", None) or getattr(block, "attn", None) for block in blocks]
-    found = [attention for attention in candidates if hasattr(attention, "processor")]
-    if not found:
-        raise ValueError(
-            f"transformer = {type(transformer).__name__} has no transformer_blocks[i].attn1 or .attn; "
-            "allowed: a diffusers transformer with such attention modules"
-        )
+    found: Summary = handle.summary()
     return found
 
 
-def _processor(attention: Any) -> type[DQARAttentionProcessor] | type[DQARJointAttentionProcessor]:
-    """The DQAR processor for an attention: joint where text has projections or the class its own rotary."""
-    joint = hasattr(attention, "add_k_proj") and attention.add_k_proj is not None
-    return DQARJointAttentionProcessor if joint or not _is_plain(attention) else DQARAttentionProcessor
+def attach(
+    transformer: nn.Module, config: DQARConfig, scheduler: Callable[[], Any], **options: Any
+) -> Handle:
+    """Put DQAR on a transformer that follows the scheduler which `scheduler` returns.
+
+    Raises:
+        ValueError: Where it cannot; the transformer is then left as it was.
+    """
+    handle = prepare(transformer, config, scheduler, None, **options)
+    handle.install()
+    return handle
 
 
-def _is_plain(attention: Any) -> bool:
-    """Whether the attention computes as diffusers' `Attention` with `AttnProcessor2_0` and no extras."""
-    extras = ("group_norm", "spatial_norm", "norm_cross", "residual_connection")
-    return isinstance(attention, Attention) and not any(getattr(attention, name, None) for name in extras)
+def prepare(
+    transformer: nn.Module,
+    config: DQARConfig,
+    scheduler: Callable[[], Any],
+    previous: PipelineHandle | None = None,
+    pipe: Any = None,
+    policy: ReusePolicy | None = None,
+) -> Handle:
+    """What `attach` changes, before anything is changed."""
+    theirs = [part.transformer for part in previous.parts] if previous is not None else []
+    if is_attached(transformer) and not any(model is transformer for model in theirs):
+        raise ValueError("transformer is under DQAR already; allowed: one that is not")
+    adapter = Adapter(transformer)
+    manager = DQARManager(
+        config,
+        max(1, len(adapter.attentions)),
+        scheduler,
+        adapter.heads,
+        mlps=[len(modules) for modules in adapter.mlps] or [0],
+        conditional=adapter.conditional,
+        pipe=pipe,
+        policy=policy,
+        model=adapter.name,
+    )
+    check(adapter, manager.config)
+    if adapter.compiled is not None:
+        allow_compiled_variants()
+        manager.graphed = _in_graphs(adapter.compiled)
+        manager.observed = False
+    manager.observed &= bool(adapter.attentions)
+    watch = ContextWatch(adapter.base) if hasattr(adapter.base, "cache_context") else None
+    hooks = hooks_of(adapter, manager.slots, manager, manager.config.reuse_mode == "kv")
+    patches: list[Any] = [*hooks, *([watch] if watch else []), TransformerCall(adapter, manager, watch)]
+    return Handle(manager, transformer, patches)
 
 
-def _allow_compiled_variants() -> None:
-    """Let torch.compile keep a variant for each set of orders; its limit of 8 would fail a `fullgraph`."""
+def check(adapter: Adapter, config: DQARConfig) -> None:
+    """Raises `ValueError` naming what the model cannot do, and what it can."""
+    if not adapter.attentions and not (config.use_layer_scheduling and config.layer_fraction == 0):
+        raise ValueError(
+            f"transformer = {adapter.name} has no attention that DQAR knows; allowed: whole steps alone, with "
+            "use_layer_scheduling = True, layer_fraction = 0 and model_steps or step_interval"
+        )
+    if config.reuse_mode == "kv":
+        adapter.refuse_kv()
+    if config.needs_entropy or config.trace_entropy:
+        field = "trace_entropy" if not config.needs_entropy else "entropy_threshold"
+        adapter.refuse_entropy(field, getattr(config, field))
+
+
+def hooks_of(adapter: Adapter, slots: Slots, decider: Decider, kv: bool = False) -> list[ForwardHook]:
+    """The hooks on the attentions of all managed layers, and on the MLPs that some step may reuse."""
+    hooks: list[ForwardHook] = [
+        DQARAttentionProcessor(layer, decider, attention, kv)
+        for layer, attention in enumerate(adapter.attentions[: slots.layers])
+    ]
+    for layer, numbers in enumerate(slots.mlps):
+        pairs = zip(numbers, adapter.mlps[layer], strict=True) if numbers else ()
+        hooks += [DQARFeedForward(slot, decider, module) for slot, module in pairs if slots.is_reused(slot)]
+    return hooks
+
+
+def is_attached(transformer: Any) -> bool:
+    """Whether DQAR is on a transformer, or on the one within it."""
+    if not isinstance(transformer, nn.Module):
+        return False
+    models = (transformer, unwrapped(transformer))
+    if any(isinstance(vars(model).get("_compiled_call_impl"), TransformerCall) for model in models):
+        return True
+    return any(isinstance(vars(module).get("forward"), ForwardHook) for module in models[1].modules())
+
+
+def attention_layers(transformer: nn.Module) -> list[Any]:
+    """The self- or joint attention of each layer in order."""
+    return list(Adapter(transformer).attentions)
+
+
+def allow_compiled_variants() -> None:
+    """Let torch.compile keep a variant for each decision; its limit of 8 would fail a `fullgraph`."""
     compiler = torch._dynamo.config
     compiler.recompile_limit = max(compiler.recompile_limit, COMPILED_VARIANTS)
     compiler.accumulated_recompile_limit = max(compiler.accumulated_recompile_limit, COMPILED_VARIANTS)
@@ -163,22 +306,3 @@ def _allow_compiled_variants() -> None:
 def _in_graphs(transformer: Any) -> bool:
     """Whether it was compiled to run in CUDA graphs (`mode="reduce-overhead"`, and others)."""
     return bool((transformer.get_compiler_config() or {}).get("triton.cudagraphs"))
-
-
-def _stepping(transformer: nn.Module, manager: DQARManager) -> Callable[..., Any]:
-    """The transformer's forward with the manager around it, which may leave out branches, or all of it."""
-    own = transformer.forward
-    names = tuple(inspect.signature(getattr(transformer, "_orig_mod", transformer).forward).parameters)
-
-    @functools.wraps(own)
-    def forward(*args: Any, **kwargs: Any) -> Any:
-        given = dict(zip(names, args, strict=False)) | kwargs
-        prompt, latent = given.get("encoder_hidden_states"), given["hidden_states"]
-        manager.begin_step(latent, given["timestep"], None if prompt is None else prompt.shape[1])
-        if manager.branches == NONE:
-            return manager.end_step()
-        if manager.branches == CONDITIONAL:
-            return manager.end_step(own(**manager.inputs(given, len(latent))))
-        return manager.end_step(own(*args, **kwargs))
-
-    return forward

@@ -27,7 +27,7 @@ from bench.studies.calibrate.search import Archive, Genome, Point
 from dqar.config import DQARConfig
 from dqar.core.reuse_gate import Reason
 from dqar.core.snr import schedule_snr
-from dqar.integration.trajectory import Summary
+from dqar.integration.summary import Summary
 from dqar.plan import BOTH, FloatArray, rules
 from dqar.policy.saved_plan import SavedPlan
 

@@ -21,7 +21,6 @@ from bench.methods.dqar import shape_of
 from bench.pipeline.session import Session, final_latents
 from dqar import DQARConfig
 from dqar.core.reuse_gate import Reason, ReuseGate, Signals
-from dqar.integration.pipeline import HANDLE
 from dqar.plan import rules
 from dqar.policy.mlp_policy import ReusePolicy
 
@@ -171,10 +170,8 @@ class Arena:
 @contextmanager
 def enabled(pipe: Any, config: DQARConfig, policy: Any = None) -> Iterator[None]:
     """DQAR on `pipe`; `policy`, if given, decides in place of the one that `config` names."""
-    dqar.enable(pipe, config)
+    dqar.enable(pipe, config, policy)
     try:
-        if policy is not None:
-            getattr(pipe, HANDLE).manager.policy = policy
         yield
     finally:
         dqar.disable(pipe)

@@ -23,8 +23,7 @@ from bench.pipeline.session import Session
 from bench.spec.run_spec import shown_model
 from dqar import DQARConfig
 from dqar.core.snr import schedule_snr
-from dqar.integration.manager import DQARManager
-from dqar.integration.pipeline import attach
+from dqar.integration.manual import ManualReuse
 from dqar.training.traces import Trace
 
 FINALS = 16  # single reuses a trajectory that are followed to the final latent
@@ -36,9 +35,9 @@ def trace(session: Session, trajectories: int, finals: int = FINALS, progress: b
     Damage is the relative L2 change of the guided noise prediction when one layer alone serves its
     output of the step before; `finals` of them a trajectory are also followed to the final latent.
     """
-    with by_hand(session.pipe) as manager, torch.no_grad():
+    with by_hand(session.pipe) as manual, torch.no_grad():
         pictures = tqdm(range(trajectories), desc="trace", unit="trajectory", disable=not progress)
-        parts = [follow(Walk(session, manager, i), i, finals) for i in pictures]
+        parts = [follow(Walk(session, manual, i), i, finals) for i in pictures]
     columns = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     return Trace(**columns, metadata=_metadata(session, trajectories))
 
@@ -51,18 +50,11 @@ def rank_correlation(rows: Trace) -> tuple[float, int]:
 
 
 @contextmanager
-def by_hand(pipe: Any, bits: int = 16) -> Iterator[DQARManager]:
-    """DQAR's processors on the pipeline's transformer, and the manager whose orders they obey.
-
-    Nothing is decided: whoever calls the transformer gives the orders.
-    """
+def by_hand(pipe: Any, bits: int = 16) -> Iterator[ManualReuse]:
+    """DQAR's hooks on the pipeline's transformer: whoever calls it decides what it reuses."""
     config = DQARConfig.preset("maximum", quantization_bits=bits, trace_entropy=True, **shape_of(pipe))
-    handle = attach(pipe.transformer, config, lambda: pipe.scheduler)
-    handle.release()
-    try:
-        yield handle.manager
-    finally:
-        handle.remove()
+    with ManualReuse(pipe.transformer, config) as manual:
+        yield manual
 
 
 @dataclass(frozen=True)
@@ -77,9 +69,9 @@ class Step:
 class Walk:
     """One picture's denoising as `DiTPipeline` does it, a prediction at a time."""
 
-    def __init__(self, session: Session, manager: DQARManager, picture: int) -> None:
+    def __init__(self, session: Session, manual: ManualReuse, picture: int) -> None:
         spec = session.spec
-        self.transformer, self.manager, self.layers = session.pipe.transformer, manager, manager.layers
+        self.transformer, self.manual, self.layers = session.pipe.transformer, manual, manual.layers
         self.guidance = spec.guidance_scale
         self.labels = torch.tensor([session.label(picture), NULL_CLASS], device=self.transformer.device)
         scheduler = copy.deepcopy(session.pipe.scheduler)
@@ -94,8 +86,7 @@ class Walk:
 
     def predict(self, step: Step, reused: Collection[int] = (), keep: bool = False) -> Tensor:
         """The guided noise prediction, `[1, ...]`: with some layers reused, or all kept and measured."""
-        self.manager.reused = tuple(layer in reused for layer in range(self.layers))
-        self.manager.keep = self.manager.measure = (keep,) * self.layers
+        self.manual.decide(reused, keep)
         timestep = step.scheduler.timesteps[step.number].expand(2)
         output = self.transformer(self._inputs(step), timestep=timestep, class_labels=self.labels).sample
         conditional, unconditional = output[:, : step.latent.shape[1]].chunk(2)
@@ -106,8 +97,7 @@ class Walk:
         norm = float(self._inputs(step).float().flatten(1).norm(dim=1).mean())
         log_snr = math.log(max(self.snr[step.number], 1e-12))
         rest = [log_snr, norm, self.time[step.number] / self.training_steps]
-        measured = [entropy for entropy in self.manager._entropy if entropy is not None]
-        return torch.tensor([[float(entropy), *rest] for entropy in measured])
+        return torch.tensor([[float(entropy), *rest] for entropy in self.manual.entropy])
 
     def advance(self, step: Step, prediction: Tensor) -> Step:
         """The step after, on a scheduler of its own."""

@@ -1,4 +1,4 @@
-"""How far a solver carries what the model says at a step: into the final latent."""
+"""How sensitive a solver's final latent is to the model's output at each step."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from dqar.core.snr import as_array
 FloatArray = npt.NDArray[np.float64]
 
 UNIT = 1e-3  # of an output: so small that nothing is clipped
-MOST = 16  # schedules remembered
+REMEMBERED = 16  # schedules remembered
 _known: dict[tuple[Any, ...], FloatArray] = {}
 
 
-def solver_response(scheduler: Any, begin: int = 0) -> FloatArray:
+def solver_sensitivity(scheduler: Any, begin: int = 0) -> FloatArray:
     """What the final latent gains for each unit of the model's output at each of the scheduler's timesteps,
     `[steps]`; 0 before step `begin`.
 
     Solvers are linear in the model's outputs, whatever these are of (noise, velocity, the clean latent), so
-    one run of a copy of the scheduler on scalars tells, and is remembered. `scheduler` is not changed; its
+    one run of a copy of the scheduler on scalars gives it, and is remembered. `scheduler` is not changed; its
     timesteps are set, and no step of it has been made.
     """
     timesteps = as_array(scheduler.timesteps)
     key = (type(scheduler), str(dict(scheduler.config)), timesteps.tobytes(), begin)
     if key not in _known:
-        if len(_known) == MOST:
+        if len(_known) == REMEMBERED:
             _known.pop(next(iter(_known)))
         steps = len(timesteps)
-        # Without the second run the noise of a stochastic solver would count as response.
+        # Without the second run the noise of a stochastic solver would count as sensitivity.
         gained = _final(scheduler, UNIT * torch.eye(steps, dtype=torch.float64), begin)
         gained -= _final(scheduler, torch.zeros(steps, steps, dtype=torch.float64), begin)
         _known[key] = np.asarray(gained / UNIT)
@@ -42,7 +42,7 @@ def solver_response(scheduler: Any, begin: int = 0) -> FloatArray:
 
 
 def _final(scheduler: Any, outputs: Tensor, begin: int) -> Tensor:
-    """The latents that the scheduler ends with, `[n]`, where the model says `outputs`, `[steps, n]`."""
+    """The latents that the scheduler ends with, `[n]`, given the model outputs `outputs`, `[steps, n]`."""
     solver = copy.deepcopy(scheduler)
     solver.timesteps = solver.timesteps.cpu()
     takes_noise = "generator" in inspect.signature(solver.step).parameters

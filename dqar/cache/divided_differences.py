@@ -1,9 +1,9 @@
-"""An entry that foretells: a tensor with its divided differences, extrapolated instead of repeated.
+"""A cache entry that forecasts: a tensor with its divided differences, extrapolated instead of repeated.
 
 Newton's form of the polynomial through the last `order + 1` computed values (Newton 1687; Taylor's form
-of it for features of a DiT: Liu et al. 2025, arXiv 2503.06923), over whatever coordinate its steps have.
-A quantised value must not be differenced, for its rounding would be blown up by every later step: the
-value is kept as computed, and the differences, small beside it, are quantised once each.
+of it for features of a DiT: Liu et al. 2025, arXiv 2503.06923), over any coordinate of the steps.
+A quantised value is never differenced: every later step would amplify its rounding. The value is kept
+as computed, and the differences, small compared with it, are quantised once each.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Forecast:
         return Forecast(value, tuple([quantizer.quantize(d) for d in fresh[1:]]))
 
     def at(self, weights: Sequence[Tensor | float], quantizer: KVQuantizer) -> Tensor:
-        """The value foretold; `weights` are products (node - last) (node - last but one) ..., `[order]`."""
+        """The forecast value; `weights` are products (node - last) (node - last but one) ..., `[order]`."""
         value = self.value
         for stored, weight in zip(self.differences, weights, strict=False):
             difference = quantizer.dequantize(stored)
@@ -54,7 +54,7 @@ class Forecast:
         return value
 
 
-class Nodes:
+class InterpolationNodes:
     """Where along the trajectory each layer's last values were computed, on the host."""
 
     def __init__(self, layers: int, order: int) -> None:
@@ -72,11 +72,11 @@ class Nodes:
         return [1 / gap for gap in gaps[: self.order]]
 
     def computed(self, layer: int, position: float) -> None:
-        """Note that the layer's value at `position` was kept. A second one there begins the past anew: no
-        difference is known from it to what was before."""
+        """Note that the layer's value at `position` was kept. A second one there starts the history again: no
+        difference is known from it to earlier values."""
         past = [] if position in self.past[layer] else self.past[layer]
         self.past[layer] = [position, *past][: self.order + 1]
 
     def forget(self, layer: int) -> None:
-        """Begin the layer's past anew."""
+        """Start the layer's history again."""
         self.past[layer] = []

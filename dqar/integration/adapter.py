@@ -1,0 +1,181 @@
+"""What a transformer of diffusers offers: its blocks' attentions and MLPs in the order in which they run, and
+what its call's arguments mean. It is looked at once, when DQAR is enabled."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from dqar.integration.attention_processor import why_not_plain
+from dqar.validation import refusal
+
+# Lists of blocks that are not the denoising blocks: they prepare the text, or another condition.
+SIDE = re.compile(r"refiner|embed|encoder|text|context|motion|face|perceiver|adapter|fusion|txt|controlnet")
+# A block's attention to something else than its own tokens; it is left alone.
+CROSS = re.compile(r"cross|attn2|_to_|encoder")
+MLP = re.compile(r"(^|_)(ff|ffn|mlp|feed_forward)(_context|_i|_t|_moe_gen)?$")
+# Attentions are known by type; these classes of diffusers share neither base.
+ATTENTION_CLASSES = re.compile(r"Attention$|Attn$|GDN\w*Attention$")
+# Where several lists of blocks do not run one after the other, as they were registered.
+ORDERS: dict[str, Sequence[str]] = {"WanVACETransformer3DModel": ("vace_blocks", "blocks")}
+INTERLEAVED = ("LatteTransformer3DModel", "TransformerSpatioTemporalModel")
+
+LATENTS = ("hidden_states", "x", "sample", "latents", "decoder_input_tokens")
+TIMESTEPS = ("timestep", "t", "timesteps", "decoder_noise_time")
+PROMPTS = ("encoder_hidden_states", "cap_feats", "prompt_embeds", "encoder_hidden_states_t5")
+
+# Pipelines put the unconditional half of a guided batch first, but for these models'.
+CONDITIONAL_FIRST = ("DiTTransformer2DModel", "LuminaNextDiT2DModel", "OmniGenTransformer2DModel")
+
+
+@dataclass(frozen=True)
+class Call:
+    """What a call of the transformer is given."""
+
+    latent: Any  # a tensor, or a list of one a sample
+    timestep: Any
+    prompt_length: int | None  # tokens, None = the model has no prompt
+
+
+class Adapter:
+    """A transformer, understood.
+
+    Attributes:
+        attentions: The self- or joint attention of each layer, in order.
+        mlps: The MLPs of each layer: one, one for each of two streams, or none of their own.
+        conditional: Index of the conditional half in a guided batch.
+
+    Raises:
+        ValueError: Where the transformer's call has no latent or no timestep.
+    """
+
+    def __init__(self, transformer: nn.Module) -> None:
+        self.outer, self.base = transformer, unwrapped(transformer)
+        self.name = type(self.base).__name__
+        signature = inspect.signature(type(self.base).forward)
+        self.names = tuple(signature.parameters)[1:]
+        self.latent, self.timestep = self._argument(LATENTS), self._argument(TIMESTEPS)
+        self.prompt = next((name for name in PROMPTS if name in self.names), None)
+        blocks = [(b, a) for b in blocks_of(self.base) if (a := attention_of(b)) is not None]
+        self.attentions = [attention for _, attention in blocks]
+        self.mlps = [mlps_of(block) for block, _ in blocks]
+        self.conditional = 0 if self.name in CONDITIONAL_FIRST else 1
+
+    @property
+    def heads(self) -> int | None:
+        """Heads of an attention, where it says so."""
+        heads = [getattr(attention, "heads", None) for attention in self.attentions[:1]]
+        return heads[0] if heads and isinstance(heads[0], int) else None
+
+    @property
+    def compiled(self) -> Any:
+        """The transformer as `torch.compile` wrapped it, None = it is not compiled."""
+        return self.outer if hasattr(self.outer, "_orig_mod") else None
+
+    def arguments(self, args: Sequence[Any], kwargs: dict[str, Any]) -> dict[str, Any]:
+        """All arguments of a call, by name."""
+        return dict(zip(self.names, args, strict=False)) | kwargs
+
+    def call(self, args: Sequence[Any], kwargs: dict[str, Any]) -> Call:
+        """What of a call's arguments decides."""
+        given = kwargs if not args else self.arguments(args, kwargs)
+        prompt = given.get(self.prompt) if self.prompt else None
+        prompt = prompt[0] if isinstance(prompt, (list, tuple)) and prompt else prompt
+        length = prompt.shape[-2] if getattr(prompt, "ndim", 0) >= 2 else None
+        return Call(given.get(self.latent), given.get(self.timestep), length)
+
+    def refuse_kv(self) -> None:
+        """Raises `ValueError` where K and V of some layer cannot be cached."""
+        for attention in self.attentions:
+            why = why_not_plain(attention)
+            if why is not None:
+                raise refusal("reuse_mode", "kv", f"'output' for {self.name}: {why}")
+
+    def refuse_entropy(self, field: str, value: Any) -> None:
+        """Raises `ValueError` where some layer's attention is no softmax over keys."""
+        for attention in self.attentions:
+            processor = type(getattr(attention, "processor", None)).__name__
+            if "Linear" in processor or "GDN" in type(attention).__name__:
+                raise refusal(field, value, f"none for {self.name}: its attention is linear ({processor})")
+
+    def _argument(self, names: Sequence[str]) -> str:
+        found = next((name for name in names if name in self.names), None)
+        if found is None:
+            raise ValueError(
+                f"transformer = {self.name} has no argument {names[0]}; "
+                f"allowed: a transformer called with one of {', '.join(names)}"
+            )
+        return found
+
+
+def unwrapped(transformer: nn.Module) -> Any:
+    """The model within what torch.compile, peft or distributed training put around it."""
+    while True:
+        if "_orig_mod" in transformer._modules:
+            transformer = transformer._orig_mod  # type: ignore[assignment]
+        elif "get_base_model" in dir(type(transformer)):
+            transformer = transformer.get_base_model()  # type: ignore[operator]
+        elif isinstance(transformer, nn.parallel.DistributedDataParallel):
+            transformer = transformer.module
+        else:
+            return transformer
+
+
+def blocks_of(model: nn.Module) -> list[nn.Module]:
+    """The denoising blocks in the order in which they run."""
+    lists = dict(_block_lists(model))
+    order = ORDERS.get(type(model).__name__)
+    chosen = [lists[name] for name in order if name in lists] if order else list(lists.values())
+    if type(model).__name__ in INTERLEAVED:
+        return [block for pair in zip(*chosen, strict=True) for block in pair]
+    return [block for blocks in chosen for block in blocks]
+
+
+def _block_lists(model: nn.Module, path: str = "") -> Iterator[tuple[str, nn.ModuleList]]:
+    """The outermost lists whose members hold attention, by name."""
+    for name, child in model.named_children():
+        if SIDE.search(name):
+            continue
+        if isinstance(child, nn.ModuleList):
+            if len(child) and all(not is_attention(b) and attention_of(b) is not None for b in child):
+                yield path + name, child
+        elif not is_attention(child):
+            yield from _block_lists(child, f"{path}{name}.")
+
+
+def is_attention(module: nn.Module) -> bool:
+    """Whether a module is an attention, by type."""
+    kinds = {kind.__name__ for kind in type(module).__mro__}
+    known = "Attention" in kinds or "AttentionModuleMixin" in kinds
+    return known or bool(ATTENTION_CLASSES.search(type(module).__name__))
+
+
+def attention_of(block: nn.Module) -> nn.Module | None:
+    """A block's self- or joint attention: the first that is not to something else, None where it has none."""
+    found = list(_attentions(block))
+    own = [module for name, module in found if not CROSS.search(name)]
+    return next(iter(own or [module for _, module in found]), None)
+
+
+def _attentions(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    for name, child in module.named_children():
+        if is_attention(child):
+            yield name, child
+        else:
+            yield from _attentions(child)
+
+
+def mlps_of(block: nn.Module) -> list[nn.Module]:
+    """A block's MLPs: modules named as such that have layers of their own."""
+    found: list[nn.Module] = []
+    for name, child in block.named_children():
+        if MLP.search(name) and any(True for _ in child.children()):
+            found.append(child)
+        elif name == "block":  # HiDream wraps its blocks
+            found.extend(mlps_of(child))
+    return found

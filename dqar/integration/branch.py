@@ -1,0 +1,128 @@
+"""One branch of a generation: all calls of a guided batch, or the calls of one guidance branch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dqar.core.reuse_gate import Reason, Signals
+from dqar.integration.layer_store import LayerStore, Measurements
+from dqar.integration.output_forecast import OutputForecaster, StepPosition
+from dqar.integration.step_decision import COMPUTED, SKIPPED, DecisionMaker, StepDecision
+from dqar.integration.summary import Record
+from dqar.plan import NONE, FloatArray
+
+
+class Branch:
+    """State of one branch: nothing of it is shared with another, and nothing outlives its generation.
+
+    Args:
+        store: What its layers keep.
+        measurements: What its layers measure.
+        maker: Decides its steps one by one.
+        ahead: Its steps' decisions, where no data change them.
+        record: What happened so far.
+        inputs: Shape, dtype and device of its latents.
+        outputs: Kept where some step does not run, or runs only one branch.
+    """
+
+    def __init__(
+        self,
+        store: LayerStore,
+        measurements: Measurements,
+        maker: DecisionMaker,
+        ahead: list[StepDecision] | None,
+        record: Record,
+        inputs: Any,
+        outputs: OutputForecaster | None,
+    ) -> None:
+        self.store, self.measurements, self.maker, self.ahead = store, measurements, maker, ahead
+        self.record, self.inputs, self.outputs = record, inputs, outputs
+        self.step = maker.begin - 1
+        self.last_deviation = np.nan  # the last error of a forecast over the expected one
+        self._table: Tensor | None = None  # coefficients of all steps, on the device
+
+    @property
+    def decision(self) -> StepDecision:
+        """What this step does."""
+        return self.store.decision
+
+    def begin(self, step: int, signals: Signals | None, device: torch.device) -> StepDecision:
+        """Decide a step, and prepare what its layers ask for."""
+        decision = self.ahead[step] if self.ahead is not None else self.maker.next(step, signals)
+        self.step = step
+        coefficients = self._coefficients(step, decision, device) if self.store.order else None
+        self.store.begin(decision, coefficients)
+        self.record.reasons[step] = decision.reasons
+        self.record.branches[step] = decision.branches
+        return decision
+
+    def end(self, graphed: bool, observed: bool) -> None:
+        """Note what happened, and the bytes that are held."""
+        if graphed and self.decision.stores:
+            self.store.copy_from_graph()
+        if self.decision.branches != NONE and observed and self.store.did != self.decision.outcome:
+            self._correct_record()
+        if self.decision.stores or self.outputs is not None:
+            held = self.store.cache.nbytes + (self.outputs.nbytes if self.outputs else 0)
+            self.record.cache_bytes = max(self.record.cache_bytes, held)
+
+    def free(self) -> None:
+        """Free what is cached: no step of the generation is left."""
+        self.store.cache.clear()
+        self.outputs = None
+        self._table = None
+
+    def note_read(
+        self, entropy: FloatArray, change: FloatArray, deviation: float, expected: FloatArray
+    ) -> None:
+        """Take what the last step measured, as it was read; nan = not measured."""
+        measured = ~np.isnan(entropy)
+        self.maker.known_entropy[measured] = self.record.entropy[self.step, measured] = entropy[measured]
+        self.maker.measured_at[measured] = self.step
+        if self.maker.gate.adaptive is not None:
+            self.maker.gate.adaptive.observe(change, self.maker.span)
+        if not np.isnan(deviation):
+            self.record.deviation[self.step] = deviation
+            self.last_deviation = deviation / expected[self.step]
+
+    def position(self, sensitivity: FloatArray) -> StepPosition:
+        """Where this step is."""
+        return StepPosition(float(self.maker.position[self.step]), float(sensitivity[self.step]))
+
+    def needs_qkv(self, layer: int) -> bool:
+        """Whether the layer's K and V, or its entropy, are wanted at this step."""
+        kv = self.maker.config.reuse_mode == "kv"
+        return self.decision.measure[layer] or (
+            kv and (self.decision.keep[layer] or self.decision.compare[layer])
+        )
+
+    def _coefficients(self, step: int, decision: StepDecision, device: torch.device) -> Tensor | None:
+        """The step's forecast coefficients `[layers, order]` on the device, without a wait."""
+        if self.ahead is None:
+            return _to_device([decision.coefficients], device)[0] if decision.coefficients else None
+        if self._table is None:
+            empty = ((0.0,) * self.store.order,) * self.store.slots.layers
+            self._table = _to_device([d.coefficients or empty for d in self.ahead], device)
+        return self._table[step]
+
+    def _correct_record(self) -> None:
+        """Where a layer did not do as decided, its record says what it did instead."""
+        row, did, decided = self.record.reasons[self.step], self.store.did, self.decision.outcome
+        for layer, slots in enumerate(self.store.slots.targets):
+            states = {did[slot] for slot in slots if did[slot] != decided[slot]}
+            if SKIPPED in states:
+                row[layer] = Reason.NOT_CALLED
+            elif COMPUTED in states:
+                row[layer] = Reason.NO_ENTRY
+
+
+def _to_device(rows: Sequence[Any], device: torch.device) -> Tensor:
+    table = torch.tensor(rows)
+    # Pinned, so that the host need not wait for the copy.
+    pinned = table.pin_memory() if device.type == "cuda" else table
+    return pinned.to(device, non_blocking=True)

@@ -1,0 +1,50 @@
+"""Who calls the transformer. diffusers tells a model nothing of the pipeline that runs it, yet one model may
+serve several pipelines, and whether a batch holds two guidance halves is the pipeline's to know. Both stand
+in the frame of the pipeline's `__call__`, a few frames above the transformer's."""
+
+from __future__ import annotations
+
+import sys
+from types import FrameType
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+NEAR = 12  # frames above the transformer's call within which a pipeline's `__call__` is looked for
+
+
+class Caller(NamedTuple):
+    """The pipeline that calls, and its frame; both None in a hand-written loop."""
+
+    pipe: Any
+    frame: FrameType | None
+
+    def doubles(self, batch: int) -> bool | None:
+        """Whether the pipeline runs its latents twice in one batch, for guidance; None = it does not say."""
+        if self.frame is None:
+            return None
+        names = self.frame.f_locals
+        latents = names.get("latents")
+        if isinstance(latents, Tensor):
+            return bool(batch == 2 * len(latents))
+        for value in (
+            names.get("do_classifier_free_guidance"),
+            getattr(self.pipe, "do_classifier_free_guidance", None),
+        ):
+            if isinstance(value, bool):
+                return value
+        return None
+
+
+def calling_pipeline(depth: int = 1) -> Caller:
+    """The nearest pipeline whose `__call__` is running, from `depth` frames above the caller's own."""
+    frame: FrameType | None = sys._getframe(depth + 1)
+    for _ in range(NEAR):
+        if frame is None:
+            break
+        if frame.f_code.co_name == "__call__":
+            owner = frame.f_locals.get("self")
+            if hasattr(type(owner), "components"):  # a DiffusionPipeline, of which nothing is imported here
+                return Caller(owner, frame)
+        frame = frame.f_back
+    return Caller(None, None)

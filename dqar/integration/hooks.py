@@ -1,0 +1,124 @@
+"""In place of a module's `forward`: reuse its output, or compute it as the module does and keep it."""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Protocol
+
+from torch import Tensor, nn
+
+from dqar.integration.step_decision import COMPUTED, REUSED
+from dqar.integration.tree import LEAF, flatten, unflatten
+
+if TYPE_CHECKING:
+    from dqar.integration.branch import Branch
+
+
+class Decider(Protocol):
+    """Who decides what the hooks do: a manager along a schedule, or somebody by hand."""
+
+    active: Branch | None
+    """The branch whose call of the transformer is running; None = the model runs untouched."""
+
+
+class Patch:
+    """Stands in for a method of one object, as an attribute of the instance. Copies and pickles of the object
+    are clean: they have the method of their class."""
+
+    def __init__(self, owner: Any, name: str) -> None:
+        self.owner, self.name = owner, name
+        self.inner = getattr(owner, name)
+        self.own = vars(owner).get(name)  # the instance's, None = its class's
+        functools.update_wrapper(self, self.inner)
+
+    def install(self) -> None:
+        """Take the method's place."""
+        setattr(self.owner, self.name, self)
+
+    def remove(self) -> None:
+        """Give the object its own method back. Where somebody has wrapped this one meanwhile, it stays."""
+        if vars(self.owner).get(self.name) is not self:
+            return
+        if self.own is None:
+            delattr(self.owner, self.name)
+        else:
+            setattr(self.owner, self.name, self.own)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        copied = memo.get(id(self.owner))
+        if copied is None or self.own is not None:
+            return copy.deepcopy(self.own, memo)
+        return getattr(type(copied), self.name).__get__(copied)
+
+    def __reduce__(self) -> Any:
+        return getattr, (self.owner, self.name)
+
+
+class ForwardHook(Patch):
+    """Stands in for the `forward` of one module, which keeps everything else: its processor, its parameters,
+    the hooks of others."""
+
+    def __init__(self, slot: int, decider: Decider, module: nn.Module) -> None:
+        super().__init__(module, "forward")
+        self.slot, self.decider, self.module = slot, decider, module
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Return the module's output, fresh, cached or forecast."""
+        branch = self.decider.active
+        if branch is None or not branch.store.is_first_call(self.slot):
+            return self.inner(*args, **kwargs)
+        if branch.store.can_reuse(self.slot):
+            branch.store.note(self.slot, REUSED)
+            return self._reused(branch, args, kwargs)
+        branch.store.note(self.slot, COMPUTED)
+        return self._computed(branch, args, kwargs)
+
+    def _reused(self, branch: Branch, args: Any, kwargs: Any) -> Any:
+        tensors, template = branch.store.load(self.slot), branch.store.templates[self.slot]
+        return tensors[0] if template == LEAF else unflatten(template, tensors)
+
+    def _computed(self, branch: Branch, args: Any, kwargs: Any) -> Any:
+        output = self.inner(*args, **kwargs)
+        self._keep(branch, output)
+        return output
+
+    def _keep(self, branch: Branch, output: Any) -> None:
+        """Compare what was computed with the entry it replaces, and keep it, as decided."""
+        if isinstance(output, Tensor):
+            tensors = [output]
+        else:
+            tensors, branch.store.templates[self.slot] = flatten(output)
+        self._keep_tensors(branch, *tensors)
+
+    def _keep_tensors(self, branch: Branch, *tensors: Tensor) -> None:
+        store = branch.store
+        layer = store.layer_of[self.slot]
+        if (
+            store.decision.compare[layer]
+            and self.slot == store.slots.targets[layer][0]
+            and store.cache.has(self.slot)
+        ):
+            branch.measurements.measure_change(layer, store.load(self.slot)[0], tensors[0])
+        if store.decision.keep[self.slot] and tensors:
+            store.store(self.slot, *tensors)
+
+
+class ContextWatch(Patch):
+    """Stands in for a transformer's `cache_context`, by which a pipeline names a guidance branch."""
+
+    def __init__(self, transformer: Any) -> None:
+        super().__init__(transformer, "cache_context")
+        self.current: str | None = None
+
+    @contextmanager
+    def __call__(self, name: str, **kwargs: Any) -> Iterator[None]:
+        """The transformer's context, whose name is known while it is open."""
+        self.current = name
+        try:
+            with self.inner(name, **kwargs):
+                yield
+        finally:
+            self.current = None

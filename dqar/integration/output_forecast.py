@@ -1,0 +1,198 @@
+"""Forecasts of the model's output. At some steps only the conditional branch runs, and what guidance adds to
+it, the difference between the branches' outputs, is forecast from the last steps that ran both; at others
+nothing runs, and both are forecast. At the next step that runs, the fresh output shows the forecasts' error,
+and part of the accumulated error is given back to the solver (as the corrector of a predictor-corrector
+method does: Zhao et al. 2023, UniPC, arXiv 2302.04867; here without touching the solver).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from dqar.cache.divided_differences import Forecast, InterpolationNodes
+from dqar.core.quantization import KVQuantizer
+from dqar.integration.tree import LEAF, Template, flatten, unflatten
+from dqar.plan import BOTH, NONE
+
+EXACT = KVQuantizer(bits=16)  # an output is small compared with the layers': it is kept as computed
+# A step that hardly moves the latent any more would need a correction beyond the range of fp16.
+MAX_CORRECTION = 30.0
+
+Tensors = Sequence[Tensor]
+
+
+class StepPosition(NamedTuple):
+    """Where a step is."""
+
+    position: float  # the coordinate of forecasts
+    sensitivity: float  # what the final latent gains for each unit of the output there
+
+
+class Extrapolator:
+    """The last values of some tensors along the trajectory, and the polynomial of `order` through them;
+    `correction` is the share of a forecast's error that is given back."""
+
+    def __init__(self, order: int, correction: float) -> None:
+        self.nodes = InterpolationNodes(1, order)
+        self.entries: list[Forecast] = []
+        self.correction = correction
+        self.skipped: list[StepPosition] = []  # the steps forecast since the last value
+
+    def correction_at(self, step: StepPosition) -> float:
+        """The factor by which the forecast's error there must be amplified so that the solver ends where it
+        would had the steps forecast before been off in proportion, from 0 at the last value on."""
+        if not self.skipped or step.sensitivity == 0:
+            return 0.0
+        last = self.nodes.past[0][0]
+        accumulated = sum(s.sensitivity * (s.position - last) for s in self.skipped)
+        share = self.correction * accumulated / ((step.position - last) or math.inf) / step.sensitivity
+        return share if abs(share) < MAX_CORRECTION else 0.0
+
+    def corrected(self, values: Tensors, step: StepPosition) -> Tensors:
+        """The values for the solver, corrected for the steps forecast before; unchanged without such."""
+        share = self.correction_at(step)
+        if not share:
+            return values
+        pairs = zip(self.at(step.position), values, strict=True)
+        return [torch.lerp(forecast, value, 1 + share) for forecast, value in pairs]
+
+    def add(self, position: float, values: Tensors) -> None:
+        """Note the values at a position, in memory that nobody else writes."""
+        self.skipped = []
+        rates = self.nodes.row(0, position, reused=False)
+        if self.entries and rates:
+            pairs = zip(self.entries, values, strict=True)
+            self.entries = [entry.advanced(value, rates, EXACT) for entry, value in pairs]
+        else:
+            self.entries = [Forecast(value) for value in values]
+        self.nodes.computed(0, position)
+
+    def at(self, position: float) -> list[Tensor]:
+        """The values forecast there.
+
+        Raises:
+            RuntimeError: Where there is nothing to forecast from.
+        """
+        if not self.entries:
+            raise RuntimeError("nothing to forecast from: no step of this generation has run")
+        row = self.nodes.row(0, position, reused=True)
+        return [entry.at(row, EXACT) for entry in self.entries]
+
+    def forecast(self, step: StepPosition) -> list[Tensor]:
+        """The same for the solver to use, and noted as such."""
+        self.skipped.append(step)
+        return self.at(step.position)
+
+    @property
+    def newest(self) -> list[Tensor]:
+        """The last values that were added."""
+        return [entry.value for entry in self.entries]
+
+    @property
+    def extrapolates(self) -> bool:
+        """Whether there are two values, so that a forecast is more than a repetition."""
+        return bool(self.entries) and len(self.nodes.past[0]) > 1
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the tensors held."""
+        return sum(entry.nbytes for entry in self.entries)
+
+
+class OutputForecaster:
+    """The outputs of one generation.
+
+    Args:
+        conditional: Index of the conditional branch's half in the batch; None where a call runs one branch.
+        order: Order of the polynomials over the positions of the steps.
+        correction: Share of the forecasts' error that is given back.
+    """
+
+    def __init__(self, conditional: int | None, order: int, correction: float = 0.0) -> None:
+        self.conditional = conditional
+        self.main, self.added = Extrapolator(order, correction), Extrapolator(order, correction)
+        self.template: Template = LEAF
+        self.given: Tensors = ()  # the conditional output as the solver was given it at this step
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the tensors held."""
+        return self.main.nbytes + self.added.nbytes
+
+    def halved(self, values: dict[str, Any], batch: int) -> dict[str, Any]:
+        """The conditional half of every tensor that has a row for each of `batch`, within containers too."""
+        return {name: self._half(name, value, batch) for name, value in values.items()}
+
+    def completed(self, output: Any, step: StepPosition, branches: int) -> Any:
+        """The output for all branches as the solver is given it, after `branches` of them ran; the fresh
+        output is noted, as a copy: a CUDA graph writes its output to the same memory each time."""
+        fresh, self.template = flatten(output)
+        if self.conditional is None:
+            self.given = self._noted(self.main, [t.clone() for t in fresh], step)
+            return unflatten(self.template, self.given)
+        if branches != BOTH:
+            conditional = self._noted(self.main, [t.clone() for t in fresh], step)
+            return self._joined(conditional, self.added.forecast(step))
+        halves = [t.chunk(2)[:: 1 if self.conditional == 0 else -1] for t in fresh]
+        kept, added = [one.clone() for one, _ in halves], [one - other for one, other in halves]
+        conditional = self._noted(self.main, kept, step)
+        corrected = self._noted(self.added, added, step)
+        if conditional is kept and corrected is added:
+            return output
+        return self._joined(conditional, corrected)
+
+    def forecast(self, step: StepPosition) -> Any:
+        """The output for all branches at a step where none runs."""
+        self.given = self.main.forecast(step)
+        if self.conditional is None:
+            return unflatten(self.template, self.given)
+        return self._joined(self.given, self.added.forecast(step))
+
+    def unconditional(self, output: Any, step: StepPosition, ran: bool) -> Any:
+        """The unconditional branch's own call, after the conditional one's of the same step.
+
+        Where it did not run, its output is the conditional one less the forecast difference.
+        """
+        if not ran:
+            added: Tensors = self.added.forecast(step)
+            return unflatten(self.template, [c - a for c, a in zip(self.given, added, strict=True)])
+        fresh, _ = flatten(output)
+        difference = [c - u for c, u in zip(self.main.newest, fresh, strict=True)]
+        corrected = self._noted(self.added, difference, step)
+        if corrected is difference and all(a is b for a, b in zip(self.given, self.main.newest, strict=True)):
+            return output
+        return unflatten(self.template, [c - a for c, a in zip(self.given, corrected, strict=True)])
+
+    def deviation(self, output: Any, position: float, branches: int) -> Tensor | None:
+        """How far the forecast of this step was from `output`, relative, a scalar; before it is noted."""
+        if branches == NONE or not self.main.extrapolates:
+            return None
+        fresh = flatten(output)[0][0]
+        if self.conditional is not None and branches == BOTH:
+            fresh = fresh.chunk(2)[self.conditional]
+        return (self.main.at(position)[0] - fresh).float().norm() / fresh.float().norm()
+
+    def _noted(self, past: Extrapolator, values: Tensors, step: StepPosition) -> Tensors:
+        corrected = past.corrected(values, step)
+        past.add(step.position, values)
+        return corrected
+
+    def _joined(self, conditional: Tensors, added: Tensors) -> Any:
+        pairs = [(c, c - a) for c, a in zip(conditional, added, strict=True)]
+        return unflatten(self.template, [torch.cat(p if self.conditional == 0 else p[::-1]) for p in pairs])
+
+    def _half(self, name: str, value: Any, batch: int) -> Any:
+        if isinstance(value, dict):
+            return self.halved(value, batch)
+        if isinstance(value, (tuple, list)):
+            return type(value)([self._half(name, item, batch) for item in value])
+        # Positions are the same for all samples, and may by chance have as many rows as the batch.
+        shared = "rotary" in name or (name.endswith("_ids") and getattr(value, "ndim", 0) == 2)
+        if isinstance(value, Tensor) and value.ndim and len(value) == batch and not shared:
+            return value.chunk(2)[self.conditional or 0]
+        return value

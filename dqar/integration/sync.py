@@ -1,0 +1,67 @@
+"""What a generation brings from the device to the host: each function waits for the device at most once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+
+class FirstLook(NamedTuple):
+    """What the first call of a generation shows."""
+
+    timestep: float  # nan where it differs from sample to sample, as in training
+    equal_halves: bool  # the batch is the same latents twice
+
+
+def to_host(*groups: Sequence[Tensor | None]) -> list[npt.NDArray[np.float64]]:
+    """Groups of scalar tensors as arrays, nan for None, in one transfer; none where all are None."""
+    present = [t for group in groups for t in group if t is not None]
+    values = iter(torch.stack([t.float() for t in present]).tolist() if present else ())
+    return [np.array([np.nan if t is None else next(values) for t in group]) for group in groups]
+
+
+def first_look(latent: Tensor | Sequence[Tensor], timestep: Any) -> FirstLook:
+    """Read a call's timestep, and whether its batch is two equal halves, in one transfer.
+
+    Args:
+        latent: `[batch, ...]`, or a list of one latent a sample, which is never split in halves.
+        timestep: A number or a tensor. One value a token takes part with its largest, for tokens that
+            are given as a condition are at timestep 0.
+    """
+    value = host_value(timestep)
+    read = [] if value is not None else _extremes(timestep)
+    if isinstance(latent, Tensor) and len(latent) % 2 == 0:
+        one, other = latent.chunk(2)
+        read.append((one == other).all().double())
+    found = torch.stack(read).tolist() if read else []
+    if value is None:
+        highest, lowest, *found = found
+        value = highest if timestep.ndim > 1 or highest == lowest else math.nan
+    return FirstLook(value, bool(found and found[0]))
+
+
+def _extremes(timestep: Tensor) -> list[Tensor]:
+    times = timestep.double().flatten()
+    return [times.max(), times.min()]
+
+
+def host_value(timestep: Any) -> float | None:
+    """The timestep of a call where the host knows it without asking a device, else None.
+
+    One that differs from sample to sample, as in training, is nan.
+    """
+    if not isinstance(timestep, Tensor):
+        return float(timestep)
+    if timestep.device.type != "cpu":
+        return None
+    if timestep.numel() == 1:
+        return float(timestep)
+    values = timestep.flatten().tolist()
+    highest = max(values)
+    return float(highest) if timestep.ndim > 1 or highest == min(values) else math.nan
