@@ -95,7 +95,8 @@ class DQARManager:
     def static(self) -> bool:
         """Whether no decision depends on data: a plan is then looked up instead of decided again."""
         config = self.config
-        return not (config.needs_entropy or config.adaptive or config.corrects or self.policy)
+        measures = config.needs_entropy or config.trace_entropy or config.adaptive or config.corrects
+        return not measures and self.policy is None
 
     @property
     def branches(self) -> int:
@@ -314,16 +315,17 @@ class DQARManager:
         return branch
 
     def _pair(self, run: Trajectory, branch: Branch, key: tuple[str | None, int]) -> None:
-        """Recognise the two calls of guidance at the first step."""
+        """Recognise the two calls of guidance at the first step, where one of them may be left out."""
         first = next(iter(run.branches))
-        if len(run.branches) != 2 or run.guided or run.step != run.begin or run.main.inputs != branch.inputs:
+        if not self._may_run_one_branch or len(run.branches) != 2 or run.guided or run.step != run.begin:
+            return
+        if run.main.inputs != branch.inputs:
             return
         if _is_unconditional(first[0]):
-            if self._may_run_one_branch:
-                self._warn("guidance_interval", "has no effect: the unconditional branch is called first")
+            self._warn("guidance_interval", "has no effect: the unconditional branch is called first")
             return
-        if key[0] is None and self._may_run_one_branch:
-            self._warn("guidance", "two calls a step: the first is taken for the conditional branch")
+        if key[0] is None:
+            self._warn("guidance_interval", "takes the first of two calls a step for the conditional branch")
         run.pair = (run.main, branch)
 
     def _new_branch(self, run: Trajectory, call: Call, inputs: Any, record: Record | None) -> Branch:
