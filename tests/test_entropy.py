@@ -130,7 +130,7 @@ def test_what_entropy_has_forbidden_is_not_kept(pipe: DiTPipeline) -> None:
         manager, kept[threshold] = pipe._dqar.manager, []
         seen = kept[threshold]
         hook = pipe.transformer.transformer_blocks[0].register_forward_pre_hook(
-            lambda *_, seen=seen, manager=manager: seen.append(sum(manager.keep))
+            lambda *_, seen=seen, manager=manager: seen.append(sum(manager.active.decision.keep))
         )
         generate(pipe)
         hook.remove()

@@ -245,11 +245,12 @@ def test_the_conditional_branch_alone(family: Any) -> None:
 
 
 def test_mlps_are_a_target_where_blocks_have_one(family: Any) -> None:
-    """An MLP within a block's own projections is refused by name, and those of one stream or two are reused."""
+    """An MLP within a block's own projections is refused by name; those of one stream or two are reused."""
     config = DQARConfig.preset("maximum", targets="both", max_age=1)
     if family.name == "flux":
-        refused = "targets = 'mlp' is not allowed; allowed: 'attention' for FluxTransformer2DModel, or .* 0 to 1"
-        with pytest.raises(ValueError, match=refused):
+        with pytest.raises(
+            ValueError, match=r"targets = 'mlp' is not allowed; allowed: 'attention' for .* 0 to 1"
+        ):
             dqar.enable(family, config)
         config = config.replace(targets=("both",) * 2 + ("attention",) * 3, num_layers=5)
     untouched = denoise(family)

@@ -116,7 +116,7 @@ def test_no_family_is_made_to_wait(device: FakeCuda, family: Callable[[], Any]) 
     """Whatever a model and its solver wait for by themselves, reuse adds the first look at a generation and
     nothing else."""
     model, scheduler, (shape, inputs) = family()
-    to_device(model)
+    to_device(model.eval())
     inputs = tree_map_only(torch.Tensor, lambda value: value.to("cuda"), inputs)
 
     def waits() -> list[int]:

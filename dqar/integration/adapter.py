@@ -20,16 +20,33 @@ SIDE = re.compile(r"refiner|embed|encoder|text|context|motion|face|perceiver|ada
 CROSS = re.compile(r"cross|attn2|_to_|encoder")
 MLP = re.compile(r"(^|_)(ff|ffn|mlp|feed_forward)(_context|_i|_t|_moe_gen)?$")
 # Attentions are known by type; these classes of diffusers share neither base.
-ATTENTION_CLASSES = re.compile(r"Attention$|Attn$|GDN\w*Attention$")
+ATTENTION_CLASSES = re.compile(r"Attention$|Attn$|LiteLA$")
 # Where several lists of blocks do not run one after the other, as they were registered.
 ORDERS: dict[str, Sequence[str]] = {"WanVACETransformer3DModel": ("vace_blocks", "blocks")}
 INTERLEAVED = ("LatteTransformer3DModel", "TransformerSpatioTemporalModel")
 
-LATENTS = ("hidden_states", "x", "sample", "latents", "decoder_input_tokens")
-TIMESTEPS = ("timestep", "t", "timesteps", "decoder_noise_time")
+LATENTS = (
+    "hidden_states",
+    "x",
+    "sample",
+    "latents",
+    "decoder_input_tokens",
+    "vision_tokens",
+    "local_latents",
+)
+TIMESTEPS = (
+    "timestep",
+    "t",
+    "timesteps",
+    "decoder_noise_time",
+    "vision_timesteps",
+    "local_latents_time",
+)
 PROMPTS = ("encoder_hidden_states", "cap_feats", "prompt_embeds", "encoder_hidden_states_t5")
 
 # Pipelines put the unconditional half of a guided batch first, but for these models'.
+# Their batch is a list, or packed into one sequence: half of it is no half of their inputs.
+UNSPLIT = ("ZImageTransformer2DModel", "MiniMaxH3Transformer3DModel", "Cosmos3OmniTransformer")
 CONDITIONAL_FIRST = ("DiTTransformer2DModel", "LuminaNextDiT2DModel", "OmniGenTransformer2DModel")
 
 
@@ -48,7 +65,7 @@ class Adapter:
     Attributes:
         attentions: The self- or joint attention of each layer, in order.
         mlps: The MLPs of each layer: one, one for each of two streams, or none of their own.
-        conditional: Index of the conditional half in a guided batch.
+        conditional: Index of the conditional half in a guided batch, None = its batch cannot be split.
 
     Raises:
         ValueError: Where the transformer's call has no latent or no timestep.
@@ -64,7 +81,9 @@ class Adapter:
         blocks = [(b, a) for b in blocks_of(self.base) if (a := attention_of(b)) is not None]
         self.attentions = [attention for _, attention in blocks]
         self.mlps = [mlps_of(block) for block, _ in blocks]
-        self.conditional = 0 if self.name in CONDITIONAL_FIRST else 1
+        self.conditional: int | None = 0 if self.name in CONDITIONAL_FIRST else 1
+        if self.name in UNSPLIT:
+            self.conditional = None
 
     @property
     def heads(self) -> int | None:
@@ -100,8 +119,9 @@ class Adapter:
         """Raises `ValueError` where some layer's attention is no softmax over keys."""
         for attention in self.attentions:
             processor = type(getattr(attention, "processor", None)).__name__
-            if "Linear" in processor or "GDN" in type(attention).__name__:
-                raise refusal(field, value, f"none for {self.name}: its attention is linear ({processor})")
+            kind = f"{type(attention).__name__} with {processor}"
+            if "Linear" in processor or "GDN" in kind:
+                raise refusal(field, value, f"none for {self.name}: its attention is linear ({kind})")
 
     def _argument(self, names: Sequence[str]) -> str:
         found = next((name for name in names if name in self.names), None)

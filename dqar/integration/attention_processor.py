@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from dqar.integration.branch import Branch
 
-PLAIN_PROCESSORS = ("AttnProcessor2_0", "AttnProcessor")
+PLAIN_PROCESSORS = ("AttnProcessor2_0",)
 EXTRAS = (
     "group_norm",
     "spatial_norm",
@@ -69,19 +69,21 @@ class DQARAttentionProcessor(ForwardHook):
         return output
 
     def _seen(self, branch: Branch, args: Any, kwargs: Any) -> Any:
-        """Compute as the module does, and measure at its core, which runs once."""
-        measured = branch.measurements.entropy
-        measured[self.slot] = None
+        """Compute as the module does, and measure at its core, which must run once."""
+        seen = 0
 
         def see(query: Tensor, key: Tensor, mask: Tensor | None, scale: float | None) -> None:
-            if measured[self.slot] is None:
-                scale = query.shape[-1] ** -0.5 if scale is None else scale
-                branch.measurements.measure_entropy(self.slot, query, key, scale, mask)
+            nonlocal seen
+            seen += 1
+            scale = query.shape[-1] ** -0.5 if scale is None else scale
+            branch.measurements.measure_entropy(self.slot, query, key, scale, mask)
 
         with AttentionCore(see):
             output = self.inner(*args, **kwargs)
-        if measured[self.slot] is None:
-            raise refusal("entropy", "measured", f"no entropy gate or trace: {no_core(self.module)}")
+        if seen != 1:
+            raise ValueError(
+                f"entropy is not known here; allowed: no entropy gate or trace: {no_core(self.module, seen)}"
+            )
         self._keep(branch, output)
         return output
 
@@ -134,10 +136,10 @@ def _is_set(value: Any) -> bool:
     return value is not None and value is not False
 
 
-def no_core(attention: Any) -> str:
-    """That an attention has no softmax over keys that could be measured."""
-    processor = type(getattr(attention, "processor", None)).__name__
-    return f"{type(attention).__name__} with {processor} does not call torch's scaled_dot_product_attention"
+def no_core(attention: Any, calls: int) -> str:
+    """That an attention has not the one softmax over keys that could be measured."""
+    kind = f"{type(attention).__name__} with {type(getattr(attention, 'processor', None)).__name__}"
+    return f"{kind} calls torch's scaled_dot_product_attention {calls} times, not once"
 
 
 def _arguments(

@@ -114,10 +114,10 @@ class Branch:
         """Where a layer did not do as decided, its record says what it did instead."""
         row, did, decided = self.record.reasons[self.step], self.store.did, self.decision.outcome
         for layer, slots in enumerate(self.store.slots.targets):
-            states = {did[slot] for slot in slots if did[slot] != decided[slot]}
-            if SKIPPED in states:
+            called = [slot for slot in slots if did[slot] != SKIPPED]  # some streams do not always run
+            if not called:
                 row[layer] = Reason.NOT_CALLED
-            elif COMPUTED in states:
+            elif any(did[slot] == COMPUTED != decided[slot] for slot in called):
                 row[layer] = Reason.NO_ENTRY
 
 

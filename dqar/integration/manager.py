@@ -27,6 +27,7 @@ from dqar.plan import BOTH, CONDITIONAL, NONE, FloatArray, Rules, allowed, posit
 from dqar.policy.layer_scheduler import AdaptiveLayerScheduler, LayerScheduler
 from dqar.policy.mlp_policy import ReusePolicy
 from dqar.policy.saved_plan import SavedPlan
+from dqar.validation import refusal
 
 log = logging.getLogger("dqar")
 
@@ -49,7 +50,7 @@ class DQARManager:
         scheduler: Returns the scheduler in use.
         heads: Attention heads, for quantisation with a scale for each.
         mlps: MLPs of each layer; None = one each.
-        conditional: Index of the conditional half in a guided batch.
+        conditional: Index of the conditional half in a guided batch; None = a batch cannot be split.
         pipe: The pipeline whose calls are meant; None = those of any that uses the scheduler.
         policy: Decides in place of the policy that the configuration names.
         model: The model's name, for messages.
@@ -68,7 +69,7 @@ class DQARManager:
         heads: int | None = None,
         *,
         mlps: Sequence[int] | None = None,
-        conditional: int = 0,
+        conditional: int | None = 0,
         pipe: Any = None,
         policy: ReusePolicy | None = None,
         model: str = "the model",
@@ -76,7 +77,7 @@ class DQARManager:
         self.plan = SavedPlan.load(config.plan_path) if config.plan_path else None
         self.config = config = config.replace(**self.plan.options) if self.plan else config
         self.model_layers, self.layers = layers, min(layers, config.num_layers)
-        self.scheduler, self.conditional, self.pipe = scheduler, conditional, pipe
+        self.scheduler, self.conditional, self.pipe, self.model = scheduler, conditional, pipe, model
         self.graphed, self.observed = False, True
         self.policy = policy or _load_policy(config, self.layers)
         if self.plan is not None:
@@ -261,6 +262,9 @@ class DQARManager:
         scheduler = self.scheduler()
         # Latents may be equal by chance, as from one seed: a pipeline knows whether it doubled them.
         guided = look.equal_halves and doubled is not False
+        if guided and self.conditional is None:
+            self._refuse_halves()
+            guided = False
         run = Trajectory.start(scheduler, look, self._steps_made(scheduler), guided, self.conditional)
         self.trajectory = run
         shared = [o for o in self.others if o.trajectory and o.trajectory.timesteps is run.timesteps]
@@ -268,6 +272,14 @@ class DQARManager:
             other._release()
         self.sensitivity = shared[0].sensitivity if shared else self._solver_sensitivity(run)
         return run
+
+    def _refuse_halves(self) -> None:
+        """Raises `ValueError` where the configuration asks for one half of a batch that cannot be split."""
+        allowed = f"{{}} for {self.model}, whose batch cannot be split"
+        if self._may_run_one_branch:
+            raise refusal("guidance_interval", self.config.guidance_interval, allowed.format(1))
+        if self.config.cfg_sharing:
+            raise refusal("cfg_sharing", True, allowed.format(False))
 
     def _next(self, run: Trajectory) -> Trajectory:
         """The next step of the generation."""

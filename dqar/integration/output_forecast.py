@@ -8,6 +8,7 @@ method does: Zhao et al. 2023, UniPC, arXiv 2302.04867; here without touching th
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -22,6 +23,9 @@ from dqar.plan import BOTH, NONE
 EXACT = KVQuantizer(bits=16)  # an output is small compared with the layers': it is kept as computed
 # A step that hardly moves the latent any more would need a correction beyond the range of fp16.
 MAX_CORRECTION = 30.0
+# Arguments that are the same for all samples, and those whose batch is not the first dimension.
+SHARED = re.compile(r"rotary|rope|img_ids|txt_ids")
+BATCH_DIMS = {"encoder_hidden_states_llama3": 1}
 
 Tensors = Sequence[Tensor]
 
@@ -190,9 +194,22 @@ class OutputForecaster:
         if isinstance(value, dict):
             return self.halved(value, batch)
         if isinstance(value, (tuple, list)):
+            if len(value) == batch and not any(isinstance(item, Tensor) for item in value):
+                return _chosen(value, self.conditional or 0)
             return type(value)([self._half(name, item, batch) for item in value])
-        # Positions are the same for all samples, and may by chance have as many rows as the batch.
-        shared = "rotary" in name or (name.endswith("_ids") and getattr(value, "ndim", 0) == 2)
-        if isinstance(value, Tensor) and value.ndim and len(value) == batch and not shared:
-            return value.chunk(2)[self.conditional or 0]
+        if not isinstance(value, Tensor) or _is_shared(name, value):
+            return value
+        dim = BATCH_DIMS.get(name, 0)
+        if value.ndim > dim and value.shape[dim] == batch:
+            return value.chunk(2, dim)[self.conditional or 0]
         return value
+
+
+def _is_shared(name: str, value: Tensor) -> bool:
+    """Positions are the same for all samples, and may by chance have as many rows as the batch."""
+    return "indices" in name or (value.ndim <= 2 and bool(SHARED.search(name)))
+
+
+def _chosen(values: Any, half: int) -> Any:
+    middle = len(values) // 2
+    return values[middle:] if half else values[:middle]

@@ -31,8 +31,8 @@ TRANSFORMERS = ("transformer", "transformer_2")  # Wan 2.2 gives each a share of
 
 
 class TransformerCall:
-    """Stands in for a transformer's call, outside of its `forward`, which offloading replaces before and after
-    each generation. Copies and pickles of a module leave it out.
+    """Stands in for a transformer's call, outside of its `forward`, which offloading replaces before and
+    after each generation. Copies and pickles of a module leave it out.
     """
 
     def __init__(self, adapter: Adapter, manager: DQARManager, context: ContextWatch | None) -> None:
@@ -76,7 +76,7 @@ class TransformerCall:
     def _tell(self) -> None:
         if not self.told:
             self.told = True
-            log.info("%s runs in training mode or with gradients: nothing is reused", self.adapter.name)
+            log.warning("%s runs in training mode or with gradients: nothing is reused", self.adapter.name)
 
 
 class Handle:
@@ -259,7 +259,7 @@ def check(adapter: Adapter, config: DQARConfig) -> None:
     """Raises `ValueError` naming what the model cannot do, and what it can."""
     if not adapter.attentions and not (config.use_layer_scheduling and config.layer_fraction == 0):
         raise ValueError(
-            f"transformer = {adapter.name} has no attention that DQAR knows; allowed: whole steps alone, with "
+            f"transformer = {adapter.name} has no attention that DQAR knows; allowed: whole steps, with "
             "use_layer_scheduling = True, layer_fraction = 0 and model_steps or step_interval"
         )
     if config.reuse_mode == "kv":

@@ -30,20 +30,30 @@ def first_look(latent: Tensor | Sequence[Tensor], timestep: Any) -> FirstLook:
     """Read a call's timestep, and whether its batch is two equal halves, in one transfer.
 
     Args:
-        latent: `[batch, ...]`, or a list of one latent a sample, which is never split in halves.
+        latent: `[batch, ...]`, or a list of one latent a sample.
         timestep: A number or a tensor. One value a token takes part with its largest, for tokens that
             are given as a condition are at timestep 0.
     """
     value = host_value(timestep)
     read = [] if value is not None else _extremes(timestep)
-    if isinstance(latent, Tensor) and len(latent) % 2 == 0:
-        one, other = latent.chunk(2)
-        read.append((one == other).all().double())
+    halves = _halves(latent)
+    if halves is not None:
+        read.append((halves[0] == halves[1]).all().double())
     found = torch.stack(read).tolist() if read else []
     if value is None:
         highest, lowest, *found = found
         value = highest if timestep.ndim > 1 or highest == lowest else math.nan
     return FirstLook(value, bool(found and found[0]))
+
+
+def _halves(latent: Tensor | Sequence[Tensor]) -> Sequence[Tensor] | None:
+    if len(latent) % 2:
+        return None
+    if not isinstance(latent, Tensor):
+        if any(t.shape != latent[0].shape for t in latent):
+            return None
+        latent = torch.stack(list(latent))
+    return latent.chunk(2)
 
 
 def _extremes(timestep: Tensor) -> list[Tensor]:

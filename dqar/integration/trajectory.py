@@ -84,7 +84,7 @@ class Trajectory:
         return next(iter(self.branches.values()))
 
     def at(self, step: int, timestep: float | None) -> bool:
-        """Whether a call at `timestep` is one of that step's, where the host knows it (None = it does not)."""
+        """Whether a call at `timestep` is one of that step's, where the host knows it (else None)."""
         if step >= len(self.times):
             return False
         if timestep is None or self.scale is None:
