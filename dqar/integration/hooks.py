@@ -7,6 +7,7 @@ import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
+from weakref import WeakKeyDictionary
 
 from torch import Tensor, nn
 
@@ -65,6 +66,11 @@ class ForwardHook(Patch):
         super().__init__(module, "forward")
         self.slot, self.decider, self.module = slot, decider, module
 
+    def remove(self) -> None:
+        """Give the module its own `forward` back, and decide nothing any more."""
+        super().remove()
+        self.decider = NOBODY
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Return the module's output, fresh, cached or forecast."""
         branch = self.decider.active
@@ -104,6 +110,31 @@ class ForwardHook(Patch):
             branch.measurements.measure_change(layer, store.load(self.slot)[0], tensors[0])
         if store.decision.keep[self.slot] and tensors:
             store.store(self.slot, *tensors)
+
+
+class _Nobody:
+    """Decides nothing: the model runs untouched."""
+
+    active = None
+
+
+NOBODY = _Nobody()
+# The hooks that a model had, by module: torch.compile would not know another object, and compile all again.
+_known: WeakKeyDictionary[nn.Module, dict[int, ForwardHook]] = WeakKeyDictionary()
+
+
+def same_hook(model: nn.Module, hook: ForwardHook) -> ForwardHook:
+    """The hook that `model` had on the same module before, made to do what `hook` would; else `hook`."""
+    before = _known.get(model, {}).pop(id(hook.module), None)
+    if before is None or type(before) is not type(hook) or before.module is not hook.module:
+        return hook
+    vars(before).update(vars(hook))
+    return before
+
+
+def remember(model: nn.Module, hook: ForwardHook) -> None:
+    """Note a removed hook for `same_hook`; one that is in use would keep its pipeline alive."""
+    _known.setdefault(model, {})[id(hook.module)] = hook
 
 
 class ContextWatch(Patch):

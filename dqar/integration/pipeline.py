@@ -14,7 +14,7 @@ from dqar.core.snr import noise_kind
 from dqar.integration.adapter import Adapter, unwrapped
 from dqar.integration.attention_processor import DQARAttentionProcessor
 from dqar.integration.feed_forward import DQARFeedForward
-from dqar.integration.hooks import ContextWatch, Decider, ForwardHook
+from dqar.integration.hooks import ContextWatch, Decider, ForwardHook, remember, same_hook
 from dqar.integration.manager import DQARManager
 from dqar.integration.slots import Slots
 from dqar.integration.summary import Summary, merged
@@ -87,6 +87,8 @@ class Handle:
 
     def install(self) -> None:
         """Put everything in its place."""
+        model = unwrapped(self.transformer)
+        self.patches = [same_hook(model, p) if isinstance(p, ForwardHook) else p for p in self.patches]
         for patch in self.patches:
             patch.install()
 
@@ -94,6 +96,8 @@ class Handle:
         """Put back what is still DQAR's; hooks that others added since stay."""
         for patch in reversed(self.patches):
             patch.remove()
+            if isinstance(patch, ForwardHook):
+                remember(unwrapped(self.transformer), patch)
         self.manager.detach()
 
     def __deepcopy__(self, memo: Any) -> None:
