@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from dqar.config import DQARConfig
-from dqar.core.reuse_gate import Reason, Reasons, ReuseGate, blocked_step, served
+from dqar.core.reasons import Reason, Reasons, is_reused
+from dqar.core.reuse_gate import ReuseGate, blocked_step
 from dqar.core.snr import schedule_snr
 from dqar.policy.layer_scheduler import LayerScheduler
 from dqar.policy.saved_plan import SavedPlan
@@ -65,7 +66,7 @@ def allowed(
     gate = ReuseGate(config, managed)
     table = np.zeros((len(snr), num_layers), dtype=np.bool_)
     for step, row in enumerate(rules(config, snr, managed, guided, saved).blocked):
-        table[step, :managed] = served(gate.decide(row))
+        table[step, :managed] = is_reused(gate.decide(row))
     return table
 
 
@@ -111,7 +112,7 @@ def rules(
         # Entries hold the conditional half: a step that runs both branches computes both.
         both = (branches == BOTH)[:, None] & (blocked == Reason.REUSED)
         blocked = np.where(both, Reason.BRANCH, blocked).astype(np.int8)
-    blocked[branches == NONE] = Reason.FORETOLD
+    blocked[branches == NONE] = Reason.SKIPPED
     return Rules(blocked, branches)
 
 

@@ -11,8 +11,8 @@ from typing import Any
 
 from torch import nn
 
+from dqar.errors import invalid_value
 from dqar.integration.attention_processor import why_not_plain
-from dqar.validation import refusal
 
 # Lists of blocks that are not the denoising blocks: they prepare the text, or another condition.
 SIDE = re.compile(r"refiner|embed|encoder|text|context|motion|face|perceiver|adapter|fusion|txt|controlnet")
@@ -113,7 +113,7 @@ class Adapter:
         for attention in self.attentions:
             why = why_not_plain(attention)
             if why is not None:
-                raise refusal("reuse_mode", "kv", f"'output' for {self.name}: {why}")
+                raise invalid_value("reuse_mode", "kv", f"'output' for {self.name}: {why}")
 
     def refuse_entropy(self, field: str, value: Any) -> None:
         """Raises `ValueError` where some layer's attention is no softmax over keys."""
@@ -121,7 +121,7 @@ class Adapter:
             processor = type(getattr(attention, "processor", None)).__name__
             kind = f"{type(attention).__name__} with {processor}"
             if "Linear" in processor or "GDN" in kind:
-                raise refusal(field, value, f"none for {self.name}: its attention is linear ({kind})")
+                raise invalid_value(field, value, f"none for {self.name}: its attention is linear ({kind})")
 
     def _argument(self, names: Sequence[str]) -> str:
         found = next((name for name in names if name in self.names), None)

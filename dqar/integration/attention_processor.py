@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from dqar.errors import invalid_value
 from dqar.integration.hooks import Decider, ForwardHook
-from dqar.validation import refusal
 
 if TYPE_CHECKING:
     from torch import nn
@@ -89,7 +89,7 @@ class DQARAttentionProcessor(ForwardHook):
 
     def _check_plain(self) -> None:
         if not is_plain(self.module):
-            raise refusal("reuse_mode", "kv", f"'output': {why_not_plain(self.module)}")
+            raise invalid_value("reuse_mode", "kv", f"'output': {why_not_plain(self.module)}")
 
 
 class AttentionCore(TorchFunctionMode):

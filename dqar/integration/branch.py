@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dqar.core.reuse_gate import Reason, Signals
+from dqar.core.reasons import Reason
+from dqar.core.reuse_gate import Signals
 from dqar.integration.layer_store import LayerStore, Measurements
 from dqar.integration.output_forecast import OutputForecaster, StepPosition
 from dqar.integration.step_decision import COMPUTED, SKIPPED, DecisionMaker, StepDecision

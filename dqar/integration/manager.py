@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,8 +10,10 @@ import torch
 
 from dqar.config import DQARConfig
 from dqar.core.quantization import KVQuantizer
-from dqar.core.reuse_gate import Reason, ReuseGate, Signals
+from dqar.core.reasons import Reason
+from dqar.core.reuse_gate import ReuseGate, Signals
 from dqar.core.solver_sensitivity import solver_sensitivity
+from dqar.errors import invalid_value
 from dqar.integration.adapter import Call
 from dqar.integration.branch import Branch
 from dqar.integration.caller import calling_pipeline
@@ -27,9 +28,7 @@ from dqar.plan import BOTH, CONDITIONAL, NONE, FloatArray, Rules, allowed, posit
 from dqar.policy.layer_scheduler import AdaptiveLayerScheduler, LayerScheduler
 from dqar.policy.mlp_policy import ReusePolicy
 from dqar.policy.saved_plan import SavedPlan
-from dqar.validation import refusal
-
-log = logging.getLogger("dqar")
+from dqar.utils.warn import warn
 
 MAX_BRANCHES = 8  # calls a step; more are no guidance branches, but a loop that never steps the scheduler
 REMEMBERED = 16  # static plans
@@ -277,9 +276,9 @@ class DQARManager:
         """Raises `ValueError` where the configuration asks for one half of a batch that cannot be split."""
         allowed = f"{{}} for {self.model}, whose batch cannot be split"
         if self._may_run_one_branch:
-            raise refusal("guidance_interval", self.config.guidance_interval, allowed.format(1))
+            raise invalid_value("guidance_interval", self.config.guidance_interval, allowed.format(1))
         if self.config.cfg_sharing:
-            raise refusal("cfg_sharing", True, allowed.format(False))
+            raise invalid_value("cfg_sharing", True, allowed.format(False))
 
     def _next(self, run: Trajectory) -> Trajectory:
         """The next step of the generation."""
@@ -465,7 +464,7 @@ class DQARManager:
     def _warn(self, about: str, message: str) -> None:
         if about not in self._warned:
             self._warned.add(about)
-            log.warning("%s %s", about, message)
+            warn(f"{about} {message}")
 
 
 def _make_room(remembered: dict[Any, Any]) -> None:

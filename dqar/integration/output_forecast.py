@@ -194,7 +194,8 @@ class OutputForecaster:
         if isinstance(value, dict):
             return self.halved(value, batch)
         if isinstance(value, (tuple, list)):
-            if len(value) == batch and not any(isinstance(item, Tensor) for item in value):
+            nested = all(isinstance(item, (tuple, list, dict)) for item in value)
+            if len(value) == batch and nested and not SHARED.search(name):
                 return _chosen(value, self.conditional or 0)
             return type(value)([self._half(name, item, batch) for item in value])
         if not isinstance(value, Tensor) or _is_shared(name, value):
@@ -207,7 +208,7 @@ class OutputForecaster:
 
 def _is_shared(name: str, value: Tensor) -> bool:
     """Positions are the same for all samples, and may by chance have as many rows as the batch."""
-    return "indices" in name or (value.ndim <= 2 and bool(SHARED.search(name)))
+    return ("indices" in name and value.ndim == 1) or (value.ndim <= 2 and bool(SHARED.search(name)))
 
 
 def _chosen(values: Any, half: int) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -19,11 +18,10 @@ from dqar.integration.manager import DQARManager
 from dqar.integration.slots import Slots
 from dqar.integration.summary import Summary, merged
 from dqar.plan import CONDITIONAL
+from dqar.utils.warn import warn
 
 if TYPE_CHECKING:
     from dqar.policy.mlp_policy import ReusePolicy
-
-log = logging.getLogger("dqar")
 
 COMPILED_VARIANTS = 1024  # more than the steps of any generation; a variant is made when first met
 HANDLE = "_dqar"  # the attribute of a pipeline that holds what `enable` changed
@@ -76,7 +74,7 @@ class TransformerCall:
     def _tell(self) -> None:
         if not self.told:
             self.told = True
-            log.warning("%s runs in training mode or with gradients: nothing is reused", self.adapter.name)
+            warn(f"{self.adapter.name} runs in training mode or with gradients: nothing is reused")
 
 
 class Handle:
@@ -194,7 +192,7 @@ def disable(pipe: Any) -> None:
         handle.remove()
         delattr(pipe, HANDLE)
     elif is_attached(getattr(pipe, "transformer", None)):
-        log.warning("pipe was not enabled; another pipeline with the same transformer was: disable that one")
+        warn("pipe was not enabled; another pipeline with the same transformer was: disable that one")
 
 
 def summary(pipe: Any) -> Summary:

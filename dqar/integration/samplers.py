@@ -13,8 +13,8 @@ from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from dqar.errors import invalid_value
 from dqar.integration.dit_wrapper import DQARDiTWrapper
-from dqar.validation import refusal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,7 @@ class SamplerConfig:
         for name, (allows, allowed) in RULES.items():
             value = getattr(self, name)
             if not allows(value):
-                raise refusal(name, value, allowed)
+                raise invalid_value(name, value, allowed)
 
 
 def _is_flag(value: Any) -> bool:
@@ -69,7 +69,7 @@ class DQARSampler:
     def __init__(self, model: nn.Module, scheduler: Any, config: SamplerConfig | None = None) -> None:
         self.config = config or SamplerConfig()
         if self.config.enable_dqar and not isinstance(model, DQARDiTWrapper):
-            raise refusal("enable_dqar", True, "False for a plain model; DQARDiTWrapper reuses")
+            raise invalid_value("enable_dqar", True, "False for a plain model; DQARDiTWrapper reuses")
         self.model: Any = model
         fits = isinstance(scheduler, self.scheduler_class)
         self.scheduler = scheduler if fits else self.scheduler_class.from_config(scheduler.config)
@@ -179,4 +179,4 @@ class DQARDPMSolverSampler(DQARSampler):
     def __init__(self, model: nn.Module, scheduler: Any, config: SamplerConfig | None = None) -> None:
         super().__init__(model, scheduler, config)
         if self.config.eta:
-            raise refusal("eta", self.config.eta, "0 with DPM-Solver")
+            raise invalid_value("eta", self.config.eta, "0 with DPM-Solver")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from dqar.validation import refusal
+from dqar.errors import invalid_value
 
 TARGETS = ("attention", "mlp", "both")
 
@@ -39,7 +39,7 @@ class Slots:
         if lacking:
             having = [layer for layer in range(layers) if counts[layer]]
             where = f", or one a layer with 'mlp' for layers {_ranges(having)}" if having else ""
-            raise refusal("targets", "mlp", f"'attention' for {model}{where}")
+            raise invalid_value("targets", "mlp", f"'attention' for {model}{where}")
         self._reused = {slot for slots in self.targets for slot in slots}
         self._hooked = bytes([int(slot < layers or slot in self._reused) for slot in range(self.count)])
 

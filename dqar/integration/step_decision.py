@@ -10,7 +10,8 @@ import numpy.typing as npt
 
 from dqar.cache.divided_differences import InterpolationNodes
 from dqar.config import DQARConfig
-from dqar.core.reuse_gate import Reason, Reasons, ReuseGate, Signals
+from dqar.core.reasons import Reason, Reasons
+from dqar.core.reuse_gate import ReuseGate, Signals
 from dqar.integration.slots import Slots
 from dqar.plan import BOTH, NONE, Branches, Rules
 
@@ -69,7 +70,7 @@ class DecisionMaker:
         """Take other rules from the next step on."""
         self.blocked, self.branches = rules.blocked.copy(), rules.branches.copy()
         early = self.blocked[: self.begin + 1]
-        early[early == Reason.FORETOLD] = Reason.NO_ENTRY
+        early[early == Reason.SKIPPED] = Reason.NO_ENTRY
         self.branches[: self.begin + 1] = BOTH
 
     def ahead(self) -> list[StepDecision]:

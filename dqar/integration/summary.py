@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from dqar.core.reuse_gate import Reason, Reasons, served
+from dqar.core.reasons import Reason, Reasons, is_reused
 from dqar.plan import CONDITIONAL, NONE
 
 FloatArray = npt.NDArray[np.float64]
@@ -33,7 +33,7 @@ class Record:
 
     def reused(self) -> npt.NDArray[np.bool_]:
         """`[steps, layers]`, where nothing was computed."""
-        table = served(self.reasons)
+        table = is_reused(self.reasons)
         table[self.done & (self.branches == NONE)] = True  # layers that are not managed too
         return table
 
