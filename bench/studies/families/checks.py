@@ -11,20 +11,19 @@ import numpy as np
 
 import dqar
 from bench.studies.families.configuration import Configuration
-from bench.studies.families.denoising import Loop, Run, distance, generate, identical, pipeline_of
-from dqar import DQARConfig
+from bench.studies.families.demands import DEMANDS, TWO_CALLS, Demand
+from bench.studies.families.denoising import (
+    Loop,
+    Run,
+    call_outside,
+    distance,
+    generate,
+    identical,
+    pipeline_of,
+)
 
 RIGHT, REFUSED, WRONG, CRASHED, NOT_APPLICABLE = "right", "refused", "wrong", "crashed", "-"
 _CLOSE = 1e-5  # relative distance: an output less a difference and plus it again is rounded twice
-# Every second step reused from the first one on, in every layer, kept as computed.
-REUSE = DQARConfig(
-    warmup_steps=0, warmup_fraction=0.0, snr_low=0.0, snr_high=float("inf"), max_age=1,
-    use_layer_scheduling=False,
-    quantization_bits=16, cfg_sharing=False, adaptive_entropy=False,
-)  # fmt: skip
-# No layer at all: what is left are whole steps and branches.
-NO_LAYER = REUSE.replace(use_layer_scheduling=True, schedule_type="linear", layer_fraction=0.0)
-_NOTHING = {"warmup_steps": 1000}
 
 
 @dataclass(frozen=True)
@@ -40,46 +39,6 @@ class Outcome:
         return self.verdict not in (WRONG, CRASHED)
 
 
-_ONE_CALL = Loop()
-_TWO_CALLS = Loop(branches=("cond", "uncond"))
-_VARYING = Loop(constant=False)
-_LONG = Loop(steps=4)  # the second forecast has two outputs to go by
-
-
-@dataclass(frozen=True, kw_only=True)
-class Demand:
-    """A configuration of DQAR, the generation to run under it, and what must come out."""
-
-    config: DQARConfig
-    loop: Loop = _ONE_CALL
-    reuses: bool = True  # blocks must be spared work, and the summary must say so
-    layers: bool = True  # every block must be
-    exact: bool = True
-    entropy: bool = False  # must be measured
-    again: bool = False  # whether to generate once more after `disable`
-
-
-_GUIDANCE = NO_LAYER.replace(guidance_interval=2)
-DEMANDS: dict[str, Demand] = {
-    "off": Demand(config=REUSE.replace(**_NOTHING, forecast_order=1), loop=_VARYING, reuses=False),
-    "attention": Demand(config=REUSE, again=True),
-    "mlp": Demand(config=REUSE.replace(targets="mlp"), again=True),
-    "forecast": Demand(config=REUSE.replace(forecast_order=1), loop=_LONG),
-    "steps": Demand(config=NO_LAYER.replace(step_interval=2), layers=False),
-    "steps as objects": Demand(
-        config=NO_LAYER.replace(step_interval=2), loop=Loop(as_dict=True), layers=False
-    ),
-    "two calls": Demand(config=REUSE, loop=_TWO_CALLS),
-    "two calls, steps": Demand(config=NO_LAYER.replace(step_interval=2), loop=_TWO_CALLS, layers=False),
-    "guidance, halves": Demand(config=_GUIDANCE, loop=Loop(halves=True), layers=False, exact=False),
-    "guidance, two calls": Demand(config=_GUIDANCE, loop=_TWO_CALLS, layers=False, exact=False, again=True),
-    "kv": Demand(config=REUSE.replace(reuse_mode="kv"), again=True),
-    "entropy": Demand(
-        config=REUSE.replace(**_NOTHING, trace_entropy=True), loop=_VARYING, reuses=False, entropy=True
-    ),
-}
-
-
 class Examination:
     """One configuration's model under every demand."""
 
@@ -92,7 +51,7 @@ class Examination:
     def pipe(self) -> Any:
         """The model in the least that is a pipeline, called once: diffusers makes its own hooks then."""
         pipe = pipeline_of(self.configuration.build())
-        generate(pipe, self.configuration, _TWO_CALLS, steps=1)
+        generate(pipe, self.configuration, TWO_CALLS, steps=1)
         return pipe
 
     def untouched(self, loop: Loop) -> Run:
@@ -125,10 +84,21 @@ class Examination:
         try:
             run = generate(self.pipe, self.configuration, demand.loop)
             summary = dqar.summary(self.pipe)
+            strayed = self._strayed() if demand.outside else ""
         except Exception as error:
             return failure(error)
-        found = [check(demand, run, plain, summary) for check in CHECKS]
+        found = [strayed, *(check(demand, run, plain, summary) for check in CHECKS)]
         return next((Outcome(WRONG, text) for text in found if text), Outcome(RIGHT))
+
+    def _strayed(self) -> str:
+        """Two calls at a timestep that is not the schedule's: no steps, computed as they stand."""
+        for latents in (5, 6):
+            ours, theirs = (
+                call_outside(pipe, self.configuration, latents) for pipe in (self.pipe, self.model)
+            )
+            if not identical(ours, theirs):
+                return f"a call outside of the schedule is off by {distance(ours, theirs):.1e}"
+        return ""
 
     def _restored(self, before: Any, demand: Demand, plain: Run) -> str:
         """What `disable` left behind, as one line; the model is made anew then."""

@@ -76,6 +76,14 @@ def generate(pipe: Any, configuration: Configuration, loop: Loop, steps: int | N
     return Run(outputs, work)
 
 
+@torch.no_grad()
+def call_outside(pipe: Any, configuration: Configuration, latents: int) -> Any:
+    """The output of a single call at a timestep that no schedule here has."""
+    draw = Draw(batch=configuration.batch, latents=latents, t=torch.tensor(123.25))
+    with torch.compiler.set_stance("force_eager"):
+        return pipe.transformer(**configuration.inputs(draw))
+
+
 def begin(scheduler: Any, loop: Loop) -> None:
     """Set the schedule: sigmas that fall, and timesteps that fall with them or stay."""
     sigmas = [1 - (step + 0.5) / (loop.steps + 1) for step in range(loop.steps)]

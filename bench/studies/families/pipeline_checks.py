@@ -14,9 +14,7 @@ import dqar
 from bench.studies.families import emulation
 from bench.studies.families.checks import (
     CRASHED,
-    NO_LAYER,
     NOT_APPLICABLE,
-    REUSE,
     RIGHT,
     WRONG,
     Outcome,
@@ -26,6 +24,7 @@ from bench.studies.families.checks import (
     refusal,
     state_of,
 )
+from bench.studies.families.demands import REUSE, no_layer
 from bench.studies.families.emulation import Clock
 from bench.studies.families.pipeline import TinyPipeline
 from dqar import DQARConfig
@@ -39,8 +38,8 @@ CONFIGS: dict[str, DQARConfig] = {
     "attention": REUSE,
     "mlp": REUSE.replace(targets="mlp"),
     "forecast": REUSE.replace(forecast_order=1, forecast_over="step"),
-    "steps": NO_LAYER.replace(step_interval=2, **_HELD),
-    "guidance": NO_LAYER.replace(guidance_interval=2, **_HELD),
+    "steps": no_layer(step_interval=2, **_HELD),
+    "guidance": no_layer(guidance_interval=2, **_HELD),
 }
 
 
@@ -90,6 +89,10 @@ class PipelineExamination:
     def calls(self) -> float:
         """Calls of the transformer for each step."""
         return len(self.untouched[1].calls) / self.steps
+
+    def outcomes(self) -> dict[str, Outcome]:
+        """The outcome under every configuration."""
+        return {name: self.outcome(name) for name in CONFIGS}
 
     def outcome(self, name: str) -> Outcome:
         """Enable DQAR, generate, disable, and judge all of it."""
@@ -144,7 +147,7 @@ class PipelineExamination:
         return shares
 
     def _check_off(self, made: Generation) -> Outcome:
-        return self._same(made.latents, self.untouched[0])
+        return self._unchanged(made.latents)
 
     def _check_attention(self, made: Generation) -> Outcome:
         return self._layers(made, (self.tiny.attention,))
@@ -173,7 +176,7 @@ class PipelineExamination:
 
     def _check_guidance(self, made: Generation) -> Outcome:
         if self.tiny.conditional is None:
-            same = self._same(made.latents, self.untouched[0])
+            same = self._unchanged(made.latents)
             return Outcome(NOT_APPLICABLE, "no guidance") if same.verdict == RIGHT else same
         if all(made.whole):
             return Outcome(WRONG, "the unconditional branch was never left out")
@@ -187,9 +190,15 @@ class PipelineExamination:
 
     def _same(self, latents: Tensor, expected: Tensor, exact: bool = True) -> Outcome:
         off, change = _distance(latents, expected), _distance(expected, self.untouched[0])
+        if not change:
+            return Outcome(WRONG, "reuse by brute force changes nothing here: the comparison is blind")
         if off <= (0.0 if exact else max(_CLOSE * change, _ROUNDING)):
             return Outcome(RIGHT)
         return Outcome(WRONG, f"the latents are off by {off:.1e}, where reuse changes them by {change:.1e}")
+
+    def _unchanged(self, latents: Tensor) -> Outcome:
+        off = _distance(latents, self.untouched[0])
+        return Outcome(WRONG, f"the latents are off by {off:.1e}") if off else Outcome(RIGHT)
 
 
 def _distance(one: Tensor, other: Tensor) -> float:
@@ -197,9 +206,3 @@ def _distance(one: Tensor, other: Tensor) -> float:
     if torch.equal(one, other):
         return 0.0
     return float((one.double() - other.double()).norm() / other.double().norm()) or float("inf")
-
-
-def examine_pipeline(tiny: TinyPipeline) -> tuple[dict[str, Outcome], float]:
-    """The outcome under every configuration, and the calls of the transformer for each step."""
-    examination = PipelineExamination(tiny)
-    return {name: examination.outcome(name) for name in CONFIGS}, examination.calls

@@ -14,10 +14,11 @@ from dataclasses import dataclass
 import torch
 from tqdm import tqdm
 
-from bench.studies.families.checks import CRASHED, DEMANDS, Outcome, examine, line_of
+from bench.studies.families.checks import CRASHED, Outcome, examine, line_of
 from bench.studies.families.configurations import CONFIGURATIONS
+from bench.studies.families.demands import DEMANDS
 from bench.studies.families.image_pipelines import PIPELINES as IMAGE_PIPELINES
-from bench.studies.families.pipeline_checks import CONFIGS, examine_pipeline
+from bench.studies.families.pipeline_checks import CONFIGS, PipelineExamination
 from bench.studies.families.video_pipelines import PIPELINES as VIDEO_PIPELINES
 
 PIPELINES = IMAGE_PIPELINES | VIDEO_PIPELINES
@@ -84,7 +85,8 @@ def _configuration(name: str) -> Examined:
 def _pipeline(name: str) -> Examined:
     tiny = PIPELINES[name]
     try:
-        outcomes, calls = examine_pipeline(tiny)
+        examination = PipelineExamination(tiny)
+        outcomes, calls = examination.outcomes(), examination.calls
     except Exception as error:
         outcomes, calls = dict.fromkeys(CONFIGS, Outcome(CRASHED, f"without DQAR: {line_of(error)}")), None
     return Examined(

@@ -1,0 +1,181 @@
+"""The measure of families finds faults: planted ones on top of the real runtime, each caught by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+import dqar
+from bench.studies.families import checks, emulation
+from bench.studies.families.checks import CRASHED, REFUSED, RIGHT, WRONG, Examination, Outcome, refusal
+from bench.studies.families.configurations import CONFIGURATIONS
+from bench.studies.families.pipeline_checks import PipelineExamination
+from bench.studies.families.report import write_report
+from bench.studies.families.study import PIPELINES, Examined
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+Enable = Callable[[Any, Any], None]
+
+
+@pytest.fixture
+def examined(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Outcome]:
+    """A demand's outcome on a small DiT under a runtime with parts replaced."""
+
+    def outcome(demand: str, name: str = "dit", **replaced: Any) -> Outcome:
+        for part in ("enable", "disable", "summary"):
+            given = replaced.get(part, getattr(dqar, part))
+            monkeypatch.setattr(checks, "dqar", SimpleNamespace(**vars(checks.dqar) | {part: given}))
+        return Examination(CONFIGURATIONS[name]).outcome(demand)
+
+    return outcome
+
+
+def nothing(pipe: Any, config: Any = None) -> None:
+    """A runtime that does nothing."""
+
+
+def says(**figures: Any) -> Callable[[Any], Any]:
+    """A summary of that content."""
+    return lambda pipe: SimpleNamespace(**{"steps": 3, "ratio": 0.5} | figures)
+
+
+def spoiling(change: Callable[[torch.Tensor, int], torch.Tensor]) -> Enable:
+    """A runtime that changes what the first block's attention returns: the tensor, and the call's number."""
+
+    def enable(pipe: Any, config: Any) -> None:
+        attention = pipe.transformer.transformer_blocks[0].attn1
+        compute, calls = type(attention).forward, [0]
+
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            calls[0] += 1
+            return change(compute(attention, *args, **kwargs), calls[0])
+
+        attention.forward = forward
+
+    return enable
+
+
+def restoring(pipe: Any) -> None:
+    """Undo `spoiling`."""
+    del pipe.transformer.transformer_blocks[0].attn1.forward
+
+
+def test_doing_nothing_is_no_reuse(examined: Callable[..., Outcome]) -> None:
+    """Bit-identical outputs without any work spared are wrong, whatever the summary says."""
+    found = examined("attention", enable=nothing, disable=nothing, summary=says(ratio=0.5))
+    assert found == Outcome(WRONG, "nothing was reused; the summary says 0.50")
+    found = examined("off", enable=nothing, disable=nothing, summary=says(ratio=0.5))
+    assert found == Outcome(WRONG, "the summary says a ratio of 0.50")
+    assert examined("off", enable=nothing, disable=nothing, summary=says(ratio=0.0)) == Outcome(RIGHT)
+
+
+def test_one_bit_is_seen(examined: Callable[..., Outcome]) -> None:
+    """The smallest change of one attention's output, at the last step alone, is wrong."""
+    nudge = spoiling(lambda tensor, call: tensor.nextafter(tensor + 1) if call == 3 else tensor)
+    found = examined("off", enable=nudge, disable=restoring, summary=says(ratio=0.0))
+    assert found.verdict == WRONG and found.why.startswith("step 2, cond: the output is off by ")
+
+
+def test_one_branch_answered_by_the_other_is_seen(examined: Callable[..., Outcome]) -> None:
+    """An attention kept for one call and returned to the next, of another prompt, is wrong."""
+    kept: list[torch.Tensor] = []
+
+    def shared(tensor: torch.Tensor, call: int) -> torch.Tensor:
+        kept.append(tensor)
+        return kept[0]
+
+    found = examined("two calls", enable=spoiling(shared), disable=restoring, summary=says())
+    assert found.verdict == WRONG and "step 0, uncond" in found.why
+
+
+def test_a_block_that_is_never_reused_is_named(examined: Callable[..., Outcome]) -> None:
+    """Reuse that leaves out the model's last block is wrong and says which."""
+
+    def enable(pipe: Any, config: Any) -> None:
+        dqar.enable(pipe, config.replace(num_layers=2))
+
+    assert examined("attention", enable=enable) == Outcome(WRONG, "blocks [2] of 3 were never reused")
+
+
+def test_what_disable_leaves_is_seen(examined: Callable[..., Outcome]) -> None:
+    """An attribute, a hook, or a forward that stays on a module is wrong."""
+
+    def attribute(pipe: Any) -> None:
+        dqar.disable(pipe)
+        pipe.transformer.proj_out_1.left = 1
+
+    def hook(pipe: Any) -> None:
+        dqar.disable(pipe)
+        pipe.transformer.register_forward_hook(lambda *args: None)
+
+    for disable in (attribute, hook, nothing):
+        found = examined("steps", disable=disable)
+        assert found.verdict == WRONG and "disable left something" in found.why, disable
+
+
+def test_miscounted_steps_are_seen(examined: Callable[..., Outcome]) -> None:
+    """A summary of another number of steps than ran is wrong."""
+    found = examined("attention", summary=says(steps=6))
+    assert found == Outcome(WRONG, "the summary has 6 steps for 3")
+
+
+def test_reuse_outside_of_the_schedule_is_seen(examined: Callable[..., Outcome]) -> None:
+    """A call at a timestep that the schedule lacks, answered from what is kept, is wrong."""
+    kept: dict[int, torch.Tensor] = {}
+
+    def by_parity(tensor: torch.Tensor, call: int) -> torch.Tensor:
+        return kept.setdefault(call % 2, tensor)
+
+    found = examined("attention", enable=spoiling(by_parity), disable=restoring, summary=says())
+    assert found.verdict == WRONG and "outside of the schedule" in found.why
+
+
+def test_crashes_and_vague_refusals_are_no_refusals(examined: Callable[..., Outcome]) -> None:
+    """Only a ValueError of one line that says what is allowed is a refusal."""
+
+    def raising(error: Exception) -> Enable:
+        def enable(pipe: Any, config: Any) -> None:
+            raise error
+
+        return enable
+
+    allowed = "reuse_mode = 'kv' is not allowed; allowed: 'output'"
+    assert examined("kv", enable=raising(ValueError(allowed))) == Outcome(REFUSED, allowed)
+    assert examined("kv", enable=raising(KeyError("attn"))).verdict == CRASHED
+    assert refusal("unsupported model").verdict == WRONG
+    assert refusal("no; allowed:\nthat").verdict == WRONG
+
+
+def test_a_pipeline_whose_branches_share_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Latents of another reuse than brute force's are wrong, by how much and of how much."""
+    examination = PipelineExamination(PIPELINES["flux_true_cfg"])
+    monkeypatch.setattr(emulation, "reusing", lambda tiny, names, forecast: emulation.plain(tiny)[0] + 1)
+    found = examination.outcome("attention")
+    assert found.verdict == WRONG and "the latents are off by" in found.why
+
+
+def test_a_blind_comparison_is_no_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where brute force gives the untouched latents, equality with it proves nothing and is wrong."""
+    examination = PipelineExamination(PIPELINES["dit"])
+    monkeypatch.setattr(emulation, "reusing", lambda tiny, names, forecast: emulation.plain(tiny)[0])
+    assert "the comparison is blind" in examination.outcome("attention").why
+
+
+def test_the_page_names_faults_and_refusals(tmp_path: Path) -> None:
+    """Its totals count worst verdicts, and each fault and refusal stands in it with its reason."""
+    good = dict.fromkeys(checks.DEMANDS, Outcome(RIGHT))
+    bad = good | {"steps as objects": Outcome(CRASHED, "why"), "kv": Outcome(REFUSED, "allowed: 'output'")}
+    classes = [
+        Examined(name=name, label="Model", kind="Model", outcomes=outcomes)
+        for name, outcomes in (("one", good), ("other", bad))
+    ]
+    page = write_report(classes, [], tmp_path / "families").read_text()
+    assert "| skipped steps | 1 | 0 | 0 | 1 | 0 |" in page
+    assert "| K/V | 1 | 1 | 0 | 0 | 0 |" in page
+    assert "- other: steps as objects: crashed: why" in page
+    assert "- allowed: 'output'  \n  other\n" in page
