@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 from scipy.stats import mannwhitneyu
 
@@ -26,8 +27,8 @@ def trace(trajectories: int = 20, noise: float = 0.1) -> Trace:
     features = torch.randn(n, 4, generator=generator) * torch.tensor([0.5, 3.0, 10.0, 0.3]) + 2
     layer = torch.arange(n) % LAYERS
     score = features[:, 0] - 0.3 * features[:, 1] + 0.5 * layer
-    damage = (score + noise * torch.randn(n, generator=generator)).exp()
-    return Trace(features, layer, torch.arange(n) // (25 * LAYERS), damage, {"model": "made up"})
+    reuse_error = (score + noise * torch.randn(n, generator=generator)).exp()
+    return Trace(features, layer, torch.arange(n) // (25 * LAYERS), reuse_error, {"model": "made up"})
 
 
 def policies() -> list[ReusePolicy]:
@@ -57,7 +58,7 @@ def test_training_finds_harmless_rows(policy: ReusePolicy) -> None:
     figures = PolicyTrainer(policy, budget=20.0, epochs=10, batch_size=256, learning_rate=1e-2).fit(trace())
     assert figures.roc_auc > (0.95 if isinstance(policy, LayerWiseReusePolicy) else 0.85)
     assert 0.5 * figures.best_ratio < figures.reuse_ratio <= 1.0
-    assert figures.damage < 1.5 * 20.0
+    assert figures.reuse_error < 1.5 * 20.0
     assert policy.threshold == figures.threshold and policy.metrics["epochs"] == figures.epochs
     assert not policy.training
 
@@ -65,7 +66,7 @@ def test_training_finds_harmless_rows(policy: ReusePolicy) -> None:
 def test_training_is_seeded_and_stops_early() -> None:
     """Two trainings with one seed give the same weights, and noise alone ends before the last epoch."""
     rows = trace()
-    random = Trace(torch.randn_like(rows.features), rows.layer, rows.trajectory, rows.damage)
+    random = Trace(torch.randn_like(rows.features), rows.layer, rows.trajectory, rows.reuse_error)
     first, second = ReusePolicy(), ReusePolicy()
     options = {"budget": 20.0, "patience": 2, "batch_size": 512, "learning_rate": 1e-2}
     figures = [PolicyTrainer(p, **options).fit(random) for p in (first, second)]
@@ -85,8 +86,8 @@ def test_split_keeps_trajectories_whole() -> None:
     torch.testing.assert_close(policy.mean, rows[~held_out].features.mean(0))
 
 
-def test_false_reuse_costs_with_damage() -> None:
-    """The weight is 1 up to the budget, then damage over budget, at most the cap."""
+def test_false_reuse_costs_with_the_error() -> None:
+    """The weight is 1 up to the budget, then reuse error over budget, at most the cap."""
     weights = PolicyTrainer(ReusePolicy(), budget=2.0).weights(torch.tensor([0.0, 2.0, 6.0, 1e9]))
     assert weights.tolist() == [1.0, 1.0, 3.0, 10.0]
 
@@ -101,11 +102,11 @@ def test_roc_auc() -> None:
 
 
 def test_budget_threshold() -> None:
-    """The threshold takes as many rows as keep the mean damage within the budget, and no half of a tie."""
-    scores, damage = np.array([0.9, 0.8, 0.8, 0.1]), np.array([0.0, 1.0, 5.0, 9.0])
-    assert budget_threshold(scores, damage, 2.0) == 0.8
-    assert budget_threshold(scores, damage, 1.0) == 0.9
-    assert budget_threshold(scores, damage + 9, 1.0) > 0.9
+    """The threshold takes as many rows as keep the mean error within the budget, and no half of a tie."""
+    scores, reuse_error = np.array([0.9, 0.8, 0.8, 0.1]), np.array([0.0, 1.0, 5.0, 9.0])
+    assert budget_threshold(scores, reuse_error, 2.0) == 0.8
+    assert budget_threshold(scores, reuse_error, 1.0) == 0.9
+    assert budget_threshold(scores, reuse_error + 9, 1.0) > 0.9
 
 
 @pytest.mark.parametrize("policy", policies(), ids=lambda p: type(p).__name__)
@@ -181,11 +182,16 @@ def test_trace_file(tmp_path: Path) -> None:
     rows.save(tmp_path / "trace.safetensors")
     loaded = Trace.load(tmp_path / "trace.safetensors")
     assert torch.equal(loaded.features, rows.features) and loaded.metadata == {"model": "made up"}
+    former = {"reuse_error": "damage", "final_reuse_error": "final_damage"}  # names of traces made before
+    with safe_open(tmp_path / "trace.safetensors", "pt") as file:
+        tensors = {former.get(name, name): file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    save_file(tensors, tmp_path / "former.safetensors", {"dqar_trace": "{}"})
+    assert torch.equal(Trace.load(tmp_path / "former.safetensors").reuse_error, rows.reuse_error)
     with pytest.raises(ValueError, match=r"trace = .*not readable"):
         Trace.load(tmp_path / "none.safetensors")
     with pytest.raises(ValueError, match=r"features has shape \(3, 3\); allowed: \(3, 4\)"):
         Trace(torch.zeros(3, 3), torch.zeros(3), torch.zeros(3), torch.zeros(3))
-    with pytest.raises(ValueError, match=r"damage = -1"):
+    with pytest.raises(ValueError, match=r"reuse_error = -1"):
         Trace(torch.zeros(1, 4), torch.zeros(1), torch.zeros(1), torch.tensor([-1.0]))
 
 

@@ -1,4 +1,4 @@
-"""A policy is traced, trained and compared: damages and features are those of the runtime itself."""
+"""A policy is traced, trained and compared: reuse errors and features are those of the runtime itself."""
 
 from __future__ import annotations
 
@@ -60,23 +60,23 @@ def learned(folder: Path, threshold: float | None = None) -> DQARConfig:
 
 
 def test_every_step_and_layer_is_traced(rows: Trace) -> None:
-    """A row for each layer at each step but the first, all damages positive, some followed to the end."""
-    assert len(rows.damage) == 5 * (STEPS - 1) * LAYERS
-    assert (rows.damage > 0).all()
+    """A row for each layer at each step but the first, all errors positive, some followed to the end."""
+    assert len(rows.reuse_error) == 5 * (STEPS - 1) * LAYERS
+    assert (rows.reuse_error > 0).all()
     assert rows.trajectory.unique().tolist() == [0, 1, 2, 3, 4]
-    known = rows.final_damage.isfinite()
-    assert known.sum() == 5 * 4 and (rows.final_damage[known] > 0).all()
+    known = rows.final_reuse_error.isfinite()
+    assert known.sum() == 5 * 4 and (rows.final_reuse_error[known] > 0).all()
     assert rank_correlation(rows)[1] == 20
     assert 2 not in rows.metadata["classes"] and rows.metadata["seeds"] == [0, 5]
 
 
-def test_unchanged_output_does_no_damage(session: Session) -> None:
+def test_unchanged_output_has_no_reuse_error(session: Session) -> None:
     """Where a layer's attention gives the same at every step, its reuse changes nothing; others' does."""
     projection = session.pipe.transformer.transformer_blocks[3].attn1.to_out[0]
     torch.nn.init.zeros_(projection.weight)
     found = trace(session, trajectories=1, finals=0, progress=False)
-    assert (found.damage[found.layer == 3] == 0).all()
-    assert (found.damage[found.layer != 3] > 0).all()
+    assert (found.reuse_error[found.layer == 3] == 0).all()
+    assert (found.reuse_error[found.layer != 3] > 0).all()
 
 
 def test_walk_is_the_stock_pipeline(session: Session) -> None:
@@ -158,14 +158,16 @@ def test_sentence_says_when_the_policy_loses() -> None:
     assert "entropy" not in said
 
 
-def test_final_damage_is_foreseen_from_the_step_and_its_time() -> None:
-    """Where damage grows by exp(3 t) to the end, a few rows followed there tell it for all."""
+def test_final_error_is_predicted_from_the_step_and_its_time() -> None:
+    """Where reuse error grows by exp(3 t) to the end, a few rows followed there tell it for all."""
     features = torch.rand(60, 4, generator=torch.Generator().manual_seed(0))
-    damage, growth = features[:, 0] + 0.1, (3 * features[:, 3]).exp()
-    followed = torch.where(torch.arange(60) % 3 == 0, damage * growth, torch.nan)
-    rows = Trace(features, torch.arange(60) % 2, torch.arange(60) // 6, damage, final_damage=followed)
+    reuse_error, growth = features[:, 0] + 0.1, (3 * features[:, 3]).exp()
+    followed = torch.where(torch.arange(60) % 3 == 0, reuse_error * growth, torch.nan)
+    rows = Trace(
+        features, torch.arange(60) % 2, torch.arange(60) // 6, reuse_error, final_reuse_error=followed
+    )
     every = torch.ones(60, dtype=torch.bool)
-    torch.testing.assert_close(foreseen(rows, every).damage, damage * growth, rtol=1e-3, atol=0)
+    torch.testing.assert_close(foreseen(rows, every).reuse_error, reuse_error * growth, rtol=1e-3, atol=0)
 
 
 def run(*arguments: object) -> tuple[int, str]:
@@ -210,7 +212,7 @@ def test_bad_input_is_one_line(tiny_model_dir: Path, rows: Trace, policy_dir: Pa
     other = tmp_path / "other"
     broken.write_bytes(b"no trace")
     rows[rows.trajectory == 0].save(alone)
-    dataclasses.replace(rows[rows.trajectory < 2], final_damage=NOT_MEASURED).save(few)
+    dataclasses.replace(rows[rows.trajectory < 2], final_reuse_error=NOT_MEASURED).save(few)
     LayerWiseReusePolicy(LAYERS + 1).save(other)
     model = ("--model", tiny_model_dir)
     cases = {
@@ -222,7 +224,7 @@ def test_bad_input_is_one_line(tiny_model_dir: Path, rows: Trace, policy_dir: Pa
         ("train", "--trace", broken): "broken.safetensors",
         ("train", "--trace", alone, "--out", tmp_path): "1 trajectories is not allowed",
         ("train", "--trace", few, "--budget", -1.0, "--step"): "budget = -1.0 is not allowed; allowed",
-        ("train", "--trace", few): "0 usable final damages; needed: 6 or more, or --step",
+        ("train", "--trace", few): "0 usable final reuse errors; needed: 6 or more, or --step",
         ("eval", "--targets", "2"): "targets: '2' is not allowed; allowed",
         ("eval", "--policy", tmp_path / "none"): "policy",
         ("eval", "--policy", other, *model): "for 7 layers; allowed: 6",

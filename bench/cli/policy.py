@@ -44,17 +44,17 @@ def trace(
     path.parent.mkdir(parents=True, exist_ok=True)
     rows.save(path)
     correlation, n = rank_correlation(rows)
-    typer.echo(f"{len(rows.damage)} rows, damage {rows.damage.median():.4f} (median)")
-    typer.echo(f"Spearman of a step's damage with the final latent's: {correlation:.3f}, n = {n}")
+    typer.echo(f"{len(rows.reuse_error)} rows, reuse error {rows.reuse_error.median():.4f} (median)")
+    typer.echo(f"Spearman of a step's reuse error with the final latent's: {correlation:.3f}, n = {n}")
     typer.echo(f"trace: {path}")
 
 
 @command
 def train(
     trace: Annotated[Path | None, typer.Option(help="Trace file; default: the last one.")] = None,
-    budget: Annotated[float | None, typer.Option(help="Damage up to which reuse is harmless.")] = None,
+    budget: Annotated[float | None, typer.Option(help="Reuse error up to which reuse is safe.")] = None,
     final: Annotated[
-        bool, typer.Option("--final/--step", help="Whose damage labels: foreseen, or own.")
+        bool, typer.Option("--final/--step", help="Whose reuse error labels: foreseen, or own.")
     ] = True,
     out: Annotated[Path, typer.Option(help="Folder of the policy.")] = POLICY_DIR,
     seed: Annotated[int, typer.Option(help="Of the split and the weights.")] = 0,
@@ -65,15 +65,15 @@ def train(
     from bench.studies.policy.train import train as run
 
     found = run(load_trace(trace or _trace_file(results)), budget, final, seed)
-    fields = ("roc_auc", "reuse_ratio", "damage", "best_ratio", "threshold", "epochs")
-    rows = [(type(c.policy).__name__, *(getattr(c.figures, name) for name in fields)) for c in found]
+    fields = ("roc_auc", "reuse_ratio", "reuse_error", "best_ratio", "threshold", "epochs")
+    rows = [(type(c.policy).__name__, *(getattr(c.metrics, name) for name in fields)) for c in found]
     typer.echo(tabulate(rows, headers=("policy", *fields), floatfmt=".4f"))
     typer.echo(
-        f"budget {found[0].figures.budget:.5f}; figures of the held-out trajectories; kept: {rows[0][0]}"
+        f"budget {found[0].metrics.budget:.5f}; figures of the held-out trajectories; kept: {rows[0][0]}"
     )
-    known = found[0].policy.metrics["final_damage"]
+    known = found[0].policy.metrics["final_reuse_error"]
     typer.echo(
-        f"Spearman with the measured final damage: the step's {known['spearman']:.3f} (n = {known['rows']}), "
+        f"Spearman with the final reuse error: the step's {known['spearman']:.3f} (n = {known['rows']}), "
         f"the label's {known['label_spearman']:.3f} on unseen trajectories (n = {known['label_rows']})"
     )
     found[0].policy.save(out)

@@ -1,4 +1,4 @@
-"""Trains a reuse policy offline: harmless or not by a damage budget, judged on trajectories unseen."""
+"""Trains a reuse policy offline: safe or not by a budget, measured on unseen trajectories."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from dqar.errors import InvalidValue, invalid_value
 from dqar.policy.mlp_policy import ReusePolicy
 from dqar.training.traces import Trace
 
@@ -21,26 +22,48 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Figures:
-    """What a training came to; all but `threshold` are of the validation trajectories."""
+class TrainingMetrics:
+    """What a training reached; all but `threshold` are of the validation trajectories.
 
-    budget: float  # mean damage allowed to the reused rows
-    roc_auc: float  # of harmless against harmful; nan where all rows are one of them
-    threshold: float  # the lowest probability to reuse at, found on the training trajectories
-    reuse_ratio: float  # rows at or above it / all
-    damage: float  # mean damage of those rows
-    best_ratio: float  # the most rows that knowing each one's damage allows within the budget / all
-    epochs: int  # run until the validation loss stopped to fall
+    Attributes:
+        budget: Largest mean reuse error of the reused rows.
+        roc_auc: Of safe against unsafe rows; nan where all rows are one of them.
+        threshold: The lowest probability to reuse at, found on the training trajectories.
+        reuse_ratio: Rows at or above it / all.
+        reuse_error: Mean reuse error of those rows.
+        best_ratio: The most rows that the budget allows when each one's error is known / all.
+        epochs: Epochs that ran before the validation loss stopped falling.
+    """
+
+    budget: float
+    roc_auc: float
+    threshold: float
+    reuse_ratio: float
+    reuse_error: float
+    best_ratio: float
+    epochs: int
 
 
 class PolicyTrainer:
-    """Fits `policy` to a trace, from fresh weights drawn by `seed`.
+    """Fits a policy to a trace, from fresh weights.
 
-    A row is harmless where its damage is at most `budget`. The loss is binary cross-entropy with each
-    harmful row weighed by damage / budget, from 1 to `max_weight`: a false reuse costs what it breaks.
-    Whole trajectories, `validation_fraction` of them, are held out; training stops when their loss has
-    not fallen for `patience` epochs, and the best weights are kept. Raises `ValueError` for a number out
-    of range.
+    A row is safe where its reuse error is at most `budget`. The loss is binary cross-entropy with each unsafe
+    row weighted by error / budget, from 1 to `max_weight`: a false reuse costs what it breaks. Training stops
+    when the loss on held-out trajectories has not fallen for `patience` epochs; the best weights are kept.
+
+    Args:
+        policy: The policy to train, in place.
+        budget: Largest mean reuse error of the reused rows, in the unit of the trace.
+        epochs: Most epochs.
+        patience: Epochs without progress after which training stops.
+        batch_size: Rows of an optimiser step.
+        learning_rate: Of AdamW.
+        max_weight: Largest weight of a row.
+        validation_fraction: Share of the trajectories that are held out, each as a whole.
+        seed: Random seed of weights, split and order.
+
+    Raises:
+        InvalidValue: A number out of range.
     """
 
     def __init__(
@@ -59,34 +82,42 @@ class PolicyTrainer:
         positive = {"budget": budget, "epochs": epochs, "patience": patience, "batch_size": batch_size}
         for name, value in (positive | {"learning_rate": learning_rate}).items():
             if not 0 < value < math.inf:
-                raise ValueError(f"{name} = {value!r} is not allowed; allowed: a number above 0")
+                raise invalid_value(name, value, "a number above 0")
         self.policy, self.budget, self.max_weight = policy, budget, max_weight
         self.epochs, self.patience, self.batch_size = epochs, patience, batch_size
         self.learning_rate, self.seed = learning_rate, seed
         self.validation_fraction = validation_fraction
 
-    def fit(self, trace: Trace, progress: bool = False) -> Figures:
-        """Train, set the policy's threshold and figures, and leave it in evaluation mode."""
+    def fit(self, trace: Trace, progress: bool = False) -> TrainingMetrics:
+        """Train the policy, set its threshold and metrics, and leave it in evaluation mode.
+
+        Args:
+            trace: Rows of at least two trajectories.
+            progress: Show a progress bar.
+
+        Raises:
+            InvalidValue: `validation_fraction` leaves no trajectory on one side.
+        """
         held_out = split_by_trajectory(trace.trajectory, self.validation_fraction, self.seed)
         training, validation = trace[~held_out], trace[held_out]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             epochs = self._optimise(training, validation, progress)
-        figures = self._judge(training, validation, epochs)
-        self.policy.threshold, self.policy.metrics = figures.threshold, asdict(figures)
-        log.info("policy: %s", figures)
-        return figures
+        metrics = self._evaluate(training, validation, epochs)
+        self.policy.threshold, self.policy.metrics = metrics.threshold, asdict(metrics)
+        log.info("policy: %s", metrics)
+        return metrics
 
-    def weights(self, damage: Tensor) -> Tensor:
-        """What an error on each row costs, `[n]`: 1 where harmless, more with the damage elsewhere."""
-        return (damage / self.budget).clamp(1.0, self.max_weight)
+    def weights(self, reuse_error: Tensor) -> Tensor:
+        """Weight of each row in the loss, `[n]`: 1 where safe, above in proportion to the reuse error."""
+        return (reuse_error / self.budget).clamp(1.0, self.max_weight)
 
     def loss(self, rows: Trace) -> Tensor:
-        """The weighted cross-entropy of `rows`."""
+        """The weighted cross-entropy of `rows`, a scalar tensor."""
         logits = self.policy.logits(rows.features, rows.layer)
-        weights = self.weights(rows.damage)
-        harmless = (rows.damage <= self.budget).float()
-        return F.binary_cross_entropy_with_logits(logits, harmless, weights)
+        weights = self.weights(rows.reuse_error)
+        safe = (rows.reuse_error <= self.budget).float()
+        return F.binary_cross_entropy_with_logits(logits, safe, weights)
 
     def _optimise(self, training: Trace, validation: Trace, progress: bool) -> int:
         self._initialise(training)
@@ -111,7 +142,7 @@ class PolicyTrainer:
 
     def _epoch(self, training: Trace, optimiser: torch.optim.Optimizer) -> None:
         self.policy.train()
-        for rows in torch.randperm(len(training.damage)).split(self.batch_size):
+        for rows in torch.randperm(len(training.reuse_error)).split(self.batch_size):
             optimiser.zero_grad()
             self.loss(training[rows]).backward()
             optimiser.step()
@@ -122,33 +153,42 @@ class PolicyTrainer:
         return float(self.loss(validation))
 
     @torch.no_grad()
-    def _judge(self, training: Trace, validation: Trace, epochs: int) -> Figures:
+    def _evaluate(self, training: Trace, validation: Trace, epochs: int) -> TrainingMetrics:
         self.policy.eval()
         known, scores = (self.policy.logits(t.features, t.layer).sigmoid() for t in (training, validation))
-        threshold = budget_threshold(known.numpy(), training.damage.numpy(), self.budget)
+        threshold = budget_threshold(known.numpy(), training.reuse_error.numpy(), self.budget)
         reused = scores >= threshold
-        damage = validation.damage
-        best = budget_threshold(-damage.numpy(), damage.numpy(), self.budget)
-        return Figures(
+        reuse_error = validation.reuse_error
+        best = budget_threshold(-reuse_error.numpy(), reuse_error.numpy(), self.budget)
+        return TrainingMetrics(
             budget=self.budget,
-            roc_auc=roc_auc(scores.numpy(), (damage <= self.budget).numpy()),
+            roc_auc=roc_auc(scores.numpy(), (reuse_error <= self.budget).numpy()),
             threshold=threshold,
             reuse_ratio=float(reused.float().mean()),
-            damage=float(damage[reused].mean()) if reused.any() else 0.0,
-            best_ratio=float((-damage >= best).float().mean()),
+            reuse_error=float(reuse_error[reused].mean()) if reused.any() else 0.0,
+            best_ratio=float((-reuse_error >= best).float().mean()),
             epochs=epochs,
         )
 
 
 def split_by_trajectory(trajectory: Tensor, fraction: float, seed: int = 0) -> Tensor:
-    """Which rows to hold out, bool `[n]`: all rows of `fraction` of the trajectories, at least one.
+    """Choose whole trajectories to hold out.
 
-    Raises `ValueError` for fewer than two trajectories, or a fraction that leaves none to train on.
+    Args:
+        trajectory: Number of each row's trajectory, `[n]`.
+        fraction: Share of the trajectories, at least one.
+        seed: Random seed of the choice.
+
+    Returns:
+        True for the rows to hold out, `[n]`.
+
+    Raises:
+        InvalidValue: Fewer than two trajectories, or a fraction that leaves none to train on.
     """
     names = trajectory.unique()
     count = max(1, round(fraction * len(names)))
     if len(names) < 2 or not 0 < fraction < 1 or count >= len(names):
-        raise ValueError(
+        raise InvalidValue(
             f"validation_fraction = {fraction!r} of {len(names)} trajectories is not allowed; "
             "allowed: between 0 and 1, with a trajectory left on either side"
         )
@@ -168,15 +208,21 @@ def roc_auc(scores: npt.NDArray[np.floating], positive: npt.NDArray[np.bool_]) -
 
 
 def budget_threshold(
-    scores: npt.NDArray[np.floating], damage: npt.NDArray[np.floating], budget: float
+    scores: npt.NDArray[np.floating], reuse_error: npt.NDArray[np.floating], budget: float
 ) -> float:
-    """The lowest score such that the rows at or above it have a mean damage of at most `budget`.
+    """The lowest score at or above which rows have a mean reuse error of at most `budget`.
 
-    Above every score where no row may be reused.
+    Args:
+        scores: `[n]`, higher = reuse first.
+        reuse_error: `[n]`.
+        budget: Largest mean reuse error.
+
+    Returns:
+        The score; above every one where no row may be reused.
     """
     order = np.argsort(-scores, kind="stable")
     ranked = scores[order]
-    mean = damage[order].astype(np.float64).cumsum() / np.arange(1, len(order) + 1)
+    mean = reuse_error[order].astype(np.float64).cumsum() / np.arange(1, len(order) + 1)
     last_of_ties = np.append(ranked[1:] != ranked[:-1], True)
     within = np.flatnonzero((mean <= budget) & last_of_ties)
     return float(ranked[within[-1]]) if len(within) else float(np.nextafter(ranked[0], np.inf))

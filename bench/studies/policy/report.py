@@ -14,6 +14,7 @@ from bench.report.page import Page, write_csv
 from bench.report.plots.style import MethodStyle, canvas, error_bar, save, style
 from bench.report.tables.columns import DASH, grid, interval, significant
 from bench.studies.policy.comparison import POLICY
+from dqar.policy.mlp_policy import current_names
 
 Row = Mapping[str, Any]
 
@@ -147,14 +148,14 @@ def _setup(found: Mapping[str, Any]) -> str:
 
 
 def _training(policy: Mapping[str, Any]) -> str:
-    f = policy["figures"]
-    trace, final = f["trace"], f["final_damage"]
+    f = current_names(policy["figures"])
+    trace, final = f["trace"], f["final_reuse_error"]
     return (
         f"## The policy\n\nA {code(policy['kind'])}, trained on {trace['rows']} measured reuses of "
         f"{trace['seeds'][1] - trace['seeds'][0]} trajectories. On the held-out ones its ROC-AUC is "
         f"{f['roc_auc']:.3f}, and at its own threshold it reuses {f['reuse_ratio']:.1%} of them at a mean "
-        f"reuse error of {f['damage']:.5f} (budget {f['budget']:.5f}; knowing every error would allow "
-        f"{f['best_ratio']:.1%}). The reuse error that labels a row is of the {f['damage_of']}.\n\n"
+        f"reuse error of {f['reuse_error']:.5f} (budget {f['budget']:.5f}; knowing every error would allow "
+        f"{f['best_ratio']:.1%}). The reuse error that labels a row is of the {f['reuse_error_of']}.\n\n"
         "One layer's reuse changes the step's guided noise prediction by a relative L2 whose rank "
         f"correlation with the change of the final latent is {final['spearman']:.2f} (Spearman, "
         f"{final['rows']} single reuses followed to the end); that of the label is "

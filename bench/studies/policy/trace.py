@@ -43,10 +43,12 @@ def trace(session: Session, trajectories: int, finals: int = FINALS, progress: b
 
 
 def rank_correlation(rows: Trace) -> tuple[float, int]:
-    """Spearman's correlation of a step's damage with the final one, and over how many rows."""
-    known = rows.final_damage.isfinite()
+    """Spearman's correlation of a step's reuse error with the final one, and over how many rows."""
+    known = rows.final_reuse_error.isfinite()
     n = int(known.sum())
-    return float(spearmanr(rows.damage[known], rows.final_damage[known]).statistic) if n > 2 else math.nan, n
+    return float(
+        spearmanr(rows.reuse_error[known], rows.final_reuse_error[known]).statistic
+    ) if n > 2 else math.nan, n
 
 
 @contextmanager
@@ -143,16 +145,16 @@ def follow(walk: Walk, name: int, finals: int) -> dict[str, Tensor]:
 def _columns(
     rows: list[tuple[Tensor, Tensor]], ends: dict[int, Tensor], final: Tensor, name: int
 ) -> dict[str, Tensor]:
-    features, damage = (torch.cat(column) for column in zip(*rows, strict=True))
-    final_damage = torch.full_like(damage, torch.nan)
+    features, reuse_error = (torch.cat(column) for column in zip(*rows, strict=True))
+    final_reuse_error = torch.full_like(reuse_error, torch.nan)
     for row, latent in ends.items():
-        final_damage[row] = images.drift(latent, final)[0]
+        final_reuse_error[row] = images.drift(latent, final)[0]
     return {
         "features": features,
-        "layer": torch.arange(len(damage)) % len(rows[0][1]),
-        "trajectory": torch.full_like(damage, name),
-        "damage": damage,
-        "final_damage": final_damage,
+        "layer": torch.arange(len(reuse_error)) % len(rows[0][1]),
+        "trajectory": torch.full_like(reuse_error, name),
+        "reuse_error": reuse_error,
+        "final_reuse_error": final_reuse_error,
     }
 
 

@@ -14,19 +14,19 @@ from torch import Tensor
 from bench.errors import BadInput
 from bench.studies.policy.trace import rank_correlation
 from dqar.policy.mlp_policy import FEATURES, LayerWiseReusePolicy, ReusePolicy
-from dqar.training.policy_trainer import Figures, PolicyTrainer, split_by_trajectory
+from dqar.training.policy_trainer import PolicyTrainer, TrainingMetrics, split_by_trajectory
 from dqar.training.traces import Trace
 
 HELD_OUT = 0.2  # of the trajectories
 FOLLOWED = 6  # rows that a growth can be fitted on
-QUANTILE = 0.3  # of the trace's damages: the budget, where none is given
+QUANTILE = 0.3  # of the trace's reuse errors: the budget, where none is given
 
 
 class Candidate(NamedTuple):
     """A trained policy and what it came to."""
 
     policy: ReusePolicy
-    figures: Figures
+    metrics: TrainingMetrics
 
 
 def train(
@@ -34,38 +34,42 @@ def train(
 ) -> list[Candidate]:
     """Both policies trained on the same split, the better by ROC-AUC first; its figures name the trace.
 
-    The damage is that foreseen for the final latent, or with `final` off the step's own. Without a
+    The reuse error is that foreseen for the final latent, or with `final` off the step's own. Without a
     `budget` it is what three rows in ten stay below. BadInput where the trainer refuses the budget or
     the trace, or too few rows were followed to the final latent.
     """
     held_out = _held_out(rows, seed)
     labelled = foreseen(rows, ~held_out) if final else rows
-    budget = float(labelled.damage.quantile(QUANTILE)) if budget is None else budget
+    budget = float(labelled.reuse_error.quantile(QUANTILE)) if budget is None else budget
     kinds: list[ReusePolicy] = [ReusePolicy(), LayerWiseReusePolicy(int(rows.layer.max()) + 1)]
     found = [Candidate(policy, _fit(policy, labelled, budget, seed, progress)) for policy in kinds]
-    found.sort(key=lambda candidate: candidate.figures.roc_auc, reverse=True)
+    found.sort(key=lambda candidate: candidate.metrics.roc_auc, reverse=True)
     found[0].policy.metrics |= {
-        "damage_of": "final latent, foreseen" if final else "noise prediction of the step",
-        "final_damage": _correlations(rows, labelled, held_out),
-        "trace": rows.metadata | {"rows": len(rows.damage)},
-        "candidates": {type(c.policy).__name__: asdict(c.figures) for c in found},
+        "reuse_error_of": "final latent, foreseen" if final else "noise prediction of the step",
+        "final_reuse_error": _correlations(rows, labelled, held_out),
+        "trace": rows.metadata | {"rows": len(rows.reuse_error)},
+        "candidates": {type(c.policy).__name__: asdict(c.metrics) for c in found},
     }
     return found
 
 
 def foreseen(rows: Trace, known: Tensor) -> Trace:
-    """The same rows with the damage that each step's is expected to do to the final latent.
+    """The same rows with the reuse error that each step's is expected to do to the final latent.
 
-    Damage at one step grows or fades on the way: log(final / step) is fitted by a cubic in t / T on
+    Reuse error at one step grows or fades on the way: log(final / step) is fitted by a cubic in t / T on
     those of the rows `known` [n] of bool that were followed to the end.
     """
     time = rows.features[:, FEATURES.index("timestep")].numpy()
-    usable = (known & rows.final_damage.isfinite() & (rows.damage > 0) & (rows.final_damage > 0)).numpy()
+    usable = (
+        known & rows.final_reuse_error.isfinite() & (rows.reuse_error > 0) & (rows.final_reuse_error > 0)
+    ).numpy()
     if usable.sum() < FOLLOWED:
-        raise BadInput(f"trace: {usable.sum()} usable final damages; needed: {FOLLOWED} or more, or --step")
-    growth = np.log(rows.final_damage.numpy()[usable] / rows.damage.numpy()[usable])
+        raise BadInput(
+            f"trace: {usable.sum()} usable final reuse errors; needed: {FOLLOWED} or more, or --step"
+        )
+    growth = np.log(rows.final_reuse_error.numpy()[usable] / rows.reuse_error.numpy()[usable])
     fit = np.polynomial.Polynomial.fit(time[usable], growth, 3)
-    return dataclasses.replace(rows, damage=rows.damage * torch.from_numpy(np.exp(fit(time))))
+    return dataclasses.replace(rows, reuse_error=rows.reuse_error * torch.from_numpy(np.exp(fit(time))))
 
 
 def load_trace(path: Path) -> Trace:
@@ -92,7 +96,7 @@ def _held_out(rows: Trace, seed: int) -> Tensor:
         raise BadInput(f"trace: {error}") from error
 
 
-def _fit(policy: ReusePolicy, rows: Trace, budget: float, seed: int, progress: bool) -> Figures:
+def _fit(policy: ReusePolicy, rows: Trace, budget: float, seed: int, progress: bool) -> TrainingMetrics:
     try:
         trainer = PolicyTrainer(policy, budget, validation_fraction=HELD_OUT, seed=seed)
     except ValueError as error:
@@ -101,7 +105,7 @@ def _fit(policy: ReusePolicy, rows: Trace, budget: float, seed: int, progress: b
 
 
 def _correlations(rows: Trace, labelled: Trace, held_out: Tensor) -> dict[str, float]:
-    """Spearman's with the measured final damage: the step's own over all rows, the label's on unseen ones."""
+    """Spearman's with the final reuse error: the step's own over all rows, the label's on unseen ones."""
     step, n = rank_correlation(rows)
     label, m = rank_correlation(labelled[held_out])
     return {"spearman": step, "rows": n, "label_spearman": label, "label_rows": m}
