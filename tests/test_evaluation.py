@@ -94,7 +94,7 @@ def test_clip_score(clip: Path) -> None:
     prompts = ["a dog", "a cat", "the sea", "a hat"] * 3
     scores = [compute_clip_score(pictures(), prompts, clip, batch_size=size) for size in (12, 5)]
     assert scores[0] == pytest.approx(scores[1], abs=1e-3) and 0 <= scores[0] <= 100
-    with pytest.raises(ValueError, match="prompts has 1 entries; allowed: one a picture, 12"):
+    with pytest.raises(ValueError, match="prompts has 1 entries; allowed: one per image, 12"):
         compute_clip_score(pictures(), prompts[:1], clip)
 
 

@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dqar.utils.extras import imported
+
 
 class Statistics(NamedTuple):
     """A Gaussian fitted to features, float64: mean `[d]` and covariance `[d, d]`."""
@@ -22,13 +24,13 @@ def fitted(features: Tensor) -> Statistics:
     Raises:
         ValueError: fewer than two rows, of which there is no covariance, or a value that is not finite.
     """
-    from torch_fidelity.metric_fid import fid_features_to_statistics
+    metric_fid = imported("torch_fidelity.metric_fid", "bench")
 
     if len(features) < 2:
         raise ValueError(f"{len(features)} image has no covariance; needed: 2 or more images")
     if not features.isfinite().all():
         raise ValueError("features are NaN or infinite; needed: finite numbers")
-    return Statistics(**fid_features_to_statistics(features.double().cpu()))
+    return Statistics(**metric_fid.fid_features_to_statistics(features.double().cpu()))
 
 
 def frechet_distance(one: Statistics, other: Statistics) -> float:
@@ -37,9 +39,9 @@ def frechet_distance(one: Statistics, other: Statistics) -> float:
     The root of a singular product leaves rounding, so that equal Gaussians come out near 0 and on either
     side of it: they are exactly 0, and nothing is below.
     """
-    from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_statistics_to_metric
+    metric_fid = imported("torch_fidelity.metric_fid", "bench")
 
     if np.array_equal(one.mu, other.mu) and np.array_equal(one.sigma, other.sigma):
         return 0.0
-    found = fid_statistics_to_metric(one._asdict(), other._asdict(), verbose=False)
-    return max(0.0, float(found[KEY_METRIC_FID]))
+    found = metric_fid.fid_statistics_to_metric(one._asdict(), other._asdict(), verbose=False)
+    return max(0.0, float(found[metric_fid.KEY_METRIC_FID]))

@@ -1,4 +1,4 @@
-"""Quality of pictures: Fréchet distance to reference pictures, and CLIP score to their prompts."""
+"""Quality of images: Fréchet distance to reference images, and CLIP score to their prompts."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dqar.errors import invalid_value
+from dqar.errors import InvalidValue, invalid_value
 from dqar.evaluation.frechet import Statistics, fitted, frechet_distance
 from dqar.evaluation.image_files import ImageFiles
+from dqar.utils.extras import imported
 from dqar.utils.helpers import Images, as_uint8
 
 INCEPTION = "inception-v3-compat"  # torch-fidelity's name of the network that defines FID
@@ -40,14 +41,14 @@ def compute_fid(
         `{"fid": ..., "extractor": ...}`; with another extractor than Inception `"fd"` in place of `"fid"`.
 
     Raises:
+        MissingExtra: torch-fidelity is not installed.
         ValueError: no Inception weights, an unknown extractor, or images that cannot be used: fewer than
             two, unreadable, of different sizes, or not finite (`NonFinite`).
     """
-    from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY
-
+    registry = imported("torch_fidelity.registry", "bench").FEATURE_EXTRACTORS_REGISTRY
     name = extractor or INCEPTION
-    if name not in FEATURE_EXTRACTORS_REGISTRY:
-        raise invalid_value("extractor", name, ", ".join(FEATURE_EXTRACTORS_REGISTRY))
+    if name not in registry:
+        raise invalid_value("extractor", name, ", ".join(registry))
     sets = {"generated": _chunks("generated", generated, batch_size)}
     sets["reference"] = _chunks("reference", reference, batch_size)
     weights = {"feature_extractor_weights_path": _inception(inception_weights)} if name == INCEPTION else {}
@@ -63,37 +64,44 @@ def compute_clip_score(
     batch_size: int = 32,
     device: str = "cpu",
 ) -> float:
-    """Mean of 100 max(cos(picture, prompt), 0) over the pairs (Hessel et al. 2021, without their 2.5).
+    """Mean of 100 max(cos(image, prompt), 0) over the pairs (Hessel et al. 2021, without their 2.5).
 
-    `model_path` is a directory with a transformers CLIP model in safetensors and its processor. Raises
-    `ValueError`, in one line, where there is none, or when pictures and prompts differ in number.
+    Args:
+        images: As `as_uint8` takes them.
+        prompts: One per image.
+        model_path: A directory with a transformers CLIP model in safetensors and its processor.
+        batch_size: Images that go through the model at once.
+        device: Where that happens.
+
+    Raises:
+        InvalidValue: There is no such model, or images and prompts differ in number.
+        MissingExtra: transformers is not installed.
     """
-    pictures = as_uint8(images)
-    if len(pictures) != len(prompts):
-        raise ValueError(f"prompts has {len(prompts)} entries; allowed: one a picture, {len(pictures)}")
+    pixels = as_uint8(images)
+    if len(pixels) != len(prompts):
+        raise InvalidValue(f"prompts has {len(prompts)} entries; allowed: one per image, {len(pixels)}")
     model, processor = _clip(Path(model_path))
     model = model.to(device).eval()
     cosines = [
-        _cosines(model, processor, pictures[i : i + batch_size], list(prompts[i : i + batch_size]))
-        for i in range(0, len(pictures), batch_size)
+        _cosines(model, processor, pixels[i : i + batch_size], list(prompts[i : i + batch_size]))
+        for i in range(0, len(pixels), batch_size)
     ]
     return float(100 * torch.cat(cosines).clamp_min(0).mean())
 
 
 @torch.no_grad()
-def _cosines(model: Any, processor: Any, pictures: Tensor, prompts: list[str]) -> Tensor:
+def _cosines(model: Any, processor: Any, images: Tensor, prompts: list[str]) -> Tensor:
     options = {"return_tensors": "pt", "padding": True, "truncation": True}
-    inputs = processor(text=prompts, images=list(pictures), **options)
+    inputs = processor(text=prompts, images=list(images), **options)
     output = model(**inputs.to(model.device))
     return torch.cosine_similarity(output.image_embeds, output.text_embeds).cpu()
 
 
 def _clip(path: Path) -> tuple[Any, Any]:
-    from transformers import CLIPModel, CLIPProcessor
-
+    transformers = imported("transformers", "bench")
     try:
-        model = CLIPModel.from_pretrained(path, local_files_only=True, use_safetensors=True)
-        return model, CLIPProcessor.from_pretrained(path, local_files_only=True)
+        model = transformers.CLIPModel.from_pretrained(path, local_files_only=True, use_safetensors=True)
+        return model, transformers.CLIPProcessor.from_pretrained(path, local_files_only=True)
     except (OSError, ValueError, TypeError) as error:
         raise invalid_value(
             "model_path", str(path), "a directory with a CLIP model and its processor"
@@ -114,11 +122,10 @@ def _chunks(field: str, images: Images | str | Path, size: int) -> Iterable[Tens
 
 
 def _network(name: str, device: str, **weights: str) -> Any:
-    from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY
-    from torch_fidelity.utils import create_feature_extractor
-
-    layer = FEATURE_EXTRACTORS_REGISTRY[name].get_default_feature_layer_for_metric("fid")
-    network = create_feature_extractor(name, [layer], cuda=False, verbose=False, **weights)
+    registry = imported("torch_fidelity.registry", "bench").FEATURE_EXTRACTORS_REGISTRY
+    make = imported("torch_fidelity.utils", "bench").create_feature_extractor
+    layer = registry[name].get_default_feature_layer_for_metric("fid")
+    network = make(name, [layer], cuda=False, verbose=False, **weights)
     return network.to(device)
 
 
@@ -133,9 +140,8 @@ def _statistics(field: str, network: Any, chunks: Iterable[Tensor], device: str)
 
 def _inception(path: str | Path | None) -> str:
     """The file of the weights: the one given, else the one that torch's hub has kept."""
-    from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3
-
-    file_name = URL_INCEPTION_V3.rpartition("/")[2]
+    inception = imported("torch_fidelity.feature_extractor_inceptionv3", "bench")
+    file_name = inception.URL_INCEPTION_V3.rpartition("/")[2]
     file = Path(path or Path(torch.hub.get_dir()) / "checkpoints" / file_name)
     try:
         # torch-fidelity unpickles whatever the file holds; this reading admits tensors alone.

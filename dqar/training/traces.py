@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from dqar.errors import InvalidFile, InvalidValue, short_repr
+from dqar.errors import DQARError, InvalidFile, InvalidValue, short_repr
 from dqar.policy.mlp_policy import FEATURES
 from dqar.utils.atomic import write_atomic
 
@@ -95,8 +95,8 @@ class Trace:
                 columns = {name: name if name in names else _FORMER.get(name, name) for name in COLUMNS}
                 rows = {name: file.get_tensor(stored) for name, stored in columns.items()}
                 return cls(**rows, metadata=metadata)
+        except DQARError as error:
+            raise InvalidFile(f"trace = {short_repr(str(path))}: {error}") from error
         except (OSError, SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
-            allowed = "a file of `Trace.save`"
-            raise InvalidFile(
-                f"trace = {short_repr(str(path))} is not readable; allowed: {allowed}"
-            ) from error
+            shown = short_repr(str(path))
+            raise InvalidFile(f"trace = {shown} is not readable; allowed: a file of `Trace.save`") from error
