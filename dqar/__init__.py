@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from dqar.core.quantization import KVQuantizer
     from dqar.core.reuse_gate import ReuseGate
     from dqar.core.snr import compute_latent_snr
+    from dqar.errors import DQARError, DQARWarning
     from dqar.integration.dit_wrapper import DQARDiTWrapper
     from dqar.integration.pipeline import disable, enable, summary
     from dqar.policy.layer_scheduler import LayerScheduler
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 __all__ = [
     "DQARConfig",
     "DQARDiTWrapper",
+    "DQARError",
+    "DQARWarning",
     "KVQuantizer",
     "LayerScheduler",
     "QuantizedKVCache",
@@ -43,6 +46,8 @@ __all__ = [
 _HOMES = {
     "DQARConfig": "dqar.config",
     "DQARDiTWrapper": "dqar.integration.dit_wrapper",
+    "DQARError": "dqar.errors",
+    "DQARWarning": "dqar.errors",
     "KVQuantizer": "dqar.core.quantization",
     "LayerScheduler": "dqar.policy.layer_scheduler",
     "QuantizedKVCache": "dqar.cache.kv_cache",

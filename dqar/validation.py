@@ -111,6 +111,3 @@ def one_or_each_layer(rule: Rule) -> Rule:
         lambda v: each.allows(v) if isinstance(v, tuple) else rule.allows(v),
         f"{rule.allowed}, or a tuple of these with one entry per layer",
     )
-
-
-refusal = invalid_value  # the name until all of `dqar.integration` uses the other

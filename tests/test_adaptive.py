@@ -37,7 +37,7 @@ def traced(pipe: DiTPipeline) -> torch.Tensor:
 
 def test_decisions_follow_the_measured_change(pipe: DiTPipeline) -> None:
     """Where a layer is computed beside an entry, ||fresh - cached|| / ||fresh|| a step is its rate; it is
-    reused exactly where the last rate, times the steps served, is tolerated."""
+    reused exactly where the last rate, times the steps of reuse, is tolerated."""
     dqar.enable(pipe, config(1e9))
     traced(pipe)
     rates = pipe._dqar.manager.trajectory.main.maker.gate.adaptive.rate

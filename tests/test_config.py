@@ -240,6 +240,13 @@ def test_a_warm_up_that_other_rules_cover_is_named(pipe: DiTPipeline) -> None:
         dqar.plan(DQARConfig(), pipe.scheduler, 50, 6)
 
 
+def test_a_covered_warm_up_is_named_when_a_generation_begins(pipe: DiTPipeline) -> None:
+    """What `plan` says beforehand, the first step of a pipeline says too."""
+    dqar.enable(pipe, DQARConfig(warmup_steps=1))
+    with pytest.warns(DQARWarning, match="warmup_steps = 1 has no effect on these 10 steps"):
+        generate(pipe)
+
+
 def test_repr_shows_what_differs() -> None:
     """A configuration shows the fields that were changed, in a form that makes it again."""
     config = DQARConfig(max_age=2, targets=("mlp", "both"))

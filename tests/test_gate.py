@@ -54,7 +54,7 @@ def decided(gate: ReuseGate, signals: Signals, steps: int = 3) -> list[list[Reas
 
 
 def test_an_entry_must_be_there_and_young() -> None:
-    """At the first step there is no entry; one that served `max_age` steps is computed again."""
+    """At the first step there is no entry; one that was reused for `max_age` steps is computed again."""
     signals = Signals(np.array([1.0, 3.0]), snr=1.0)
     found = decided(ReuseGate(GateConfig(entropy_threshold=2.0, max_age=1), 2), signals)
     assert [row[0] for row in found] == [Reason.NO_ENTRY, Reason.REUSED, Reason.AGE]

@@ -13,6 +13,7 @@ import dqar
 from dqar import (
     DQARConfig,
     DQARDiTWrapper,
+    DQARError,
     KVQuantizer,
     LayerScheduler,
     QuantizedKVCache,
@@ -21,7 +22,6 @@ from dqar import (
 )
 from dqar.core.quantization import QuantizedTensor
 from dqar.core.reuse_gate import Decision
-from dqar.errors import DQARError
 from dqar.experiment import Experiment
 from dqar.integration import DQARDDIMSampler, SamplerConfig
 from dqar.policy.saved_plan import SavedPlan

@@ -33,8 +33,6 @@ class Reason(IntEnum):
     DEVIATION = 14
     NOT_CALLED = 15  # the model left the layer out
 
-    FORETOLD = 13  # the name until all of `dqar.integration` uses the other
-
     @property
     def label(self) -> str:
         """The name in words, for tables."""

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from dqar.core.gate_config import GateConfig
-from dqar.core.reasons import Reason, Reasons, is_reused, progress
+from dqar.core.reasons import Reason, Reasons, progress
 from dqar.errors import InvalidValue
 
 if TYPE_CHECKING:
@@ -27,10 +27,7 @@ __all__ = [
     "ReuseGate",
     "Signals",
     "entropy_thresholds",
-    "served",
 ]
-
-served = is_reused  # the name until all of `dqar.integration` uses the other
 
 FloatArray = npt.NDArray[np.float64]
 

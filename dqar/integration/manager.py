@@ -28,6 +28,7 @@ from dqar.plan import BOTH, CONDITIONAL, NONE, FloatArray, Rules, allowed, posit
 from dqar.policy.layer_scheduler import AdaptiveLayerScheduler, LayerScheduler
 from dqar.policy.mlp_policy import ReusePolicy
 from dqar.policy.saved_plan import SavedPlan
+from dqar.policy.warmup import warn_of_covered_warmup
 from dqar.utils.warn import warn
 
 MAX_BRANCHES = 8  # calls a step; more are no guidance branches, but a loop that never steps the scheduler
@@ -374,6 +375,7 @@ class DQARManager:
         key = (run.snr.tobytes(), guided)
         if key not in self._known_rules:
             _make_room(self._known_rules)
+            warn_of_covered_warmup(self.config, run.snr, self.layers)
             self._known_rules[key] = rules(self.config, run.snr, self.layers, guided, self.plan)
         return self._known_rules[key]
 
