@@ -85,10 +85,11 @@ class Configuration:
     def build(self) -> nn.Module:
         """The model: seeded, float32, in evaluation mode, without a parameter of zeros."""
         torch.manual_seed(0)
-        model = getattr(transformers, self.model)(**self.options).float().eval().requires_grad_(False)
+        with _nan_where_unset():
+            model = getattr(transformers, self.model)(**self.options).float().eval().requires_grad_(False)
         for parameter in model.parameters():
             # A gate or a projection that starts at zero would hide every fault behind it.
-            if not parameter.any():
+            if not parameter.any() or parameter.isnan().any():
                 nn.init.normal_(parameter, std=_SPREAD)
         return model
 
@@ -108,11 +109,11 @@ def configurations(*tables: dict[str, Configuration]) -> dict[str, Configuration
 
 
 @contextlib.contextmanager
-def one_thread() -> Iterator[None]:
-    """Torch on one thread: the operations are far too small to share out, and sums keep one order."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
+def _nan_where_unset() -> Iterator[None]:
+    """Fill memory that nobody initialises: some classes leave a parameter to chance."""
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True, warn_only=True)
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        torch.use_deterministic_algorithms(before)
