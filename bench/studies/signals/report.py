@@ -84,7 +84,11 @@ def _csv(rows: Sequence[Ranking | Explained], path: Path) -> None:
 
 
 def _flat(row: Ranking | Explained) -> dict[str, Any]:
-    return {k: v.model_dump() if isinstance(v, Mean) else v for k, v in row._asdict().items()}
+    return {k: _parts(v) if isinstance(v, Mean) else v for k, v in row._asdict().items()}
+
+
+def _parts(value: Mean) -> dict[str, float]:
+    return {"mean": value.mean, "low": value.low, "high": value.high}
 
 
 def plot(rows: pd.DataFrame, path: Path) -> Path:
