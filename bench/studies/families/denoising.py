@@ -60,7 +60,7 @@ def generate(pipe: Any, configuration: Configuration, loop: Loop, steps: int | N
     begin(scheduler, loop)
     outputs = []
     # Flex attention compiles even its mask otherwise, for seconds.
-    with torch.compiler.set_stance("force_eager"), _counted(configuration.block_modules(model)) as work:
+    with torch.compiler.set_stance("force_eager"), counted(configuration.block_modules(model)) as work:
         for step, t in enumerate(scheduler.timesteps[:steps]):
             for branch in loop.branches:
                 draw = Draw(
@@ -105,7 +105,7 @@ def _return_dict(model: nn.Module, as_dict: bool) -> dict[str, bool]:
 
 
 @contextlib.contextmanager
-def _counted(blocks: Sequence[nn.Module]) -> Iterator[list[int]]:
+def counted(blocks: Sequence[nn.Module]) -> Iterator[list[int]]:
     """The numbers that the weights within each block are given while it is open."""
     work = [0] * len(blocks)
     hooks = []

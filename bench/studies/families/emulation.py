@@ -88,9 +88,11 @@ def merged(combine: Callable[..., Tensor], *outputs: Any) -> Any:
     return first
 
 
-def watched(tiny: TinyPipeline) -> tuple[Any, Clock]:
-    """A fresh pipeline, and the clock that its scheduler and its transformers' calls move."""
+def watched(tiny: TinyPipeline, change: Callable[[Any], Any] | None = None) -> tuple[Any, Clock]:
+    """A fresh pipeline after `change`, and the clock that its scheduler and its transformers' calls move."""
     pipe, clock = tiny.build(), Clock()
+    if change is not None:
+        change(pipe)
     advance = pipe.scheduler.step
 
     @functools.wraps(advance)  # pipelines ask for its parameters
@@ -117,9 +119,14 @@ def plain(tiny: TinyPipeline) -> tuple[Tensor, Clock]:
     return tiny.generate(pipe), clock
 
 
-def reusing(tiny: TinyPipeline, names: Sequence[str], forecast: bool = False) -> Tensor:
+def reusing(
+    tiny: TinyPipeline,
+    names: Sequence[str],
+    forecast: bool = False,
+    change: Callable[[Any], Any] | None = None,
+) -> Tensor:
     """The result where each block's modules of these names are computed at every second step."""
-    pipe, clock = watched(tiny)
+    pipe, clock = watched(tiny, change)
     for model in tiny.transformers(pipe):
         for block in tiny.blocks(model):
             for name in names:

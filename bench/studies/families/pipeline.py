@@ -69,14 +69,15 @@ class TinyPipeline:
 
     def blocks(self, model: nn.Module) -> list[nn.Module]:
         """The blocks of one of its transformers in order."""
-        return CONFIGURATIONS[self.configuration].block_modules(model)
+        inner = getattr(model, "get_base_model", lambda: model)()  # of what peft wraps
+        return CONFIGURATIONS[self.configuration].block_modules(inner)
 
     @torch.no_grad()
-    def generate(self, pipe: Any) -> Tensor:
-        """The latents that one seeded call returns."""
+    def generate(self, pipe: Any, **call: Any) -> Tensor:
+        """The latents that one seeded call returns, with other arguments of `call` if any."""
         generator = torch.Generator().manual_seed(3)
         latent = {} if self.pipeline == "DiTPipeline" else {"return_dict": False}
-        made = pipe(**self.call() | latent, num_inference_steps=STEPS, generator=generator)
+        made = pipe(**self.call() | latent | call, num_inference_steps=STEPS, generator=generator)
         first = made[0]
         return torch.as_tensor(first[0] if isinstance(first, list) else first)
 
