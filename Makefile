@@ -83,10 +83,11 @@ browser:  ## Install the browser in which a test opens asv's pages (on Debian, a
 test: setup  ## Run the tests in two processes (ARGS="-n 0 tests/test_cache.py" for a file alone)
 	$(PY) -m pytest -q -n 2 --dist loadfile $(ARGS)
 
-lint: setup  ## Check style and types
+lint: setup  ## Check style, types and spelling
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
+	git ls-files -z | xargs -0 $(PY) -m codespell_lib
 
 clean:  ## Remove .venv and caches (records and reports stay)
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

@@ -93,5 +93,5 @@ def test_bad_budget() -> None:
     assert MixedPrecisionKVQuantizer(samples, least).bits == (4, 4, 4)
     with pytest.raises(ValueError, match=f"budget = {least - 1} .*allowed: at least {least}"):
         MixedPrecisionKVQuantizer(samples, least - 1)
-    with pytest.raises(ValueError, match="weights has 1 entries; allowed: one a layer, 3"):
+    with pytest.raises(ValueError, match="weights has 1 entries; allowed: one per layer, 3"):
         MixedPrecisionKVQuantizer(samples, least, weights=[1.0])

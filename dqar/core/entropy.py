@@ -7,11 +7,18 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from dqar.validation import count
+
 
 def compute_attention_entropy(weights: Tensor, eps: float = 1e-12) -> Tensor:
     """Mean entropy of attention weights, -1/(heads * queries) sum A ln(A + eps), over the batch too.
 
-    `weights` is `[..., queries, keys]` with rows that sum to 1; returns a scalar tensor, float32, nats.
+    Args:
+        weights: `[..., queries, keys]`, rows that sum to 1.
+        eps: Added within the logarithm.
+
+    Returns:
+        A scalar tensor, float32, nats.
     """
     a = weights.float()
     return -(a * (a + eps).log()).sum(-1).mean()
@@ -59,30 +66,39 @@ def _masked_entropies(rows: Tensor, key: Tensor, mask: Tensor, stride: int) -> T
 class AttentionEntropyComputer:
     """Measures attention entropies and keeps the history of each layer over the steps.
 
-    From queries and keys it takes every `stride`-th query row (1 = all: exact), `chunk` rows at a time.
-    Raises `ValueError` when either is below 1.
+    Args:
+        stride: Every n-th query row is measured; 1 = all, which is exact.
+        chunk: Rows that are held at a time.
+
+    Raises:
+        InvalidValue: Either is below 1.
     """
 
     def __init__(self, stride: int = 1, chunk: int = 256) -> None:
         for name, value in (("stride", stride), ("chunk", chunk)):
-            if value < 1:
-                raise ValueError(f"{name} = {value!r} is not allowed; allowed: a whole number, at least 1")
+            count(1).check(name, value)
         self.stride, self.chunk = stride, chunk
         self._recorded: dict[tuple[int, int], float | Tensor] = {}
 
     def from_weights(self, weights: Tensor) -> Tensor:
-        """Mean entropy of attention weights `[..., queries, keys]`, nats."""
+        """Mean entropy of attention weights `[..., queries, keys]`, a scalar tensor, nats."""
         return compute_attention_entropy(weights)
 
     def from_qk(self, query: Tensor, key: Tensor, scale: float | None = None) -> Tensor:
-        """Mean entropy of `query` on `key`, both `[batch, heads, tokens, width]`, nats.
+        """Mean attention entropy of queries on keys.
 
-        `scale` is width^-0.5 when left out, as in scaled dot-product attention.
+        Args:
+            query: `[batch, heads, tokens, width]`.
+            key: The same.
+            scale: Factor on their products; None = width^-0.5, as in scaled dot-product attention.
+
+        Returns:
+            A scalar tensor, nats.
         """
         return entropy_from_qk(query, key, scale or query.shape[-1] ** -0.5, self.stride, self.chunk)
 
     def record(self, layer: int, step: int, value: float | Tensor) -> None:
-        """Note a layer's entropy at a step; a tensor stays on its device until the history is read."""
+        """Record a layer's entropy at a step; a tensor stays on its device until the history is read."""
         self._recorded[step, layer] = value
 
     def history(self) -> npt.NDArray[np.float64]:

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dqar.errors import InvalidValue, invalid_value
 from dqar.validation import QUANTIZATION_BITS, QUANTIZATION_MODES
 
 
@@ -40,22 +41,32 @@ class QuantizedTensor:
 class KVQuantizer:
     """Quantises what a cache keeps: K, V or an attention output.
 
-    `mode` says which numbers share a scale: `per_tensor` all of them; `per_channel` those of one
-    channel; `per_head` those of one head. Tensors are `[batch, heads, tokens, width]`, or
-    `[batch, tokens, heads * width]`, which `per_head` needs `num_heads` to tell apart. 16 bits = off.
-    Raises `ValueError` for an unknown mode or number of bits, or a width that heads do not divide.
+    Tensors are `[batch, heads, tokens, width]`, or `[batch, tokens, heads * width]`.
+
+    Args:
+        mode: Which numbers share a scale: `per_tensor` all; `per_channel` those of one channel; `per_head`
+            those of one head.
+        bits: 4, 8, or 16 = off.
+        num_heads: Heads of tensors with three dimensions, for `per_head`.
+
+    Raises:
+        InvalidValue: An unknown mode or number of bits.
     """
 
     def __init__(self, mode: str = "per_tensor", bits: int = 8, num_heads: int | None = None) -> None:
         if mode not in QUANTIZATION_MODES:
-            raise ValueError(f"mode = {mode!r} is not allowed; allowed: {QUANTIZATION_MODES}")
+            raise invalid_value("mode", mode, ", ".join(QUANTIZATION_MODES))
         if bits not in QUANTIZATION_BITS:
-            raise ValueError(f"bits = {bits!r} is not allowed; allowed: {QUANTIZATION_BITS}")
+            raise invalid_value("bits", bits, ", ".join(map(str, QUANTIZATION_BITS)))
         self.mode, self.bits, self.num_heads = mode, bits, num_heads
         self.levels = 2 ** (bits - 1) - 1
 
     def quantize(self, x: Tensor) -> QuantizedTensor | Tensor:
-        """Return `x` in fewer bits, or `x` itself at 16."""
+        """Return `x` in fewer bits, or `x` itself at 16.
+
+        Raises:
+            InvalidValue: `per_head`, and the heads do not divide the width.
+        """
         if self.bits == 16:
             return x
         scale = (self._max_abs(x).float() / self.levels).clamp_min(torch.finfo(torch.float32).tiny)
@@ -80,7 +91,7 @@ class KVQuantizer:
     def _max_abs_of_heads(self, x: Tensor) -> Tensor:
         width = x.shape[-1]
         if not self.num_heads or width % self.num_heads:
-            raise ValueError(f"num_heads = {self.num_heads!r} is not allowed; allowed: a divisor of {width}")
+            raise invalid_value("num_heads", self.num_heads, f"a divisor of {width}")
         channels = x.abs().amax((0, 1)).view(self.num_heads, -1)
         return channels.amax(1, keepdim=True).expand_as(channels).reshape(1, 1, width)
 
@@ -93,10 +104,19 @@ class MixedPrecisionKVQuantizer:
 
     `samples` holds what a layer keeps, one tensor or several (K and V) each, as measured on a real run.
     A layer's error at some bits is the relative error of its samples' round trip,
-    ||x - x_q|| / ||x||, times its `weights` entry (default 1). The choice is the exact optimum of the
-    sum (multiple-choice knapsack by its Pareto front, Kellerer et al. 2004, ch. 11); layers of one
-    shape have few distinct sums of bytes, so that the front stays short. Raises `ValueError` when
-    the budget is too small for 4 bits everywhere, or `weights` has another length.
+    ||x - x_q|| / ||x||, times its `weights` entry. The choice is the exact optimum of the sum
+    (multiple-choice knapsack by its Pareto front, Kellerer et al. 2004, ch. 11); layers of one
+    shape have few distinct sums of bytes, so that the front stays short.
+
+    Args:
+        samples: For each layer one tensor or several.
+        budget: Bytes that the whole cache may hold.
+        mode: As `KVQuantizer` takes it.
+        num_heads: The same.
+        weights: Factor on each layer's error; None = 1 everywhere.
+
+    Raises:
+        InvalidValue: A budget too small for 4 bits everywhere, or `weights` of another length.
     """
 
     def __init__(
@@ -108,7 +128,7 @@ class MixedPrecisionKVQuantizer:
         weights: Sequence[float] | None = None,
     ) -> None:
         if weights is not None and len(weights) != len(samples):
-            raise ValueError(f"weights has {len(weights)} entries; allowed: one a layer, {len(samples)}")
+            raise InvalidValue(f"weights has {len(weights)} entries; allowed: one per layer, {len(samples)}")
         self.options = [KVQuantizer(mode, bits, num_heads) for bits in QUANTIZATION_BITS]
         layers = [(x,) if isinstance(x, Tensor) else tuple(x) for x in samples]
         measured = [[_round_trip(quantizer, xs) for quantizer in self.options] for xs in layers]
@@ -130,7 +150,7 @@ class MixedPrecisionKVQuantizer:
     def _choose(self, budget: int) -> tuple[int, ...]:
         least = sum(min(sizes) for sizes in self.nbytes)
         if budget < least:
-            raise ValueError(f"budget = {budget!r} bytes is not allowed; allowed: at least {least} (4 bits)")
+            raise invalid_value("budget", budget, f"at least {least} bytes (4 bits everywhere)")
         front: list[State] = [(0, 0.0, ())]
         for sizes, errors in zip(self.nbytes, self.errors, strict=True):
             grown = [
@@ -163,7 +183,7 @@ def _pareto(states: list[State]) -> list[State]:
 
 
 def _pack(values: Tensor) -> Tensor:
-    """Pack 4-bit numbers (int8, -7 to 7), two to a byte; an odd last one gets a zero beside it."""
+    """Pack 4-bit numbers (int8, -7 to 7), two to a byte; an odd last one is paired with a zero."""
     flat = F.pad(values.flatten(), (0, values.numel() % 2)) + 8
     return (flat[::2] | (flat[1::2] << 4)).view(torch.uint8)
 

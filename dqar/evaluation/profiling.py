@@ -44,11 +44,15 @@ class DQARProfiler:
             pipe(class_labels=[207])
         profiler.result.shares
 
-    torch's profiler looks on, and every part runs within a range of its name. On the CPU a group has the
+    Every part runs within a range of its name, which torch's profiler records. On the CPU a group has the
     operations' own time and the host's between them, the profiler's cost included. On CUDA it has the
-    time of the kernels that were launched within its range, and what is left of the wall clock is
+    time of the kernels that were launched within its range, and what remains of the wall clock is
     `launch gaps`. The rest is what no part does: output layers, guidance, the pipeline's own code. A
-    compiled transformer counts as a whole. `trace_path` (.json or .json.gz) takes a Chrome trace.
+    compiled transformer counts as a whole.
+
+    Args:
+        pipe: A diffusers pipeline with a transformer.
+        trace_path: File (.json or .json.gz) of a Chrome trace; None = none.
     """
 
     def __init__(self, pipe: Any, trace_path: str | Path | None = None) -> None:
@@ -106,7 +110,7 @@ def host_seconds(events: Iterable[Any]) -> dict[str, float]:
 def device_seconds(events: Sequence[Any], wall: float) -> dict[str, float]:
     """Seconds of each group on the device, by the range that launched its kernels, and of the gaps.
 
-    Kernels that no range launched (such as those of a replayed graph, where it is not told) are the rest's.
+    Kernels that no range launched (those of a replayed graph, which does not report it) count as the rest.
     """
     seconds = dict.fromkeys(GROUPS, 0.0)
     for event in events:
@@ -156,7 +160,17 @@ def profile_inference(
     warmup: int = 1,
     trace_path: str | Path | None = None,
 ) -> Profile:
-    """Profile one generation of a class-conditional pipeline, after `warmup` that are not looked at."""
+    """Profile one generation of a class-conditional pipeline.
+
+    Args:
+        pipe: The pipeline, with DQAR or without.
+        class_labels: One label per image.
+        num_inference_steps: Denoising steps.
+        guidance_scale: Weight of classifier-free guidance; 1 = none.
+        seed: Random seed of the noise.
+        warmup: Generations before it that are not profiled.
+        trace_path: As `DQARProfiler` takes it.
+    """
 
     def generate() -> None:
         generator = torch.Generator(pipe.device).manual_seed(seed)
