@@ -102,6 +102,18 @@ def test_a_block_that_is_never_reused_is_named(examined: Callable[..., Outcome])
     assert examined("attention", enable=enable) == Outcome(WRONG, "blocks [2] of 3 were never reused")
 
 
+def test_an_entry_that_is_used_too_long_is_seen(examined: Callable[..., Outcome]) -> None:
+    """Where inputs change, a step that must compute and reuses instead is wrong, and so is the reverse."""
+
+    def enable(**fields: Any) -> Enable:
+        return lambda pipe, config: dqar.enable(pipe, config.replace(**fields))
+
+    found = examined("changing inputs", enable=enable(max_age=2))
+    assert found.verdict == WRONG and found.why.startswith("step 2, cond: the output is off by ")
+    found = examined("changing inputs", enable=enable(warmup_steps=2))
+    assert found == Outcome(WRONG, "step 1, cond: reuse changes the output by 0.0e+00")
+
+
 def test_what_disable_leaves_is_seen(examined: Callable[..., Outcome]) -> None:
     """An attribute, a hook, or a forward that stays on a module is wrong."""
 

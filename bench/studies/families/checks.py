@@ -131,14 +131,16 @@ def failure(error: Exception) -> Outcome:
 
 
 def _outputs(demand: Demand, run: Run, plain: Run, summary: Any) -> str:
-    calls = len(demand.loop.branches)
+    branches = demand.loop.branches
     for index, (ours, theirs) in enumerate(zip(run.outputs, plain.outputs, strict=True)):
-        if identical(ours, theirs):
-            continue
-        off = distance(ours, theirs)
-        if demand.exact or off > _CLOSE:
+        step, branch = index // len(branches), branches[index % len(branches)]
+        off = 0.0 if identical(ours, theirs) else distance(ours, theirs) or float("inf")
+        if demand.stale and step % 2:
+            if not 0 < off < 1:
+                return f"step {step}, {branch}: reuse changes the output by {off:.1e}"
+        elif off > (0.0 if demand.exact else _CLOSE):
             what = "of another form" if off == float("inf") else f"off by {off:.1e}"
-            return f"step {index // calls}, {demand.loop.branches[index % calls]}: the output is {what}"
+            return f"step {step}, {branch}: the output is {what}"
     return ""
 
 

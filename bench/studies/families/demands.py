@@ -38,6 +38,9 @@ class Demand:
     reuses: bool = True  # blocks must be spared work, and the summary must say so
     layers: bool = True  # every block must be
     exact: bool = True
+    stale: bool = (
+        False  # inputs change: steps that compute have the untouched outputs, those that reuse others
+    )
     entropy: bool = False  # must be measured
     outside: bool = False  # whether to call the model at a timestep that the schedule lacks, too
     again: bool = False  # whether to generate once more after `disable`
@@ -52,6 +55,9 @@ DEMANDS: dict[str, Demand] = {
     "steps": Demand(config=no_layer(step_interval=2), layers=False),
     "steps as objects": Demand(config=no_layer(step_interval=2), loop=Loop(as_dict=True), layers=False),
     "two calls": Demand(config=REUSE, loop=TWO_CALLS),
+    "changing inputs": Demand(
+        config=REUSE, loop=Loop(constant=False, branches=("cond", "uncond")), stale=True
+    ),
     "two calls, steps": Demand(config=no_layer(step_interval=2), loop=TWO_CALLS, layers=False),
     "guidance, halves": Demand(config=_GUIDANCE, loop=Loop(halves=True), layers=False, exact=False),
     "guidance, two calls": Demand(config=_GUIDANCE, loop=TWO_CALLS, layers=False, exact=False, again=True),

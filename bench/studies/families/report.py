@@ -24,7 +24,7 @@ CLASS_COLUMNS = {
     "MLP": ("mlp",),
     "forecast": ("forecast",),
     "skipped steps": ("steps", "steps as objects"),
-    "two calls a step": ("two calls", "two calls, steps"),
+    "two calls a step": ("two calls", "two calls, steps", "changing inputs"),
     "guidance, halves of a batch": ("guidance, halves",),
     "guidance, two calls": ("guidance, two calls",),
     "K/V": ("kv",),
