@@ -27,6 +27,10 @@ class MissingExtra(DQARError, ImportError):
     """A function that needs packages which `pip install dqar` alone does not install."""
 
 
+class NonFinite(DQARError):
+    """Images or latents hold NaN or infinite values; the message says which."""
+
+
 def invalid_value(field: str, value: Any, allowed: str) -> InvalidValue:
     """Return the error that refuses a value.
 

@@ -16,10 +16,10 @@ from bench.errors import NonFinite as NonFiniteRun
 from bench.pipeline.session import generate
 from bench.run.preflight import check
 from bench.spec.settings import QualitySettings
+from dqar.errors import NonFinite
 from dqar.evaluation.frechet import fitted, frechet_distance
 from dqar.evaluation.image_files import MAX_PIXELS, ImageFiles
 from dqar.evaluation.metrics import compute_clip_score, compute_fid
-from dqar.utils.helpers import NonFinite
 
 
 def colours(count: int = 6) -> torch.Tensor:

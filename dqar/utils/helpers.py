@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from dqar.errors import InvalidFile, InvalidValue, short_repr
+from dqar.errors import InvalidFile, InvalidValue, NonFinite, short_repr
 
 if TYPE_CHECKING:
     from diffusers import DiTPipeline
@@ -63,9 +63,12 @@ def as_uint8(images: Images) -> Tensor:
         `[n, 3, h, w]`.
 
     Raises:
-        InvalidValue: Another shape, or floats outside [0, 1].
+        InvalidValue: No images, another shape, or floats outside [0, 1].
+        NonFinite: NaN or infinite values: rounded to bytes they would pass for black.
     """
     if isinstance(images, Sequence):
+        if not images:
+            raise InvalidValue("images has no entries; allowed: one or more")
         images = np.stack([np.asarray(image.convert("RGB")) for image in images])
     pixels = torch.from_numpy(images).permute(0, 3, 1, 2) if isinstance(images, np.ndarray) else images
     if pixels.ndim != 4 or pixels.shape[1] != 3:
@@ -75,7 +78,11 @@ def as_uint8(images: Images) -> Tensor:
     pixels = pixels.detach().cpu()
     if pixels.dtype == torch.uint8:
         return pixels
-    if not (pixels.min() >= 0 and pixels.max() <= 1):  # NaN too
+    broken = (~pixels.isfinite()).flatten(1).any(dim=1).nonzero().flatten().tolist()
+    if broken:
+        which = f"image {broken[0]} of {len(pixels)}" + (f" and {len(broken) - 1} more" if broken[1:] else "")
+        raise NonFinite(f"images: {which} has values that are NaN or infinite; allowed: 0 to 1, or uint8")
+    if len(pixels) and (pixels.min() < 0 or pixels.max() > 1):
         raise InvalidValue("images has floats outside 0 to 1; allowed: 0 to 1, or uint8")
     return (pixels.float() * 255).round().to(torch.uint8)
 
