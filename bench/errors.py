@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from inspect import isclass
 from typing import get_args
 
 from pydantic import BaseModel, ValidationError
+
+LONGEST_WORD, LONGEST_LINE = 200, 1500  # characters of a refusal
 
 
 class BadInput(Exception):
@@ -17,12 +20,13 @@ class NonFinite(Exception):
     """A latent is NaN or infinite; the message names the step, and the layer where it is known."""
 
 
-def describe(error: ValidationError, model: type[BaseModel]) -> str:
-    """What `model` refused as one line: field, value, what is allowed, and how many more."""
+def describe(error: ValidationError, model: type[BaseModel] | None) -> str:
+    """What `model` (None: some) refused as one line: field, value, what is allowed, and how many more."""
     first, *rest = error.errors()
-    field = ".".join(str(part) for part in first["loc"]) or "suite"
+    field = ".".join(str(part)[:80] for part in first["loc"]) or "suite"
     if first["type"] == "extra_forbidden":
-        said = f"{field}: unknown field; allowed: {', '.join(_siblings(first['loc'][:-1], model))}"
+        allowed = _siblings(first["loc"][:-1], model) if model else []
+        said = f"{field}: unknown field" + (f"; allowed: {', '.join(allowed)}" if allowed else "")
     elif first["type"] == "missing":
         said = f"{field}: missing; it must be given"
     else:
@@ -31,19 +35,45 @@ def describe(error: ValidationError, model: type[BaseModel]) -> str:
 
 
 def _siblings(loc: tuple[int | str, ...], model: type[BaseModel]) -> list[str]:
-    """The fields of the part of `model` that is there."""
+    """The fields of the part of `model` that is there, none where it is no such part."""
     for name in (step for step in loc if isinstance(step, str)):
-        annotation = model.model_fields[name].annotation
+        field = model.model_fields.get(name)
+        annotation = field.annotation if field else None
         kinds = (annotation, *get_args(annotation))
-        model = next(kind for kind in kinds if isclass(kind) and issubclass(kind, BaseModel))
+        parts = [kind for kind in kinds if isclass(kind) and issubclass(kind, BaseModel)]
+        if not parts:
+            return []
+        model = parts[0]
     return list(model.model_fields)
 
 
 def _short(value: object) -> str:
-    text = repr(value)
+    try:
+        text = repr(value)
+    except Exception:  # such as an integer of 5,000 digits
+        text = f"<{type(value).__name__}>"
     return text if len(text) <= 80 else text[:77] + "..."
 
 
 def one_line(error: object) -> str:
     """An error's words without line breaks."""
     return re.sub(r"\s+", " ", str(error)).strip().removeprefix("Value error, ")
+
+
+def listed(names: Sequence[str], most: int = 40) -> str:
+    """Names with commas between, and how many more there are than `most`."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def without_path(error: object, path: object) -> str:
+    """What a reader of foreign files said, without the path that the caller names in its own way."""
+    text = one_line(error)
+    return text.partition(f"{str(path)!r} ")[2] or text
+
+
+def shortened(text: str) -> str:
+    """A message on one line, no word of it longer than LONGEST_WORD characters."""
+    cut = re.sub(rf"\S{{{LONGEST_WORD + 1},}}", lambda word: word.group()[: LONGEST_WORD - 3] + "...", text)
+    line = one_line(cut)
+    return line if len(line) <= LONGEST_LINE else line[: LONGEST_LINE - 3] + "..."

@@ -2,14 +2,17 @@
 
 `enable(pipe, DQARConfig(...))` makes a diffusers pipeline reuse attention, `summary(pipe)` reports what
 the last generation reused, `disable(pipe)` restores the pipeline, and `plan(...)` shows it beforehand.
+
+Each name is imported when it is first used: torch and diffusers take seconds, which a command that only
+refuses its input need not wait for.
 """
 
 from __future__ import annotations
 
-import importlib
+import sys
+from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
-
-from dqar.plan import plan  # now: later the module of that name would take the function's place
 
 if TYPE_CHECKING:
     from dqar.cache.kv_cache import QuantizedKVCache
@@ -21,8 +24,27 @@ if TYPE_CHECKING:
     from dqar.errors import DQARError, DQARWarning
     from dqar.integration.dit_wrapper import DQARDiTWrapper
     from dqar.integration.pipeline import disable, enable, summary
+    from dqar.plan import plan
     from dqar.policy.layer_scheduler import LayerScheduler
     from dqar.policy.mlp_policy import ReusePolicy
+
+_MODULES = {
+    "DQARConfig": "config",
+    "DQARDiTWrapper": "integration.dit_wrapper",
+    "DQARError": "errors",
+    "DQARWarning": "errors",
+    "KVQuantizer": "core.quantization",
+    "LayerScheduler": "policy.layer_scheduler",
+    "QuantizedKVCache": "cache.kv_cache",
+    "ReuseGate": "core.reuse_gate",
+    "ReusePolicy": "policy.mlp_policy",
+    "compute_attention_entropy": "core.entropy",
+    "compute_latent_snr": "core.snr",
+    "disable": "integration.pipeline",
+    "enable": "integration.pipeline",
+    "plan": "plan",
+    "summary": "integration.pipeline",
+}
 
 __all__ = [
     "DQARConfig",
@@ -42,33 +64,22 @@ __all__ = [
     "summary",
 ]
 
-# Imported when they are first asked for.
-_HOMES = {
-    "DQARConfig": "dqar.config",
-    "DQARDiTWrapper": "dqar.integration.dit_wrapper",
-    "DQARError": "dqar.errors",
-    "DQARWarning": "dqar.errors",
-    "KVQuantizer": "dqar.core.quantization",
-    "LayerScheduler": "dqar.policy.layer_scheduler",
-    "QuantizedKVCache": "dqar.cache.kv_cache",
-    "ReuseGate": "dqar.core.reuse_gate",
-    "ReusePolicy": "dqar.policy.mlp_policy",
-    "compute_attention_entropy": "dqar.core.entropy",
-    "compute_latent_snr": "dqar.core.snr",
-    "disable": "dqar.integration.pipeline",
-    "enable": "dqar.integration.pipeline",
-    "summary": "dqar.integration.pipeline",
-}
+
+class _Package(ModuleType):
+    """This module, whose `plan` is the function, though a submodule has the same name."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in _MODULES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # Importing a submodule stores it here by its name.
+        if not (name in _MODULES and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *__all__})
 
 
-def __getattr__(name: str) -> Any:
-    """A public name, from the module that defines it."""
-    if name not in _HOMES:
-        raise AttributeError(f"module 'dqar' has no attribute {name!r}")
-    value = getattr(importlib.import_module(_HOMES[name]), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+sys.modules[__name__].__class__ = _Package

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dqar
-from bench.errors import BadInput
-from bench.methods.dqar import shape_of
-from bench.pipeline import models
-from bench.pipeline.session import Session
+from bench.errors import BadInput, one_line
+from bench.pipeline.facts import ModelFacts
 from bench.spec.run_spec import RunSpec
-from dqar.integration.summary import Summary
-from dqar.utils.helpers import save_images
+
+if TYPE_CHECKING:  # torch, which what only refuses its input need not load
+    from dqar.integration.summary import Summary
 
 
 @dataclass(frozen=True)
@@ -26,18 +26,27 @@ class Made:
     summary: Summary | None
 
 
-def generate(spec: RunSpec, reuse: str | None, classes: list[str], out: Path) -> Made:
-    """Make `spec.batch_size` pictures of `classes` in turn and write them to `out`.
+def generate(spec: RunSpec, reuse: str | None, labels: Sequence[int], out: Path) -> Made:
+    """Make images and write them to a directory.
 
-    `reuse` is a preset of DQARConfig or the path of a YAML file, None for the untouched pipeline;
-    classes are names or numbers, all of the model's where none is given. Raises BadInput where one of
-    them is not known or `out` cannot be written.
+    Args:
+        spec: The model, how it samples, and `batch_size` images.
+        reuse: A preset of DQARConfig or the path of a YAML file; None: the untouched pipeline.
+        labels: Classes that the images go through in turn; none: all of the model's.
+        out: The directory.
+
+    Raises:
+        BadInput: The configuration does not fit the model, or `out` cannot be written.
     """
+    from bench.methods.dqar import shape_of
+    from bench.pipeline.session import Session
+    from dqar.utils.helpers import save_images
+
     session = Session.open(spec)
     session.pipe.set_progress_bar_config(disable=None)
-    session.labels = _labels(session, classes) or session.labels
+    session.labels = list(labels) or session.labels
     if reuse is not None:
-        dqar.enable(session.pipe, _config(session.pipe, reuse))
+        dqar.enable(session.pipe, config(reuse, **shape_of(session.pipe)))
     made = session.baseline(range(spec.batch_size))
     try:
         files = save_images(made.images, out)
@@ -47,26 +56,28 @@ def generate(spec: RunSpec, reuse: str | None, classes: list[str], out: Path) ->
     return Made(files, grid, made.seconds, dqar.summary(session.pipe) if reuse else None)
 
 
-def _config(pipe: Any, reuse: str) -> dqar.DQARConfig:
+def config(reuse: str, **shape: Any) -> dqar.DQARConfig:
+    """The configuration that `--dqar` means, of a model of that shape; BadInput where there is none."""
     try:
         if reuse.endswith((".yaml", ".yml")):
             return dqar.DQARConfig.from_yaml(reuse)
-        return dqar.DQARConfig.preset(reuse, **shape_of(pipe))
+        return dqar.DQARConfig.preset(reuse, **shape)
     except (ValueError, OSError) as error:
-        raise BadInput(f"--dqar: {error}; or the path of a .yaml file") from error
+        raise BadInput(f"--dqar: {one_line(error)}; or the path of a .yaml file") from error
 
 
-def _labels(session: Session, classes: list[str]) -> list[int]:
-    names = models.label_names(session.spec, session.pipe)
-    numbers = {name: number for number, name in names.items()}
-    count = len(set(numbers.values())) or session.pipe.transformer.config.num_embeds_ada_norm
-    return [_number(name, numbers, count) for name in classes]
+def labels_of(classes: str, model: ModelFacts) -> list[int]:
+    """The labels of class names or numbers with commas between; BadInput names what is none."""
+    names = [name.strip() for name in classes.split(",") if name.strip()]
+    return [_label(name, model) for name in names]
 
 
-def _number(name: str, numbers: dict[str, int], count: int) -> int:
-    if name in numbers:
-        return numbers[name]
-    if name.isdigit() and int(name) < count:
+def _label(name: str, model: ModelFacts) -> int:
+    if name in model.class_names:
+        return model.class_names[name]
+    count = model.classes or 0
+    if name.isascii() and name.isdigit() and len(name) < 10 and int(name) < count:
         return int(name)
-    known = f", or {', '.join(numbers)}" if 0 < len(numbers) <= 40 else ""
-    raise BadInput(f"--classes: {name!r} is not a class; allowed: 0 to {count - 1}{known}")
+    known = model.class_names
+    listed = f", or {', '.join(known)}" if 0 < len(known) <= 40 else ""
+    raise BadInput(f"--classes: {name[:80]!r} is not a class; allowed: 0 to {count - 1}{listed}")

@@ -9,8 +9,9 @@ from typing import Annotated, Any
 
 import typer
 
-from bench.errors import BadInput
+from bench.errors import BadInput, shortened
 from bench.machine.device import device_type
+from dqar.errors import DQARError
 
 OK, REGRESSED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
@@ -30,11 +31,12 @@ def chosen(name: str) -> str:
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Bad input is one line on stderr and exit code 2, without a traceback."""
+    """Bad input is one line on stderr and exit code 2, without a traceback; see `bench.cli.boundary`, which
+    does the same for what comes from elsewhere."""
     try:
         yield
-    except BadInput as error:
-        typer.echo(error, err=True)
+    except (BadInput, DQARError) as error:
+        typer.echo(shortened(str(error)), err=True)
         raise typer.Exit(BAD_INPUT) from error
     except KeyboardInterrupt:
         typer.echo("interrupted: run it again to resume", err=True)

@@ -12,6 +12,7 @@ from bench.errors import BadInput
 from bench.machine import provenance
 from bench.machine.device import device_type
 from bench.pipeline import models
+from bench.pipeline.facts import ModelFacts
 from bench.record import Target
 from bench.spec.run_spec import RunSpec, shown_model
 from bench.spec.suite import Suite
@@ -33,14 +34,18 @@ def generate(
     seed: Annotated[int, typer.Option(min=0, help="Of the first picture; the next has the next.")] = 0,
 ) -> None:
     """Make pictures, PNG files and a grid, with or without DQAR."""
+    from bench.cli.generate import config, labels_of
     from bench.cli.generate import generate as make
 
+    if dqar is not None:
+        config(dqar)  # before the model is looked for
     models.check(models.directory(model))
+    labels = labels_of(classes, ModelFacts.of(models.directory(model)))
     spec = RunSpec(
         suite="generate", name="generate", method="baseline", model=model, batch_size=n, seed=seed,
         num_inference_steps=steps, guidance_scale=guidance,
     )  # fmt: skip
-    made = make(spec, dqar, [name.strip() for name in classes.split(",") if name.strip()], out)
+    made = make(spec, dqar, labels, out)
     typer.echo(f"{len(made.files)} pictures in {made.seconds:.1f} s: {made.files[0].parent}")
     typer.echo(f"grid: {made.grid}")
     if made.summary:
@@ -59,10 +64,10 @@ def profile(
     ] = 3,
 ) -> None:
     """Show which part of a generation takes how long, the baseline's beside a run's, and write traces."""
-    from bench.studies.profile import compare, page
-
     suite = Suite.load(chosen(name), model=model)
     (spec,) = suite.specs(run)
+    from bench.studies.profile import compare, page
+
     changes: dict[str, object] = {"weights": models.with_weights(spec)}
     if steps:
         changes["num_inference_steps"] = steps
@@ -190,16 +195,18 @@ def calibrate(
 ) -> None:
     """Search plans for the least drift at each cost, and write the best. Resumes, and adds tries."""
     from bench.methods.scheduler import SCHEDULERS
-    from bench.studies.calibrate.report import write_report
-    from bench.studies.calibrate.study import Study
 
     if solver not in SCHEDULERS:
         raise BadInput(f"calibrate: --solver: {solver!r} is not known; allowed: {', '.join(SCHEDULERS)}")
+    wanted = numbers(speedups)
+    from bench.studies.calibrate.report import write_report
+    from bench.studies.calibrate.study import Study
+
     study = Study(
         model=model, solver=solver, target=target, steps=steps, plan_steps=plan_steps or steps,
         pictures=pictures, guidance=guidance, results=results,
     )  # fmt: skip
-    found = study.run(tries, numbers(speedups), out, start)
+    found = study.run(tries, wanted, out, start)
     page = write_report(found, study.facts, reports / "calibrate" / study.name)
     typer.echo(f"{page.read_text()}\nplans:  {out}\nreport: {page}")
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-from diffusers.pipelines.dit.pipeline_dit import DiTPipeline
+if TYPE_CHECKING:  # which take seconds: the classes' names are known without
+    import torch
+    from diffusers.pipelines.dit.pipeline_dit import DiTPipeline
 
 MODEL_DIR = Path(__file__).parent / "model"
 
@@ -20,6 +22,9 @@ def _class_names() -> tuple[str, ...]:
 CLASSES: tuple[str, ...] = _class_names()
 
 
-def load_pipeline(dtype: torch.dtype = torch.float32) -> DiTPipeline:
-    """The embedded model as an unchanged `DiTPipeline`, from local files only."""
-    return DiTPipeline.from_pretrained(MODEL_DIR, torch_dtype=dtype, local_files_only=True)
+def load_pipeline(dtype: torch.dtype | None = None) -> DiTPipeline:
+    """The embedded model as an unchanged `DiTPipeline`, from local files only; default dtype: float32."""
+    import torch
+    from diffusers.pipelines.dit.pipeline_dit import DiTPipeline
+
+    return DiTPipeline.from_pretrained(MODEL_DIR, torch_dtype=dtype or torch.float32, local_files_only=True)

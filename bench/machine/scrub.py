@@ -120,9 +120,10 @@ def _places(given: Iterable[Path]) -> dict[str, str]:
         str(ROOT): "<repository>",
         sys.prefix: "<venv>",
         sys.base_prefix: "<python>",
-        tempfile.gettempdir(): "<tmp>",
         _home(): "~",
     }
+    with suppress(OSError):  # no directory for temporary files
+        known[tempfile.gettempdir()] = "<tmp>"
     for path in given:
         for form in {str(path), str(path.absolute()), str(path.resolve())}:
             known[form] = Path(form).name

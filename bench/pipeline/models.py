@@ -12,6 +12,8 @@ from typing import Any, Literal
 from bench.errors import BadInput
 from bench.machine import hashing
 from bench.machine.device import device_type
+from bench.pipeline import facts, hub
+from bench.pipeline.facts import ModelFacts
 from bench.spec.run_spec import RunSpec
 from bench.spec.settings import Settings
 
@@ -19,7 +21,6 @@ log = logging.getLogger(__name__)
 
 DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 COMPONENTS = ("transformer", "vae")
-PATTERNS = ["*.json", "*/*.json", "*/*.safetensors", "*/*.bin"]
 ALLOWED = "allowed: embedded, a directory with a DiTPipeline, or a hub id"
 
 
@@ -64,38 +65,21 @@ def _embedded() -> Path:
 
 @cache
 def _fetched(model: str) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(model, allow_patterns=PATTERNS))
-    except (OSError, HfHubHTTPError, LocalEntryNotFoundError, ValueError) as error:
-        why = " ".join(str(error).split())[:120]
-        raise BadInput(f"model: {model!r} cannot be fetched: {why}; {ALLOWED}") from error
+    return hub.fetch(model, log.warning)
 
 
 def check(path: Path) -> None:
     """BadInput unless `path` holds a readable DiTPipeline with weights for each component."""
-    index = _json(path / "model_index.json")
+    index = facts.read(path / "model_index.json")
     if "DiT" not in str(index.get("_class_name")):
         raise BadInput(
             f"{path.name}/model_index.json: _class_name: {index.get('_class_name')!r}"
             " is not supported; allowed: DiTPipeline"
         )
     for component in COMPONENTS:
-        _json(path / component / "config.json")
+        facts.read(path / component / "config.json")
         _check_weights(path, component)
-    _json(path / "scheduler" / "scheduler_config.json")
-
-
-def _json(path: Path) -> dict[str, Any]:
-    shown = "/".join(path.parts[-2:])
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        why = "missing" if isinstance(error, FileNotFoundError) else "not readable as JSON"
-        raise BadInput(f"model: {shown}: {why}; {ALLOWED}") from error
-    return content if isinstance(content, dict) else {}
+    facts.read(path / "scheduler" / "scheduler_config.json")
 
 
 def _check_weights(path: Path, component: str) -> None:
@@ -105,9 +89,11 @@ def _check_weights(path: Path, component: str) -> None:
     if not files:
         raise BadInput(f"model: {path.name}/{component}: weights missing; needed: *.safetensors")
     for file in files:
+        if not file.is_file():  # reading a pipe would wait for ever
+            raise BadInput(f"model: {path.name}/{component}/{file.name}: is no regular file")
         try:
             if file.suffix == ".safetensors":
-                safe_open(file, framework="pt").__enter__().keys()
+                safe_open(file, framework="numpy").__enter__().keys()
         except (OSError, SafetensorError) as error:
             raise BadInput(f"model: {path.name}/{component}/{file.name}: not readable: {error}") from error
 
@@ -124,6 +110,13 @@ def fingerprint(spec: RunSpec) -> str:
     path = directory(spec.model)
     files = [f for c in (*COMPONENTS, "scheduler") for f in sorted((path / c).rglob("*"))]
     return hashing.digest([path / "model_index.json", *(f for f in files if f.is_file())], path)
+
+
+def facts_of(spec: RunSpec) -> ModelFacts:
+    """What the model's files say of it, or its architecture where weights are random."""
+    if spec.weights == "random":
+        return ModelFacts(DIT_XL["num_layers"], DIT_XL["num_embeds_ada_norm"], {}, 1000)  # type: ignore[arg-type]
+    return ModelFacts.of(directory(spec.model))
 
 
 def load(spec: RunSpec) -> Any:

@@ -1,11 +1,15 @@
-"""Files that the user gave for quality, tried before anything runs."""
+"""What cannot work is refused before anything runs: given files, and what the model does not have."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from bench.errors import BadInput
+from bench.pipeline import models
+from bench.pipeline.facts import ModelFacts
 from bench.spec.external_files import refuse
+from bench.spec.run_spec import RunSpec
 from bench.spec.settings import QualitySettings
 
 
@@ -32,3 +36,46 @@ def _check_kind(field: str, path: Path) -> None:
         raise refuse(field, path, "does not exist")
     if not (path.is_file() or path.is_dir()):  # reading a pipe would wait for ever
         raise refuse(field, path, "is no regular file")
+
+
+def check_model(specs: Sequence[RunSpec]) -> None:
+    """BadInput where a configuration asks for labels, steps or a plan that its model does not have.
+
+    Args:
+        specs: of one suite, `weights` settled.
+    """
+    known: dict[tuple[str, str], ModelFacts] = {}
+    for spec in specs:
+        by = spec.model, spec.weights
+        known[by] = known.get(by) or models.facts_of(spec)
+        if why := _lacking(spec, known[by]):
+            raise BadInput(f"{spec.suite}: runs: {spec.name}: {why}")
+
+
+def _lacking(spec: RunSpec, model: ModelFacts) -> str | None:
+    steps = spec.options.get("steps") or spec.num_inference_steps
+    labels = [] if spec.labels == "cycle" else spec.labels
+    beyond = next((label for label in labels if model.classes and label >= model.classes), None)
+    if beyond is not None:
+        return (
+            f"labels: {beyond} is not allowed; allowed: 0 to {(model.classes or 0) - 1}, the model's classes"
+        )
+    if model.train_steps and steps > model.train_steps:
+        return f"steps: {steps} is not allowed; allowed: 1 to {model.train_steps}, the model's timesteps"
+    return _other_plan(spec, steps, model)
+
+
+def _other_plan(spec: RunSpec, steps: int, model: ModelFacts) -> str | None:
+    """Why the plan that a configuration names does not fit its steps and layers."""
+    if spec.method != "dqar" or model.layers is None:
+        return None
+    from bench.methods.dqar import plan_file
+    from dqar.policy.saved_plan import SavedPlan
+
+    try:
+        file = plan_file(spec.options)
+        if file:
+            SavedPlan.load(file).check(steps, model.layers)
+    except ValueError as error:
+        return f"options: {error}"
+    return None

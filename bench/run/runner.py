@@ -29,6 +29,7 @@ from bench.machine import provenance
 from bench.machine.process import ALLOCATOR
 from bench.pipeline import models
 from bench.record import Record
+from bench.run import preflight
 from bench.run.worker import Job
 from bench.spec.run_spec import RunSpec, groups
 from bench.spec.suite import Suite
@@ -55,8 +56,10 @@ def run_suite(suite: Suite, results: Path, only: str | None = None, force: bool 
     """
     specs = suite.specs(only)
     weights = models.with_weights(suite.file)
+    specs = [spec.model_copy(update={"weights": weights}) for spec in specs]
+    preflight.check_model(specs)
     store = Store(results, suite.name, provenance.machine())
-    run_all([spec.model_copy(update={"weights": weights}) for spec in specs], store, results, force)
+    run_all(specs, store, results, force)
     return store
 
 

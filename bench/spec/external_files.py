@@ -72,4 +72,7 @@ def lpips_folder(quality: QualitySettings) -> Path | None:
 
     given = quality.lpips_weights
     folder = Path(given) if given else Path(torch.hub.get_dir()) / "checkpoints"
-    return folder if all((folder / name).is_file() for name in LPIPS_FILES) else None
+    try:
+        return folder if all((folder / name).is_file() for name in LPIPS_FILES) else None
+    except OSError:  # a home that may not be read
+        return None

@@ -8,7 +8,9 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 FILES = ("inception_weights", "reference", "lpips_weights")  # fields of QualitySettings that are paths
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._=+-]*$")]
+LONGEST_S = 7 * 24 * 3600.0  # a week: a limit that is none would hide a hang
+LONGEST_NAME = 128  # characters: with its key it is a file's, of at most 255
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._=+-]*$", max_length=LONGEST_NAME)]
 File = Annotated[str, Field(min_length=1)]  # a path, relative to where the harness is started
 
 
@@ -18,18 +20,20 @@ class SuitePart(BaseModel):
     Defaults are validated too, so that 60 and 60.0 are one value to the content key.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
 
 class TimingSettings(SuitePart):
     """How long a configuration is timed, and when its speedup counts as one."""
 
-    min_pairs: int = Field(default=5, ge=2)
-    max_pairs: int = Field(default=100, ge=2)
+    min_pairs: int = Field(default=5, ge=2, le=100_000)
+    max_pairs: int = Field(default=100, ge=2, le=100_000)
     target_halfwidth: float = Field(default=0.02, gt=0, lt=1)  # of the interval, relative
-    budget_s: float = Field(default=60, gt=0)  # for the pairs beyond min_pairs
-    warmup: int = Field(default=1, ge=0)  # generations of each arm
-    together: int = Field(default=1, ge=1)  # configurations that share a process and each round's baseline
+    budget_s: float = Field(default=60, gt=0, le=LONGEST_S)  # for the pairs beyond min_pairs
+    warmup: int = Field(default=1, ge=0, le=1000)  # generations of each arm
+    together: int = Field(
+        default=1, ge=1, le=100
+    )  # configurations that share a process and each round's baseline
     verdict_threshold: float = Field(default=0.02, gt=0, lt=1)
 
     @model_validator(mode="after")
@@ -42,11 +46,11 @@ class TimingSettings(SuitePart):
 class QualitySettings(SuitePart):
     """Which images are compared, and with what."""
 
-    n: int = Field(default=64, ge=0)  # images; 0 = time and memory only
-    converged_n: int = Field(default=16, ge=0)
-    converged_factor: int = Field(default=10, ge=2)  # times the steps
+    n: int = Field(default=64, ge=0, le=10**6)  # images; 0 = time and memory only
+    converged_n: int = Field(default=16, ge=0, le=10**6)
+    converged_factor: int = Field(default=10, ge=2, le=1000)  # times the steps
     extractor: Literal["embedded"] | None = "embedded"
-    worst: int = Field(default=8, ge=1)
+    worst: int = Field(default=8, ge=1, le=64)
     # Files that do not ship with the harness, see `bench.spec.external_files`; null: what needs them is null.
     inception_weights: File | None = None  # torch-fidelity's: in place of `extractor`, makes FD FID
     reference: File | None = None  # a directory of images, or an .npz as ADM publishes them
@@ -71,22 +75,22 @@ class QualitySettings(SuitePart):
 class Settings(SuitePart):
     """What all runs of a suite share."""
 
-    model: str = Field(min_length=1)  # "embedded", a directory, or a hub id
+    model: str = Field(min_length=1, max_length=1000)  # "embedded", a directory, or a hub id
     random: bool = False  # fall back on random weights (time and memory only)
     dtype: Literal["fp32", "bf16", "fp16"] = "fp32"
     scheduler: Literal["ddim", "dpm_solver++", "unipc"] | None = None  # None = the model's own
     timestep_spacing: Literal["leading", "trailing", "linspace"] | None = None  # None = the model's own
     num_inference_steps: int = Field(default=50, ge=1, le=1000)
-    guidance_scale: float = Field(default=4.0, ge=0)
-    batch_size: int = Field(default=16, ge=1)
+    guidance_scale: float = Field(default=4.0, ge=0, le=1000)
+    batch_size: int = Field(default=16, ge=1, le=4096)
     labels: Literal["cycle"] | list[Annotated[int, Field(ge=0, lt=1000)]] = "cycle"
-    seed: int = Field(default=0, ge=0)  # image i has seed + i
+    seed: int = Field(default=0, ge=0, lt=2**62)  # image i has seed + i
     timing: TimingSettings = TimingSettings()
     quality: QualitySettings = QualitySettings()
     memory: bool = True
     compile: bool = False  # both arms under torch.compile(fullgraph=True)
     cuda_graphs: bool = False  # and replayed as CUDA graphs (mode="reduce-overhead")
-    timeout_s: float = Field(default=600, gt=0)
+    timeout_s: float = Field(default=600, gt=0, le=LONGEST_S)
 
     @model_validator(mode="after")
     def _graphs(self) -> Self:

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
-import yaml
 from pydantic import ValidationError
 
 from bench import methods
-from bench.errors import BadInput, describe, one_line
+from bench.errors import BadInput, describe, listed, without_path
 from bench.machine.scrub import refused_name
 from bench.spec.run_spec import RunSpec
 from bench.spec.settings import Settings
 from bench.spec.suite_file import Goal, Run, SuiteFile
+from dqar.errors import InvalidFile
+from dqar.utils.foreign import read_yaml
 
 SUITES_DIR = Path(__file__).parents[1] / "suites"
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+-]*")
+MOST = 2000  # configurations of a suite: of a minute each they take a day and a half
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+-]{0,127}")
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,8 @@ class Suite:
         path = path_of(str(name))
         if not _NAME.fullmatch(path.stem):
             raise BadInput(
-                f"suite {path.name!r}: the name is not allowed; allowed: letters, digits and ._=+-"
+                f"suite {path.name[:80]!r}: the name is not allowed; allowed: at most 128 letters, digits and"
+                " ._=+-, the first a letter or digit"
             )
         suite = cls(path.stem, path.name, _read(path), overrides)
         _ = suite.configurations  # whatever is wrong is reported here
@@ -64,12 +67,10 @@ class Suite:
     @cached_property
     def configurations(self) -> tuple[RunSpec, ...]:
         """All configurations in order; their methods' options are not yet checked, which takes torch."""
-        found = tuple(
-            RunSpec(**settings, suite=self.name, name=name, method=run.method, options=options)
-            for run in self.file.runs
-            for settings in [self._settings(run)]
-            for name, options in run.expand()
-        )
+        count = sum(run.count for run in self.file.runs)
+        if count > MOST:
+            raise BadInput(f"{self.source}: runs: {count} configurations are not allowed; allowed: {MOST}")
+        found = tuple(spec for run in self.file.runs for spec in self._expanded(run))
         names = [spec.name for spec in found]
         self._check_names(names)
         self._check_goals(names)
@@ -108,7 +109,7 @@ class Suite:
         """
         kept = [spec for spec in self.configurations if only in (None, spec.name)]
         if not kept:
-            allowed = ", ".join(self.names)
+            allowed = listed(self.names)
             raise BadInput(f"{self.source}: --only: {only!r} is not a run; allowed: {allowed}")
         for spec in kept:
             methods.check(spec.method, spec.options, where=f"{self.source}: runs: {spec.name}")
@@ -117,6 +118,14 @@ class Suite:
     def report_dir(self, root: Path, machine: str) -> Path:
         """The directory of the report below `root`: named after the suite, or after the machine measured."""
         return root / (machine if self.file.report == "machine" else self.name)
+
+    def _expanded(self, run: Run) -> Iterator[RunSpec]:
+        settings = self._settings(run)
+        try:
+            for name, options in run.expand():
+                yield RunSpec(**settings, suite=self.name, name=name, method=run.method, options=options)
+        except ValidationError as error:
+            raise BadInput(f"{self.source}: runs: {run.name[:80]}: {describe(error, RunSpec)}") from error
 
     def _settings(self, run: Run) -> dict[str, Any]:
         """The suite's settings with the run's own in their place."""
@@ -139,10 +148,11 @@ class Suite:
             seen.add(name)
 
     def _check_goals(self, names: Sequence[str]) -> None:
+        known = set(names)
         for number, goal in enumerate(self.file.goals):
             for field, name in {"run": goal.run, "over": goal.over}.items():
-                if name is not None and name not in names:
-                    allowed = ", ".join(names)
+                if name is not None and name not in known:
+                    allowed = listed(names)
                     raise BadInput(
                         f"{self.source}: goals.{number}.{field}: {name!r} is not a run; allowed: {allowed}"
                     )
@@ -160,9 +170,9 @@ def path_of(name: str) -> Path:
         BadInput: where there is no such file.
     """
     path = Path(name) if name.endswith((".yaml", ".yml")) else available().get(name)
-    if path is None or not path.is_file():
+    if path is None or not path.exists():
         raise BadInput(
-            f"suite {name!r}: no such suite; allowed: {', '.join(['auto', *available()])},"
+            f"suite {name[:200]!r}: no such suite; allowed: {', '.join(['auto', *available()])},"
             " or the path of a .yaml file"
         )
     return path
@@ -170,9 +180,9 @@ def path_of(name: str) -> Path:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise BadInput(f"{path.name}: not readable as YAML: {one_line(error)}") from error
+        content = read_yaml(path, "suite", infinite=True)  # options may be infinite; settings may not
+    except InvalidFile as error:
+        raise BadInput(f"{path.name}: not readable as YAML: {without_path(error, path)}") from error
     if not isinstance(content, dict):
         raise BadInput(f"{path.name}: a mapping is needed, found {type(content).__name__}")
     return content

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Self
@@ -35,6 +36,11 @@ class Run(SuitePart):
     options: dict[str, Any] = Field(default_factory=dict)
     grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(default_factory=dict)
     settings: dict[str, Any] = Field(default_factory=dict)
+
+    @property
+    def count(self) -> int:
+        """How many configurations it makes."""
+        return math.prod(map(len, self.grid.values()))
 
     def expand(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """The names and options of the configurations."""

@@ -56,5 +56,5 @@ def _git(*arguments: str, at: str = ".") -> bytes | None:
     """What git says, None where it fails or is not there."""
     try:
         return subprocess.run(["git", "-C", at, *arguments], capture_output=True, check=True).stdout
-    except (OSError, subprocess.CalledProcessError):
+    except (OSError, ValueError, subprocess.CalledProcessError):
         return None

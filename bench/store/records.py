@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import fcntl
 import logging
+import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,8 +33,13 @@ class Store:
 
     def prepare(self) -> None:
         """Make the folders and try a write; BadInput where that fails, before anything runs."""
-        write_atomic(self.cache / "probe", bytes(ROOM))
-        (self.cache / "probe").unlink(missing_ok=True)
+        with write_errors_named(self.cache / "probe"):
+            self.cache.mkdir(parents=True, exist_ok=True)
+            # A file without a name where the system has them: whoever is killed here leaves nothing behind.
+            with tempfile.TemporaryFile(dir=self.cache) as probe:
+                probe.write(bytes(ROOM))
+                probe.flush()
+                os.fsync(probe.fileno())
 
     def path(self, name: str, key: str, suffix: str = ".json") -> Path:
         """Where the record of that name and key stands, or a file beside it."""
@@ -65,9 +72,13 @@ class Store:
         path = self.cache / f"{key}.lock"
         with write_errors_named(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            stream = path.open("w")
+            stream = path.open("a+")
         with stream:
-            fcntl.flock(stream, fcntl.LOCK_EX)
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                log.warning("another process measures the same configuration: waiting for it")
+                fcntl.flock(stream, fcntl.LOCK_EX)
             yield
 
     def records(self, names: list[str] | None = None) -> list[Record]:

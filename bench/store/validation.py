@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
+from bench.errors import one_line, without_path
 from bench.record import SCHEMA_VERSION, Quality, Record
 from bench.store.derived import inconsistency
 from bench.store.keys import content_digest, key_of
+from dqar.errors import InvalidFile
+from dqar.utils.foreign import read_json
 
 log = logging.getLogger(__name__)
 
@@ -21,7 +23,7 @@ NOT_OURS = {".cache", "asv"}  # directories under results/ that hold other JSON 
 
 def read(path: Path) -> Record:
     """A record; OSError or ValueError (of which ValidationError is one) where it is not sound."""
-    return Record.model_validate_json(path.read_text(encoding="utf-8"))
+    return Record.model_validate(read_json(path, "record"))
 
 
 def record_files(folder: Path) -> list[Path]:
@@ -41,17 +43,18 @@ def sound(folder: Path) -> list[Record]:
 def flaw(path: Path) -> str | None:
     """What is wrong with a record file in one line: truncated, foreign, tampered; None if sound."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path, "record")
         if why := _other_schema(content):
             return why
         record = Record.model_validate(content)
-    except json.JSONDecodeError:
-        return "truncated, or not JSON"
+    except InvalidFile as error:
+        why = without_path(error, path)
+        return "truncated, or not JSON" if why.startswith("is not JSON") else f"not readable: {why}"
     except ValidationError as error:
         field = ".".join(str(part) for part in error.errors()[0]["loc"])
-        return f"not a record: {field or 'content'}: {error.errors()[0]['msg']}"
+        return f"not a record: {field[:200] or 'content'}: {one_line(error.errors()[0]['msg'])[:200]}"
     except (OSError, ValueError) as error:
-        return f"not readable: {error}"
+        return f"not readable: {one_line(error)[:200]}"
     return _foreign(path, record) or _tampered(path, record, content)
 
 
