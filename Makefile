@@ -13,7 +13,7 @@ SUITES := $(basename $(notdir $(filter-out $(shell grep -l '^command:' $(FILES))
 
 .DEFAULT_GOAL := help
 .PHONY: help setup bench report generate reproduce signals families tune calibrate policy control $(SUITES)
-.PHONY: gpu-check asv asv-html asv-compare asv-check browser test lint clean
+.PHONY: gpu-check asv asv-html asv-compare asv-check browser test torture lint clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -82,6 +82,9 @@ browser:  ## Install the browser in which a test opens asv's pages (on Debian, a
 
 test: setup  ## Run the tests in two processes (ARGS="-n 0 tests/test_cache.py" for a file alone)
 	$(PY) -m pytest -q -n 2 --dist loadfile $(ARGS)
+
+torture: setup  ## Kill, corrupt and fuzz the command line a thousand times: ten minutes, not in CI (ARGS="200 1")
+	$(PY) tests/torture/run.py $(ARGS)
 
 lint: setup  ## Check style, types and spelling
 	$(PY) -m ruff check .

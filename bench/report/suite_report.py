@@ -210,5 +210,8 @@ def _counts(records: Sequence[Record]) -> str:
     return f"{images} images, {converged} for the converged trajectory" if measured else ""
 
 
-def _link(target: Path, out: Path) -> str:
-    return Path(os.path.relpath(target.resolve(), out.resolve())).as_posix()
+def _link(target: Path, out: Path) -> str | None:
+    """The way from a report to a record; None where it would name directories of this machine."""
+    link = Path(os.path.relpath(target.resolve(), out.resolve()))
+    own = [part for part in link.parts[:-3] if part != ".."]  # above suite/machine/file
+    return link.as_posix() if set(own) <= {"results", "local", "published"} else None

@@ -13,8 +13,9 @@ import yaml
 
 ODD: list[Any] = [
     None, True, 0, -1, 10**9, 2**63, 10**25, 0.5, -1e308, float("nan"), float("inf"), "", "a" * 300, "ü",
-    "../x",    "/etc/passwd", "\0", "{{7*7}}", "<script>alert(1)</script>", "`x`|y", [], {}, [[]], {"a": 1}, 
-    [1, "a", None],     "baseline", "dqar", "embedded", "1e400", "0x10", "2001-01-01", ["x"] * 50, {"x": [*range(3000)]},
+    "../x", "/etc/passwd", "\0", "{{7*7}}", "<script>alert(1)</script>", "`x`|y", [], {}, [[]], {"a": 1},
+    [1, "a", None], "baseline", "dqar", "embedded", "1e400", "0x10", "2001-01-01", ["x"] * 50,
+    {"x": [*range(3000)]},
 ]  # fmt: skip
 COMMANDS = [
     "run",
@@ -28,7 +29,25 @@ COMMANDS = [
     "profile",
     "calibrate",
 ]
-OPTIONS = ["--seed", "--only", "--images", "--reference", "--model", "--results", "--n", "--steps", "--guidance", "--threshold", "--metric", "--machine", "--classes", "--dqar", "--speedups", "--tries", "--help"]
+OPTIONS = [
+    "--seed",
+    "--only",
+    "--images",
+    "--reference",
+    "--model",
+    "--results",
+    "--n",
+    "--steps",
+    "--guidance",
+    "--threshold",
+    "--metric",
+    "--machine",
+    "--classes",
+    "--dqar",
+    "--speedups",
+    "--tries",
+    "--help",
+]
 
 
 def mutated(value: Any, rng: random.Random) -> Any:
