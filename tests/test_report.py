@@ -28,7 +28,7 @@ def records() -> list[Record]:
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory, records: list[Record]) -> Path:
-    return stored(records, tmp_path_factory.mktemp("results") / "made-up" / "machine")
+    return stored(records, tmp_path_factory.mktemp("run") / "results" / "made-up" / "machine")
 
 
 @pytest.fixture(scope="module")

@@ -56,7 +56,7 @@ class Torture:
         return self.work / HOME / "results"
 
     def run(self, tries: int) -> None:
-        """So many tries, a line a hundred."""
+        """So many tries, a line after every twenty."""
         kinds = self.rng.choices([*KINDS], [*KINDS.values()], k=tries)
         self.resume()
         if self.examples:
@@ -67,7 +67,7 @@ class Torture:
             self.counts["tried"] += 1
             self.counts[kind] += 1
             self.counts["survived"] += before == sum(self.counts[name] for name in OUTCOMES)
-            if number % 100 == 0:
+            if number % 20 == 0:
                 self.check_leaks()
                 print(self.line(), flush=True)  # noqa: T201
         self.resume()
@@ -104,7 +104,8 @@ class Torture:
             shutil.rmtree(self.work / "odd-results", ignore_errors=True)
             shutil.copytree(self.results, self.work / "odd-results", ignore=shutil.ignore_patterns(".cache"))
             records = sorted((self.work / "odd-results").glob("*/*/*.json"))
-            fuzz.corrupt(rng.choice(records), rng)
+            if records:
+                fuzz.corrupt(rng.choice(records), rng)
             command = rng.choice(
                 (["validate"], ["compare", str(self.results)], ["report", "tiny.yaml", "--results"])
             )
@@ -112,6 +113,8 @@ class Torture:
 
     def corrupt(self) -> None:
         """A damaged file among the records; the others are still read, and a resume makes it again."""
+        if not self.records():  # a kill left none, as it should
+            self.resume()
         victim = self.rng.choice(sorted(f for f in self.results.rglob("*") if f.is_file()))
         good = {path: text for path, text in self.records().items() if path.stem != victim.stem}
         way = fuzz.corrupt(victim, self.rng)
@@ -272,12 +275,17 @@ def main() -> int:
         print("interrupted")  # noqa: T201
     finally:
         shutil.rmtree(work, ignore_errors=True)
+        report(torture, seed, time.monotonic() - started)
+    return int(any(torture.counts[name] for name in OUTCOMES))
+
+
+def report(torture: Torture, seed: int, seconds: float) -> None:
+    """Print examples of what went wrong, and the counts."""
     for outcome, examples in torture.examples.items():
         for example in examples:
             print(f"{outcome}: {example}")  # noqa: T201
     kinds = ", ".join(f"{torture.counts[kind]} {kind}" for kind in KINDS)
-    print(f"{torture.line()}\n{kinds}; seed {seed}, {time.monotonic() - started:.0f} s")  # noqa: T201
-    return int(any(torture.counts[name] for name in OUTCOMES))
+    print(f"{torture.line()}\n{kinds}; seed {seed}, {seconds:.0f} s")  # noqa: T201
 
 
 if __name__ == "__main__":
