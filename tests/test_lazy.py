@@ -40,7 +40,7 @@ def test_the_package_and_its_configuration_load_without_torch() -> None:
         (("report", "embeded"), "suite 'embeded': no such suite"),
         (("run", "smoke", "--only", "x"), "--only: 'x' is not a run"),
         (("profile", "smoke", "x"), "'x' is not a run"),
-        (("generate", "--dqar", "recomended"), "'recomended'"),
+        (("generate", "--dqar", "recommendd"), "'recommendd'"),
         (("generate", "--classes", "cta"), "'cta'"),
         (("validate", "/nowhere"), "no such folder"),
         (("calibrate", "--out", "x", "--speedups", "a"), "--speedups: 'a'"),
