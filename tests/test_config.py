@@ -389,7 +389,7 @@ def test_enable_names_what_a_pipeline_lacks(pipe: DiTPipeline) -> None:
         dqar.enable(SimpleNamespace(scheduler=pipe.scheduler))
     with pytest.raises(ValueError, match="has no alphas_cumprod; allowed: "):
         dqar.enable(SimpleNamespace(transformer=pipe.transformer, scheduler=SimpleNamespace(timesteps=[1])))
-    with pytest.raises(ValueError, match=r"transformer = Linear has no transformer_blocks.*; allowed: "):
+    with pytest.raises(ValueError, match=r"transformer = Linear has no argument hidden_states; allowed: "):
         dqar.enable(SimpleNamespace(transformer=torch.nn.Linear(1, 1), scheduler=pipe.scheduler))
 
 

@@ -71,7 +71,7 @@ def noise_kind(scheduler: Any) -> str:
     Raises:
         ValueError: For a scheduler whose SNR is not known.
     """
-    name, config = type(scheduler).__name__, scheduler.config
+    name, config = type(scheduler).__name__, getattr(scheduler, "config", {})
     sigmas, alphas = hasattr(scheduler, "sigmas"), getattr(scheduler, "alphas_cumprod", None) is not None
     flow = any(mark in name for mark in FLOW_NAMES) or config.get("use_flow_sigmas")
     if sigmas and (flow or config.get("prediction_type") == "flow_prediction"):
