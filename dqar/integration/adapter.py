@@ -6,8 +6,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import nn
 
@@ -21,6 +20,8 @@ CROSS = re.compile(r"cross|attn2|_to_|encoder")
 MLP = re.compile(r"(^|_)(ff|ffn|mlp|feed_forward)(_context|_i|_t|_moe_gen)?$")
 # Attentions are known by type; these classes of diffusers share neither base.
 ATTENTION_CLASSES = re.compile(r"Attention$|Attn$|LiteLA$")
+# Blocks whose one MLP runs first on the latents' tokens and then on the prompt's.
+ONE_MLP_FOR_BOTH = ("CogView4TransformerBlock", "GlmImageTransformerBlock", "EasyAnimateTransformerBlock")
 # Where several lists of blocks do not run one after the other, as they were registered.
 ORDERS: dict[str, Sequence[str]] = {"WanVACETransformer3DModel": ("vace_blocks", "blocks")}
 INTERLEAVED = ("LatteTransformer3DModel", "TransformerSpatioTemporalModel")
@@ -50,8 +51,7 @@ UNSPLIT = ("ZImageTransformer2DModel", "MiniMaxH3Transformer3DModel", "Cosmos3Om
 CONDITIONAL_FIRST = ("DiTTransformer2DModel", "LuminaNextDiT2DModel", "OmniGenTransformer2DModel")
 
 
-@dataclass(frozen=True)
-class Call:
+class Call(NamedTuple):
     """What a call of the transformer is given."""
 
     latent: Any  # a tensor, or a list of one a sample
@@ -103,7 +103,7 @@ class Adapter:
     def call(self, args: Sequence[Any], kwargs: dict[str, Any]) -> Call:
         """What of a call's arguments decides."""
         given = kwargs if not args else self.arguments(args, kwargs)
-        prompt = given.get(self.prompt) if self.prompt else None
+        prompt: Any = given.get(self.prompt) if self.prompt else None
         prompt = prompt[0] if isinstance(prompt, (list, tuple)) and prompt else prompt
         length = prompt.shape[-2] if getattr(prompt, "ndim", 0) >= 2 else None
         return Call(given.get(self.latent), given.get(self.timestep), length)
@@ -191,11 +191,17 @@ def _attentions(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 
 def mlps_of(block: nn.Module) -> list[nn.Module]:
-    """A block's MLPs: modules named as such that have layers of their own."""
+    """A block's MLPs: modules named as such that have layers of their own, one that runs twice two times."""
+    found = _mlps(block)
+    twice = type(block).__name__ in ONE_MLP_FOR_BOTH and len(found) == 1
+    return found * 2 if twice else found
+
+
+def _mlps(block: nn.Module) -> list[nn.Module]:
     found: list[nn.Module] = []
     for name, child in block.named_children():
         if MLP.search(name) and any(True for _ in child.children()):
             found.append(child)
         elif name == "block":  # HiDream wraps its blocks
-            found.extend(mlps_of(child))
+            found.extend(_mlps(child))
     return found

@@ -37,38 +37,40 @@ class DQARAttentionProcessor(ForwardHook):
     attentions is measured at their core, the scaled dot-product attention.
     """
 
-    def __init__(self, slot: int, decider: Decider, module: nn.Module, kv: bool = False) -> None:
-        super().__init__(slot, decider, module)
+    def __init__(self, layer: int, decider: Decider, module: nn.Module, kv: bool = False) -> None:
+        super().__init__((layer,), decider, module)
         self.kv = kv
 
-    def _reused(self, branch: Branch, args: Any, kwargs: Any) -> Any:
+    def _reused(self, branch: Branch, slot: int, args: Any, kwargs: Any) -> Any:
         if not self.kv:
-            return super()._reused(branch, args, kwargs)
+            return super()._reused(branch, slot, args, kwargs)
         self._check_plain()
         hidden_states, _, mask = _arguments(*args, **kwargs)
-        key, value = branch.store.load(self.slot)
+        key, value = branch.store.load(slot)
         return attend(self.module, project_query(self.module, hidden_states), key, value, mask)
 
-    def _computed(self, branch: Branch, args: Any, kwargs: Any) -> Any:
-        if not branch.needs_qkv(self.slot):
-            return super()._computed(branch, args, kwargs)
+    def _computed(self, branch: Branch, slot: int, args: Any, kwargs: Any) -> Any:
+        if not branch.needs_qkv(slot):
+            return super()._computed(branch, slot, args, kwargs)
         if is_plain(self.module):
-            return self._plain(branch, *_arguments(*args, **kwargs))
+            return self._plain(branch, slot, *_arguments(*args, **kwargs))
         if self.kv:
             self._check_plain()
-        return self._seen(branch, args, kwargs)
+        return self._seen(branch, slot, args, kwargs)
 
-    def _plain(self, branch: Branch, x: Tensor, context: Tensor | None, mask: Tensor | None) -> Tensor:
+    def _plain(
+        self, branch: Branch, slot: int, x: Tensor, context: Tensor | None, mask: Tensor | None
+    ) -> Tensor:
         attn: Any = self.module
         query = project_query(attn, x)
         key, value = project_key_value(attn, x if context is None else context)
-        if branch.decision.measure[self.slot]:
-            branch.measurements.measure_entropy(self.slot, query, key, attn.scale)
+        if branch.decision.measure[slot]:
+            branch.measurements.measure_entropy(slot, query, key, attn.scale)
         output = attend(attn, query, key, value, mask)
-        self._keep_tensors(branch, *((key, value) if self.kv else (output,)))
+        self._keep_tensors(branch, slot, *((key, value) if self.kv else (output,)))
         return output
 
-    def _seen(self, branch: Branch, args: Any, kwargs: Any) -> Any:
+    def _seen(self, branch: Branch, slot: int, args: Any, kwargs: Any) -> Any:
         """Compute as the module does, and measure at its core, which must run once."""
         seen = 0
 
@@ -76,7 +78,7 @@ class DQARAttentionProcessor(ForwardHook):
             nonlocal seen
             seen += 1
             scale = query.shape[-1] ** -0.5 if scale is None else scale
-            branch.measurements.measure_entropy(self.slot, query, key, scale, mask)
+            branch.measurements.measure_entropy(slot, query, key, scale, mask)
 
         with AttentionCore(see):
             output = self.inner(*args, **kwargs)
@@ -84,7 +86,7 @@ class DQARAttentionProcessor(ForwardHook):
             raise ValueError(
                 f"entropy is not known here; allowed: no entropy gate or trace: {no_core(self.module, seen)}"
             )
-        self._keep(branch, output)
+        self._keep(branch, slot, output)
         return output
 
     def _check_plain(self) -> None:

@@ -66,7 +66,7 @@ class Branch:
         """Note what happened, and the bytes that are held."""
         if graphed and self.decision.stores:
             self.store.copy_from_graph()
-        if self.decision.branches != NONE and observed and self.store.did != self.decision.outcome:
+        if self.decision.branches != NONE and observed and bytes(self.store.did) != self.decision.outcome:
             self._correct_record()
         if self.decision.stores or self.outputs is not None:
             held = self.store.cache.nbytes + (self.outputs.nbytes if self.outputs else 0)

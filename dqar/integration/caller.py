@@ -37,7 +37,7 @@ class Caller(NamedTuple):
 
 
 def calling_pipeline(depth: int = 1) -> Caller:
-    """The nearest pipeline whose `__call__` is running, from `depth` frames above the caller's own."""
+    """The nearest pipeline whose `__call__` is running, from `depth` frames above the caller's own on."""
     frame: FrameType | None = sys._getframe(depth + 1)
     for _ in range(NEAR):
         if frame is None:

@@ -6,7 +6,7 @@ import copy
 import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 from weakref import WeakKeyDictionary
 
 from torch import Tensor, nn
@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 class Decider(Protocol):
     """Who decides what the hooks do: a manager along a schedule, or somebody by hand."""
 
-    active: Branch | None
-    """The branch whose call of the transformer is running; None = the model runs untouched."""
+    @property
+    def active(self) -> Branch | None:
+        """The branch whose call of the transformer is running; None = the model runs untouched."""
 
 
 class Patch:
@@ -33,20 +34,25 @@ class Patch:
         self.owner, self.name = owner, name
         self.inner = getattr(owner, name)
         self.own = vars(owner).get(name)  # the instance's, None = its class's
-        functools.update_wrapper(self, self.inner)
+        functools.update_wrapper(cast(Any, self), self.inner)
 
     def install(self) -> None:
         """Take the method's place."""
         setattr(self.owner, self.name, self)
 
-    def remove(self) -> None:
-        """Give the object its own method back. Where somebody has wrapped this one meanwhile, it stays."""
+    def remove(self) -> bool:
+        """Give the object its own method back. Where somebody has wrapped this one meanwhile, it stays.
+
+        Returns:
+            Whether it is gone.
+        """
         if vars(self.owner).get(self.name) is not self:
-            return
+            return False
         if self.own is None:
             delattr(self.owner, self.name)
         else:
             setattr(self.owner, self.name, self.own)
+        return True
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         copied = memo.get(id(self.owner))
@@ -60,62 +66,61 @@ class Patch:
 
 class ForwardHook(Patch):
     """Stands in for the `forward` of one module, which keeps everything else: its processor, its parameters,
-    the hooks of others."""
+    the hooks of others. `slots` are the cache slots of its first, second, ... call in a step."""
 
-    def __init__(self, slot: int, decider: Decider, module: nn.Module) -> None:
+    def __init__(self, slots: tuple[int, ...], decider: Decider, module: nn.Module) -> None:
         super().__init__(module, "forward")
-        self.slot, self.decider, self.module = slot, decider, module
+        self.slots, self.module = slots, module
+        self.decider: Decider = decider
 
-    def remove(self) -> None:
+    def remove(self) -> bool:
         """Give the module its own `forward` back, and decide nothing any more."""
-        super().remove()
         self.decider = NOBODY
+        return super().remove()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Return the module's output, fresh, cached or forecast."""
         branch = self.decider.active
-        if branch is None or not branch.store.is_first_call(self.slot):
+        slot = None if branch is None else branch.store.next_of(self.slots)
+        if branch is None or slot is None:
             return self.inner(*args, **kwargs)
-        if branch.store.can_reuse(self.slot):
-            branch.store.note(self.slot, REUSED)
-            return self._reused(branch, args, kwargs)
-        branch.store.note(self.slot, COMPUTED)
-        return self._computed(branch, args, kwargs)
+        if branch.store.can_reuse(slot):
+            branch.store.did[slot] = REUSED
+            return self._reused(branch, slot, args, kwargs)
+        branch.store.did[slot] = COMPUTED
+        return self._computed(branch, slot, args, kwargs)
 
-    def _reused(self, branch: Branch, args: Any, kwargs: Any) -> Any:
-        tensors, template = branch.store.load(self.slot), branch.store.templates[self.slot]
+    def _reused(self, branch: Branch, slot: int, args: Any, kwargs: Any) -> Any:
+        tensors, template = branch.store.load(slot), branch.store.templates[slot]
         return tensors[0] if template == LEAF else unflatten(template, tensors)
 
-    def _computed(self, branch: Branch, args: Any, kwargs: Any) -> Any:
+    def _computed(self, branch: Branch, slot: int, args: Any, kwargs: Any) -> Any:
         output = self.inner(*args, **kwargs)
-        self._keep(branch, output)
+        self._keep(branch, slot, output)
         return output
 
-    def _keep(self, branch: Branch, output: Any) -> None:
+    def _keep(self, branch: Branch, slot: int, output: Any) -> None:
         """Compare what was computed with the entry it replaces, and keep it, as decided."""
         if isinstance(output, Tensor):
             tensors = [output]
         else:
-            tensors, branch.store.templates[self.slot] = flatten(output)
-        self._keep_tensors(branch, *tensors)
+            tensors, branch.store.templates[slot] = flatten(output)
+        self._keep_tensors(branch, slot, *tensors)
 
-    def _keep_tensors(self, branch: Branch, *tensors: Tensor) -> None:
+    def _keep_tensors(self, branch: Branch, slot: int, *tensors: Tensor) -> None:
         store = branch.store
-        layer = store.layer_of[self.slot]
-        if (
-            store.decision.compare[layer]
-            and self.slot == store.slots.targets[layer][0]
-            and store.cache.has(self.slot)
-        ):
-            branch.measurements.measure_change(layer, store.load(self.slot)[0], tensors[0])
-        if store.decision.keep[self.slot] and tensors:
-            store.store(self.slot, *tensors)
+        layer = store.layer_of[slot]
+        first = slot == store.slots.targets[layer][0]
+        if store.decision.compare[layer] and first and store.cache.has(slot):
+            branch.measurements.measure_change(layer, store.load(slot)[0], tensors[0])
+        if store.decision.keep[slot] and tensors:
+            store.store(slot, *tensors)
 
 
 class _Nobody:
     """Decides nothing: the model runs untouched."""
 
-    active = None
+    active: Branch | None = None
 
 
 NOBODY = _Nobody()

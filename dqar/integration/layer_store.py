@@ -34,7 +34,7 @@ class LayerStore:
         self.layer_of = [slots.layer_of(slot) for slot in range(slots.count)]
         self.conditional: int | None = None  # the guidance half that entries hold, if they hold one
         self.coefficients = torch.zeros(slots.layers, 0)  # [layers, order], on the device
-        self.did = bytearray(slots.count)  # what each slot did at this step
+        self.did = [SKIPPED] * slots.count  # what each slot did at this step
 
     def begin(self, decision: StepDecision, coefficients: Tensor | None) -> None:
         """Take a step's decision."""
@@ -43,20 +43,19 @@ class LayerStore:
             self.coefficients = coefficients
         for slot in decision.drop:
             self.cache.drop(slot)
-        self.did = bytearray(self.slots.count)
+        self.did = [SKIPPED] * self.slots.count
 
-    def is_first_call(self, slot: int) -> bool:
-        """Whether the slot has not been called at this step: a module that runs twice is reused once."""
-        return torch.compiler.is_compiling() or self.did[slot] == SKIPPED
+    def next_of(self, slots: tuple[int, ...]) -> int | None:
+        """The slot of a module's next call at this step; None where it has been called as often as it has
+        slots, and further calls run untouched."""
+        for slot in slots:
+            if self.did[slot] == SKIPPED:
+                return slot
+        return None
 
     def can_reuse(self, slot: int) -> bool:
         """Whether the slot is to return its entry at this step, and has one."""
         return self.decision.reuse[slot] and self.cache.has(slot)
-
-    def note(self, slot: int, what: int) -> None:
-        """Note what the slot did; a compiled graph always does as decided, and notes nothing."""
-        if not torch.compiler.is_compiling():
-            self.did[slot] = what
 
     def store(self, slot: int, *tensors: Tensor) -> None:
         """Keep an output, or K and V, of which `[batch, ...]` one guidance half if entries hold one."""

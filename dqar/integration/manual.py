@@ -13,8 +13,8 @@ from dqar.core.reuse_gate import ReuseGate
 from dqar.integration.adapter import Adapter
 from dqar.integration.branch import Branch
 from dqar.integration.layer_store import LayerStore, Measurements
-from dqar.integration.manager import _quantizers
 from dqar.integration.pipeline import hooks_of
+from dqar.integration.planner import quantizers
 from dqar.integration.slots import Slots
 from dqar.integration.step_decision import DecisionMaker, by_hand
 from dqar.integration.summary import Record
@@ -35,7 +35,7 @@ class ManualReuse:
         slots = Slots(config.targets, self.layers, [len(m) for m in adapter.mlps], adapter.name)
         nothing = Rules(np.zeros((1, self.layers), np.int8), np.full(1, BOTH, np.int8))
         maker = DecisionMaker(config, slots, nothing, np.zeros(1), 0, ReuseGate(config, self.layers))
-        store = LayerStore(slots, _quantizers(config, slots, adapter.heads), 0)
+        store = LayerStore(slots, quantizers(config, slots, adapter.heads), 0)
         measurements = Measurements(self.layers, config.num_heads, config.entropy_stride)
         self.active = Branch(store, measurements, maker, None, Record(1, self.layers), None, None)
         self._hooks = hooks_of(adapter, slots, self, config.reuse_mode == "kv")

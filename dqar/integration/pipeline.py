@@ -93,8 +93,8 @@ class Handle:
     def remove(self) -> None:
         """Put back what is still DQAR's; hooks that others added since stay."""
         for patch in reversed(self.patches):
-            patch.remove()
-            if isinstance(patch, ForwardHook):
+            gone = patch.remove()
+            if gone and isinstance(patch, ForwardHook):
                 remember(unwrapped(self.transformer), patch)
         self.manager.detach()
 
@@ -180,8 +180,8 @@ def enable(pipe: Any, config: DQARConfig | None = None, policy: ReusePolicy | No
             prepare(model, config or DQARConfig(), lambda: pipe.scheduler, None, pipe=pipe, policy=policy)
             for model in models
         ]
-    for part in parts:
-        part.install()
+    for prepared in parts:
+        prepared.install()
     setattr(pipe, HANDLE, PipelineHandle(parts))
 
 
@@ -249,8 +249,7 @@ def prepare(
     if adapter.compiled is not None:
         allow_compiled_variants()
         manager.graphed = _in_graphs(adapter.compiled)
-        manager.observed = False
-    manager.observed &= bool(adapter.attentions)
+    manager.observed = bool(adapter.attentions)
     watch = ContextWatch(adapter.base) if hasattr(adapter.base, "cache_context") else None
     hooks = hooks_of(adapter, manager.slots, manager, manager.config.reuse_mode == "kv")
     patches: list[Any] = [*hooks, *([watch] if watch else []), TransformerCall(adapter, manager, watch)]
@@ -278,8 +277,12 @@ def hooks_of(adapter: Adapter, slots: Slots, decider: Decider, kv: bool = False)
         for layer, attention in enumerate(adapter.attentions[: slots.layers])
     ]
     for layer, numbers in enumerate(slots.mlps):
-        pairs = zip(numbers, adapter.mlps[layer], strict=True) if numbers else ()
-        hooks += [DQARFeedForward(slot, decider, module) for slot, module in pairs if slots.is_reused(slot)]
+        if not numbers or not slots.is_reused(numbers[0]):
+            continue
+        of_module: dict[nn.Module, tuple[int, ...]] = {}
+        for slot, module in zip(numbers, adapter.mlps[layer], strict=True):
+            of_module[module] = (*of_module.get(module, ()), slot)
+        hooks += [DQARFeedForward(its, decider, module) for module, its in of_module.items()]
     return hooks
 
 

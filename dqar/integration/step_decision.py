@@ -129,8 +129,12 @@ class DecisionMaker:
         )
 
     def _skipped(self, reasons: Reasons) -> StepDecision:
-        none = StepDecision(
-            *[(False,) * n for n in (self.slots.count, self.slots.count, *[len(self.kept)] * 2)],
+        slots, layers = (False,) * self.slots.count, (False,) * len(self.kept)
+        return StepDecision(
+            reuse=slots,
+            keep=slots,
+            measure=layers,
+            compare=layers,
             known=(0,) * len(self.kept),
             branches=NONE,
             drop=(),
@@ -139,7 +143,6 @@ class DecisionMaker:
             outcome=bytes(self.slots.count),
             stores=False,
         )
-        return none
 
     def _coefficients(
         self, step: int, reused: Layers, keep: Layers

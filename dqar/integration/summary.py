@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -108,7 +109,7 @@ def merged(parts: Sequence[Summary]) -> Summary:
     layers, steps = max(part.layers for part in parts), [part.steps for part in parts]
     reasons = sum((Counter(part.reasons) for part in parts), Counter())
 
-    def rows(name: str, fill: float | bool) -> npt.NDArray[np.generic]:
+    def rows(name: str, fill: float | bool) -> npt.NDArray[Any]:
         tables = [getattr(part, name) for part in parts]
         wide = [np.pad(t, ((0, 0), (0, layers - t.shape[1])), constant_values=fill) for t in tables]
         return np.concatenate(wide)

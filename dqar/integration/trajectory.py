@@ -35,11 +35,13 @@ class Trajectory:
     scale: Callable[[Any], Any] | None  # from a timestep of the schedule to the one that the model is given
     guided: bool  # whether the batch is two guidance halves
     conditional: int | None  # index of the conditional half
-    made: int  # steps that the scheduler had made when it began
+    counter: StepCounter | None  # of the scheduler's steps, where it does not count them itself
+    made: int  # steps that were counted when it began
     step: int  # the current one
     branches: dict[Any, Branch] = field(default_factory=dict)  # in the order of their first calls
     calls: dict[str | None, int] = field(default_factory=dict)  # at this step, by the name of their context
     number: int = field(default_factory=itertools.count().__next__)  # of all generations of the process
+    inputs: Any = None  # shape, dtype and device of the first call's latents
     unstepped: int = 0  # steps that the loop made without the scheduler
     read_at: int = -1  # the step before which the last measurements were read
     latent_norm: float = math.nan  # mean L2 norm of the batch's latents at this step, nan = not asked
@@ -47,7 +49,12 @@ class Trajectory:
 
     @classmethod
     def start(
-        cls, scheduler: Any, look: FirstLook, made: int, guided: bool, conditional: int | None
+        cls,
+        scheduler: Any,
+        look: FirstLook,
+        counter: StepCounter | None,
+        guided: bool,
+        conditional: int | None,
     ) -> Trajectory:
         """The generation whose first call showed `look`."""
         times = as_array(scheduler.timesteps)
@@ -61,12 +68,21 @@ class Trajectory:
             scale=scale,
             guided=guided,
             conditional=conditional if guided else None,
-            made=made,
+            counter=counter,
+            made=counter.made if counter else 0,
             step=begin,
         )
 
     def __len__(self) -> int:
         return len(self.times)
+
+    @property
+    def position(self) -> int:
+        """The step that the scheduler is at."""
+        if self.counter is not None:
+            return self.begin + self.counter.made - self.made + self.unstepped
+        index: int | None = self.scheduler.step_index
+        return (self.begin if index is None else index) + self.unstepped
 
     @property
     def time(self) -> FloatArray:
@@ -98,13 +114,17 @@ def beginning(scheduler: Any, times: FloatArray, timestep: float) -> tuple[int, 
     The scheduler knows where it is, or where it was told to begin; else the timestep is looked for in the
     schedule as it is, as t / 1000 and as 1 - t / 1000. One that is none of them begins at the first step.
     """
-    known = getattr(scheduler, "step_index", None)
+    known = scheduler.step_index if hasattr(type(scheduler), "step_index") else None
     known = getattr(scheduler, "begin_index", None) if known is None else known
+    found: list[tuple[float, int, Callable[[Any], Any]]] = []
     for scale in SCALES:
         expected = scale(times)
         step = int(known) if known is not None else int(np.argmin(np.abs(expected - timestep)))
         if step < len(times) and _near(float(expected[step]), timestep):
-            return step, scale
+            found.append((abs(float(expected[step]) - timestep), step, scale))
+    if found:
+        _, step, scale = min(found, key=lambda match: match[0])
+        return step, scale
     return (int(known) if known is not None and known < len(times) else 0), None
 
 

@@ -1,0 +1,96 @@
+"""Which generation and step a call of the transformer belongs to, if it belongs to one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from enum import Enum
+from typing import Any, NamedTuple
+
+from dqar.integration.adapter import Call
+from dqar.integration.caller import Caller, calling_pipeline
+from dqar.integration.sync import FirstLook, first_look, host_value
+from dqar.integration.trajectory import StepCounter, Trajectory
+
+DEPTH = 4  # frames from `calling_pipeline` to the module's own call
+
+
+class Place(Enum):
+    """Where a call is."""
+
+    OUTSIDE = 0  # of every generation that is followed
+    BEGIN = 1  # of another generation
+    SAME = 2  # step
+    NEXT = 3  # step
+
+
+class Recognised(NamedTuple):
+    """A call's place, and where it begins a generation, what it shows."""
+
+    place: Place
+    look: FirstLook | None = None
+    doubled: bool | None = None  # whether the pipeline runs its latents twice in one batch
+
+
+OUTSIDE, SAME, NEXT = (Recognised(place) for place in (Place.OUTSIDE, Place.SAME, Place.NEXT))
+
+
+class Recogniser:
+    """Knows a generation by its scheduler's timesteps, a step by the scheduler's count, a caller by frame.
+
+    Args:
+        scheduler: Returns the scheduler in use.
+        pipe: The pipeline whose calls are meant; None = those of any that uses the scheduler.
+    """
+
+    def __init__(self, scheduler: Callable[[], Any], pipe: Any) -> None:
+        self.scheduler, self.pipe = scheduler, pipe
+        self._counters: list[StepCounter] = []
+
+    def place(self, run: Trajectory | None, call: Call) -> Recognised:
+        """The place of a call, `run` being the last generation."""
+        scheduler = self.scheduler()
+        caller = calling_pipeline(DEPTH)
+        foreign = self.pipe is not None and caller.pipe is not None and caller.pipe is not self.pipe
+        if foreign or call.latent is None or call.timestep is None or scheduler.timesteps is None:
+            return OUTSIDE
+        if run is None or run.scheduler is not scheduler or run.timesteps is not scheduler.timesteps:
+            look = first_look(call.latent, call.timestep)
+            return OUTSIDE if math.isnan(look.timestep) else self._begin(call, look, caller)
+        value, position = host_value(call.timestep), run.position
+        if position == run.step and run.at(position, value):
+            return SAME
+        if position == run.step + 1 and run.at(position, value):
+            return NEXT
+        if position == run.step and value is not None and run.scale and run.at(run.step + 1, value):
+            run.unstepped += 1  # the loop has a solver of its own, and the timestep shows it
+            return NEXT
+        return self._again(run, call, caller)
+
+    def counter(self, scheduler: Any) -> StepCounter | None:
+        """What counts the scheduler's steps, None where it does so itself."""
+        if hasattr(type(scheduler), "step_index"):
+            return None
+        counter = vars(scheduler).get("step")
+        if not isinstance(counter, StepCounter):
+            counter = StepCounter(scheduler)
+            counter.install()
+        if counter not in self._counters:
+            self._counters.append(counter)
+        return counter
+
+    def detach(self) -> None:
+        """Give the schedulers their own `step` back."""
+        for counter in self._counters:
+            counter.remove()
+        self._counters.clear()
+
+    def _again(self, run: Trajectory, call: Call, caller: Caller) -> Recognised:
+        """A generation on the same timesteps, if the call is at their first again."""
+        if run.counter is None and run.scheduler.step_index not in (None, run.begin):
+            return OUTSIDE
+        look = first_look(call.latent, call.timestep)
+        return self._begin(call, look, caller) if run.at(run.begin, look.timestep) else OUTSIDE
+
+    def _begin(self, call: Call, look: FirstLook, caller: Caller) -> Recognised:
+        return Recognised(Place.BEGIN, look, caller.doubles(len(call.latent)))
