@@ -182,7 +182,7 @@ def test_calls_outside_of_a_generation_run_untouched(pipe: DiTPipeline, chosen: 
 
 @pytest.mark.parametrize("shared", [False, True], ids=["own-scheduler", "shared-scheduler"])
 def test_another_pipeline_with_the_same_transformer_is_untouched(pipe: DiTPipeline, shared: bool) -> None:
-    """The pipeline that was not enabled never reuses, not even on the same scheduler; `disable` on it says so,
+    """The pipeline that was not enabled never reuses, not even on the same scheduler; `disable` on it warns,
     and the enabled one goes on."""
     scheduler = pipe.scheduler if shared else DPMSolverMultistepScheduler.from_config(pipe.scheduler.config)
     other = DiTPipeline(transformer=pipe.transformer, vae=pipe.vae, scheduler=scheduler)
