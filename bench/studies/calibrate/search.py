@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -49,7 +49,8 @@ class Genome:
     def finer(self, factor: int) -> Genome:
         """The same at `factor` times the steps: those in between are foretold."""
         steps = factor * len(self.branches)
-        branches, rows = [NONE] * steps, [0] * steps
+        branches: list[int] = [NONE] * steps
+        rows = [0] * steps
         branches[::factor], rows[::factor] = self.branches, self.rows
         return replace(self, branches=tuple(branches), rows=tuple(rows))
 
@@ -87,7 +88,7 @@ def beginnings(snr: FloatArray, most: float = 1.0) -> Iterator[Genome]:
             yield _running(steps, halved)
 
 
-def _running(steps: int, branches: dict[int, int]) -> Genome:
+def _running(steps: int, branches: Mapping[int, int]) -> Genome:
     return Genome(tuple([branches.get(step, NONE) for step in range(steps)]), (0,) * steps)
 
 
