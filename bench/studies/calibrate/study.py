@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -15,14 +16,16 @@ import numpy as np
 from tqdm import tqdm
 
 from bench import stats
-from bench.errors import BadInput
+from bench.errors import BadInput, without_path
 from bench.machine import files
 from bench.record import Mean, Target
 from bench.spec.run_spec import RunSpec, shown_model
 from bench.spec.settings import QualitySettings
 from bench.studies.calibrate.search import Archive, Genome, Point, beginnings, search
 from bench.studies.calibrate.trial import Trials
+from dqar.errors import DQARError
 from dqar.policy.saved_plan import SavedPlan
+from dqar.utils.foreign import read_json
 
 log = logging.getLogger(__name__)
 OTHER_GUIDANCE = 0.5  # of that calibrated for: whether a plan holds there too
@@ -111,9 +114,9 @@ class Study:
     def _begun(self, trials: Trials, file: Path, start: Path | None) -> Archive:
         """The archive kept from before, or one of plans to begin with and those given."""
         if file.exists():
-            kept = json.loads(file.read_text())
-            if kept["facts"] == self.facts:
-                return Archive(_point(entry) for entry in kept["points"])
+            facts, points = _kept(file, trials.layers)
+            if facts == self.facts:
+                return Archive(points)
             log.warning("%s: was found on something else; begun anew", file.name)
         given = [Genome.of(SavedPlan.load(path)) for path in sorted(start.glob("*.json"))] if start else []
         fitting = [genome for genome in given if self.plan_steps % len(genome.branches) == 0]
@@ -158,6 +161,26 @@ def _writing(out: Path) -> Iterator[None]:
     except OSError as error:
         raise BadInput(
             f"calibrate: --out: {out} cannot be written: {error.strerror}; needed: a folder"
+        ) from error
+
+
+def _kept(file: Path, layers: int) -> tuple[Any, list[Point]]:
+    """What an archive was found on, and its plans; BadInput where it is damaged.
+
+    It is not begun again on its own: hours of search may be in it.
+    """
+    try:
+        kept = read_json(file, "archive")
+        points = [_point(entry) for entry in kept["points"]]
+        for point in points:
+            point.genome.plan(layers)
+            if not (0 < point.cost < math.inf and all(0 <= drift < math.inf for drift in point.drifts)):
+                raise ValueError("a plan's cost or drift is out of range")
+        return kept["facts"], points
+    except (DQARError, KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        why = without_path(error, file)
+        raise BadInput(
+            f"calibrate: {file.name}: damaged: {why}; needed: the archive as it was, or its removal"
         ) from error
 
 
