@@ -59,7 +59,7 @@ def schedule_snr(scheduler: Any) -> FloatArray:
     if kind == "sigma":
         return 1.0 / np.maximum(as_array(scheduler.sigmas)[: len(timesteps)] ** 2, 1e-12)
     if kind == "angle":
-        return 1.0 / np.maximum(np.tan(timesteps) ** 2, 1e-12)
+        return np.asarray(1.0 / np.maximum(np.tan(timesteps) ** 2, 1e-12))
     table = as_array(scheduler.alphas_cumprod)
     signal = table[np.clip(np.rint(timesteps), 0, len(table) - 1).astype(np.int64)]
     return signal / np.maximum(1.0 - signal, 1e-12)
@@ -128,7 +128,8 @@ class SNRComputer:
         alpha_bar = float(self.scheduler.alphas_cumprod[int(timestep)])
         a, s = alpha_bar**0.5, (1.0 - alpha_bar) ** 0.5
         if self.prediction_type == "epsilon":
-            return (latent - s * output) / a
+            clean: Tensor = (latent - s * output) / a
+            return clean
         return a * latent - s * output if self.prediction_type == "v_prediction" else output
 
     def from_prediction(self, latent: Tensor, model_output: Tensor, timestep: int) -> Tensor:

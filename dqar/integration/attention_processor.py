@@ -179,4 +179,5 @@ def attend(attn: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | 
     x = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
     x = x.transpose(1, 2).reshape(x.shape[0], -1, attn.heads * x.shape[-1]).to(query.dtype)
     x = attn.to_out[1](attn.to_out[0](x))
-    return x / attn.rescale_output_factor
+    output: Tensor = x / attn.rescale_output_factor
+    return output

@@ -179,7 +179,9 @@ class OutputForecaster:
         fresh = flatten(output)[0][0]
         if self.conditional is not None and branches == BOTH:
             fresh = fresh.chunk(2)[self.conditional]
-        return (self.main.at(position)[0] - fresh).float().norm() / fresh.float().norm()
+        error: Tensor = (self.main.at(position)[0] - fresh).float().norm()
+        relative: Tensor = error / fresh.float().norm()
+        return relative
 
     def _noted(self, past: Extrapolator, values: Tensors, step: StepPosition) -> Tensors:
         corrected = past.corrected(values, step)

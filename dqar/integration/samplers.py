@@ -120,7 +120,8 @@ class DQARSampler:
         x = self.scheduler.scale_model_input(x, t)
         output = self.model(x, timestep=there.expand(len(x)), class_labels=labels).sample
         output = self._without_variance(self._guide(output))
-        return self.scheduler.step(output, t, x, **self._step_options(generator)).prev_sample
+        following: Tensor = self.scheduler.step(output, t, x, **self._step_options(generator)).prev_sample
+        return following
 
     def _guide(self, output: Tensor) -> Tensor:
         if not self.guided:
@@ -149,7 +150,8 @@ class DQARSampler:
         model, size = self.model, self.model.config.sample_size
         shape = (batch_size, model.config.in_channels, size, size)
         if latents is None:
-            return randn_tensor(shape, generator=generator, device=model.device, dtype=model.dtype)
+            noise: Tensor = randn_tensor(shape, generator, model.device, model.dtype)
+            return noise
         if tuple(latents.shape) != shape:
             raise ValueError(f"latents has shape {tuple(latents.shape)}; allowed: {shape}")
         return latents.to(model.device, model.dtype)

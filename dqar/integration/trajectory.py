@@ -87,7 +87,7 @@ class Trajectory:
     @property
     def time(self) -> FloatArray:
         """`[steps]`, t / training steps."""
-        return self.times / self.scheduler.config.num_train_timesteps
+        return np.asarray(self.times / self.scheduler.config.num_train_timesteps)
 
     @property
     def last(self) -> bool:
