@@ -5,14 +5,14 @@ PY     := $(VENV)/bin/python
 SUITE  ?= auto
 MODEL  ?=
 ARGS   ?=
-PLANS  ?= results/calibrate/plans
-POLICY ?= results/policy/.cache/trained
+PLANS  ?= results/local/calibrate/plans
+POLICY ?= results/local/policy/trained
 # Each suite is a target too: `make ablations MODEL=…`; those with a command of their own have a target below.
 FILES  := $(wildcard bench/suites/*.yaml)
 SUITES := $(basename $(notdir $(filter-out $(shell grep -l '^command:' $(FILES)),$(FILES))))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup bench report generate reproduce signals families tune calibrate policy control $(SUITES)
+.PHONY: help setup bench report publish generate reproduce signals families tune calibrate policy control $(SUITES)
 .PHONY: gpu-check asv asv-html asv-compare asv-check browser test torture lint clean
 
 help:  ## List the targets
@@ -32,22 +32,25 @@ bench: setup  ## Run the suite that fits this machine (or SUITE=name MODEL=path)
 $(SUITES): setup
 	$(PY) -m bench run $@ $(if $(MODEL),--model $(MODEL)) $(ARGS)
 
-report: setup  ## Write the report of SUITE again from its records
-	$(PY) -m bench report $(SUITE)
+report: setup  ## Write the report of SUITE again from the records of this machine
+	$(PY) -m bench report $(SUITE) $(ARGS)
 
-generate: setup  ## Pictures and a grid of them (ARGS="--dqar recommended" with reuse)
+publish: setup  ## Move the records and the report of SUITE to what is committed (SUITE=all: write all its reports)
+	$(PY) -m bench publish $(SUITE) $(ARGS)
+
+generate: setup  ## Images and a grid of them (ARGS="--dqar recommended" with reuse)
 	$(PY) -m bench generate $(if $(MODEL),--model $(MODEL)) $(ARGS)
 
-reproduce: setup  ## The seed's published tables, published beside measured
+reproduce: setup  ## The published tables of the original specification, with what is measured here
 	$(PY) -m bench reproduce $(if $(MODEL),--model $(MODEL)) $(ARGS)
 
-signals: setup  ## What entropy and SNR know of the error that reuse makes
+signals: setup  ## How well entropy and SNR predict the error of reuse
 	$(PY) -m bench signals $(if $(MODEL),--model $(MODEL)) $(ARGS)
 
 families: setup  ## Every transformer class of diffusers and tiny pipelines: right, refused, wrong or crashed
 	$(PY) -m bench families $(ARGS)
 
-tune: setup  ## Search DQAR's fields for the front of speedup and drift; started again, it adds trials
+tune: setup  ## Search DQAR's fields for the Pareto front of speedup and drift; run again, it adds trials
 	$(PY) -m bench tune $(if $(MODEL),--model $(MODEL)) $(ARGS)
 
 calibrate: setup  ## Search for plans and write them to PLANS (ARGS="--solver ddim --target baseline")
@@ -67,14 +70,14 @@ gpu-check: setup  ## What a CUDA device should be asked first, in six minutes (A
 asv: setup  ## Run the regression benchmarks on this commit and store their samples
 	$(PY) -m bench asv run $(ARGS)
 
-asv-html: setup  ## Publish what is stored as pages under reports/asv
+asv-html: setup  ## Make pages of what is stored, under reports/local/asv
 	$(PY) -m bench asv html
 
 # make itself exits 2 whatever failed; where the code counts, call the command: 1 a regression, 2 cannot say.
 asv-compare: setup  ## Compare BASE=commit with this one; fails on a regression, or where it cannot say
 	$(PY) -m bench asv compare $(BASE)
 
-asv-check: setup  ## Try the gate: ten unchanged repetitions raise no alarm, a planted 20 % does
+asv-check: setup  ## Test the gate: ten unchanged repetitions raise no alarm, a planted 20 % does
 	$(PY) -m bench asv check $(ARGS)
 
 browser:  ## Install the browser in which a test opens asv's pages (on Debian, as root)

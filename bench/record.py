@@ -203,7 +203,7 @@ class Quality(Part):
     worst: list[Worst]  # furthest first
     # PNG in the record's directory: row 0 baseline, row 1 candidate, worst first.
     image: str | None = Field(validation_alias=AliasChoices("image", "picture"))
-    image_sha256: str | None = None  # of that file; null in older records
+    image_sha256: str | None = None  # of its pixels, see `bench.store.images`; null in older records
     missing: dict[str, str]
 
 

@@ -199,6 +199,7 @@ def test_pages_that_cannot_be_made_leave_those_before(
     pages.mkdir()
     (pages / "kept.html").write_text("kept")
     monkeypatch.setattr(regression, "PAGES", pages)
+    monkeypatch.setattr(regression, "STORED", ())
     changes = {"results_dir": tmp_path / "none", "env_dir": tmp_path / "env"}
     monkeypatch.setattr(regression, "CONFIG", config.written(tmp_path, **changes))
     assert CliRunner().invoke(app, ["asv", "html"]).exit_code == 1

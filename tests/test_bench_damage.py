@@ -73,9 +73,9 @@ def become_noise(path: Path) -> None:
         (cut, "truncated, or not JSON"),
         (empty, "truncated, or not JSON"),
         (become_noise, "not readable: "),
-        (flip_a_bit, "tampered: its content does not match its digest"),
-        (take_another_runs, f"foreign: its content is of {OTHER}-"),
-        (take_another_suites, f"foreign: its content is of {VICTIM}-"),
+        (flip_a_bit, "checksum mismatch: its content does not match its digest"),
+        (take_another_runs, f"misplaced: its content is of {OTHER}-"),
+        (take_another_suites, f"misplaced: its content is of {VICTIM}-"),
     ],
 )
 def test_a_damaged_record_is_named_and_made_again(
@@ -101,6 +101,6 @@ def test_copies_in_other_folders_are_named(tmp_path: Path) -> None:
     shutil.copytree(machine, tmp_path / "another" / machine.name)
     code, output = validate(tmp_path)
     assert code == 1
-    assert output.count(f"foreign: its content is of machine {machine.name}") == 2
-    assert output.count("foreign: its content is of suite light") == 2
+    assert output.count(f"misplaced: its content is of machine {machine.name}") == 2
+    assert output.count("misplaced: its content is of suite light") == 2
     assert "2 of 6 records are sound" in output

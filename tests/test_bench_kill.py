@@ -29,7 +29,9 @@ def start(results: Path, log: Path) -> subprocess.Popen[bytes]:
 def finished(results: Path) -> dict[str, int]:
     """Sound records by name, with the moment each was written."""
     paths = validation.record_files(results) if results.exists() else []
-    return {validation.read(p).name: p.stat().st_mtime_ns for p in paths if validation.flaw(p) is None}
+    return {
+        validation.read(p).name: p.stat().st_mtime_ns for p in paths if validation.validation_error(p) is None
+    }
 
 
 def started(log: Path) -> list[list[str]]:
@@ -75,7 +77,7 @@ def test_killed_suites_resume(tmp_path: Path) -> None:
     assert start(results, log).wait() == 0
 
     assert sorted(finished(results)) == NAMES
-    assert not [p for p in validation.record_files(results) if validation.flaw(p)]
+    assert not [p for p in validation.record_files(results) if validation.validation_error(p)]
     wrote = [name for what, name, _ in started(log) if what == "wrote"]
     assert len(wrote) == len(set(wrote))
     undisturbed = tmp_path / "undisturbed"

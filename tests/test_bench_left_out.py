@@ -14,7 +14,7 @@ from bench.cli.reporting import report_of
 from bench.errors import BadInput
 from bench.record import Record
 from bench.report.suite_report import SuiteReport
-from bench.run.runner import Runner, left_out
+from bench.run.runner import Runner, skip_reason
 from bench.run.worker import Job
 from bench.spec.run_spec import RunSpec
 from bench.spec.suite import Suite
@@ -50,8 +50,8 @@ def test_what_depends_on_data(method: str, options: dict[str, Any], depends: boo
     """A method says of its options whether what the model computes decides, and trained weights run all."""
     assert methods.get(method).by_data(options) is depends
     of_random = spec("run", method, **options)
-    assert bool(left_out(of_random)) is depends
-    assert left_out(of_random.model_copy(update={"weights": "trained"})) is None
+    assert bool(skip_reason(of_random)) is depends
+    assert skip_reason(of_random.model_copy(update={"weights": "trained"})) is None
 
 
 def record_of(given: RunSpec, results: Path) -> tuple[Record, Path]:

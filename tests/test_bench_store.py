@@ -44,7 +44,7 @@ def test_a_record_is_read_as_it_was_written(there: Store) -> None:
     there.write(made, picture=b"png")
     path = there.path(made.name, made.key)
     assert validation.read(path) == keys.seal(made)
-    assert validation.flaw(path) is None
+    assert validation.validation_error(path) is None
     assert there.finished(made.name, made.key)
     assert sorted(p.suffix for p in there.folder.iterdir()) == [".json", ".png"]
 
@@ -60,7 +60,7 @@ def test_failures_are_tried_again(there: Store) -> None:
     """A failed record is sound but does not count as finished."""
     made = record(status="failed")
     there.write(made)
-    assert validation.flaw(there.path(made.name, made.key)) is None
+    assert validation.validation_error(there.path(made.name, made.key)) is None
     assert not there.finished(made.name, made.key)
 
 
@@ -70,7 +70,7 @@ def damage(path: Path, how: str) -> Path:
         path.write_text(text[: len(text) // 2])
     elif how == "not a record":
         path.write_text('{"a": 1}')
-    elif how == "foreign":
+    elif how == "misplaced":
         return path.rename(path.with_name(f"other-{path.name.split('-')[1]}"))
     else:
         content = json.loads(text)
@@ -79,25 +79,25 @@ def damage(path: Path, how: str) -> Path:
     return path
 
 
-@pytest.mark.parametrize("how", ["truncated", "not a record", "foreign", "tampered"])
+@pytest.mark.parametrize("how", ["truncated", "not a record", "misplaced", "checksum mismatch"])
 def test_flaws_are_named(there: Store, how: str) -> None:
     """A damaged record is named with its flaw, is not finished, and is left out when reading."""
     made = record()
     there.write(made)
     path = damage(there.path(made.name, made.key), how)
-    assert how in (validation.flaw(path) or "")
+    assert how in (validation.validation_error(path) or "")
     assert not there.finished(made.name, made.key)
     assert there.records([made.name]) == []
 
 
 def test_a_resealed_change_of_configuration_is_found(there: Store) -> None:
-    """Even with its digest made anew, a configuration that does not match the key is tampered."""
+    """Even with its digest made anew, a configuration that does not match the key is a mismatch."""
     made = record()
     forged = keys.seal(made.model_copy(update={"config": {"name": "baseline", "seed": 9}}))
     there.write(made)
     path = there.path(made.name, made.key)
     path.write_text(forged.model_dump_json())
-    assert "key" in (validation.flaw(path) or "")
+    assert "key" in (validation.validation_error(path) or "")
 
 
 def test_a_record_from_before_a_field_is_sound(there: Store) -> None:
@@ -108,13 +108,15 @@ def test_a_record_from_before_a_field_is_sound(there: Store) -> None:
     content = json.loads(path.read_text())
     del content["traceback"], content["digest"]  # a field with a default, as if unknown then
     path.write_text(json.dumps(content | {"digest": keys.content_digest(content)}))
-    assert validation.flaw(path) is None
+    assert validation.validation_error(path) is None
 
 
 def test_the_committed_records_are_sound() -> None:
     """Every record that the repository holds is read as written: reports can be made from them again."""
-    results = Path(__file__).parents[1] / "results"
-    assert [(path, why) for path in validation.record_files(results) if (why := validation.flaw(path))] == []
+    results = Path(__file__).parents[1] / "results" / "published"
+    assert [
+        (path, why) for path in validation.record_files(results) if (why := validation.validation_error(path))
+    ] == []
 
 
 def test_the_key_is_of_content() -> None:

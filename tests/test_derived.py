@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
-import hashlib
+import io
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from bench import stats
 from bench.record import Limits, Mean, Median, Quality, Record, Reuse, Timing, Worst
 from bench.store import keys, validation
 from bench.store.derived import inconsistency
+from bench.store.images import digest
 
 PAIRS = [(2.16, 2.0), (2.2, 2.0), (2.1, 2.0), (2.14, 2.0), (2.18, 2.0), (9.0, 2.0)]
 DRIFTS = [0.01, 0.02, 0.04, 0.03]
-IMAGE = b"an image"
+
+
+def png(grey: int) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(np.full((4, 2, 3), grey, dtype=np.uint8)).save(stream, "PNG")
+    return stream.getvalue()
+
+
+IMAGE = png(0)
 
 
 def timing() -> Timing:
@@ -32,7 +43,7 @@ def quality() -> Quality:
         n=4, drift=mean, drift_per_image=DRIFTS, psnr_db=None, ssim=mean, lpips=None,
         drift_converged=mean, baseline_drift_converged=mean, drift_converged_per_image=DRIFTS,
         baseline_drift_converged_per_image=DRIFTS, n_converged=4, to_reference=None, to_baseline=None,
-        identical=False, latents_sha256="", image="it.png", image_sha256=hashlib.sha256(IMAGE).hexdigest(),
+        identical=False, latents_sha256="", image="it.png", image_sha256=digest(IMAGE),
         worst=[Worst(index=2, seed=2, label="a", drift=0.04, psnr_db=None)], missing={},
     )  # fmt: skip
 
@@ -73,7 +84,7 @@ def stored(directory: Path, made: Record, image: bytes = IMAGE) -> Path:
 
 def test_a_measured_record_is_valid(tmp_path: Path) -> None:
     """One whose derived values are those of its samples has no flaw."""
-    assert validation.flaw(stored(tmp_path, record())) is None
+    assert validation.validation_error(stored(tmp_path, record())) is None
 
 
 def part(of: Any, **changes: Any) -> Any:
@@ -109,7 +120,7 @@ FORGERIES = {
 @pytest.mark.parametrize("field", FORGERIES)
 def test_a_forged_value_is_found_though_sealed(tmp_path: Path, field: str) -> None:
     """A derived value that was changed, and the record sealed again, is named: its samples do not give it."""
-    found = validation.flaw(stored(tmp_path, record(**FORGERIES[field])))
+    found = validation.validation_error(stored(tmp_path, record(**FORGERIES[field])))
     assert found is not None and found.startswith(f"inconsistent: {field.strip()} is ")
 
 
@@ -122,11 +133,13 @@ def test_each_forgery_is_one_line_with_both_values() -> None:
 def test_an_image_that_was_exchanged_is_found(tmp_path: Path) -> None:
     """Another image than the recorded digest's, or one elsewhere, is a flaw; an older record without
     a digest is not."""
-    assert "does not match its digest" in str(validation.flaw(stored(tmp_path / "a", record(), b"another")))
+    assert "does not match its digest" in str(
+        validation.validation_error(stored(tmp_path / "a", record(), png(1)))
+    )
     outside = record(quality=part(quality(), image="../it.png"))
-    assert "missing" in str(validation.flaw(stored(tmp_path / "b", outside)))
+    assert "missing" in str(validation.validation_error(stored(tmp_path / "b", outside)))
     older = record(quality=part(quality(), image_sha256=None))
-    assert validation.flaw(stored(tmp_path / "c", older, b"another")) is None
+    assert validation.validation_error(stored(tmp_path / "c", older, png(1))) is None
 
 
 def test_ends_in_the_wrong_order_are_no_record(tmp_path: Path) -> None:
@@ -137,7 +150,7 @@ def test_ends_in_the_wrong_order_are_no_record(tmp_path: Path) -> None:
     swapped = text.replace(f'"low":{speedup.low}', f'"low":{speedup.high + 1}', 1)
     assert swapped != text
     path.write_text(swapped)
-    assert "not in this order" in str(validation.flaw(path))
+    assert "not in this order" in str(validation.validation_error(path))
 
 
 def test_published_records_are_consistent() -> None:

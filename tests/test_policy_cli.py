@@ -195,10 +195,10 @@ def test_commands_end_to_end(tiny_model_dir: Path, tmp_path: Path) -> None:
     assert code == 0 and "Spearman" in said and "n = 12" in said
     code, said = run("train", "--trace", file, "--out", folder)
     assert code == 0 and "roc_auc" in said and (folder / "policy.safetensors").exists()
-    reports = ("--reports", tmp_path / "reports")
+    reports = ("--reports", tmp_path / "reports", "--results", tmp_path / "results")
     code, said = run("eval", "--policy", folder, *model, "--n", 2, "--targets", "0.2", *reports)
     assert code == 0, said
-    figures = tmp_path / "reports/policy/figures.json"
+    (figures,) = (tmp_path / "results").rglob("comparison.json")
     assert len(json.loads(figures.read_text())["rows"]) == 4 * 2
     page = (tmp_path / "reports/policy/README.md").read_text()
     assert "**Summary:**" in page and str(tmp_path) not in page + figures.read_text()

@@ -138,9 +138,9 @@ def test_records(content: Any) -> None:
         path = Path(directory) / "s" / "m" / f"a-{SEALED.key}.json"
         path.parent.mkdir(parents=True)
         path.write_text(SEALED.model_dump_json())
-        assert validation.flaw(path) is None
+        assert validation.validation_error(path) is None
         path.write_text(json.dumps(content))
-        why = validation.flaw(path)
+        why = validation.validation_error(path)
         assert content == json.loads(SEALED.model_dump_json()) or (
             why and "\n" not in why and len(why) < 1000
         )

@@ -21,6 +21,7 @@ from bench.run.estimate import estimate
 from bench.spec.settings import FILES
 from bench.spec.suite import Suite, available
 from bench.store import validation
+from bench.store.places import REPORTS, RESULTS
 from bench.store.records import Store
 
 app = typer.Typer(
@@ -36,8 +37,8 @@ command = commands(app)
 @command
 def run(
     name: SuiteName,
-    results: Results = Path("results"),
-    reports: Reports = Path("reports"),
+    results: Results = RESULTS,
+    reports: Reports = REPORTS,
     only: Annotated[str | None, typer.Option(help="Run this configuration alone.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the first picture.")] = None,
     model: Annotated[str | None, typer.Option(help="A directory or a hub id instead.")] = None,
@@ -65,12 +66,16 @@ def run(
         )
     for line in preflight.check(suite.file.quality):
         typer.echo(line)
-    from bench.run.runner import run_suite
+    from bench.run.suite_run import SuiteRun
 
-    store = run_suite(suite, results, only, force)
+    suite_run = SuiteRun.of_suite(suite, results, only, force)
+    typer.echo(suite_run.opening)
+    suite_run.run()
+    store = suite_run.store
     records = store.records(suite.names)
     written = report_of(suite, records, store.folder, suite.report_dir(reports, store.machine))
     typer.echo(table(records))
+    typer.echo(suite_run.closing(records))
     typer.echo(f"records: {store.folder}\nreport:  {written}")
     failed = [r.name for r in records if r.status == "failed" and only in (None, r.name)]
     raise typer.Exit(REGRESSED if failed else OK)
@@ -79,8 +84,8 @@ def run(
 @command
 def report(
     name: SuiteName,
-    results: Results = Path("results"),
-    reports: Reports = Path("reports"),
+    results: Results = RESULTS,
+    reports: Reports = REPORTS,
     machine: Annotated[str | None, typer.Option(help="Whose records; default: this one's.")] = None,
 ) -> None:
     """Write a suite's report again from its records."""
@@ -99,6 +104,22 @@ def report(
     else:
         out = suite.report_dir(reports, store.machine)
         typer.echo(report_of(suite, records, store.folder, out))
+
+
+@command
+def publish(
+    name: Annotated[
+        str, typer.Argument(metavar="SUITE", help="The suite or study; all: every page that is published.")
+    ],
+) -> None:
+    """Move the records and the report of a suite from results/local to results/published and reports.
+
+    No other command changes a committed file. Where nothing is local, the published page is written again.
+    """
+    from bench.cli.publish import publish as published
+
+    for page in published(name):
+        typer.echo(page)
 
 
 @command
@@ -130,16 +151,19 @@ def doctor() -> None:
 
 
 @command
-def validate(folder: Annotated[Path, typer.Argument(metavar="DIR")]) -> None:
-    """Name every record under DIR that is truncated, foreign or tampered with; 1 if there are."""
-    if not folder.is_dir():
-        raise BadInput(f"validate: {folder}: no such folder")
-    files = validation.record_files(folder)
-    flaws = [(path, why) for path in files if (why := validation.flaw(path))]
-    for path, why in flaws:
+def validate(directory: Annotated[Path, typer.Argument(metavar="DIR")]) -> None:
+    """Name every record under DIR that is truncated, misplaced or altered.
+
+    Exit code 0: all are valid; 1: some are not; 2: bad input.
+    """
+    if not directory.is_dir():
+        raise BadInput(f"validate: {directory}: no such directory")
+    files = validation.record_files(directory)
+    errors = [(path, why) for path in files if (why := validation.validation_error(path))]
+    for path, why in errors:
         typer.echo(f"{path}: {why}")
-    typer.echo(f"{len(files) - len(flaws)} of {len(files)} records are sound")
-    raise typer.Exit(REGRESSED if flaws else OK)
+    typer.echo(f"{len(files) - len(errors)} of {len(files)} records are valid")
+    raise typer.Exit(REGRESSED if errors else OK)
 
 
 @command

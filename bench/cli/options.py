@@ -1,7 +1,8 @@
-"""What all command lines share: exit codes, common options, and bad input told in one line."""
+"""What all commands share: exit codes, common options, and bad input reported in one line."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,23 +11,63 @@ from typing import Annotated, Any
 import typer
 
 from bench.errors import BadInput, shortened
-from bench.machine.device import device_type
+from bench.machine.device import device_type, unusable_gpu
 from dqar.errors import DQARError
 
 OK, REGRESSED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
-Results = Annotated[Path, typer.Option(help="Folder of the records.")]
-Reports = Annotated[Path, typer.Option(help="Folder of the reports.")]
-Model = Annotated[str, typer.Option(help="embedded, the directory of a DiTPipeline, or a hub id.")]
-SuiteName = Annotated[str, typer.Argument(metavar="SUITE", help="A name from `list`, or auto.")]
+Results = Annotated[Path, typer.Option(help="Directory of the records.")]
+Reports = Annotated[Path, typer.Option(help="Directory of the reports.")]
+Model = Annotated[str, typer.Option(help="The model: embedded, a pipeline's directory, or a hub id.")]
+SuiteName = Annotated[
+    str, typer.Argument(metavar="SUITE", help="The suite: a name from `list`, a .yaml file, or auto.")
+]
+Steps = Annotated[int, typer.Option(help="Number of denoising steps.")]
 Guidance = Annotated[float, typer.Option(min=0, help="Weight of classifier-free guidance.")]
 
 
 def chosen(name: str) -> str:
-    """The suite that `auto` means here."""
+    """The suite that `auto` means on this machine.
+
+    Raises:
+        BadInput: there is a GPU that torch cannot use; then `auto` must not mean the CPU in silence.
+    """
     if name != "auto":
         return name
-    return "a100" if device_type() == "cuda" else "embedded"
+    if device_type() == "cuda":
+        return "a100"
+    if why := unusable_gpu():
+        raise BadInput(
+            f"auto: {why}; allowed: mend that, hide the GPU (CUDA_VISIBLE_DEVICES=), or the suite embedded"
+        )
+    return "embedded"
+
+
+def parts(text: str) -> list[str]:
+    """The parts of a list that is separated by commas, without spaces around them."""
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def numbers(text: str, option: str, above: float, below: float = math.inf) -> list[float]:
+    """The numbers of a list that is separated by commas.
+
+    Args:
+        text: as given.
+        option: the command and option, which opens the message.
+        above: every number must be larger.
+        below: every number must be smaller.
+
+    Raises:
+        BadInput: where one is no number, or out of bounds, or there is none.
+    """
+    try:
+        found = [float(part) for part in parts(text)]
+    except ValueError:
+        found = []
+    if not found or not all(above < number < below for number in found):
+        bounds = f"above {above:g}" if below == math.inf else f"between {above:g} and {below:g}"
+        raise BadInput(f"{option}: {text!r} is not allowed; allowed: numbers {bounds}, separated by commas")
+    return found
 
 
 @contextmanager

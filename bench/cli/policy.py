@@ -9,30 +9,31 @@ from typing import Annotated
 import typer
 from tabulate import tabulate
 
-from bench.cli.options import Model, Reports, Results, commands
+from bench.cli.options import Guidance, Model, Reports, Results, Steps, commands, numbers
 from bench.errors import BadInput
+from bench.machine import provenance
+from bench.store.places import REPORTS, RESULTS
 
 app = typer.Typer(help=__doc__, no_args_is_help=True)
 command = commands(app)
 
-POLICY_DIR = Path(__file__).parents[1] / "embedded" / "policy"
-
-Steps = Annotated[int, typer.Option(help="Denoising steps.")]
-Guidance = Annotated[float, typer.Option(help="Weight of classifier-free guidance, above 1.")]
+SHIPPED = Path(__file__).parents[1] / "embedded" / "policy"
 
 
 @command
 def trace(
     model: Model = "embedded",
-    trajectories: Annotated[int, typer.Option(help="Pictures, one trajectory each.")] = 24,
+    trajectories: Annotated[int, typer.Option(help="Number of images, each with one trajectory.")] = 24,
     steps: Steps = 50,
-    out: Annotated[Path | None, typer.Option(help="Trace file; default: under results/policy.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Trace file [default: in RESULTS/policy].")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the first trajectory.")] = 0,
     guidance: Guidance = 4.0,
-    finals: Annotated[int, typer.Option(help="Reuses a trajectory followed to the final latent.")] = 16,
-    results: Results = Path("results"),
+    finals: Annotated[
+        int, typer.Option(help="Reuses of each trajectory that are followed to the final latent.")
+    ] = 16,
+    results: Results = RESULTS,
 ) -> None:
-    """Measure, for each layer and step, what the gate would see and what reuse there breaks."""
+    """Measure, for each layer and step, what the gate would see and the error of reusing there."""
     _at_least(trajectories=(trajectories, 2), steps=(steps, 2), finals=(finals, 0))
     from bench.studies.policy.session import open_session
     from bench.studies.policy.trace import rank_correlation
@@ -51,14 +52,17 @@ def trace(
 
 @command
 def train(
-    trace: Annotated[Path | None, typer.Option(help="Trace file; default: the last one.")] = None,
+    trace: Annotated[Path | None, typer.Option(help="Trace file [default: the last one].")] = None,
     budget: Annotated[float | None, typer.Option(help="Reuse error up to which reuse is safe.")] = None,
     final: Annotated[
-        bool, typer.Option("--final/--step", help="Whose reuse error labels: foreseen, or own.")
+        bool,
+        typer.Option("--final/--step", help="Label by the error of the final latent, or of the step."),
     ] = True,
-    out: Annotated[Path, typer.Option(help="Folder of the policy.")] = POLICY_DIR,
-    seed: Annotated[int, typer.Option(help="Of the split and the weights.")] = 0,
-    results: Results = Path("results"),
+    out: Annotated[
+        Path | None, typer.Option(help="Directory of the policy [default: in RESULTS/policy].")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the split and of the weights.")] = 0,
+    results: Results = RESULTS,
 ) -> None:
     """Train both kinds of policy on a trace and keep the better one on unseen trajectories."""
     from bench.studies.policy.train import load_trace
@@ -76,60 +80,56 @@ def train(
         f"Spearman with the final reuse error: the step's {known['spearman']:.3f} (n = {known['rows']}), "
         f"the label's {known['label_spearman']:.3f} on unseen trajectories (n = {known['label_rows']})"
     )
-    found[0].policy.save(out)
-    typer.echo(f"policy: {out}")
+    directory = out or _directory(results) / "trained"
+    found[0].policy.save(directory)
+    typer.echo(f"policy: {directory}")
 
 
 @command
 def eval_(
-    policy: Annotated[Path, typer.Option(help="Folder of the policy.")] = POLICY_DIR,
+    policy: Annotated[
+        Path | None, typer.Option(help="Directory of the policy [default: the one that ships].")
+    ] = None,
     model: Model = "embedded",
-    n: Annotated[int, typer.Option(help="Pictures.")] = 8,
+    n: Annotated[int, typer.Option(help="Number of images.")] = 8,
     steps: Steps = 50,
-    targets: Annotated[str, typer.Option(help="Reuse ratios, with commas between.")] = "0.1,0.2",
-    max_age: Annotated[int, typer.Option(help="Steps that an entry may serve, for all.")] = 2,
-    seed: Annotated[int, typer.Option(help="Seed of the first picture; not one of the trace.")] = 100_000,
+    targets: Annotated[str, typer.Option(help="Reuse ratios, separated by commas.")] = "0.1,0.2",
+    max_age: Annotated[int, typer.Option(help="Steps that an entry may be reused, by all.")] = 2,
+    seed: Annotated[int, typer.Option(help="Seed of the first image; none of the trace's.")] = 100_000,
     guidance: Guidance = 4.0,
-    reports: Reports = Path("reports"),
+    results: Results = RESULTS,
+    reports: Reports = REPORTS,
 ) -> None:
     """Compare the policy with thresholds, the schedule and a random mask at equal measured reuse."""
     _at_least(n=(n, 2), steps=(steps, 2), max_age=(max_age, 1))
-    ratios = _ratios(targets)
+    ratios = numbers(targets, "policy eval: --targets", above=0, below=1)
     from bench.machine.files import write_atomic
     from bench.studies.policy.evaluate import check_unseen, evaluate
     from bench.studies.policy.report import table, write_report
     from bench.studies.policy.session import open_session
     from bench.studies.policy.train import load_policy
 
-    learned = load_policy(policy)
+    directory = policy or SHIPPED
+    learned = load_policy(directory)
     check_unseen(learned, seed, n)
     session = open_session(model, steps, guidance, seed, evaluation=True)
-    path = reports / "policy" / "figures.json"  # beside its page: it is no record of a suite
-    for found in evaluate(session, learned, policy, n, ratios, max_age):
+    path = _directory(results) / "comparison.json"
+    for found in evaluate(session, learned, directory, n, ratios, max_age):
         write_atomic(path, (json.dumps(found, indent=1) + "\n").encode())
         page = write_report(found, reports / "policy")
     typer.echo(table(found["rows"]))
-    typer.echo(f"figures: {path}\nreport:  {page}")
+    typer.echo(f"values: {path}\nreport: {page}")
+
+
+def _directory(results: Path) -> Path:
+    return results / "policy" / provenance.machine()
 
 
 def _trace_file(results: Path) -> Path:
-    from bench.machine import provenance
-
-    # Remade at will: not committed.
-    return results / "policy" / provenance.machine() / ".cache" / "trace.safetensors"
+    return _directory(results) / ".cache" / "trace.safetensors"  # made again at will: never published
 
 
 def _at_least(**given: tuple[int, int]) -> None:
     for name, (value, low) in given.items():
         if value < low:
             raise BadInput(f"{name}: {value} is not allowed; allowed: {low} or more")
-
-
-def _ratios(text: str) -> list[float]:
-    try:
-        found = [float(part) for part in text.split(",")]
-    except ValueError:
-        found = []
-    if not found or not all(0 < ratio < 1 for ratio in found):
-        raise BadInput(f"targets: {text!r} is not allowed; allowed: numbers between 0 and 1, as 0.1,0.2")
-    return found

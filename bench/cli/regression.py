@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -21,33 +22,35 @@ from bench.machine.files import replace_tree
 from bench.regression.config import written
 from bench.regression.offline import make_offline
 from bench.store.git import commit_of
+from bench.store.places import PUBLISHED_RESULTS, REPORTS, RESULTS
 
 app = typer.Typer(help=__doc__, no_args_is_help=True)
 command = commands(app)
 
 CONFIG = Path(__file__).parents[1] / "regression" / "asv.conf.json"
-RESULTS = provenance.ROOT / "results" / "asv"
-PAGES = provenance.ROOT / "reports" / "asv"
+# Of this checkout: asv's results name its commits.
+STORED = tuple(provenance.ROOT / root / "asv" for root in (RESULTS, PUBLISHED_RESULTS))
+PAGES = provenance.ROOT / REPORTS / "asv"
 PASSES = 3  # over all benchmarks: a slow spell of the machine hits some samples of each, not all of one
 
 
 @command
 def run(
-    bench: Annotated[str, typer.Option(help="Only benchmarks that match this expression.")] = "",
-    passes: Annotated[int, typer.Option(min=1, help="Over all benchmarks.")] = PASSES,
+    bench: Annotated[str, typer.Option(help="Run only benchmarks that match this regular expression.")] = "",
+    passes: Annotated[int, typer.Option(min=1, help="Number of passes over the benchmarks.")] = PASSES,
 ) -> None:
-    """Run the benchmarks in this environment and store their samples under results/asv."""
+    """Run the benchmarks in this environment and store their samples under results/local/asv."""
     with tempfile.TemporaryDirectory() as folder:
         _benchmark(written(Path(folder), CONFIG), _clean_commit(), dict(os.environ), bench, passes)
 
 
 @command
 def check(
-    repetitions: Annotated[int, typer.Option(min=1, help="Of the same code.")] = 10,
+    repetitions: Annotated[int, typer.Option(min=1, help="Repetitions of the same code.")] = 10,
     slowdown: Annotated[float, typer.Option(min=1, help="How many times as long the last run takes.")] = 1.2,
-    passes: Annotated[int, typer.Option(min=1, help="Over the benchmarks, in each run.")] = PASSES,
-    results: Results = Path("results"),
-    reports: Reports = Path("reports"),
+    passes: Annotated[int, typer.Option(min=1, help="Passes over the benchmarks in each run.")] = PASSES,
+    results: Results = RESULTS,
+    reports: Reports = REPORTS,
 ) -> None:
     """Try the gate: repetitions must raise no alarm, a planted slowdown must raise one. Some 20 minutes.
 
@@ -68,26 +71,31 @@ def check(
 
 @command
 def html() -> None:
-    """Publish what is stored as pages under reports/asv, which need no network.
+    """Make pages of what is stored, here and published, under reports/local/asv; they need no network.
 
     Where that fails the pages before stay as they were.
     """
     with tempfile.TemporaryDirectory() as folder:
-        made = Path(folder) / "pages"
-        _asv(written(Path(folder), CONFIG, html_dir=made), "publish")
+        made, stored = Path(folder) / "pages", Path(folder) / "results"
+        for directory in reversed(STORED):  # what was measured here in place of what is published
+            if directory.is_dir():
+                shutil.copytree(directory, stored, dirs_exist_ok=True)
+        _asv(written(Path(folder), CONFIG, html_dir=made, results_dir=stored), "publish")
         make_offline(made)
         replace_tree(made, PAGES)
 
 
 @command
 def compare(
-    base: Annotated[str, typer.Argument(metavar="BASE", help="A commit with results.")],
-    new: Annotated[str, typer.Argument(metavar="NEW", help="Another.")] = "HEAD",
-    results: Annotated[Path, typer.Option(help="Folder of asv's results.")] = RESULTS,
-    machine: Annotated[str | None, typer.Option(help="Whose; default: this one's.")] = None,
+    base: Annotated[str, typer.Argument(metavar="BASE", help="The commit to compare with.")],
+    new: Annotated[str, typer.Argument(metavar="NEW", help="The commit that is judged.")] = "HEAD",
+    results: Annotated[
+        Path | None, typer.Option(help="Directory of asv's results [default: this checkout's].")
+    ] = None,
+    machine: Annotated[str | None, typer.Option(help="The machine measured [default: this one].")] = None,
     environment: Annotated[
         str | None,
-        typer.Option(help="Such as here-py3.12; default: this Python's, else the only common one."),
+        typer.Option(help="Such as here-py3.12 [default: this Python's, else the only common one]."),
     ] = None,
 ) -> None:
     """Compare two commits by the stored samples.
@@ -96,7 +104,13 @@ def compare(
     """
     from bench.regression.gate import compared, exit_code
 
-    rows = compared(results, machine or provenance.machine(), _commit(base), _commit(new), environment)
+    rows = compared(
+        [results] if results else STORED,
+        machine or provenance.machine(),
+        _commit(base),
+        _commit(new),
+        environment,
+    )
     typer.echo(
         tabulate([row.cells() for row in rows], headers=("benchmark", "base", "new", "verdict", "reason"))
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tabulate import tabulate
 
@@ -12,6 +13,9 @@ from bench.machine import provenance
 from bench.record import Record
 from bench.report.tables.columns import interval
 from bench.spec.suite import Suite
+
+if TYPE_CHECKING:
+    from bench.report.suite_report import SuiteReport
 
 HEADERS = ("run", "speedup [95 %]", "verdict", "drift", "PSNR dB", "reused", "limit")
 
@@ -47,21 +51,26 @@ def report_of(suite: Suite, records: list[Record], records_dir: Path, out: Path)
         BadInput: where no run was measured, or `out` cannot be written.
     """
     from bench.report.page import writable, write_index
-    from bench.report.suite_report import SuiteReport
-    from bench.report.text.provenance import command
 
     if all(record.status == "skipped" for record in records):
         raise BadInput(f"results: {records_dir}: every run was skipped: {records[0].reason}")
-    asked = {spec.name: spec.public() for spec in suite.without_overrides.configurations}
-    made_by = command(suite.name, asked, records)
     writable(out)
-    file = suite.file
-    report = SuiteReport(
-        records, records_dir, made_by, suite.title, suite.goals, file.no_loss_margin, file.subject
-    )
-    written = report.write(out)
+    written = suite_report(suite, records, records_dir).write(out)
     write_index(out.parent)
     return written
+
+
+def suite_report(suite: Suite, records: list[Record], records_dir: Path) -> SuiteReport:
+    """The report of a suite on these records, not yet written."""
+    from bench.report.suite_report import SuiteReport
+    from bench.report.text.provenance import command
+
+    asked = {spec.name: spec.public() for spec in suite.without_overrides.configurations}
+    made_by = command(suite.name, asked, records)
+    file = suite.file
+    return SuiteReport(
+        records, records_dir, made_by, suite.title, suite.goals, file.no_loss_margin, file.subject
+    )
 
 
 def table(records: Sequence[Record]) -> str:

@@ -7,7 +7,19 @@ from typing import Annotated
 
 import typer
 
-from bench.cli.options import OK, REGRESSED, Guidance, Model, Reports, Results, SuiteName, chosen, commands
+from bench.cli.options import (
+    OK,
+    REGRESSED,
+    Guidance,
+    Model,
+    Reports,
+    Results,
+    SuiteName,
+    chosen,
+    commands,
+    numbers,
+    parts,
+)
 from bench.errors import BadInput
 from bench.machine import provenance
 from bench.machine.device import device_type
@@ -16,7 +28,7 @@ from bench.pipeline.facts import ModelFacts
 from bench.record import Target
 from bench.spec.run_spec import RunSpec, shown_model
 from bench.spec.suite import Suite
-from bench.store.records import Store
+from bench.store.places import REPORTS, RESULTS
 
 app = typer.Typer()
 command = commands(app)
@@ -79,21 +91,22 @@ def profile(
 @command
 def reproduce(
     model: Annotated[str | None, typer.Option(help="embedded, a directory, or a hub id.")] = None,
-    results: Results = Path("results"),
-    reports: Reports = Path("reports"),
+    results: Results = RESULTS,
+    reports: Reports = REPORTS,
 ) -> None:
     """Run the seed's published tables and print published beside measured.
 
     Exit code 0: every reuse ratio agrees; 1: one does not, or a run failed; 2: bad input.
     """
-    from bench.run.runner import run_suite
+    from bench.run.suite_run import SuiteRun
     from bench.studies.reproduce import SUITE, agree, write_report
 
-    suite = Suite.load(SUITE, model=model)
-    store = run_suite(suite, results)
-    records = store.records(suite.names)
+    suite_run = SuiteRun.of_suite(Suite.load(SUITE, model=model), results)
+    typer.echo(suite_run.opening)
+    records = suite_run.run()
     page = write_report(records, reports / SUITE)
-    typer.echo(f"{page.read_text()}\nrecords: {store.folder}\nreport:  {page}")
+    typer.echo(f"{page.read_text()}\n{suite_run.closing(records)}")
+    typer.echo(f"records: {suite_run.store.folder}\nreport:  {page}")
     done = all(record.status != "failed" for record in records)
     raise typer.Exit(OK if agree() and done else REGRESSED)
 
@@ -134,8 +147,8 @@ def signals(
     steps: Annotated[int, typer.Option(min=4, max=1000, help="Denoising steps.")] = 50,
     guidance: Guidance = 4.0,
     seed: Annotated[int, typer.Option(min=0, help="Of the first picture.")] = 0,
-    results: Results = Path("results"),
-    reports: Reports = Path("reports"),
+    results: Results = RESULTS,
+    reports: Reports = REPORTS,
 ) -> None:
     """Measure what entropy, SNR and the latent's norm know of the error that reuse would make."""
     from bench.studies.signals.report import write_report
@@ -155,8 +168,8 @@ def tune(
     pictures: Annotated[int, typer.Option(min=2, help="A trial's, and as many unseen ones.")] = 4,
     pairs: Annotated[int, typer.Option(min=2, help="Timed for each point of the front.")] = 6,
     guidance: Guidance = 4.0,
-    results: Results = Path("results"),
-    reports: Reports = Path("reports"),
+    results: Results = RESULTS,
+    reports: Reports = REPORTS,
 ) -> None:
     """Search DQAR's fields for the front of speedup and drift. Resumes, and adds trials."""
     from bench.methods.dqar import shape_of
@@ -190,15 +203,15 @@ def calibrate(
     ] = None,
     pictures: Annotated[int, typer.Option(min=2, help="To calibrate on, and as many held out.")] = 24,
     guidance: Guidance = 4.0,
-    results: Results = Path("results"),
-    reports: Reports = Path("reports"),
+    results: Results = RESULTS,
+    reports: Reports = REPORTS,
 ) -> None:
     """Search plans for the least drift at each cost, and write the best. Resumes, and adds tries."""
     from bench.methods.scheduler import SCHEDULERS
 
     if solver not in SCHEDULERS:
         raise BadInput(f"calibrate: --solver: {solver!r} is not known; allowed: {', '.join(SCHEDULERS)}")
-    wanted = numbers(speedups)
+    wanted = numbers(speedups, "calibrate: --speedups", above=1)
     from bench.studies.calibrate.report import write_report
     from bench.studies.calibrate.study import Study
 
@@ -211,35 +224,25 @@ def calibrate(
     typer.echo(f"{page.read_text()}\nplans:  {out}\nreport: {page}")
 
 
-def numbers(text: str) -> list[float]:
-    """Numbers above 1 with commas between; BadInput names what is none."""
-    try:
-        found = [float(part) for part in text.split(",")]
-    except ValueError:
-        found = []
-    if not found or min(found) <= 1:
-        raise BadInput(f"calibrate: --speedups: {text!r} is not allowed; allowed: numbers above 1")
-    return found
-
-
 @command
 def control(
     repetitions: Annotated[int, typer.Option(min=1, help="Of the baseline against itself.")] = 40,
-    results: Results = Path("results"),
-    reports: Reports = Path("reports"),
+    results: Results = RESULTS,
+    reports: Reports = REPORTS,
 ) -> None:
     """Time the baseline against itself again and again: does the 95 % interval hold 1.0?
 
     Exit code 0: in at least 90 % of the repetitions; 1: in fewer, or one failed; 2: bad input.
     """
-    from bench.run.runner import run_all
+    from bench.run.suite_run import SuiteRun
     from bench.studies.control import SUITE, specs, study, write_report
 
-    chosen = specs(repetitions)
-    folder = Store(results, SUITE, provenance.machine())
-    records = run_all(chosen, folder, results)
+    suite_run = SuiteRun.of(specs(repetitions), results)
+    typer.echo(suite_run.opening)
+    records = suite_run.run()
     page = write_report(records, reports / SUITE)
-    typer.echo(f"{page.read_text()}\nrecords: {folder.folder}\nreport:  {page}")
+    typer.echo(f"{page.read_text()}\n{suite_run.closing(records)}")
+    typer.echo(f"records: {suite_run.store.folder}\nreport:  {page}")
     done = all(record.status == "ok" for record in records)
     raise typer.Exit(OK if done and study(records).holds else REGRESSED)
 
@@ -251,8 +254,8 @@ def gpu_check(
         bool, typer.Option("--toy", help="Try the code on a CPU, at a size that says nothing.")
     ] = False,
     budget: Annotated[float, typer.Option(min=1, help="Seconds that the whole check may take.")] = 360,
-    results: Results = Path("results/local"),
-    reports: Reports = Path("reports/local"),
+    results: Results = RESULTS,
+    reports: Reports = REPORTS,
 ) -> None:
     """Ask a CUDA device what matters most, in order of importance, within six minutes.
 
@@ -262,7 +265,7 @@ def gpu_check(
     from bench.studies.gpu_check.report import write_report
     from bench.studies.gpu_check.supervisor import run_check
 
-    names = [name.strip() for name in steps.split(",") if name.strip()]
+    names = parts(steps)
     known = [step.name for step in STEPS]
     for name in names:
         if name not in known:
@@ -272,7 +275,7 @@ def gpu_check(
     machine = provenance.machine() + ("-toy" if toy else "")
     out = results / "gpu-check" / machine
     found = run_check(out, names, toy, budget, typer.echo)
-    page = write_report(found, machine, reports / machine)
+    page = write_report(found, machine, reports / "gpu-check" / machine)
     typer.echo(f"results: {out}\nreport:  {page}")
     missed = any(verdict == "missed" for result in found for verdict in result.goals.values())
     done = all(result.status == "ok" for result in found)

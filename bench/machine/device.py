@@ -2,9 +2,58 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 
 def device_type() -> str:
     """Where models run, "cuda" or "cpu": the one place that decides it."""
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def unusable_gpu(devices: Path = Path("/dev")) -> str | None:
+    """Why torch cannot use the NVIDIA GPU of this machine; None where there is none, or it can.
+
+    A GPU that the user hid with CUDA_VISIBLE_DEVICES does not count.
+
+    Args:
+        devices: where the system lists its devices.
+    """
+    import torch
+
+    if os.environ.get("CUDA_VISIBLE_DEVICES", "0") in ("", "-1") or device_type() == "cuda":
+        return None
+    names = _nvml_names()
+    if not names and not any(devices.glob("nvidia[0-9]*")):
+        return None
+    found = f"this machine has a GPU ({', '.join(names) or 'its device file is there'})"
+    if torch.version.cuda is None:
+        return f"{found}, but this torch ({torch.__version__}) is a build without CUDA"
+    return (
+        f"{found}, but torch cannot use it: its build needs a driver for CUDA {torch.version.cuda},"
+        f" the driver is {_driver() or 'not loaded'}"
+    )
+
+
+def _nvml_names() -> list[str]:
+    """The GPUs that the driver reports."""
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+        handles = map(pynvml.nvmlDeviceGetHandleByIndex, range(pynvml.nvmlDeviceGetCount()))
+        return [str(pynvml.nvmlDeviceGetName(handle)) for handle in handles]
+    except pynvml.NVMLError:
+        return []
+
+
+def _driver() -> str | None:
+    """The driver's version."""
+    import pynvml
+
+    try:
+        return str(pynvml.nvmlSystemGetDriverVersion())
+    except pynvml.NVMLError:
+        return None

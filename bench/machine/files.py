@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from bench.errors import BadInput
@@ -24,6 +24,27 @@ def write_atomic(path: Path, content: bytes) -> None:
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def write_once(path: Path, content: bytes) -> bytes:
+    """What `path` holds; `content`, written whole, where nobody wrote it before.
+
+    Of processes that write at the same time one wins, and all return what it wrote.
+
+    Raises:
+        BadInput: it can be neither read nor written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with write_errors_named(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            try:
+                temporary.write_bytes(content)
+                with suppress(FileExistsError):
+                    path.hardlink_to(temporary)
+            finally:
+                temporary.unlink(missing_ok=True)
+        return path.read_bytes()
 
 
 def replace_tree(made: Path, path: Path) -> None:

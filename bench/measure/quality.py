@@ -20,6 +20,7 @@ from bench.pipeline import models
 from bench.pipeline.session import Session
 from bench.record import Mean, Quality, Worst
 from bench.spec.external_files import lpips_folder
+from bench.store.images import digest
 from bench.store.tensors import Cache
 
 NO_LPIPS = "no VGG16 weights: --lpips-weights gives them, or torch hub's cache"
@@ -53,7 +54,7 @@ def measure(
         latents_sha256=hashlib.sha256(cand.latents.numpy().tobytes()).hexdigest(),
         worst=_worst(session, order, drift, psnr),
         image=image,
-        image_sha256=hashlib.sha256(mosaic).hexdigest(),
+        image_sha256=digest(mosaic),
         missing=missing,
     ), mosaic
 

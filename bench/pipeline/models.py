@@ -98,9 +98,9 @@ def _check_weights(path: Path, component: str) -> None:
             raise BadInput(f"model: {path.name}/{component}/{file.name}: not readable: {error}") from error
 
 
-def weights(folder: Path) -> list[Path]:
-    """The weight files of a component."""
-    return sorted([*folder.glob("*.safetensors"), *folder.glob("*.bin")])
+def weights(component: Path) -> list[Path]:
+    """The weight files in a component's directory: its safetensors, else its pickled ones."""
+    return sorted(component.glob("*.safetensors")) or sorted(component.glob("*.bin"))
 
 
 def fingerprint(spec: RunSpec) -> str:

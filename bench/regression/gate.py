@@ -36,11 +36,13 @@ class Measured(NamedTuple):
     samples: Samples | None
 
 
-def compared(results: Path, machine: str, base: str, new: str, environment: str | None = None) -> list[Row]:
+def compared(
+    results: Path | Sequence[Path], machine: str, base: str, new: str, environment: str | None = None
+) -> list[Row]:
     """A row for each benchmark of either commit, both measured in one environment.
 
     Args:
-        results: asv's directory of results.
+        results: asv's directories of results; where two hold the same, the first counts.
         machine: Whose.
         base: Full hash of a commit.
         new: Another.
@@ -51,17 +53,20 @@ def compared(results: Path, machine: str, base: str, new: str, environment: str 
         BadInput: a commit has no results, or both have none of the same environment: another Python or
             another torch is no regression of this project.
     """
-    before, after = (stored(results, machine, commit) for commit in (base, new))
+    directories = [results] if isinstance(results, Path) else results
+    before, after = (stored(directories, machine, commit) for commit in (base, new))
     chosen = _common(before, after, environment)
     return rows(measured(before[chosen]), measured(after[chosen]))
 
 
-def stored(results: Path, machine: str, commit: str) -> dict[str, Path]:
+def stored(results: Sequence[Path], machine: str, commit: str) -> dict[str, Path]:
     """The files of a commit's results by the environment that they were measured in."""
-    files = sorted((results / machine).glob(f"{commit[:8]}-*.json"))
+    found = [sorted((root / machine).glob(f"{commit[:8]}-*.json")) for root in results]
+    files = [file for files in reversed(found) for file in files]
     if not files:
         raise BadInput(
-            f"asv compare: {commit[:8]}: no results of {machine} in {results}; first: make asv on that commit"
+            f"asv compare: {commit[:8]}: no results of {machine} in {' or '.join(map(str, results))}; first:"
+            " make asv on that commit"
         )
     return {file.stem.removeprefix(f"{commit[:8]}-"): file for file in files}
 

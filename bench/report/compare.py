@@ -75,7 +75,7 @@ def _records(directory: Path) -> dict[str, dict[str, Found]]:
     """By suite/name, then by machine: the record, or why there is none."""
     found: dict[str, dict[str, Found]] = {}
     for path in validation.record_files(directory):
-        error, (suite, machine) = validation.flaw(path), path.resolve().parts[-3:-1]
+        error, (suite, machine) = validation.validation_error(path), path.resolve().parts[-3:-1]
         of_run = found.setdefault(f"{suite}/{path.stem.rpartition('-')[0]}", {})
         if not error:
             of_run[machine] = validation.read(path)
@@ -141,6 +141,9 @@ def _incomparable(a: Record, b: Record, metric: str, cross_machine: bool) -> str
     here, there = a.environment.get("machine"), b.environment.get("machine")
     if here != there and not cross_machine:
         return f"machines differ: {here}, {there} (--cross-machine allows that)"
+    ids = {record.environment["inputs"].get("machine_id") for record in (a, b)} - {None}
+    if len(ids) > 1 and not cross_machine:
+        return f"two machines of the kind {here} (--cross-machine allows that)"
     for name in ("model", *(FILES if metric.startswith("quality.") else ())):
         if a.environment["inputs"].get(name) != b.environment["inputs"].get(name):
             return f"the contents of {name} differ"

@@ -73,8 +73,9 @@ def render(template: str, title: str, headline: str, content: dict[str, Any]) ->
 
 
 def write_index(reports: Path) -> Path:
-    """Write README.md of `reports`: every page below it with its title and headline."""
-    pages = {path.parent.relative_to(reports).as_posix(): path for path in reports.glob("*/**/README.md")}
+    """Write README.md of `reports`: every page below it, but for local ones, with its title and headline."""
+    found_paths = {path.parent.relative_to(reports): path for path in reports.glob("*/**/README.md")}
+    pages = {place.as_posix(): path for place, path in found_paths.items() if place.parts[0] != "local"}
     found = [(name, Page.read(pages[name])) for name in sorted(pages, key=_rank)]
     entries = [(name, f"{name}/README.md", page.title, _sentence(page)) for name, page in found if page]
     headline = f"{len(entries)} report{'s' * (len(entries) != 1)}"

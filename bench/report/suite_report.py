@@ -82,7 +82,9 @@ class SuiteReport:
         if not self.ran:
             raise ValueError("records: none given; a report needs at least one")
         out.mkdir(parents=True, exist_ok=True)
-        for old in [*out.glob("*.png"), *out.glob("*.csv")]:  # no stale plot stays with a new text
+        for old in [
+            path for kind in ("png", "webp", "csv") for path in out.glob(f"*.{kind}")
+        ]:  # no stale plot stays with a new text
             old.unlink()
         for table in [*self.tables.values(), *self.front_tables]:
             if not table.frame.empty:

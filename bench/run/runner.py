@@ -21,61 +21,19 @@ from pathlib import Path
 from typing import IO
 
 from pydantic import TypeAdapter
-from tqdm import tqdm
 
 from bench import methods
 from bench.errors import BadInput
-from bench.machine import provenance
 from bench.machine.process import ALLOCATOR
-from bench.pipeline import models
-from bench.record import Record
-from bench.run import preflight
 from bench.run.worker import Job
-from bench.spec.run_spec import RunSpec, groups
-from bench.spec.suite import Suite
+from bench.spec.run_spec import RunSpec
 from bench.store import keys
-from bench.store.records import Store
 
 WORKER = (sys.executable, "-m", "bench.run.worker")
 
 
-def run_suite(suite: Suite, results: Path, only: str | None = None, force: bool = False) -> Store:
-    """Run what is not finished of a suite.
-
-    Args:
-        suite: its model's weights are looked for first, see `models.with_weights`.
-        results: the root of the records.
-        only: run this configuration alone.
-        force: measure finished ones again.
-
-    Returns:
-        Where the records are.
-
-    Raises:
-        BadInput: where the suite, its model or `results` cannot be used.
-    """
-    specs = suite.specs(only)
-    weights = models.with_weights(suite.file)
-    specs = [spec.model_copy(update={"weights": weights}) for spec in specs]
-    preflight.check_model(specs)
-    store = Store(results, suite.name, provenance.machine())
-    run_all(specs, store, results, force)
-    return store
-
-
-def run_all(specs: Sequence[RunSpec], store: Store, results: Path, force: bool = False) -> list[Record]:
-    """Run what is not finished, with a progress bar; the records of all."""
-    store.prepare()
-    with tqdm(total=len(specs), unit="run", disable=None, file=sys.stderr) as bar:
-        runner = Runner(results=results, force=force, say=bar.set_description_str)
-        for group in groups(specs):
-            runner.run(*group)
-            bar.update(len(group))
-    return store.records([spec.name for spec in specs])
-
-
-def left_out(spec: RunSpec) -> str | None:
-    """Why a configuration would say nothing under the weights at hand, None where it would."""
+def skip_reason(spec: RunSpec) -> str | None:
+    """Why a configuration is not measured under its weights; None where it is."""
     if spec.weights == "trained" or not methods.get(spec.method).by_data(spec.options):
         return None
     return "needs trained weights: what it reuses depends on what the model computes"
@@ -83,30 +41,35 @@ def left_out(spec: RunSpec) -> str | None:
 
 @dataclass(frozen=True, kw_only=True)
 class Runner:
-    """How to run: where records go, whether finished ones are redone, what to tell on the way."""
+    """How to run: where records go, whether finished ones are measured again, who hears of progress."""
 
     results: Path
     force: bool = False
-    say: Callable[[str], None] = lambda text: None
+    report: Callable[[str], None] = lambda text: None
     worker: Sequence[str] = WORKER
 
     def run(self, *specs: RunSpec) -> None:
         """Run those of the configurations that are not finished, in one process."""
         jobs = [self._job(spec) for spec in specs]
-        self.say(specs[0].name)
+        self.report(specs[0].name)
         with ExitStack() as locks:
             for job in sorted(jobs, key=lambda job: job.key):  # in one order: nobody waits in a circle
                 locks.enter_context(job.store.lock(job.key))
             self._work([job for job in jobs if self._to_do(job)])
 
+    def is_finished(self, spec: RunSpec) -> bool:
+        """Whether this machine has measured the configuration before, with these sources."""
+        job = self._job(spec)
+        return job.store.finished(spec.name, job.key)
+
     def _job(self, spec: RunSpec) -> Job:
-        given = keys.inputs(spec)
+        given = keys.inputs(spec, self.results)
         key = keys.key_of(spec.public(), given)
         return Job(spec=spec, key=key, inputs=given, results=self.results, parent=os.getpid())
 
     def _to_do(self, job: Job) -> bool:
-        """Whether it must be measured; one that would say nothing gets its record here."""
-        if why := left_out(job.spec):
+        """Whether it must be measured; one that is skipped gets its record here."""
+        if why := skip_reason(job.spec):
             job.store.write(job.record(status="skipped", reason=why))
             return False
         return self.force or not job.store.finished(job.spec.name, job.key)
@@ -159,7 +122,7 @@ class Runner:
             return  # it died at once: its exit code tells
         for line in process.stdout:
             alarm.heard()
-            self.say(line.strip())
+            self.report(line.strip())
 
 
 class Alarm(threading.Thread):

@@ -50,7 +50,7 @@ class QualitySettings(SuitePart):
     converged_n: int = Field(default=16, ge=0, le=10**6)
     converged_factor: int = Field(default=10, ge=2, le=1000)  # times the steps
     extractor: Literal["embedded"] | None = "embedded"
-    worst: int = Field(default=8, ge=1, le=64)
+    worst: int = Field(default=3, ge=1, le=64)  # images kept with a record, furthest from the baseline's
     # Files that do not ship with the harness, see `bench.spec.external_files`; null: what needs them is null.
     inception_weights: File | None = None  # torch-fidelity's: in place of `extractor`, makes FD FID
     reference: File | None = None  # a directory of images, or an .npz as ADM publishes them

@@ -1,4 +1,4 @@
-"""Records as a git revision holds them, beside those of folders."""
+"""Records as a git revision holds them, or a directory."""
 
 from __future__ import annotations
 
@@ -6,26 +6,30 @@ import io
 import subprocess
 import tarfile
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from bench.errors import BadInput
 
-RESULTS = "results"
+RESULTS = ("results/published", "results")  # where a revision has its records; older ones the second
 
 
 @contextmanager
 def folder_of(place: str) -> Iterator[Path]:
-    """`place` if it is a folder; else what results/ holds in that revision, REV:DIR for another."""
+    """`place` if it is a directory; else what a revision has as published records, REV:DIR for another.
+
+    Raises:
+        BadInput: it is neither, or that revision has no such directory.
+    """
     if Path(place).is_dir():
         yield Path(place)
         return
     revision, _, inside = place.partition(":")
     commit = commit_of(revision)
     if commit is None:
-        raise BadInput(f"compare: {place}: no such folder, nor a revision of git; allowed: either")
-    archive = _archive(commit, inside.strip("/") or RESULTS, place)
+        raise BadInput(f"compare: {place}: no such directory, nor a revision of git; allowed: either")
+    archive = _archive(commit, [inside.strip("/")] if inside.strip("/") else RESULTS, place)
     with tempfile.TemporaryDirectory() as folder:
         with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
             tar.extractall(folder, filter="data")
@@ -43,13 +47,16 @@ def commits(n: int) -> list[str]:
     return (_git("log", f"-{n}", "--format=%H") or b"").decode().split()
 
 
-def _archive(commit: str, inside: str, place: str) -> bytes:
-    # From the top: below it, git would look for `inside` in the current folder.
-    top = _git("rev-parse", "--show-toplevel")
-    found = _git("archive", "--format=tar", commit, "--", inside, at=(top or b".").decode().strip())
-    if found is None:
-        raise BadInput(f"compare: {place}: no folder {inside}/ in that revision; needed: committed records")
-    return found
+def _archive(commit: str, directories: Sequence[str], place: str) -> bytes:
+    """The first of the directories that the commit has, as a tar file."""
+    # From the top: below it, git would look for them in the current directory.
+    top = (_git("rev-parse", "--show-toplevel") or b".").decode().strip()
+    for inside in directories:
+        if (found := _git("archive", "--format=tar", commit, "--", inside, at=top)) is not None:
+            return found
+    raise BadInput(
+        f"compare: {place}: no directory {directories[0]}/ in that revision; needed: committed records"
+    )
 
 
 def _git(*arguments: str, at: str = ".") -> bytes | None:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+from pathlib import Path
 from typing import Any
 
 from bench.errors import BadInput
 from bench.machine import hashing, provenance
+from bench.machine.identity import machine_id
 from bench.machine.scrub import refused_name, scrubbed
 from bench.pipeline import models
 from bench.record import Record
 from bench.spec import external_files
 from bench.spec.run_spec import RunSpec
+from bench.store.places import RESULTS
 
 # The sources that produce figures: a commit to anything else recomputes nothing.
 SOURCES = (
@@ -32,14 +35,23 @@ SOURCES = (
 IDENTIFIERS = ("suite", "name", "method", "key")  # of a record: its place and file
 
 
-def inputs(spec: RunSpec) -> dict[str, Any]:
-    """What a record depends on besides its configuration."""
+def inputs(spec: RunSpec, results: Path = RESULTS) -> dict[str, Any]:
+    """What a record depends on besides its configuration.
+
+    Args:
+        spec: the configuration.
+        results: the root of the records, which holds a part of the machine's identity.
+
+    Returns:
+        Digests and versions by name. `machine_id` makes the key this very machine's: no other resumes it.
+    """
     files = sorted({f for pattern in SOURCES for f in provenance.ROOT.glob(pattern)})
     return {
         "sources": hashing.digest([f for f in files if f.is_file()], provenance.ROOT),
         "model": models.fingerprint(spec),
         "packages": provenance.versions(),
         "machine": provenance.machine(),
+        "machine_id": machine_id(results),
         **external_files.plan(spec),
         **(external_files.digests(spec.quality) if spec.measures_quality else {}),
     }

@@ -1,4 +1,4 @@
-"""Records on disk: `results/<suite>/<machine>/<name>-<key>.json`, written whole or not at all.
+"""Records on disk: `<results>/<suite>/<machine>/<name>-<key>.json`, written whole or not at all.
 
 The key is a hash of all that decides a record's figures, so a finished run is found again by it.
 """
@@ -16,11 +16,11 @@ from pathlib import Path
 from bench.machine.files import write_atomic, write_errors_named
 from bench.record import Record
 from bench.store.keys import seal
-from bench.store.validation import flaw, read, sound
+from bench.store.validation import read, valid_records, validation_error
 
 log = logging.getLogger(__name__)
 
-ROOM = 2**20  # bytes that must be free to begin: some records with their pictures
+ROOM = 2**20  # bytes that must be free to begin: some records with their images
 
 
 class Store:
@@ -46,15 +46,15 @@ class Store:
         return self.folder / f"{name}-{key}{suffix}"
 
     def finished(self, name: str, key: str) -> bool:
-        """Whether a sound record with status "ok" is there; failures are tried again."""
+        """Whether a valid record with status "ok" is there; failures are tried again."""
         path = self.path(name, key)
-        return path.exists() and not flaw(path) and read(path).status == "ok"
+        return path.exists() and not validation_error(path) and read(path).status == "ok"
 
     def write(self, record: Record, picture: bytes | None = None) -> None:
         """Write the record, and its picture first; only then remove those it supersedes."""
         if picture is not None:
             write_atomic(self.path(record.name, record.key, ".png"), picture)
-        text = seal(record).model_dump_json(indent=1)
+        text = seal(record).model_dump_json()
         write_atomic(self.path(record.name, record.key), text.encode())
         for path in self.folder.iterdir():
             name, _, key = path.stem.rpartition("-")
@@ -82,6 +82,6 @@ class Store:
             yield
 
     def records(self, names: list[str] | None = None) -> list[Record]:
-        """The sound records of those names, in that order, or of all by name; unsound ones are logged."""
-        found = {record.name: record for record in sound(self.folder)}
+        """The valid records of those names, in that order, or of all by name; invalid ones are logged."""
+        found = {record.name: record for record in valid_records(self.folder)}
         return [found[name] for name in (sorted(found) if names is None else names) if name in found]

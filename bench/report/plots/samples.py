@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +14,7 @@ from PIL import Image
 
 from bench.record import Record, Worst
 from bench.report.plots.style import DPI, canvas, method_style, plain, save, style
+from bench.store import images
 
 AMPLIFICATION = 4
 CASES = 3  # worst cases a configuration
@@ -22,7 +22,6 @@ _ROWS = 6  # configurations a page; half as many where images are large
 _TILE, _GAP, _LINE, _HEAD = 128, 14, 26, 24  # pixels
 _CASE = 3 * (_TILE + 2) + _GAP
 _STRIP = _LINE + _TILE + 36
-_log = logging.getLogger(__name__)
 
 
 class Case(NamedTuple):
@@ -46,7 +45,7 @@ def plot_samples(records: Sequence[Record], results: Path, directory: Path) -> l
     strips = [strip for strip in found if strip.cases]
     rows = _ROWS if all(len(strip.cases[0].baseline) <= 64 for strip in strips) else _ROWS // 2
     pages = [strips[i : i + rows] for i in range(0, len(strips), rows)]
-    return [_page(page, directory / f"samples-{i}.png") for i, page in enumerate(pages, 1)]
+    return [_page(page, directory / f"samples-{i}.webp") for i, page in enumerate(pages, 1)]
 
 
 def cases(record: Record, results: Path) -> list[Case]:
@@ -54,22 +53,13 @@ def cases(record: Record, results: Path) -> list[Case]:
     quality = record.quality
     if quality is None or quality.image is None or quality.identical:
         return []
-    mosaic = _read(results / quality.image)
+    mosaic = images.mosaic(results, quality.image)
     if mosaic is None:
         return []
     side = mosaic.shape[0] // 2
     tiles = [mosaic[:, i * side : (i + 1) * side] for i in range(mosaic.shape[1] // side)]
     pairs = zip(quality.worst, tiles, strict=False)
     return [Case(worst, tile[:side], tile[side:]) for worst, tile in pairs][:CASES]
-
-
-def _read(path: Path) -> np.ndarray | None:
-    try:
-        with Image.open(path) as image:
-            return np.asarray(image.convert("RGB"))
-    except OSError as error:
-        _log.warning("no samples of %s: %s", path.name, error.__class__.__name__)
-        return None
 
 
 def difference(case: Case) -> np.ndarray:

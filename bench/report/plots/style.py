@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,9 +13,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
+from bench.machine.files import write_atomic
 from bench.record import Interval
 
 MAX_BYTES = 190_000
+SAMPLE_QUALITY = 85  # of WebP
 DPI = 150
 GREY = "#8a8a8a"
 
@@ -91,18 +94,38 @@ def error_bar(value: Interval) -> list[list[float]]:
 
 
 def save(figure: Figure, path: Path) -> Path:
-    """Write a PNG without dates or versions in it, small enough to keep in a repository."""
-    figure.savefig(path, dpi=DPI, metadata={"Software": None}, facecolor="white")
-    if path.stat().st_size > MAX_BYTES:
-        _fewer_colours(path)
+    """Write an image without dates or versions in it, small enough to keep in a repository.
+
+    Args:
+        figure: what is drawn.
+        path: `.png` for lines and areas, which get a palette of their own; `.webp` for samples, which are
+            compressed: the records have their pixels.
+
+    Returns:
+        `path`.
+    """
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=DPI, metadata={"Software": None}, facecolor="white")
+    with Image.open(drawn) as opened:
+        full = opened.convert("RGB")
+    made = _compressed(full) if path.suffix == ".webp" else _with_palette(full)
+    write_atomic(path, made)
     return path
 
 
-def _fewer_colours(path: Path) -> None:
-    """Reduce an image to the largest palette that stays below the limit."""
-    with Image.open(path) as opened:
-        full = opened.convert("RGB")
+def _compressed(image: Image.Image) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, "WEBP", quality=SAMPLE_QUALITY, method=6)
+    return stream.getvalue()
+
+
+def _with_palette(image: Image.Image) -> bytes:
+    """A PNG with the largest palette that stays below the limit; flat areas keep their colours exactly."""
+    stream = io.BytesIO()
     for colours in (256, 128, 64, 32):
-        full.quantize(colours, method=Image.Quantize.MEDIANCUT).save(path, optimize=True)
-        if path.stat().st_size <= MAX_BYTES:
-            return
+        stream = io.BytesIO()
+        reduced = image.quantize(colours, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+        reduced.save(stream, "PNG", optimize=True)
+        if stream.tell() <= MAX_BYTES:
+            break
+    return stream.getvalue()

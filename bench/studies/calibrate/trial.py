@@ -44,7 +44,9 @@ class Trials:
         self.session = Session.open(spec)
         self.kind = target
         self.pictures = range(spec.batch_size)
-        self.cache = Cache(results / "calibrate" / provenance.machine() / ".cache", keys.inputs(spec))
+        self.cache = Cache(
+            results / "calibrate" / provenance.machine() / ".cache", keys.inputs(spec, results)
+        )
         self.target = self._target(self.session)
         self.shares = _shares(flops.count(self.session))
 

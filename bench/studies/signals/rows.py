@@ -47,11 +47,11 @@ class Study:
         """Write both files to `folder`; the path of the rows. BadInput where that fails."""
         text = self.rows.to_csv(index=False, float_format="%.6g")
         write_atomic(folder / "rows.csv.gz", gzip.compress(text.encode(), mtime=0))
-        write_atomic(folder / "facts.yaml", json.dumps(self.facts, indent=1).encode())
+        write_atomic(folder / "facts.json", json.dumps(self.facts, indent=1).encode())
         return folder / "rows.csv.gz"
 
     @classmethod
     def load(cls, folder: Path) -> Self:
         """What `save` wrote."""
-        facts = json.loads((folder / "facts.yaml").read_text())
+        facts = json.loads((folder / "facts.json").read_text())
         return cls(pd.read_csv(folder / "rows.csv.gz"), facts)

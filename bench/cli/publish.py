@@ -1,0 +1,125 @@
+"""`python -m bench publish`: the one command that changes committed files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from pathlib import Path
+
+import typer
+
+from bench.cli.reporting import measured_on, report_of, suite_report
+from bench.errors import BadInput
+from bench.machine import provenance
+from bench.machine.files import replace_tree
+from bench.record import Record
+from bench.report.page import write_index
+from bench.spec.suite import Suite, available
+from bench.store.places import PUBLISHED_REPORTS, PUBLISHED_RESULTS, REPORTS, RESULTS
+from bench.store.publishing import publish_records, publish_tree
+from bench.store.records import Store
+
+ALL = "all"
+
+
+def publish(name: str) -> list[Path]:
+    """Move what this machine measured for a suite or a study to the committed evidence, and write its page.
+
+    Without local records the page of what is published is written again; for `all`, every such page.
+
+    Returns:
+        The pages that were written.
+
+    Raises:
+        BadInput: nothing is there to publish, or a suite is not finished.
+    """
+    if name == ALL:
+        pages = [page for each in _published() for page in _written(each)]
+        write_index(PUBLISHED_REPORTS)
+        return pages
+    if name in available():
+        suite = Suite.load(name)
+        local = Store(RESULTS, name, provenance.machine())
+        if records := local.records(None if suite.command else suite.names):
+            _check_finished(suite, records)
+            shown = () if suite.command else _shown(suite, records, local)
+            publish_records(local, Store(PUBLISHED_RESULTS, name, local.machine), shown)
+    else:
+        _publish_study(name)
+    pages = _written(name)
+    if not pages:
+        raise BadInput(f"publish: {name!r} has no records in {RESULTS} or {PUBLISHED_RESULTS}; first run it")
+    write_index(PUBLISHED_REPORTS)
+    return pages
+
+
+def _published() -> list[str]:
+    return sorted(path.name for path in PUBLISHED_RESULTS.glob("*") if path.is_dir())
+
+
+def _check_finished(suite: Suite, records: Sequence[Record]) -> None:
+    lacking = [] if suite.command else sorted({*suite.names} - {record.name for record in records})
+    if lacking:
+        raise BadInput(
+            f"publish: {suite.name}: not measured: {', '.join(lacking[:5])}; needed: all configurations;"
+            f" first: python -m bench run {suite.name}"
+        )
+    if any(record.environment.get("git", {}).get("dirty") for record in records):
+        typer.echo(f"{suite.name}: measured on changed sources, which its report says", err=True)
+
+
+def _shown(suite: Suite, records: list[Record], store: Store) -> set[str]:
+    """The configurations whose images the report shows."""
+    return {record.name for record in suite_report(suite, records, store.folder).few}
+
+
+def _publish_study(name: str) -> None:
+    """Move the data of a study that keeps no records, and its pages."""
+    publish_tree(RESULTS / name, PUBLISHED_RESULTS / name)
+    if (REPORTS / name).is_dir() and name != "asv":  # asv's pages are made on demand
+        replace_tree(REPORTS / name, PUBLISHED_REPORTS / name)
+
+
+def _written(name: str) -> list[Path]:
+    """Write the page of a published suite or study again; its path, or none where nothing is published."""
+    directory = PUBLISHED_RESULTS / name
+    machines = [path for path in sorted(directory.glob("*")) if path.is_dir()]
+    if not machines:
+        return []
+    if name not in available():
+        pages = sorted((PUBLISHED_REPORTS / name).rglob("README.md"))
+        return [STUDY_PAGES[name](machines[-1])] if name in STUDY_PAGES else pages or [directory]
+    suite = Suite.load(name)
+    if suite.file.report == "machine":
+        return [_suite_page(suite, path.name) for path in machines]
+    return [_suite_page(suite, measured_on(directory))]
+
+
+def _suite_page(suite: Suite, machine: str) -> Path:
+    store = Store(PUBLISHED_RESULTS, suite.name, machine)
+    records = store.records(None if suite.command else suite.names)
+    if suite.command:
+        module = import_module(f"bench.studies.{suite.command}")
+        page: Path = module.write_report(records, PUBLISHED_REPORTS / suite.name)
+        return page
+    return report_of(suite, records, store.folder, suite.report_dir(PUBLISHED_REPORTS, machine))
+
+
+def _signals(directory: Path) -> Path:
+    from bench.studies.signals.report import write_report
+    from bench.studies.signals.rows import Study
+
+    study = Study.load(directory)
+    return write_report(study.rows, study.facts, PUBLISHED_REPORTS / "signals")
+
+
+def _policy(directory: Path) -> Path:
+    from bench.studies.policy.report import write_report
+
+    found = json.loads((directory / "comparison.json").read_text(encoding="utf-8"))
+    return write_report(found, PUBLISHED_REPORTS / "policy")
+
+
+# Studies without records whose page can be written again from what they measured, in a machine's directory.
+STUDY_PAGES: dict[str, Callable[[Path], Path]] = {"signals": _signals, "policy": _policy}

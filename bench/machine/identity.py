@@ -1,0 +1,36 @@
+"""Which machine this is: a hash that only this very machine has, and that names nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+from pathlib import Path
+
+from bench.machine import nvml, provenance
+from bench.machine.device import device_type
+from bench.machine.files import write_once
+
+FILE = ".machine-id"
+_GIB = 2**30
+
+
+def machine_id(results: Path) -> str:
+    """The identity, 16 hex digits, under which `results` holds this machine's records.
+
+    It is a hash of the CPU's model, the cores, the memory (whole GiB), the UUID of the GPU that torch uses,
+    and a random id kept in `results`/.machine-id, so that records copied from another machine of the same
+    kind, without that file, are not taken for this one's.
+
+    Raises:
+        BadInput: where the random id can be neither read nor written.
+    """
+    cpu = provenance.cpu()
+    parts = {
+        "cpu": cpu["model"],
+        "cores": cpu["cores"],
+        "memory": round(cpu["memory"] / _GIB),
+        "gpu": nvml.uuid() if device_type() == "cuda" else None,
+        "random": write_once(results / FILE, secrets.token_hex(16).encode()).hex(),
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]

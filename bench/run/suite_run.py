@@ -1,0 +1,96 @@
+"""One run of a suite: what is to be measured, from where and for how long, and afterwards what was."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from tqdm import tqdm
+
+from bench.machine import provenance
+from bench.pipeline import models
+from bench.record import Record
+from bench.run import preflight
+from bench.run.estimate import minutes
+from bench.run.runner import Runner
+from bench.spec.run_spec import RunSpec, groups
+from bench.spec.suite import Suite
+from bench.store.places import check_local
+from bench.store.records import Store
+
+_NAMED = 12  # names that a line shows; more are counted
+
+
+@dataclass(frozen=True, kw_only=True)
+class SuiteRun:
+    """The configurations of a suite, their store, and which of them are finished."""
+
+    specs: Sequence[RunSpec]
+    store: Store
+    results: Path
+    force: bool
+    finished: frozenset[str]  # names of configurations that this machine measured before
+
+    @classmethod
+    def of_suite(cls, suite: Suite, results: Path, only: str | None = None, force: bool = False) -> Self:
+        """The run of a suite, or of its configuration `only`, see `of`; it looks for the model's weights."""
+        specs = suite.specs(only)
+        weights = models.with_weights(suite.file)
+        specs = [spec.model_copy(update={"weights": weights}) for spec in specs]
+        preflight.check_model(specs)
+        return cls.of(specs, results, force)
+
+    @classmethod
+    def of(cls, specs: Sequence[RunSpec], results: Path, force: bool = False) -> Self:
+        """The run of some configurations of one suite.
+
+        Args:
+            specs: at least one.
+            results: the root of the records.
+            force: measure finished ones again.
+
+        Raises:
+            BadInput: `results` cannot be written, or holds published records.
+        """
+        check_local(results)
+        store = Store(results, specs[0].suite, provenance.machine())
+        store.prepare()
+        runner = Runner(results=results)
+        finished = frozenset(spec.name for spec in specs if not force and runner.is_finished(spec))
+        return cls(specs=specs, store=store, results=results, force=force, finished=finished)
+
+    @property
+    def opening(self) -> str:
+        """What will be done: how much is there, how long it takes, and where the records go."""
+        left = [spec for spec in self.specs if spec.name not in self.finished]
+        time = f"about {max(1, round(minutes(left)))} min" if left else "nothing to measure"
+        n = len(self.specs)
+        return (
+            f"{n} configuration{'s' * (n != 1)}, {len(self.finished)} finished on this machine, {time}"
+            f" (estimated), {self.store.folder}"
+        )
+
+    def run(self) -> list[Record]:
+        """Measure what is not finished, with a progress bar; the records of all."""
+        with tqdm(total=len(self.specs), unit="run", disable=None, file=sys.stderr) as bar:
+            runner = Runner(results=self.results, force=self.force, report=bar.set_description_str)
+            for group in groups(self.specs):
+                runner.run(*group)
+                bar.update(len(group))
+        return self.store.records([spec.name for spec in self.specs])
+
+    def closing(self, records: Sequence[Record]) -> str:
+        """Which of `records` were measured now and which before."""
+        asked = {spec.name for spec in self.specs}
+        now = [r.name for r in records if r.name in asked - self.finished]
+        before = [record.name for record in records if record.name not in now]
+        return f"measured now: {_listed(now)}; measured before: {_listed(before)}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    if not names:
+        return "none"
+    return ", ".join(names) if len(names) <= _NAMED else f"{len(names)} configurations"

@@ -1,0 +1,61 @@
+"""Moves the records of a finished suite from where a user runs it to the committed evidence."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Collection
+from pathlib import Path
+
+from bench.machine.files import replace_tree
+from bench.record import Record
+from bench.store import images
+from bench.store.records import Store
+
+WORK = (".cache", ".machine-id")  # stays with the machine
+
+
+def publish_records(local: Store, published: Store, shown: Collection[str]) -> None:
+    """Move a suite's records on one machine, in place of those published before.
+
+    The content of every record, and so its digest, stays; only its layout becomes compact.
+
+    Args:
+        local: where the records are.
+        published: where they go.
+        shown: names of the configurations whose images are kept.
+
+    Raises:
+        BadInput: `published` cannot be written; then nothing is removed from `local`.
+    """
+    records = local.records()
+    with tempfile.TemporaryDirectory() as made:
+        for record in records:
+            _write_compact(local.path(record.name, record.key), Path(made))
+        kept = {name for record in records if record.name in shown for name in _image_names(record)}
+        sources = [local.folder / name for record in records for name in _image_names(record)]
+        images.pack([path for path in sources if path.exists()], kept, Path(made))
+        replace_tree(Path(made), published.folder)
+    for path in [p for p in local.folder.iterdir() if p.name not in WORK]:
+        path.unlink() if path.is_file() else shutil.rmtree(path)
+
+
+def publish_tree(local: Path, published: Path) -> None:
+    """Move the files of a study that keeps no records, leaving what only this machine needs."""
+    for path in sorted(local.rglob("*")):
+        inside = path.relative_to(local)
+        if path.is_file() and not set(WORK) & set(inside.parts) and not path.name.endswith((".tmp", ".lock")):
+            (published / inside).parent.mkdir(parents=True, exist_ok=True)
+            shutil.move(path, published / inside)
+
+
+def _image_names(record: Record) -> list[str]:
+    image = record.quality.image if record.quality else None
+    return [image] if image else []
+
+
+def _write_compact(path: Path, directory: Path) -> None:
+    content = json.loads(path.read_text(encoding="utf-8"))
+    text = json.dumps(content, separators=(",", ":"), ensure_ascii=False)
+    (directory / path.name).write_text(text + "\n", encoding="utf-8")
