@@ -197,8 +197,8 @@ def test_a_revision_is_found_from_a_folder_below(history: Path, monkeypatch: pyt
 @pytest.mark.parametrize(
     ("place", "said"),
     [
-        ("fats", "compare: fats: no such folder, nor a revision of git; allowed: either"),
-        ("fast:reports", "compare: fast:reports: no folder reports/ in that revision; needed"),
+        ("fats", "compare: fats: no such directory, nor a revision of git; allowed: either"),
+        ("fast:reports", "compare: fast:reports: no directory reports/ in that revision; needed"),
     ],
 )
 def test_a_place_that_is_neither_is_named(history: Path, place: str, said: str) -> None:

@@ -81,7 +81,7 @@ def become_noise(path: Path) -> None:
 def test_a_damaged_record_is_named_and_made_again(
     tmp_path: Path, damage: Callable[[Path], None], said: str
 ) -> None:
-    """`validate` names the file and its flaw and exits with 1; a resume makes it again, and it alone."""
+    """`validate` names the file and its error and exits with 1; a resume makes it again, and it alone."""
     run(tmp_path)
     path = of(tmp_path, VICTIM)
     damage(path)
@@ -103,4 +103,4 @@ def test_copies_in_other_folders_are_named(tmp_path: Path) -> None:
     assert code == 1
     assert output.count(f"misplaced: its content is of machine {machine.name}") == 2
     assert output.count("misplaced: its content is of suite light") == 2
-    assert "2 of 6 records are sound" in output
+    assert "2 of 6 records are valid" in output

@@ -13,7 +13,7 @@ import pytest
 
 from bench.errors import BadInput
 from bench.record import Record
-from bench.store import keys, records, validation
+from bench.store import keys, validation
 from bench.store.records import Store
 
 
@@ -154,9 +154,11 @@ def test_a_write_that_was_killed_leaves_nothing_behind(there: Store) -> None:
     made = record(seed=1)
     child = os.fork()
     if child == 0:
-        records.os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)
-        there.write(made)
-        os._exit(0)
+        os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)
+        try:
+            there.write(made)
+        finally:
+            os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
     assert [r.config["seed"] for r in there.records(["baseline"])] == [0]
     assert list(there.folder.glob("*.tmp"))

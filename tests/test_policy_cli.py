@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 import dqar
 from bench.cli.main import app
-from bench.cli.policy import POLICY_DIR
+from bench.cli.policy import SHIPPED
 from bench.pipeline import models
 from bench.pipeline.session import Session, final_latents
 from bench.studies.policy.comparison import OPEN, POLICY, Arena, RandomMask, Recorder, contestants, enabled
@@ -178,10 +178,10 @@ def run(*arguments: object) -> tuple[int, str]:
 def test_the_policy_that_ships_reuses_on_the_model_that_ships() -> None:
     """It was trained on that very model, is small, and in the gate reuses some layers and refuses others."""
     opened = open_session("embedded", STEPS, GUIDANCE, seed=100, evaluation=True)
-    policy = load_policy(POLICY_DIR)
+    policy = load_policy(SHIPPED)
     assert policy.metrics["trace"]["fingerprint"] == models.fingerprint(opened.spec)
     assert sum(p.numel() for p in policy.parameters()) < 500_000
-    dqar.enable(opened.pipe, learned(POLICY_DIR).replace(num_layers=policy.num_layers))
+    dqar.enable(opened.pipe, learned(SHIPPED).replace(num_layers=policy.num_layers))
     opened.pipe(**opened.arguments(range(1)))
     found = dqar.summary(opened.pipe)
     assert found.reasons["reused"] > 0 and found.reasons["policy"] > 0

@@ -35,23 +35,33 @@ def publish(name: str) -> list[Path]:
         BadInput: nothing is there to publish, or a suite is not finished.
     """
     if name == ALL:
-        pages = [page for each in _published() for page in _written(each)]
+        pages = [page for each in _published() for page in _written(each, _suite(each))]
         write_index(PUBLISHED_REPORTS)
         return pages
-    if name in available():
-        suite = Suite.load(name)
-        local = Store(RESULTS, name, provenance.machine())
-        if records := local.records(None if suite.command else suite.names):
-            _check_finished(suite, records)
-            shown = () if suite.command else _shown(suite, records, local)
-            publish_records(local, Store(PUBLISHED_RESULTS, name, local.machine), shown)
-    else:
+    suite = _suite(name)
+    if suite is None:
         _publish_study(name)
-    pages = _written(name)
+    else:
+        _publish_suite(suite)
+        name = suite.name
+    pages = _written(name, suite)
     if not pages:
         raise BadInput(f"publish: {name!r} has no records in {RESULTS} or {PUBLISHED_RESULTS}; first run it")
     write_index(PUBLISHED_REPORTS)
     return pages
+
+
+def _suite(name: str) -> Suite | None:
+    return Suite.load(name) if name in available() or name.endswith((".yaml", ".yml")) else None
+
+
+def _publish_suite(suite: Suite) -> None:
+    """Move the records of this machine, where there are any."""
+    local = Store(RESULTS, suite.name, provenance.machine())
+    if records := local.records(None if suite.command else suite.names):
+        _check_finished(suite, records)
+        shown = () if suite.command else _shown(suite, records, local)
+        publish_records(local, Store(PUBLISHED_RESULTS, suite.name, local.machine), shown)
 
 
 def _published() -> list[str]:
@@ -81,16 +91,15 @@ def _publish_study(name: str) -> None:
         replace_tree(REPORTS / name, PUBLISHED_REPORTS / name)
 
 
-def _written(name: str) -> list[Path]:
+def _written(name: str, suite: Suite | None) -> list[Path]:
     """Write the page of a published suite or study again; its path, or none where nothing is published."""
     directory = PUBLISHED_RESULTS / name
     machines = [path for path in sorted(directory.glob("*")) if path.is_dir()]
     if not machines:
         return []
-    if name not in available():
+    if suite is None:
         pages = sorted((PUBLISHED_REPORTS / name).rglob("README.md"))
         return [STUDY_PAGES[name](machines[-1])] if name in STUDY_PAGES else pages or [directory]
-    suite = Suite.load(name)
     if suite.file.report == "machine":
         return [_suite_page(suite, path.name) for path in machines]
     return [_suite_page(suite, measured_on(directory))]
