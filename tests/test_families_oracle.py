@@ -41,7 +41,7 @@ def nothing(pipe: Any, config: Any = None) -> None:
 
 def says(**figures: Any) -> Callable[[Any], Any]:
     """A summary of that content."""
-    return lambda pipe: SimpleNamespace(**{"steps": 3, "ratio": 0.5} | figures)
+    return lambda pipe: SimpleNamespace(**{"steps": 3, "layers": 3, "ratio": 0.5} | figures)
 
 
 def spoiling(change: Callable[[torch.Tensor, int], torch.Tensor]) -> Enable:
@@ -131,9 +131,10 @@ def test_what_disable_leaves_is_seen(examined: Callable[..., Outcome]) -> None:
 
 
 def test_miscounted_steps_are_seen(examined: Callable[..., Outcome]) -> None:
-    """A summary of another number of steps than ran is wrong."""
+    """A summary of another number of steps than ran, or of layers than the blocks, is wrong."""
     found = examined("attention", summary=says(steps=6))
     assert found == Outcome(WRONG, "the summary has 6 steps for 3")
+    assert examined("attention", summary=says(layers=4)) == Outcome(WRONG, "4 layers for 3")
 
 
 def test_reuse_outside_of_the_schedule_is_seen(examined: Callable[..., Outcome]) -> None:

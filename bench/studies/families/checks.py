@@ -87,7 +87,9 @@ class Examination:
             strayed = self._strayed() if demand.outside else ""
         except Exception as error:
             return failure(error)
-        found = [strayed, *(check(demand, run, plain, summary) for check in CHECKS)]
+        layers = self.configuration.layers or len(run.work)
+        miscounted = f"{summary.layers} layers for {layers}" if summary.layers != layers else ""
+        found = [strayed, miscounted, *(check(demand, run, plain, summary) for check in CHECKS)]
         return next((Outcome(WRONG, text) for text in found if text), Outcome(RIGHT))
 
     def _strayed(self) -> str:

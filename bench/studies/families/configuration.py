@@ -79,6 +79,7 @@ class Configuration:
     options: dict[str, Any]
     inputs: Callable[[Draw], dict[str, Any]]
     blocks: tuple[str, ...] = ("transformer_blocks",)
+    layers: int | None = None  # that DQAR may count, where some are not called; None = as many as blocks
     batch: int = 2
     halves: bool = True  # whether guidance may come as two halves of its batch
 

@@ -67,7 +67,7 @@ _add(
 )
 _FLUX3 = _BASE | _FOUR | {"cond_in_channels": 4, "timestep_channels": 16}
 _MODES = ("mode_blocks.image", "single_transformer_blocks")  # the text's own blocks never change
-_add("flux3", "Flux3Transformer2DModel", _FLUX3, _flux(axes=4), *_MODES)
+_add("flux3", "Flux3Transformer2DModel", _FLUX3, _flux(axes=4), *_MODES, layers=6)
 _add(
     "flux3_flow_map", "Flux3Transformer2DModel", _FLUX3 | {"flow_map": True},
     _flux(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,6 +18,8 @@ from bench.studies.families.study import Examined
 TITLE = "Families: every transformer class and pipeline of diffusers, right or refused"
 _SHOWN = {RIGHT: "yes", REFUSED: "refused", WRONG: "**wrong**", CRASHED: "**crashed**", NOT_APPLICABLE: "-"}
 _WORST = (CRASHED, WRONG, REFUSED, RIGHT, NOT_APPLICABLE)
+_MODEL = re.compile(r"\b\w*(Transformer|DiT|Decoder)\w*\b")
+_ATTENTION = re.compile(r"\b(its processor is )?\w*(Attention|Attn|LiteLA)\w*( with \w+)?(, which)?\b")
 # A column of the page -> the demands it sums up.
 CLASS_COLUMNS = {
     "off": ("off",),
@@ -93,9 +96,14 @@ def refusals(rows: Sequence[Examined]) -> list[tuple[str, str]]:
     found: dict[str, list[str]] = defaultdict(list)
     for row in rows:
         for outcome in row.outcomes.values():
-            if outcome.verdict == REFUSED and row.name not in found[outcome.why]:
-                found[outcome.why].append(row.name)
+            if outcome.verdict == REFUSED and row.name not in found[why := _general(outcome.why)]:
+                found[why].append(row.name)
     return [(why, ", ".join(names)) for why, names in sorted(found.items())]
+
+
+def _general(why: str) -> str:
+    """A reason without the names of classes, in which alone most differ."""
+    return _ATTENTION.sub("its attention", _MODEL.sub("the model", why))
 
 
 def _row(row: Examined, columns: Mapping[str, Sequence[str]]) -> list[str]:

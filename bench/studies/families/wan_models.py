@@ -47,7 +47,7 @@ _add(
 )  # fmt: skip
 _add(
     "wan_vace", "WanVACETransformer3DModel", _WAN | {"vace_layers": [0, 2], "vace_in_channels": 12},
-    lambda d: _wan(d, control_hidden_states=d.text(12, *_VIDEO[1:])), "blocks",
+    lambda d: _wan(d, control_hidden_states=d.text(12, *_VIDEO[1:])), "vace_blocks", "blocks",
 )  # fmt: skip
 _add(
     "wan_animate", "WanAnimateTransformer3DModel",
