@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import pytest
 import torch
 from diffusers import DPMSolverMultistepScheduler
 from diffusers.callbacks import SD3CFGCutoffCallback
+from diffusers.models.attention_dispatch import attention_backend
 from peft import LoraConfig, get_peft_model
 from torch import Tensor
 
@@ -86,6 +87,13 @@ def names_of(state: dict[str, tuple[Any, ...]]) -> dict[str, tuple[Any, ...]]:
 @pytest.fixture(params=FAMILIES)
 def subject(request: pytest.FixtureRequest) -> Subject:
     return Subject(request.param)
+
+
+@pytest.fixture(autouse=True)
+def own_backend() -> Iterator[None]:
+    """diffusers keeps the last attention backend that any model was given for all models."""
+    with attention_backend("native"):
+        yield
 
 
 def offloaded(pipe: Any) -> None:

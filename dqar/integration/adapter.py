@@ -14,7 +14,9 @@ from dqar.errors import invalid_value
 from dqar.integration.attention_processor import why_not_plain
 
 # Lists of blocks that are not the denoising blocks: they prepare the text, or another condition.
-SIDE = re.compile(r"refiner|embed|encoder|text|context|motion|face|perceiver|adapter|fusion|txt|controlnet")
+SIDE = re.compile(
+    r"refiner|embed|encoder|text|context|motion|face|facial|perceiver|adapter|fusion|txt|controlnet"
+)
 # A block's attention to something else than its own tokens; it is left alone.
 CROSS = re.compile(r"cross|attn2|_to_|encoder")
 MLP = re.compile(r"(^|_)(ff|ffn|mlp|feed_forward)(_context|_i|_t|_moe_gen)?$")
