@@ -21,9 +21,22 @@ def write_atomic(path: Path, content: bytes) -> None:
                 stream.write(content)
                 stream.flush()
                 os.fsync(stream.fileno())
+            make_way(path)
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def make_way(path: Path) -> None:
+    """Remove what stands in the place of a file and is none: a pipe, a device, a link, an empty directory.
+
+    Raises:
+        OSError: a directory that holds something.
+    """
+    if path.is_dir() and not path.is_symlink():
+        path.rmdir()
+    elif path.is_symlink() or (path.exists() and not path.is_file()):
+        path.unlink()
 
 
 def write_once(path: Path, content: bytes) -> bytes:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from bench.machine.files import write_atomic, write_errors_named
+from bench.machine.files import make_way, write_atomic, write_errors_named
 from bench.record import Record
 from bench.store.keys import seal
 from bench.store.validation import read, valid_records, validation_error
@@ -72,7 +72,8 @@ class Store:
         path = self.cache / f"{key}.lock"
         with write_errors_named(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            stream = path.open("a+")
+            make_way(path)
+            stream = path.open("a")
         with stream:
             try:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -20,8 +20,12 @@ from torch import Tensor
 from bench.machine import files
 from bench.spec.run_spec import RunSpec
 from bench.spec.settings import FILES
+from dqar.errors import InvalidFile
+from dqar.utils.foreign import read_bytes
 
 Tensors = dict[str, Tensor]
+DIGEST_BYTES = 32  # behind the tensors: of them
+MOST_BYTES = 2**36
 # What no picture depends on: names, what is done with the pictures, and how long that may take.
 OWN = ("sources", "plan", "policy")  # what only the candidate's depend on
 ASIDE = ("suite", "name", "timing", "quality", "memory", "timeout_s")
@@ -58,17 +62,18 @@ class Cache:
         return found
 
     def read(self, name: str) -> Tensors | None:
-        """The tensors of that name, None where they are missing or damaged."""
+        """The tensors of that name, None where they are missing or damaged, be it in one bit."""
         try:
-            return load(self._path(name).read_bytes())
-        except (FileNotFoundError, SafetensorError):
+            content = read_bytes(self._path(name), "cache", MOST_BYTES)
+            body, digest = content[:-DIGEST_BYTES], content[-DIGEST_BYTES:]
+            return load(body) if hashlib.sha256(body).digest() == digest else None
+        except (InvalidFile, SafetensorError):
             return None
 
     def write(self, name: str, tensors: Tensors) -> None:
         """Keep the tensors under that name."""
-        files.write_atomic(
-            self._path(name), save({key: value.contiguous() for key, value in tensors.items()})
-        )
+        body = save({key: value.contiguous() for key, value in tensors.items()})
+        files.write_atomic(self._path(name), body + hashlib.sha256(body).digest())
 
     def has(self, name: str) -> bool:
         """Whether there is a file of that name."""

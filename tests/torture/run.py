@@ -232,6 +232,7 @@ class Torture:
         kept = self.examples.setdefault(outcome, [])
         if len(kept) < 10:
             kept.append(" ".join(example.split()))
+            print(f"{outcome}: {kept[-1]}", flush=True)  # noqa: T201
 
     def line(self) -> str:
         """The counts in one line."""
@@ -280,10 +281,7 @@ def main() -> int:
 
 
 def report(torture: Torture, seed: int, seconds: float) -> None:
-    """Print examples of what went wrong, and the counts."""
-    for outcome, examples in torture.examples.items():
-        for example in examples:
-            print(f"{outcome}: {example}")  # noqa: T201
+    """Print the counts."""
     kinds = ", ".join(f"{torture.counts[kind]} {kind}" for kind in KINDS)
     print(f"{torture.line()}\n{kinds}; seed {seed}, {seconds:.0f} s")  # noqa: T201
 
