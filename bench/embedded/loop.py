@@ -17,6 +17,8 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from bench.embedded.workers import Workers
+
 log = logging.getLogger(__name__)
 
 WARMUP_SHARE = 0.03
@@ -94,7 +96,8 @@ def save_atomic(state: dict[str, Any], path: Path) -> None:
 class Trainer:
     """AdamW with gradient clipping, an average of the weights (EMA) and atomic checkpoints.
 
-    `loss(step)` returns the scalar loss of one batch, drawn from `seeded(seed, step)`.
+    `loss(number)` returns the scalar loss of one batch, drawn from `seeded(seed, number)`; where one process
+    trains, numbers are steps.
     """
 
     model: nn.Module
@@ -104,6 +107,7 @@ class Trainer:
     learning_rate: float
     weight_decay: float = 0.0
     ema_decay: float = 0.999
+    workers: Workers = field(default_factory=Workers)
     history: list[tuple[int, float, float]] = field(default_factory=list)  # step, seconds, loss
 
     def __post_init__(self) -> None:
@@ -121,7 +125,7 @@ class Trainer:
         self._resume()
         saved, smooth = time.monotonic(), math.nan
         with tqdm(total=100, unit="%", desc=self.checkpoint.stem, mininterval=5) as bar:
-            while (fraction := self.budget.fraction()) < 1.0:
+            while (fraction := self.workers.agree(self.budget.fraction())) < 1.0:
                 value = self._step(fraction)
                 smooth = value if math.isnan(smooth) else 0.98 * smooth + 0.02 * value
                 self._record(smooth)
@@ -136,8 +140,9 @@ class Trainer:
         started = time.monotonic()
         for group in self._optimizer.param_groups:
             group["lr"] = self.learning_rate * cosine(fraction)
-        loss = self.loss(self.budget.step)
+        loss = self.loss(self.workers.batch_number(self.budget.step))
         loss.backward()
+        self.workers.share_gradients(self._parameters.values())
         nn.utils.clip_grad_norm_(self._parameters.values(), 1.0)
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
@@ -159,7 +164,9 @@ class Trainer:
             log.info("%s: step %d, %.0f s, loss %.4f", self.checkpoint.stem, *self.history[-1])
 
     def save(self) -> None:
-        """Write the checkpoint."""
+        """Write the checkpoint, where several processes train by the first of them."""
+        if self.workers.rank:
+            return
         state = {
             "model": self.model.state_dict(),
             "ema": self.ema,

@@ -16,6 +16,7 @@ import typer
 
 from bench.embedded import classifier, data, dit, export, vae
 from bench.embedded.loop import Budget, parse_until
+from bench.embedded.text_to_image import emoji, mmdit, scorer_training
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
@@ -94,9 +95,50 @@ def evaluate_command(
     print(text)
 
 
+@app.command("mmdit")
+def mmdit_command(minutes: Minutes = 90, until: Until = "", steps: Steps = None, work: Work = WORK) -> None:
+    """Train the text-to-image transformer and its text encoders on the shipped autoencoder's latents."""
+    mmdit.train(emoji.load(work / "data"), work, budget(minutes, until, steps))
+
+
+@app.command("scorer")
+def scorer_command(minutes: Minutes = 8, until: Until = "", steps: Steps = None, work: Work = WORK) -> None:
+    """Train the scorer of images against prompts; write it."""
+    scorer_training.train(emoji.load(work / "data"), work, budget(minutes, until, steps))
+    scorer_training.export(work)
+
+
+@app.command("export-text")
+def export_text_command(work: Work = WORK) -> None:
+    """Write the text-to-image pipeline directory from the checkpoint."""
+    from bench.embedded.text_to_image import export as text_export
+    from bench.embedded.text_to_image import reference
+
+    text_export.write_model(work)
+    reference.write(emoji.load(work / "data"))
+
+
+@app.command("evaluate-text")
+def evaluate_text_command(
+    samples: Annotated[int, typer.Option(help="How many images to generate for each split.")] = 500,
+    work: Work = WORK,
+) -> None:
+    """Measure the text-to-image values of the README and draw its grid, on bfloat16 samples."""
+    from bench.embedded.text_to_image import evaluate as text_evaluate
+
+    print(text_evaluate.write(emoji.load(work / "data"), samples))
+
+
+@app.command("text")
+def text_command(work: Work = WORK) -> None:
+    """Every step of the text-to-image model in order, with the times of the shipped one."""
+    for part in (scorer_command, mmdit_command, export_text_command, evaluate_text_command):
+        part(work=work)
+
+
 @app.command("all")
 def all_command(work: Work = WORK) -> None:
-    """Every step in order, with the times of the shipped model."""
+    """Every step of the class-conditional model in order, with the times of the shipped one."""
     parts: tuple[Callable[..., Any], ...] = (
         data_command,
         vae_command,

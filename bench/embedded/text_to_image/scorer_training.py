@@ -1,0 +1,119 @@
+"""Contrastive training of the scorer, and how often it is right on names and drawings that were held out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.nn import functional as F
+
+from bench.embedded.classifier import augment
+from bench.embedded.data import to_float
+from bench.embedded.loop import Budget, Trainer, load_ema, seeded
+from bench.embedded.text_to_image import prompts, scorer
+from bench.embedded.text_to_image.emoji import TextData
+from bench.embedded.text_to_image.scorer import Scorer
+
+BATCH = 192
+SEED = 6
+
+
+def blurred(images: Tensor, draw: torch.Generator) -> Tensor:
+    """Each of [n, 3, 64, 64] blended with its mean over 3x3 pixels, for samples are softer than drawings."""
+    share = torch.rand(len(images), 1, 1, 1, generator=draw)
+    return torch.lerp(images, F.avg_pool2d(images, 3, 1, 1, count_include_pad=False), share)
+
+
+def contrast(images: Tensor, texts: Tensor, scale: Tensor, same: Tensor) -> Tensor:
+    """Cross-entropy of each image among the texts and of each text among the images (Radford et al. 2021).
+
+    `same` [n, n] marks pairs of one name, which share the target.
+    """
+    logits = scale.clamp(max=4.6).exp() * images @ texts.T
+    target = same / same.sum(dim=1, keepdim=True)
+    return 0.5 * (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target))
+
+
+def make_loss(model: Scorer, data: TextData, table: Tensor) -> Callable[[int], Tensor]:
+    """Contrast of one augmented batch of training images with a drawn prompt each."""
+    rows = data.rows("train")
+    images, signs = data.images[rows], data.signs[rows]
+    names = {name: i for i, name in enumerate(sorted({text.names[0] for text in data.texts}))}
+    name_of = torch.tensor([names[text.names[0]] for text in data.texts])[signs]
+    weights = data.kinds[rows].bincount()[data.kinds[rows]].float().rsqrt()
+
+    def loss(step: int) -> Tensor:
+        draw = seeded(SEED, step)
+        chosen = torch.multinomial(weights, BATCH, generator=draw)
+        which = torch.randint(table.shape[1], (BATCH,), generator=draw)
+        batch = blurred(augment(to_float(images[chosen]), draw), draw)
+        same = (name_of[chosen][:, None] == name_of[chosen]).float()
+        with torch.autocast("cpu", torch.bfloat16):
+            image = model.image(batch.contiguous(memory_format=torch.channels_last))
+            text = model.text(table[signs[chosen], which])
+        return contrast(image, text, model.log_scale, same)
+
+    return loss
+
+
+def train(data: TextData, work: Path, budget: Budget) -> None:
+    """Train, or resume, into `work/scorer.pt`."""
+    torch.manual_seed(SEED)
+    model = Scorer().to(memory_format=torch.channels_last)
+    signs = data.signs[data.rows("train")]
+    table = prompts.prompt_table(data, prompts.tokenizer_for(data, work), SEED, signs)
+    Trainer(
+        model=model,
+        loss=make_loss(model, data, table),
+        budget=budget,
+        checkpoint=work / "scorer.pt",
+        learning_rate=2e-3,
+        weight_decay=0.05,
+        ema_decay=0.99,
+    ).run()
+
+
+def load(work: Path) -> Scorer:
+    """The trained scorer with averaged weights."""
+    model = Scorer()
+    state = load_ema(model, work / "scorer.pt")
+    buffers = {k: v for k, v in state["model"].items() if k not in state["ema"]}
+    model.load_state_dict(buffers, strict=False)  # the running statistics of batch norm
+    return model.eval()
+
+
+def export(work: Path) -> None:
+    """Write the weights in half precision alongside `scorer.py`."""
+    state = {k: v.contiguous() for k, v in load(work).state_dict().items()}
+    save_file({k: v.half() if v.is_floating_point() else v for k, v in state.items()}, scorer.WEIGHTS)
+    scorer._scorer.cache_clear()
+
+
+def own_above_other(scores: Tensor, texts: list[str]) -> float:
+    """Share of pairs (image i, prompt j with another text) in which image i fits its own prompt better.
+
+    `scores` [n, n] holds image i against prompt j; equal prompts make no pair.
+    """
+    numbers = torch.tensor([sorted(set(texts)).index(text) for text in texts])
+    pairs = numbers[:, None] != numbers
+    return float((scores.diagonal()[:, None] > scores)[pairs].float().mean())
+
+
+def retrieval(images: Tensor, texts: list[str]) -> dict[str, Any]:
+    """How often an image's own prompt scores above another, and among the best 1 and 5 of them all."""
+    embedded = scorer.embed_images(images)
+    distinct = sorted(set(texts))
+    own = torch.tensor([distinct.index(text) for text in texts])
+    scores = embedded @ scorer.embed_prompts(distinct).T
+    rank = (scores > scores.gather(1, own[:, None])).sum(dim=1)
+    return {
+        "n": len(texts),
+        "distinct prompts": len(distinct),
+        "own prompt above another": own_above_other(scores[:, own], texts),
+        "own prompt first": float((rank == 0).float().mean()),
+        "own prompt among five": float((rank < 5).float().mean()),
+    }
