@@ -72,7 +72,8 @@ def load_tokenizer(folder: Path) -> Any:
     """The tokenizer of `vocab.json` and `merges.txt` under `folder`."""
     vocabulary = json.loads((folder / "vocab.json").read_text())
     lines = (folder / "merges.txt").read_text().splitlines()
-    merges = [tuple(line.split(" ")) for line in lines if not line.startswith("#version")]
+    # transformers takes pairs, though it is annotated otherwise.
+    merges: Any = [tuple(line.split(" ")) for line in lines if not line.startswith("#version")]
     return CLIPTokenizer(vocabulary, merges, unk_token=UNKNOWN, model_max_length=TOKENS)
 
 
