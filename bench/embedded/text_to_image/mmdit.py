@@ -169,8 +169,10 @@ def zero_token_counts(draw: torch.Generator) -> Tensor:
 
 def mirrored(data: TextData, rows: Tensor) -> Tensor:
     """Which rows may be mirrored: no writing, no flags, no clocks, and nothing called left or right."""
-    fixed = ("flag", "alphanum", "keycap", "sign", "time", "arrow", "av symbol", "religion", "zodiac")
-    fixed += ("punctuation", "math", "currency", "other symbol", "warning", "money")
+    fixed = (
+        "flag", "alphanum", "keycap", "sign", "time", "arrow", "av symbol", "religion", "zodiac",
+        "punctuation", "math", "currency", "other symbol", "warning", "money",
+    )  # fmt: skip
     one_way = {"left", "right", "leftwards", "rightwards", "east", "west", "first", "last"}
 
     def fair(index: int) -> bool:
