@@ -123,7 +123,8 @@ class Adapter:
             processor = type(getattr(attention, "processor", None)).__name__
             kind = f"{type(attention).__name__} with {processor}"
             if "Linear" in processor or "GDN" in kind:
-                raise invalid_value(field, value, f"none for {self.name}: its attention is linear ({kind})")
+                off = "False" if field == "trace_entropy" else "infinity"
+                raise invalid_value(field, value, f"{off} for {self.name}: its attention is linear ({kind})")
 
     def _argument(self, names: Sequence[str]) -> str:
         found = next((name for name in names if name in self.names), None)

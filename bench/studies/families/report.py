@@ -103,7 +103,7 @@ def refusals(rows: Sequence[Examined]) -> list[tuple[str, str]]:
 
 def _general(why: str) -> str:
     """A reason without the names of classes, in which alone most differ."""
-    return _ATTENTION.sub("its attention", _MODEL.sub("the model", why))
+    return _MODEL.sub("the model", _ATTENTION.sub("its attention", why))
 
 
 def _row(row: Examined, columns: Mapping[str, Sequence[str]]) -> list[str]:
