@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
 import dqar
+from bench.cli.main import app
 from bench.studies.families import checks, emulation
 from bench.studies.families.checks import CRASHED, REFUSED, RIGHT, WRONG, Examination, Outcome, refusal
 from bench.studies.families.configurations import CONFIGURATIONS
@@ -192,3 +194,13 @@ def test_the_page_names_faults_and_refusals(tmp_path: Path) -> None:
     assert "| K/V | 1 | 1 | 0 | 0 | 0 |" in page
     assert "- other: steps as objects: crashed: why" in page
     assert "- allowed: 'output'  \n  other\n" in page
+
+
+def test_the_command_examines_what_it_is_asked_for(tmp_path: Path) -> None:
+    """One configuration in a process of its own: a table, exit code 0 and no page; an unknown name is bad
+    input."""
+    out = ["--reports", str(tmp_path)]
+    done = CliRunner().invoke(app, ["families", "--only", "prior", *out])
+    assert done.exit_code == 0 and "nothing is wrong and nothing crashed" in done.output
+    assert "prior" in done.output and not list(tmp_path.iterdir())
+    assert CliRunner().invoke(app, ["families", "--only", "nosuch", *out]).exit_code == 2
