@@ -65,7 +65,7 @@ def test_run_report_validate_compare(tiny_suite: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["control", "reproduce"])
 def test_a_study_is_reported_by_its_own_page(name: str, tmp_path: Path) -> None:
     """`report` writes the page that the study's command wrote, byte for byte, from the committed records."""
-    found = bench("report", name, "--reports", tmp_path)
+    found = bench("report", name, "--results", "results/published", "--reports", tmp_path)
     assert found.returncode == 0, found.stderr
     assert (tmp_path / name / "README.md").read_bytes() == Path("reports", name, "README.md").read_bytes()
 
@@ -88,8 +88,8 @@ def test_a_study_is_reported_by_its_own_page(name: str, tmp_path: Path) -> None:
         (("run", "smoke", "--lpips-weights", "bench"), "quality.lpips_weights: 'bench': a file is missing"),
         (("report", "smoke", "--results", "/nowhere"), "no valid records"),
         (("run", "smoke", "--results", "LICENSE/x"), "results: LICENSE/x/smoke/"),
-        (("validate", "/nowhere"), "/nowhere: no such folder"),
-        (("compare", "/nowhere", "/nowhere"), "/nowhere: no such folder"),
+        (("validate", "/nowhere"), "/nowhere: no such directory"),
+        (("compare", "/nowhere", "/nowhere"), "/nowhere: no such directory"),
     ],
 )
 def test_bad_input_is_one_line(arguments: tuple[str, ...], said: str) -> None:

@@ -15,6 +15,7 @@ import pytest
 import yaml
 from light_worker import NAMES
 
+from bench.machine import identity
 from bench.store import validation
 
 HERE = Path(__file__).parent
@@ -81,6 +82,8 @@ def test_killed_suites_resume(tmp_path: Path) -> None:
     wrote = [name for what, name, _ in started(log) if what == "wrote"]
     assert len(wrote) == len(set(wrote))
     undisturbed = tmp_path / "undisturbed"
+    undisturbed.mkdir()  # of the same machine: its random id is part of every key
+    (undisturbed / identity.FILE).write_bytes((results / identity.FILE).read_bytes())
     assert start(undisturbed, tmp_path / "other-log").wait() == 0
     assert _names(undisturbed) == _names(results)
 

@@ -349,7 +349,7 @@ def test_models_that_cannot_be_used_are_named(tiny_model_dir: Path, tmp_path: Pa
         return str(caught.value)
 
     assert "model_index.json: missing" in broken("index")
-    assert "vae/config.json: not readable" in broken("config")
+    assert "vae/config.json: is not JSON" in broken("config")
     assert "transformer: weights missing" in broken("weights")
     assert "diffusion_pytorch_model.safetensors: not readable" in broken("cut")
     assert "'StableDiffusionPipeline'" in broken("class")

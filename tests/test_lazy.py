@@ -42,7 +42,7 @@ def test_the_package_and_its_configuration_load_without_torch() -> None:
         (("profile", "smoke", "x"), "'x' is not a run"),
         (("generate", "--dqar", "recommendd"), "'recommendd'"),
         (("generate", "--classes", "cta"), "'cta'"),
-        (("validate", "/nowhere"), "no such folder"),
+        (("validate", "/nowhere"), "no such directory"),
         (("calibrate", "--out", "x", "--speedups", "a"), "--speedups: 'a'"),
         (("policy", "eval", "--targets", "2"), "targets: '2'"),
     ],
