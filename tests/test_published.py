@@ -16,9 +16,10 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from bench.cli import options
 from bench.cli.main import app
 from bench.errors import BadInput
-from bench.machine import identity, provenance
+from bench.machine import device, identity, provenance
 from bench.run.runner import Runner
 from bench.run.suite_run import SuiteRun
 from bench.store import images, places, validation
@@ -158,6 +159,7 @@ def test_a_published_suite_has_its_records_images_and_page(
 COMMANDS = """
 import sys
 from typer.testing import CliRunner
+from bench.cli import options
 from bench.cli.main import app
 suite, model = sys.argv[1:]
 tiny = ["--model", model, "--steps", "8"]
@@ -199,3 +201,20 @@ def test_no_command_changes_a_tracked_file(tiny_suite: Path, tiny_model_dir: Pat
     failed = [line for line in done.stdout.splitlines() if line.startswith("['") and "] 0" not in line]
     assert not failed, done.stdout
     assert git(copy, "status", "--porcelain") == ""
+
+
+@pytest.mark.skipif(device.device_type() == "cuda", reason="torch can use this one")
+def test_a_gpu_that_torch_cannot_use_stops_auto(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the system lists a GPU that torch cannot use, `auto` says so and runs nothing on the CPU; it
+    does not where the user hid the GPU, or there is none."""
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert device.unusable_gpu(tmp_path) is None
+    (tmp_path / "nvidia0").touch()
+    why = device.unusable_gpu(tmp_path)
+    assert why and "torch" in why and "\n" not in why
+    monkeypatch.setattr(options, "unusable_gpu", lambda: device.unusable_gpu(tmp_path))
+    with pytest.raises(BadInput, match="auto: this machine has a GPU"):
+        options.chosen("auto")
+    assert options.chosen("smoke") == "smoke"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert options.chosen("auto") == "embedded"

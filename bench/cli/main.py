@@ -130,7 +130,11 @@ def show(name: SuiteName) -> None:
     rows = [(s.name, s.method, ", ".join(f"{k}={v}" for k, v in s.options.items())) for s in specs]
     typer.echo(f"{suite.name}: {suite.title}\n")
     typer.echo(tabulate(rows, headers=("run", "method", "options")))
-    typer.echo(f"\n{len(specs)} runs of at least {specs[0].timing.min_pairs} pairs; {estimate(specs)}")
+    time = estimate(specs)
+    typer.echo(
+        f"\n{len(specs)} runs of at least {specs[0].timing.min_pairs} pairs; {time.text} on {time.device}"
+        " (estimated from budgets and FLOPs)"
+    )
 
 
 @command

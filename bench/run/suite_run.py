@@ -14,7 +14,7 @@ from bench.machine import provenance
 from bench.pipeline import models
 from bench.record import Record
 from bench.run import preflight
-from bench.run.estimate import minutes
+from bench.run.estimate import estimate
 from bench.run.runner import Runner
 from bench.spec.run_spec import RunSpec, groups
 from bench.spec.suite import Suite
@@ -66,7 +66,7 @@ class SuiteRun:
     def opening(self) -> str:
         """What will be done: how much is there, how long it takes, and where the records go."""
         left = [spec for spec in self.specs if spec.name not in self.finished]
-        time = f"about {max(1, round(minutes(left)))} min" if left else "nothing to measure"
+        time = estimate(left).text if left else "nothing to measure"
         n = len(self.specs)
         return (
             f"{n} configuration{'s' * (n != 1)}, {len(self.finished)} finished on this machine, {time}"
