@@ -25,7 +25,6 @@ from dqar.utils.foreign import read_bytes
 
 Tensors = dict[str, Tensor]
 DIGEST_BYTES = 32  # behind the tensors: of them
-MOST_BYTES = 2**36
 # What no picture depends on: names, what is done with the pictures, and how long that may take.
 OWN = ("sources", "plan", "policy")  # what only the candidate's depend on
 ASIDE = ("suite", "name", "timing", "quality", "memory", "timeout_s")
@@ -64,10 +63,11 @@ class Cache:
     def read(self, name: str) -> Tensors | None:
         """The tensors of that name, None where they are missing or damaged, be it in one bit."""
         try:
-            content = read_bytes(self._path(name), "cache", MOST_BYTES)
+            path = self._path(name)
+            content = read_bytes(path, "cache", path.stat().st_size)
             body, digest = content[:-DIGEST_BYTES], content[-DIGEST_BYTES:]
             return load(body) if hashlib.sha256(body).digest() == digest else None
-        except (InvalidFile, SafetensorError):
+        except (OSError, InvalidFile, SafetensorError):
             return None
 
     def write(self, name: str, tensors: Tensors) -> None:
