@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import struct
 import sys
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +16,7 @@ from typer.testing import CliRunner
 
 from bench.cli.main import app
 from bench.run.runner import Runner
-from bench.store import validation
+from bench.store import images, validation
 
 VICTIM, OTHER = "run-00", "run-01"
 
@@ -104,3 +107,25 @@ def test_copies_in_other_folders_are_named(tmp_path: Path) -> None:
     assert output.count(f"misplaced: its content is of machine {machine.name}") == 2
     assert output.count("misplaced: its content is of suite light") == 2
     assert "2 of 6 records are valid" in output
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "bomb", "noise", "index"])
+def test_what_is_no_image_of_a_record_is_not_read(kind: str, tmp_path: Path) -> None:
+    """A pipe, a device, 400 megapixels, noise, or an index that is none in place of an image: it is
+    missing or damaged; nothing waits for it, nothing is unpacked."""
+    name = "a.png"
+    if kind == "pipe":
+        os.mkfifo(tmp_path / name)
+    elif kind == "device":
+        (tmp_path / name).symlink_to("/dev/zero")
+    elif kind == "bomb":
+        header = struct.pack(">IIBBBBB", 20_000, 20_000, 8, 2, 0, 0, 0)
+        chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(bytes(1000))), (b"IEND", b"")]
+        parts = [struct.pack(">I", len(d)) + t + d + struct.pack(">I", zlib.crc32(t + d)) for t, d in chunks]
+        (tmp_path / name).write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+    elif kind == "noise":
+        (tmp_path / name).write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(range(256)))
+    else:
+        (tmp_path / images.INDEX).write_text("[" * 100_000)
+    assert images.mosaic(tmp_path, name) is None
+    assert images.accounted(tmp_path, name) == (kind in ("bomb", "noise"))

@@ -12,6 +12,7 @@ import io
 import json
 import logging
 import math
+import warnings
 from collections.abc import Collection, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -22,44 +23,48 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from bench.machine.files import write_atomic
+from dqar.utils.foreign import read_bytes, read_json
 
 PACK, INDEX = "images.webp", "images.json"
 Pixels = NDArray[np.uint8]  # [height, width, 3]
+MAX_PIXELS = 2**26  # of one image, 8192 x 8192
+# What reading a file that somebody damaged, or made to do harm, may raise.
+_BROKEN = (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError, SyntaxError, EOFError,
+           Image.DecompressionBombError)  # fmt: skip
 _log = logging.getLogger(__name__)
 
 
 def mosaic(directory: Path, name: str) -> Pixels | None:
     """The image of that name beside the records in `directory`; None where it is missing or damaged."""
     try:
-        if (directory / name).exists():
+        if (directory / name).is_file():
             return _pixels(directory / name)
         places = _index(directory)["mosaics"].get(name)
         return None if places is None else _assembled(directory, places)
-    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+    except _BROKEN as error:
         _log.warning("no samples of %s: %s", name, type(error).__name__)
         return None
 
 
 def accounted(directory: Path, name: str) -> bool:
     """Whether the image is there, or the directory's index says that it was not published."""
-    if (directory / name).exists():
+    if (directory / name).is_file():
         return True
     try:
         return name in _index(directory)["mosaics"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except _BROKEN:
         return False
 
 
 def published(directory: Path, name: str) -> bool:
     """Whether the pixels of an image that `accounted` finds are there, too."""
-    return (directory / name).exists() or _index(directory)["mosaics"][name] is not None
+    return (directory / name).is_file() or _index(directory)["mosaics"][name] is not None
 
 
 def digest(image: Pixels | bytes) -> str:
     """A hash of the pixels, whatever file they are kept in; of a file's bytes those that it shows."""
     if isinstance(image, bytes):
-        with Image.open(io.BytesIO(image)) as opened:
-            image = np.asarray(opened.convert("RGB"))
+        image = _pixels_of(image)
     return hashlib.sha256(repr(image.shape).encode() + image.tobytes()).hexdigest()
 
 
@@ -127,7 +132,7 @@ def _index(directory: Path) -> dict[str, Any]:
 
 @lru_cache(maxsize=8)
 def _parsed(path: Path, modified: int) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    content: dict[str, Any] = read_json(path, "index")
     return content
 
 
@@ -137,5 +142,13 @@ def _pixels(path: Path) -> Pixels:
 
 @lru_cache(maxsize=2)
 def _decoded(path: Path, modified: int) -> Pixels:
-    with Image.open(path) as image:
+    return _pixels_of(read_bytes(path, "image"))
+
+
+def _pixels_of(content: bytes) -> Pixels:
+    """The pixels that a file shows. ValueError where it claims more than MAX_PIXELS: a small file may."""
+    with warnings.catch_warnings(), Image.open(io.BytesIO(content)) as image:
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        if image.width * image.height > MAX_PIXELS:
+            raise ValueError(f"{image.width} x {image.height} pixels; allowed: at most {MAX_PIXELS}")
         return np.asarray(image.convert("RGB"))

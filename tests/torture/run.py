@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import random
+import resource
 import shutil
 import signal
 import subprocess
@@ -31,6 +32,7 @@ import warm  # noqa: E402
 import yaml  # noqa: E402
 
 USER, HOME = "mallory-q-torture", "home-of-mallory"  # must be found nowhere in what is written
+MEMORY = 8 * 2**30  # bytes of addresses beyond this process's own: who asks for more has no limit
 QUICK_S, RUN_S = 60, 180  # a process that takes longer on an idle machine hangs
 NAMES = ("first", "second", "third")
 KINDS = {"fuzz": 0.62, "corrupt": 0.2, "kill": 0.18}  # shares of the tries
@@ -209,6 +211,8 @@ class Torture:
         said = self.errors()
         if "Traceback" in said or "Exception ignored" in said:
             self.note("traceback", f"{what}: {said[-300:]}")
+        elif "out of memory" in said or "can't allocate" in said:
+            self.note("hang", f"{what}: takes all memory: {said[-300:]}")
         elif code is not None and (code < 0 or code not in (0, 1, 2, 130)) and not killed:
             self.note("traceback", f"{what}: exit code {code}")
         elif code == 2 and len(said.strip().splitlines()) > 1 and not killed:
@@ -267,6 +271,8 @@ def main() -> int:
     torch.set_num_threads(1)
     warm.preload()
     subprocess.Popen = warm.WarmPopen  # type: ignore[misc]
+    own = psutil.Process().memory_info().vms
+    resource.setrlimit(resource.RLIMIT_AS, (own + MEMORY, own + MEMORY))
     work = Path(tempfile.mkdtemp(prefix="torture-")).resolve()
     started = time.monotonic()
     torture = Torture(work, random.Random(seed))
