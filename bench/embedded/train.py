@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -38,7 +39,7 @@ def budget(minutes: float, until: str, steps: int | None) -> Budget:
 def main() -> None:
     """Train the model of bench/embedded; each part resumes from its checkpoint."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    torch.set_num_threads(2)
+    torch.set_num_threads(1 if "WORLD_SIZE" in os.environ else 2)  # torchrun's processes share the cores
 
 
 @app.command("data")
