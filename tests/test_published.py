@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -218,3 +220,21 @@ def test_a_gpu_that_torch_cannot_use_stops_auto(tmp_path: Path, monkeypatch: pyt
     assert options.chosen("smoke") == "smoke"
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert options.chosen("auto") == "embedded"
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "directory", "dangling", "empty", "garbled"])
+def test_a_damaged_random_id_is_refused(kind: str, tmp_path: Path) -> None:
+    """What stands in place of the random id is refused by name; nothing waits for it or reads it without
+    end: another id would make finished records those of another machine."""
+    path = tmp_path / identity.FILE
+    make: dict[str, Callable[[], object]] = {
+        "pipe": lambda: os.mkfifo(path),
+        "device": lambda: path.symlink_to("/dev/zero"),
+        "directory": path.mkdir,
+        "dangling": lambda: path.symlink_to("nowhere"),
+        "empty": lambda: path.write_bytes(b""),
+        "garbled": lambda: path.write_bytes(b"\xff" * 32),
+    }
+    make[kind]()
+    with pytest.raises(BadInput, match=r"^results: .*machine-id"):
+        identity.machine_id(tmp_path)

@@ -8,7 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from bench.errors import BadInput
+from bench.errors import BadInput, without_path
+from dqar.errors import InvalidFile
+from dqar.utils.foreign import read_bytes
+
+SHORT = 2**16  # bytes of a file that is written once
 
 
 def write_atomic(path: Path, content: bytes) -> None:
@@ -50,14 +54,17 @@ def write_once(path: Path, content: bytes) -> bytes:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with write_errors_named(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        if not path.exists():
+        if not os.path.lexists(path):
             try:
                 temporary.write_bytes(content)
                 with suppress(FileExistsError):
                     path.hardlink_to(temporary)
             finally:
                 temporary.unlink(missing_ok=True)
-        return path.read_bytes()
+        try:
+            return read_bytes(path, "file", SHORT)
+        except InvalidFile as error:
+            raise BadInput(f"results: {path.name}: {without_path(error, path)}") from error
 
 
 def replace_tree(made: Path, path: Path) -> None:
