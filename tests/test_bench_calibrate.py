@@ -29,7 +29,7 @@ from dqar.plan import BOTH, CONDITIONAL, NONE
 from dqar.policy.saved_plan import SavedPlan
 
 SNR = np.exp(np.linspace(-10.0, 5.0, 20))
-RUN = ("--steps", "8", "--pictures", "2", "--speedups", "1.5,2", "--model")
+RUN = ("--steps", "8", "--images", "2", "--speedups", "1.5,2", "--model")
 
 
 def cost(genome: Genome) -> float:
@@ -93,7 +93,7 @@ def calibrated(tiny_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -
     folder = tmp_path_factory.mktemp("calibrate")
     where = [f"--{name}={folder / name}" for name in ("out", "results", "reports")]
     for _ in range(2):
-        done = CliRunner().invoke(app, ["calibrate", *where, *RUN, str(tiny_model_dir), "--tries", "3"])
+        done = CliRunner().invoke(app, ["calibrate", *where, *RUN, str(tiny_model_dir), "--trials", "3"])
         assert done.exit_code == 0, done.output
     return folder
 
@@ -119,7 +119,7 @@ def test_a_calibration_leaves_plans_that_load(calibrated: Path) -> None:
 def test_a_plan_may_be_of_more_steps_than_the_baseline(calibrated: Path, tiny_model_dir: Path) -> None:
     """Plans of eight steps begin a search at sixteen: what was found has sixteen, costs what it runs as a
     share of the baseline's eight, and goes by a name of its own."""
-    given = ["--start", str(calibrated / "out"), "--plan-steps", "16", "--tries", "1"]
+    given = ["--start", str(calibrated / "out"), "--plan-steps", "16", "--trials", "1"]
     where = [f"--{name}={calibrated / 'finer' / name}" for name in ("out", "results", "reports")]
     done = CliRunner().invoke(app, ["calibrate", *where, *RUN, str(tiny_model_dir), *given])
     assert done.exit_code == 0 and "at 16 steps" in done.output, done.output

@@ -39,7 +39,7 @@ def test_a_study_resumes_and_its_front_is_one(tiny_model_dir: Path, tmp_path: Pa
 def test_the_page_and_its_files(tiny_model_dir: Path, tmp_path: Path) -> None:
     """The command writes a page with a row and a loadable configuration for each point."""
     folders = ["--results", str(tmp_path / "results"), "--reports", str(tmp_path / "reports")]
-    arguments = ["--model", str(tiny_model_dir), "--trials", "3", "--steps", "6", "--pictures", "2"]
+    arguments = ["--model", str(tiny_model_dir), "--trials", "3", "--steps", "6", "--images", "2"]
     done = CliRunner().invoke(app, ["tune", *arguments, "--pairs", "2", *folders])
     assert done.exit_code == 0, done.output
     files = sorted((tmp_path / "reports" / "tune").glob("front-*.yaml"))

@@ -169,7 +169,7 @@ for line in (
     ["run", suite], ["run", suite], ["report", suite], ["show", suite], ["list"], ["validate", "results"],
     ["compare", "results/local", "results/local"], ["report", "cost-xl", "--results", "results/published"],
     ["generate", *tiny, "--n", "2"], ["profile", suite, "half", "--repeats", "1"],
-    ["signals", *tiny, "--pictures", "4"], ["policy", "trace", *tiny, "--trajectories", "4", "--finals", "3"],
+    ["signals", *tiny, "--images", "4"], ["policy", "trace", *tiny, "--trajectories", "4", "--finals", "3"],
     ["policy", "train"], ["policy", "train", "--out", "outputs/policy"],
     ["policy", "eval", *tiny, "--n", "2", "--targets", "0.2", "--policy", "outputs/policy"], ["asv", "html"],
 ):

@@ -14,14 +14,14 @@ import torch
 from bench import methods
 from bench.errors import BadInput
 from bench.machine import nvml, provenance
-from bench.machine.device import device_type
+from bench.machine.device import device_type, unusable_gpu
 from bench.measure import flops
 from bench.measure.timing import over
 from bench.pipeline import models
 from bench.spec.external_files import INCEPTION_FILE, LPIPS_FILES
 from bench.spec.suite import Suite
 
-DIT_XL = "facebook/DiT-XL-2-256"
+DIT_XL_ID = "facebook/DiT-XL-2-256"
 GIVE = "bench run --inception-weights"
 
 
@@ -55,7 +55,8 @@ def cuda() -> Check:
     """A CUDA device that torch can use."""
     if device_type() == "cuda":
         return Check(True, "CUDA", torch.cuda.get_device_name())
-    return Check(False, "CUDA", "torch finds no device: suites run on the CPU, `auto` is embedded")
+    why = unusable_gpu() or "torch finds no device: suites run on the CPU, `auto` is embedded"
+    return Check(False, "CUDA", why)
 
 
 def on_cuda() -> Check:
@@ -63,7 +64,7 @@ def on_cuda() -> Check:
     runs = Suite.load("a100").configurations
     lacking = [run.name for run in runs if methods.get(run.method).by_data(run.options)]
     batches = ", ".join(str(size) for size in sorted({run.batch_size for run in runs}))
-    weights = f"with {DIT_XL}'s weights all; without, time and memory only, and {len(lacking)} left out"
+    weights = f"with {DIT_XL_ID}'s weights all; without, time and memory only, and {len(lacking)} left out"
     return Check(
         device_type() == "cuda",
         "suite a100 (`auto` with a CUDA device)",
@@ -100,10 +101,10 @@ def dit_xl() -> Check:
     """The weights of DiT-XL in the local cache of the hub."""
     from huggingface_hub import try_to_load_from_cache
 
-    if isinstance(try_to_load_from_cache(DIT_XL, "model_index.json"), str):
-        return Check(True, f"{DIT_XL} weights", "in the hub's cache")
+    if isinstance(try_to_load_from_cache(DIT_XL_ID, "model_index.json"), str):
+        return Check(True, f"{DIT_XL_ID} weights", "in the hub's cache")
     why = "not in the hub's cache: fetched on use if the hub can be reached, else random weights"
-    return Check(False, f"{DIT_XL} weights", f"{why} (time and memory only)")
+    return Check(False, f"{DIT_XL_ID} weights", f"{why} (time and memory only)")
 
 
 def inception() -> Check:
@@ -120,16 +121,14 @@ def lpips() -> Check:
     """LPIPS's weights, which are used without being given where torch has them."""
     folder = Path(torch.hub.get_dir()) / "checkpoints"
     lacking = [name for name in LPIPS_FILES if not (folder / name).is_file()]
-    why = f"{', '.join(lacking)} not in torch's cache: bench run --lpips-weights (their folder)"
+    why = f"{', '.join(lacking)} not in torch's cache: bench run --lpips-weights (their directory)"
     return Check(not lacking, "LPIPS (VGG16 weights)", why if lacking else "in torch's cache")
 
 
 def reference() -> Check:
     """ADM's reference batches, by which papers measure FID; too large to ship."""
-    why = (
-        "none ships: bench run --reference (a folder, or ADM's .npz); else the embedded model's held-out ones"
-    )
-    return Check(False, "distance to pictures of your own or ADM's", why)
+    why = "none ships: bench run --reference (a directory, or ADM's .npz); else the embedded model's own"
+    return Check(False, "distance to images of your own or ADM's", why)
 
 
 def bf16() -> Check:

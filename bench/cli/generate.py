@@ -1,4 +1,4 @@
-"""`python -m bench generate`: pictures with or without DQAR, a grid of them, and what was reused."""
+"""`python -m bench generate`: images with or without DQAR, a grid of them, and what was reused."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def generate(spec: RunSpec, reuse: str | None, labels: Sequence[int], out: Path)
         files = save_images(made.images, out)
         (grid,) = save_images(made.images, out / "grid.png")
     except OSError as error:
-        raise BadInput(f"--out: {out} cannot be written: {error.strerror}; needed: a folder") from error
+        raise BadInput(f"--out: {out} cannot be written: {error.strerror}; needed: a directory") from error
     return Made(files, grid, made.seconds, dqar.summary(session.pipe) if reuse else None)
 
 

@@ -39,18 +39,25 @@ def run(
     name: SuiteName,
     results: Results = RESULTS,
     reports: Reports = REPORTS,
-    only: Annotated[str | None, typer.Option(help="Run this configuration alone.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of the first picture.")] = None,
-    model: Annotated[str | None, typer.Option(help="A directory or a hub id instead.")] = None,
-    images: Annotated[int | None, typer.Option(min=0, help="Pictures that quality is measured on.")] = None,
+    only: Annotated[str | None, typer.Option(help="Run only this configuration.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="The seed of the first image, in place of the suite's.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="A directory or a hub id, in place of the suite's model.")
+    ] = None,
+    images: Annotated[
+        int | None, typer.Option(min=0, help="The number of images that quality is measured on.")
+    ] = None,
     inception_weights: Annotated[
-        str | None, typer.Option(help="torch-fidelity's Inception weights (.pth): FID in place of FD.")
+        str | None,
+        typer.Option(help="torch-fidelity's Inception weights (.pth), which give FID in place of FD."),
     ] = None,
     reference: Annotated[
-        str | None, typer.Option(help="Real pictures: a folder, or ADM's .npz (arr_0; mu and sigma).")
+        str | None, typer.Option(help="Real images: a directory, or an .npz as ADM publishes them.")
     ] = None,
     lpips_weights: Annotated[
-        str | None, typer.Option(help="Folder with the weights of LPIPS; default: torch hub's cache.")
+        str | None, typer.Option(help="The directory of LPIPS's weights [default: torch hub's cache].")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Measure finished configurations again.")] = False,
 ) -> None:
@@ -86,7 +93,9 @@ def report(
     name: SuiteName,
     results: Results = RESULTS,
     reports: Reports = REPORTS,
-    machine: Annotated[str | None, typer.Option(help="Whose records; default: this one's.")] = None,
+    machine: Annotated[
+        str | None, typer.Option(help="The machine that made the records [default: this one].")
+    ] = None,
 ) -> None:
     """Write a suite's report again from its records."""
     from bench.report.page import write_index
@@ -109,7 +118,10 @@ def report(
 @command
 def publish(
     name: Annotated[
-        str, typer.Argument(metavar="SUITE", help="The suite or study; all: every page that is published.")
+        str,
+        typer.Argument(
+            metavar="SUITE", help="A suite or a study, or `all` to write every published page again."
+        ),
     ],
 ) -> None:
     """Move the records and the report of a suite from results/local to results/published and reports.
@@ -172,13 +184,13 @@ def validate(directory: Annotated[Path, typer.Argument(metavar="DIR")]) -> None:
 
 @command
 def compare(
-    a: Annotated[str, typer.Argument(metavar="A", help="Before: a folder of records, or a revision.")],
-    b: Annotated[str, typer.Argument(metavar="B", help="After: a folder of records, or a revision.")],
-    metric: Annotated[str, typer.Option(help="Dotted field of a record.")] = "timing.speedup",
-    threshold: Annotated[float, typer.Option(help="Smallest relative change that counts.")] = 0.02,
-    cross_machine: Annotated[bool, typer.Option(help="Though the machines differ.")] = False,
+    a: Annotated[str, typer.Argument(metavar="A", help="Before: a directory of records, or a git revision.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="After: a directory of records, or a git revision.")],
+    metric: Annotated[str, typer.Option(help="The field of a record to compare, dotted.")] = "timing.speedup",
+    threshold: Annotated[float, typer.Option(help="The smallest relative change that counts.")] = 0.02,
+    cross_machine: Annotated[bool, typer.Option(help="Compare although the machines differ.")] = False,
 ) -> None:
-    """Compare two folders, or the results/ of two git revisions, configuration by configuration.
+    """Compare two directories, or the published records of two git revisions, run by run.
 
     Exit code 0: all the same or better; 1: something regressed; 2: something could not be compared.
     """

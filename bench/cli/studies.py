@@ -36,16 +36,18 @@ command = commands(app)
 
 @command
 def generate(
-    out: Annotated[Path, typer.Option(help="Folder of the pictures.")] = Path("outputs"),
+    out: Annotated[Path, typer.Option(help="The directory that the images go to.")] = Path("outputs"),
     model: Model = "embedded",
-    n: Annotated[int, typer.Option(min=1, help="Pictures, made as one batch.")] = 8,
-    classes: Annotated[str, typer.Option(help="Names or numbers, with commas; default: all in turn.")] = "",
-    dqar: Annotated[str | None, typer.Option(help="A preset or a .yaml file; default: untouched.")] = None,
+    n: Annotated[int, typer.Option(min=1, help="The number of images, made as one batch.")] = 8,
+    classes: Annotated[
+        str, typer.Option(help="Class names or numbers, separated by commas [default: all].")
+    ] = "",
+    dqar: Annotated[str | None, typer.Option(help="A preset or a .yaml file [default: no reuse].")] = None,
     steps: Annotated[int, typer.Option(min=1, max=1000, help="Denoising steps.")] = 50,
     guidance: Guidance = 4.0,
-    seed: Annotated[int, typer.Option(min=0, help="Of the first picture; the next has the next.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="The seed of the first image.")] = 0,
 ) -> None:
-    """Make pictures, PNG files and a grid, with or without DQAR."""
+    """Make images, PNG files and a grid, with or without DQAR."""
     from bench.cli.generate import config, labels_of
     from bench.cli.generate import generate as make
 
@@ -58,7 +60,7 @@ def generate(
         num_inference_steps=steps, guidance_scale=guidance,
     )  # fmt: skip
     made = make(spec, dqar, labels, out)
-    typer.echo(f"{len(made.files)} pictures in {made.seconds:.1f} s: {made.files[0].parent}")
+    typer.echo(f"{len(made.files)} images in {made.seconds:.1f} s: {made.files[0].parent}")
     typer.echo(f"grid: {made.grid}")
     if made.summary:
         typer.echo(made.summary)
@@ -67,15 +69,21 @@ def generate(
 @command
 def profile(
     name: SuiteName,
-    run: Annotated[str, typer.Argument(metavar="NAME", help="A run of the suite, see `show`.")],
-    out: Annotated[Path | None, typer.Option(help="Default: outputs/profile/SUITE-NAME.")] = None,
-    model: Annotated[str | None, typer.Option(help="A directory or a hub id instead.")] = None,
-    steps: Annotated[int | None, typer.Option(min=1, max=1000, help="Denoising steps instead.")] = None,
+    run: Annotated[str, typer.Argument(metavar="NAME", help="A configuration of the suite, see `show`.")],
+    out: Annotated[
+        Path | None, typer.Option(help="The report's directory [default: outputs/profile/SUITE-NAME].")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="A directory or a hub id, in place of the suite's model.")
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, max=1000, help="Denoising steps, in place of the suite's.")
+    ] = None,
     repeats: Annotated[
-        int, typer.Option(min=1, help="Generations of each arm, without a profiler and with.")
+        int, typer.Option(min=1, help="Generations of each arm, without the profiler and with it.")
     ] = 3,
 ) -> None:
-    """Show which part of a generation takes how long, the baseline's beside a run's, and write traces."""
+    """Show which part of a generation takes how long, the the baseline's and a run's, and write traces."""
     suite = Suite.load(chosen(name), model=model)
     (spec,) = suite.specs(run)
     from bench.studies.profile import compare, page
@@ -90,11 +98,13 @@ def profile(
 
 @command
 def reproduce(
-    model: Annotated[str | None, typer.Option(help="embedded, a directory, or a hub id.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="A directory or a hub id, in place of the suite's model.")
+    ] = None,
     results: Results = RESULTS,
     reports: Reports = REPORTS,
 ) -> None:
-    """Run the seed's published tables and print published beside measured.
+    """Run the published tables of the original specification and print them next to what is measured.
 
     Exit code 0: every reuse ratio agrees; 1: one does not, or a run failed; 2: bad input.
     """
@@ -118,7 +128,7 @@ def families(
         str, typer.Option(help="Examine those whose name contains this, and write no report.")
     ] = "",
     processes: Annotated[
-        int | None, typer.Option(min=1, help="Processes that share the work; default: the cores, at most 4.")
+        int | None, typer.Option(min=1, help="Processes that share the work [default: the cores, at most 4].")
     ] = None,
 ) -> None:
     """Judge DQAR on every transformer class of diffusers and on real tiny pipelines: right, or refused.
@@ -143,18 +153,20 @@ def families(
 @command
 def signals(
     model: Model = "embedded",
-    pictures: Annotated[int, typer.Option(min=4, help="Each of a class and seed of its own.")] = 44,
+    images: Annotated[
+        int, typer.Option(min=4, help="The number of images, each of its own class and seed.")
+    ] = 44,
     steps: Annotated[int, typer.Option(min=4, max=1000, help="Denoising steps.")] = 50,
     guidance: Guidance = 4.0,
-    seed: Annotated[int, typer.Option(min=0, help="Of the first picture.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="The seed of the first image.")] = 0,
     results: Results = RESULTS,
     reports: Reports = REPORTS,
 ) -> None:
-    """Measure what entropy, SNR and the latent's norm know of the error that reuse would make."""
+    """Measure how well entropy, SNR and the latent's norm predict the error of reuse."""
     from bench.studies.signals.report import write_report
     from bench.studies.signals.rows import Study
 
-    study = Study.measured(model, pictures, steps, guidance, seed)
+    study = Study.measured(model, images, steps, guidance, seed)
     path = study.save(results / "signals" / provenance.machine())
     page = write_report(study.rows, study.facts, reports / "signals")
     typer.echo(f"{page.read_text()}\nrows:   {path}\nreport: {page}")
@@ -165,23 +177,25 @@ def tune(
     trials: Annotated[int, typer.Option(min=1, help="Trials to add to the study.")] = 40,
     model: Model = "embedded",
     steps: Annotated[int, typer.Option(min=2, max=1000, help="Denoising steps.")] = 25,
-    pictures: Annotated[int, typer.Option(min=2, help="A trial's, and as many unseen ones.")] = 4,
-    pairs: Annotated[int, typer.Option(min=2, help="Timed for each point of the front.")] = 6,
+    images: Annotated[
+        int, typer.Option(min=2, help="The number of images of a trial, and of unseen ones.")
+    ] = 4,
+    pairs: Annotated[int, typer.Option(min=2, help="Timed pairs for each point of the front.")] = 6,
     guidance: Guidance = 4.0,
     results: Results = RESULTS,
     reports: Reports = REPORTS,
 ) -> None:
-    """Search DQAR's fields for the front of speedup and drift. Resumes, and adds trials."""
+    """Search DQAR's fields for the Pareto front of speedup and drift. Resumes, and adds trials."""
     from bench.methods.dqar import shape_of
     from bench.studies.tune.report import write_report
     from bench.studies.tune.search import Tuner
 
     storage = results / "tune" / provenance.machine() / ".cache" / "study.db"
-    tuner = Tuner(model, steps, pictures, guidance, storage)
+    tuner = Tuner(model, steps, images, guidance, storage)
     tuner.search(trials)
     facts = {
         "machine": provenance.machine(), "model": shown_model(model), "steps": steps, "pairs": pairs,
-        "pictures": pictures, "guidance": guidance, "shape": shape_of(tuner.session.pipe),
+        "pictures": images, "guidance": guidance, "shape": shape_of(tuner.session.pipe),
     }  # fmt: skip
     done = [trial.values for trial in tuner.study.trials if trial.values]
     page = write_report(tuner.front(pairs), done, facts, reports / "tune")
@@ -190,23 +204,28 @@ def tune(
 
 @command
 def calibrate(
-    out: Annotated[Path, typer.Option(help="Folder of the plans.")],
-    solver: Annotated[str, typer.Option(help="ddim, dpm_solver++ or unipc.")] = "dpm_solver++",
-    target: Annotated[Target, typer.Option(help="What to stay near.")] = "converged",
-    tries: Annotated[int, typer.Option(min=0, help="Plans to try, besides those of earlier runs.")] = 200,
-    speedups: Annotated[str, typer.Option(help="A plan for each, by FLOPs.")] = "1.5,2,2.5,3,3.5,4,5,6",
-    start: Annotated[Path | None, typer.Option(help="Folder of plans to begin with.")] = None,
+    out: Annotated[Path, typer.Option(help="The directory that the plans go to.")],
+    solver: Annotated[str, typer.Option(help="The solver: ddim, dpm_solver++ or unipc.")] = "dpm_solver++",
+    target: Annotated[Target, typer.Option(help="The trajectory that drift is measured from.")] = "converged",
+    trials: Annotated[int, typer.Option(min=0, help="Plans to evaluate, in addition to earlier runs.")] = 200,
+    speedups: Annotated[
+        str, typer.Option(help="Speedups by FLOPs, one plan for each.")
+    ] = "1.5,2,2.5,3,3.5,4,5,6",
+    start: Annotated[Path | None, typer.Option(help="A directory of initial plans.")] = None,
     model: Model = "embedded",
     steps: Annotated[int, typer.Option(min=4, max=1000, help="Denoising steps of the baseline.")] = 50,
     plan_steps: Annotated[
-        int | None, typer.Option(min=4, max=1000, help="Of the plan, foretold ones with them, if others.")
+        int | None,
+        typer.Option(min=4, max=1000, help="Steps of the plan, skipped ones included [default: --steps]."),
     ] = None,
-    pictures: Annotated[int, typer.Option(min=2, help="To calibrate on, and as many held out.")] = 24,
+    images: Annotated[
+        int, typer.Option(min=2, help="The number of images to calibrate on, and of held-out ones.")
+    ] = 24,
     guidance: Guidance = 4.0,
     results: Results = RESULTS,
     reports: Reports = REPORTS,
 ) -> None:
-    """Search plans for the least drift at each cost, and write the best. Resumes, and adds tries."""
+    """Search plans for the least drift at each cost, and write the best. Resumes, and adds trials."""
     from bench.methods.scheduler import SCHEDULERS
 
     if solver not in SCHEDULERS:
@@ -217,16 +236,16 @@ def calibrate(
 
     study = Study(
         model=model, solver=solver, target=target, steps=steps, plan_steps=plan_steps or steps,
-        pictures=pictures, guidance=guidance, results=results,
+        pictures=images, guidance=guidance, results=results,
     )  # fmt: skip
-    found = study.run(tries, wanted, out, start)
+    found = study.run(trials, wanted, out, start)
     page = write_report(found, study.facts, reports / "calibrate" / study.name)
     typer.echo(f"{page.read_text()}\nplans:  {out}\nreport: {page}")
 
 
 @command
 def control(
-    repetitions: Annotated[int, typer.Option(min=1, help="Of the baseline against itself.")] = 40,
+    repetitions: Annotated[int, typer.Option(min=1, help="Repetitions of the baseline against itself.")] = 40,
     results: Results = RESULTS,
     reports: Reports = REPORTS,
 ) -> None:
@@ -249,7 +268,7 @@ def control(
 
 @command
 def gpu_check(
-    steps: Annotated[str, typer.Option(help="Names of steps, with commas; default: all.")] = "",
+    steps: Annotated[str, typer.Option(help="Names of steps, separated by commas [default: all].")] = "",
     toy: Annotated[
         bool, typer.Option("--toy", help="Try the code on a CPU, at a size that says nothing.")
     ] = False,

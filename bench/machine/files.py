@@ -92,5 +92,5 @@ def write_errors_named(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise BadInput(
-            f"results: {path.parent} cannot be written: {error.strerror}; needed: a writable folder with room"
+            f"results: {path.parent} cannot be written: {error.strerror}; needed: a writable directory"
         ) from error

@@ -75,7 +75,7 @@ def _git(*arguments: str) -> str | None:
 
 
 def machine() -> str:
-    """A slug of the hardware, such as `nvidia-h200` or `amd-epyc-2-cores`: a folder's name."""
+    """A slug of the hardware, such as `nvidia-h200` or `amd-epyc-2-cores`: a directory's name."""
     gpu = nvml.describe()
     name = gpu["name"] if gpu else f"{cpu()['model']} {cpu()['cores']} cores"
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")

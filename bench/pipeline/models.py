@@ -175,7 +175,7 @@ def _random(spec: RunSpec, dtype: Any) -> Any:
 
 
 def labels(spec: RunSpec, pipe: Any) -> list[int]:
-    """The classes that pictures go through in turn: picture i is of class labels[i mod n]."""
+    """The classes that images go through in turn: image i is of class labels[i mod n]."""
     if spec.labels != "cycle":
         return list(spec.labels)
     if spec.model == "embedded":

@@ -1,4 +1,4 @@
-"""One generation of a batch: timed as a whole, its final latents and pictures kept."""
+"""One generation of a batch: timed as a whole, its final latents and images kept."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from bench.pipeline import models
 from bench.record import Reuse
 from bench.spec.run_spec import RunSpec
 
-TRACED = 2  # pictures
+TRACED = 2  # images
 
 
 @dataclass(frozen=True)
@@ -69,15 +69,15 @@ class Session:
         return {} if whole else {"num_inference_steps": max(2, steps // 5)}
 
     def label(self, picture: int) -> int:
-        """The class of a picture, by its number within the run."""
+        """The class of an image, by its number within the run."""
         return self.labels[picture % len(self.labels)]
 
     def baseline(self, pictures: range, **call: Any) -> Generation:
-        """The untouched pipeline makes these pictures; `call` overrides its arguments."""
+        """The untouched pipeline makes these images; `call` overrides its arguments."""
         return generate(self.pipe, self.arguments(pictures) | call)
 
     def candidate(self, pictures: range, **call: Any) -> Generation:
-        """The method makes the same pictures: same labels, same noise; `call` overrides the rest."""
+        """The method makes the same images: same labels, same noise; `call` overrides the rest."""
         with get(self.spec.method).apply(self.pipe, self.spec.options | self.resolved) as arm:
             try:
                 made = generate(self.pipe, self.arguments(pictures) | arm.call | call)
@@ -92,7 +92,7 @@ class Session:
         return get(self.spec.method).resolve(self.spec.options, self._tried)
 
     def traced(self) -> Reuse | None:
-        """The last generation's reuse, with the entropy of an untimed one of few pictures where the
+        """The last generation's reuse, with the entropy of an untimed one of few images where the
         timed ones did not measure it; not for compiled models, which would compile once more."""
         method = get(self.spec.method)
         if self.reuse is None:
@@ -106,14 +106,14 @@ class Session:
 
     @contextmanager
     def _tried(self, options: dict[str, Any]) -> Iterator[Arm]:
-        """The arm after an untimed generation of few pictures under other options."""
+        """The arm after an untimed generation of few images under other options."""
         pictures = range(min(TRACED, self.spec.batch_size))
         with get(self.spec.method).apply(self.pipe, options) as arm:
             generate(self.pipe, self.arguments(pictures) | arm.call)
             yield arm
 
     def arguments(self, pictures: range) -> dict[str, Any]:
-        """The arguments of the pipeline's call; each picture has a generator of its own, so that
+        """The arguments of the pipeline's call; each image has a generator of its own, so that
         it does not depend on the batch that it is in."""
         spec = self.spec
         return {

@@ -11,8 +11,7 @@ from bench.spec.run_spec import RunSpec, groups
 
 # FLOPs of an image and step with guidance, decoder included: DiT-XL/2 at 256 x 256 takes 118.6 GMACs a call
 # (Peebles and Xie 2023), the embedded model's are counted (`limits.flops_generation` of its records).
-FLOPS = {"embedded": 1.5e9}
-DIT_XL_FLOPS = 5.0e11
+FLOPS = {"embedded": 1.5e9, "facebook/DiT-XL-2-256": 5.0e11}
 # Seconds besides generations: to start a process and load; to count and compare a configuration; the process
 # that measures its memory; to compile one arm.
 PROCESS_S, CONFIGURATION_S, MEMORY_S, COMPILE_S = 10.0, 6.0, 8.0, 60.0
@@ -73,7 +72,9 @@ def _group(group: Sequence[RunSpec], rate: float) -> float:
     round_s = (n + 1) * _generation(spec, rate)
     timing = spec.timing
     budget = timing.budget_s * (n + 1) / 2
-    timed = min(max(budget, timing.min_pairs * round_s), timing.max_pairs * round_s)
+    timed = max(budget, timing.min_pairs * round_s)
+    if round_s:
+        timed = min(timed, timing.max_pairs * round_s)
     more = max(0.0, spec.quality.n / spec.batch_size - timing.min_pairs) * round_s  # images beyond timed ones
     compiled = (n + 1) * COMPILE_S * spec.compile
     memory = n * spec.memory * (MEMORY_S + 2 * _generation(spec, rate))
@@ -81,7 +82,8 @@ def _group(group: Sequence[RunSpec], rate: float) -> float:
 
 
 def _generation(spec: RunSpec, rate: float) -> float:
-    return spec.batch_size * spec.num_inference_steps * FLOPS.get(spec.model, DIT_XL_FLOPS) / rate
+    """Seconds of a generation; 0 for a model of unknown size, of which the budgets alone are counted."""
+    return spec.batch_size * spec.num_inference_steps * FLOPS.get(spec.model, 0.0) / rate
 
 
 def _converged(spec: RunSpec, rate: float) -> float:

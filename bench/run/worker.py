@@ -94,7 +94,7 @@ def _said(line: str) -> int:
 
 
 def records(jobs: Sequence[Job]) -> Iterator[tuple[Job, Record, bytes | None]]:
-    """Each configuration's record and picture as it is finished; whatever goes wrong in one becomes its
+    """Each configuration's record and image as it is finished; whatever goes wrong in one becomes its
     failed record, and in what they share, the model and its baseline, that of each."""
     peaks = [_memory(job) for job in jobs]  # first, so that the isolated pass has the machine's memory
     try:

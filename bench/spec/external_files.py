@@ -67,7 +67,7 @@ def _digest(path: Path) -> str:
 
 
 def lpips_folder(quality: QualitySettings) -> Path | None:
-    """The folder of LPIPS's weights: the one given, else torch hub's cache; None if incomplete."""
+    """The directory of LPIPS's weights: the one given, else torch hub's cache; None if incomplete."""
     import torch
 
     given = quality.lpips_weights

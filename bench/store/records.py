@@ -32,7 +32,7 @@ class Store:
         self.cache = self.folder / ".cache"
 
     def prepare(self) -> None:
-        """Make the folders and try a write; BadInput where that fails, before anything runs."""
+        """Make the directories and try a write; BadInput where that fails, before anything runs."""
         with write_errors_named(self.cache / "probe"):
             self.cache.mkdir(parents=True, exist_ok=True)
             # A file without a name where the system has them: whoever is killed here leaves nothing behind.
@@ -51,7 +51,7 @@ class Store:
         return path.exists() and not validation_error(path) and read(path).status == "ok"
 
     def write(self, record: Record, picture: bytes | None = None) -> None:
-        """Write the record, and its picture first; only then remove those it supersedes."""
+        """Write the record, and its image first; only then remove those it supersedes."""
         if picture is not None:
             write_atomic(self.path(record.name, record.key, ".png"), picture)
         text = seal(record).model_dump_json()

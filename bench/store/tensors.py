@@ -1,6 +1,6 @@
 """What the runs of a suite share: tensors in its `.cache`, found by a hash of all they depend on.
 
-A folder like it may be removed at any time: what is missing, or damaged, is made again.
+A directory like it may be removed at any time: what is missing, or damaged, is made again.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ from dqar.utils.foreign import read_bytes
 
 Tensors = dict[str, Tensor]
 DIGEST_BYTES = 32  # behind the tensors: of them
-# What no picture depends on: names, what is done with the pictures, and how long that may take.
+# What no image depends on: names, what is done with the images, and how long that may take.
 OWN = ("sources", "plan", "policy")  # what only the candidate's depend on
 ASIDE = ("suite", "name", "timing", "quality", "memory", "timeout_s")
 
 
 @dataclass(frozen=True)
 class Cache:
-    """The folder, and what the run depends on besides its configuration (`keys.inputs`)."""
+    """The directory, and what the run depends on besides its configuration (`keys.inputs`)."""
 
     folder: Path
     inputs: dict[str, Any]
 
     def key(self, spec: RunSpec, *more: Any) -> str:
-        """A hash of all that the untouched model's pictures depend on: not the method, nor this
+        """A hash of all that the untouched model's images depend on: not the method, nor this
         project's sources; and of `more`."""
         aside = (*ASIDE, "method", "options")
         config = {name: value for name, value in spec.public().items() if name not in aside}
@@ -48,7 +48,7 @@ class Cache:
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
     def candidate_key(self, spec: RunSpec, *more: Any) -> str:
-        """The same for the pictures of the configuration under test: its method and the sources too."""
+        """The same for the images of the configuration under test: its method and the sources too."""
         own = (spec.method, spec.public()["options"], *(self.inputs.get(name) for name in OWN))
         return self.key(spec, *own, *more)
 

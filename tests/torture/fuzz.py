@@ -45,7 +45,7 @@ OPTIONS = [
     "--classes",
     "--dqar",
     "--speedups",
-    "--tries",
+    "--trials",
     "--help",
 ]
 
