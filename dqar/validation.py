@@ -58,8 +58,8 @@ def flag() -> Rule:
 
 
 def count(low: int) -> Rule:
-    """A whole number from `low` up."""
-    return Rule(lambda v: is_whole(v) and low <= v <= MAX_COUNT, f"a whole number, at least {low}")
+    """A whole number from `low` to MAX_COUNT."""
+    return Rule(lambda v: is_whole(v) and low <= v <= MAX_COUNT, f"a whole number from {low} to {MAX_COUNT}")
 
 
 def threshold() -> Rule:

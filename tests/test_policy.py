@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import os
 from pathlib import Path
 
 import numpy as np
@@ -195,8 +197,20 @@ def test_trace_file(tmp_path: Path) -> None:
         Trace(torch.zeros(1, 4), torch.zeros(1), torch.zeros(1), torch.tensor([-1.0]))
 
 
-def test_bad_training() -> None:
-    """A budget of 0, or a single trajectory, is refused."""
+def test_bad_training(tmp_path: Path) -> None:
+    """A budget of 0, a single trajectory, and numbers that are none or not whole are refused; a pipe for
+    a trace is not waited for."""
+    for name, value in {
+        "max_weight": math.nan,
+        "epochs": 1.5,
+        "patience": 0,
+        "learning_rate": math.inf,
+    }.items():
+        with pytest.raises(DQARError, match=f"{name} = {value} is not allowed; allowed: "):
+            PolicyTrainer(ReusePolicy(), 1.0, **{name: value})  # type: ignore[arg-type]
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(DQARError, match=r"pipe.* is not readable"):
+        Trace.load(tmp_path / "pipe")
     with pytest.raises(ValueError, match=r"budget = 0.0 is not allowed; allowed: "):
         PolicyTrainer(ReusePolicy(), budget=0.0)
     with pytest.raises(ValueError, match=r"validation_fraction = 0.2 of 1 trajectories"):

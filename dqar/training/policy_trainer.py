@@ -17,6 +17,7 @@ from tqdm import tqdm
 from dqar.errors import InvalidValue, invalid_value
 from dqar.policy.mlp_policy import ReusePolicy
 from dqar.training.traces import Trace
+from dqar.validation import count, is_number
 
 log = logging.getLogger(__name__)
 
@@ -79,10 +80,13 @@ class PolicyTrainer:
         validation_fraction: float = 0.2,
         seed: int = 0,
     ) -> None:
-        positive = {"budget": budget, "epochs": epochs, "patience": patience, "batch_size": batch_size}
-        for name, value in (positive | {"learning_rate": learning_rate}).items():
-            if not 0 < value < math.inf:
-                raise invalid_value(name, value, "a number above 0")
+        for name, value in {"epochs": epochs, "patience": patience, "batch_size": batch_size}.items():
+            count(1).check(name, value)
+        for name, number in {"budget": budget, "learning_rate": learning_rate}.items():
+            if not (is_number(number) and 0 < number < math.inf):
+                raise invalid_value(name, number, "a number above 0")
+        if not (is_number(max_weight) and 1 <= max_weight < math.inf):
+            raise invalid_value("max_weight", max_weight, "a number from 1 up")
         self.policy, self.budget, self.max_weight = policy, budget, max_weight
         self.epochs, self.patience, self.batch_size = epochs, patience, batch_size
         self.learning_rate, self.seed = learning_rate, seed

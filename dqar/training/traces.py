@@ -89,6 +89,8 @@ class Trace:
             InvalidFile: Another file.
         """
         try:
+            if not Path(path).is_file():  # opening a pipe would wait for a writer
+                raise OSError("is no regular file")
             with safe_open(path, "pt") as file:
                 metadata = json.loads(file.metadata()["dqar_trace"])
                 names = set(file.keys())
