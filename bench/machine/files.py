@@ -92,5 +92,6 @@ def write_errors_named(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise BadInput(
-            f"results: {path.parent} cannot be written: {error.strerror}; needed: a writable directory"
+            f"results: {path.parent} cannot be written: {error.strerror}; "
+            "needed: a writable directory with room"
         ) from error
