@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import Any
 
 import numpy as np
@@ -129,3 +131,13 @@ def test_linear_and_linear_reverse_give_different_pictures(pipe: DiTPipeline) ->
         dqar.enable(pipe, DQARConfig.preset("recommended", schedule_type=kind))
         latents.append(generate(pipe))
     assert not torch.equal(*latents)
+
+
+def test_nothing_keeps_a_generations_latents_alive(pipe: DiTPipeline) -> None:
+    """DQAR remembers its caller's frame within a generation only: its last step lets go of them."""
+    seen: list[weakref.ref[torch.Tensor]] = []
+    dqar.enable(pipe, DQARConfig.preset("maximum"))
+    pipe.transformer.register_forward_pre_hook(lambda module, args: seen.append(weakref.ref(args[0])))
+    generate(pipe)
+    gc.collect()
+    assert len(seen) == 10 and not any(latents() is not None for latents in seen)

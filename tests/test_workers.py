@@ -41,7 +41,8 @@ def one_of_two(rank: int, store: Path, queue: Any) -> None:
 def test_two_processes_train_as_one_with_the_whole_batch(tmp_path: Path) -> None:
     """Each takes half of every batch: both end with the weights of a single process; the first one saves."""
     whole = train(tmp_path / "whole.pt", batch=8)
-    context, started = multiprocessing.get_context("forkserver"), []  # autograd's threads do not outlive a fork
+    # Not forks of this process: autograd's threads do not outlive a fork.
+    context, started = multiprocessing.get_context("forkserver"), []
     queue: Any = context.SimpleQueue()
     for rank in (0, 1):
         started.append(context.Process(target=one_of_two, args=(rank, tmp_path / "store", queue)))

@@ -80,6 +80,7 @@ class Adapter:
         self.names = tuple(signature.parameters)[1:]
         self.latent, self.timestep = self._argument(LATENTS), self._argument(TIMESTEPS)
         self.prompt = next((name for name in PROMPTS if name in self.names), None)
+        self._places = self.names.index(self.latent), self.names.index(self.timestep)
         blocks = [(b, a) for b in blocks_of(self.base) if (a := attention_of(b)) is not None]
         self.attentions = [attention for _, attention in blocks]
         self.mlps = [mlps_of(block) for block, _ in blocks]
@@ -104,11 +105,12 @@ class Adapter:
 
     def call(self, args: Sequence[Any], kwargs: dict[str, Any]) -> Call:
         """What of a call's arguments decides."""
-        given = kwargs if not args else self.arguments(args, kwargs)
-        prompt: Any = given.get(self.prompt) if self.prompt else None
-        prompt = prompt[0] if isinstance(prompt, (list, tuple)) and prompt else prompt
-        length = prompt.shape[-2] if getattr(prompt, "ndim", 0) >= 2 else None
-        return Call(given.get(self.latent), given.get(self.timestep), length)
+        given, (latent, timestep) = len(args), self._places
+        return Call(
+            args[latent] if latent < given else kwargs.get(self.latent),
+            args[timestep] if timestep < given else kwargs.get(self.timestep),
+            _prompt_length(self.arguments(args, kwargs).get(self.prompt)) if self.prompt else None,
+        )
 
     def refuse_kv(self) -> None:
         """Raises `ValueError` where K and V of some layer cannot be cached."""
@@ -134,6 +136,12 @@ class Adapter:
                 f"allowed: a transformer called with one of {', '.join(names)}"
             )
         return found
+
+
+def _prompt_length(prompt: Any) -> int | None:
+    """Tokens of a prompt's embedding, or of the first of several text encoders'."""
+    prompt = prompt[0] if isinstance(prompt, (list, tuple)) and prompt else prompt
+    return prompt.shape[-2] if getattr(prompt, "ndim", 0) >= 2 else None
 
 
 def unwrapped(transformer: nn.Module) -> Any:

@@ -52,23 +52,21 @@ class Branch:
         """What this step does."""
         return self.store.decision
 
-    def begin(self, step: int, signals: Signals | None, device: torch.device) -> StepDecision:
-        """Decide a step, and prepare what its layers ask for."""
+    def begin(self, step: int, signals: Signals | None, latents: Tensor | Sequence[Tensor]) -> None:
+        """Decide a step, and prepare what its layers ask for on the device of the latents."""
         decision = self.ahead[step] if self.ahead is not None else self.maker.next(step, signals)
         self.step = step
-        coefficients = self._coefficients(step, decision, device) if self.store.order else None
-        self.store.begin(decision, coefficients)
-        self.record.reasons[step] = decision.reasons
-        self.record.branches[step] = decision.branches
-        return decision
+        self.store.begin(decision, self._coefficients(step, decision, latents) if self.store.order else None)
+        self.record.decisions[step] = decision
 
     def end(self, graphed: bool, observed: bool) -> None:
         """Note what happened, and the bytes that are held."""
-        if graphed and self.decision.stores:
+        decision = self.store.decision
+        if graphed and decision.stores:
             self.store.copy_from_graph()
-        if self.decision.branches != NONE and observed and bytes(self.store.did) != self.decision.outcome:
+        if decision.branches != NONE and observed and bytes(self.store.did) != decision.outcome:
             self._correct_record()
-        if self.decision.stores or self.outputs is not None:
+        if decision.stores or self.outputs is not None:
             held = self.store.cache.nbytes + (self.outputs.nbytes if self.outputs else 0)
             self.record.cache_bytes = max(self.record.cache_bytes, held)
 
@@ -102,8 +100,11 @@ class Branch:
             kv and (self.decision.keep[layer] or self.decision.compare[layer])
         )
 
-    def _coefficients(self, step: int, decision: StepDecision, device: torch.device) -> Tensor | None:
+    def _coefficients(
+        self, step: int, decision: StepDecision, latents: Tensor | Sequence[Tensor]
+    ) -> Tensor | None:
         """The step's forecast coefficients `[layers, order]` on the device, without a wait."""
+        device = latents.device if isinstance(latents, Tensor) else latents[0].device
         if self.ahead is None:
             return _to_device([decision.coefficients], device)[0] if decision.coefficients else None
         if self._table is None:
@@ -113,13 +114,14 @@ class Branch:
 
     def _correct_record(self) -> None:
         """Where a layer did not do as decided, its record says what it did instead."""
-        row, did, decided = self.record.reasons[self.step], self.store.did, self.decision.outcome
+        row, did, decided = self.decision.reasons.copy(), self.store.did, self.decision.outcome
         for layer, slots in enumerate(self.store.slots.targets):
             called = [slot for slot in slots if did[slot] != SKIPPED]  # some streams do not always run
             if not called:
                 row[layer] = Reason.NOT_CALLED
             elif any(did[slot] == COMPUTED != decided[slot] for slot in called):
                 row[layer] = Reason.NO_ENTRY
+        self.record.corrections[self.step] = row
 
 
 def _to_device(rows: Sequence[Any], device: torch.device) -> Tensor:

@@ -36,15 +36,23 @@ class Caller(NamedTuple):
         return None
 
 
-def calling_pipeline(depth: int = 1) -> Caller:
-    """The nearest pipeline whose `__call__` is running, from `depth` frames above the caller's own on."""
+NOBODY = Caller(None, None)
+
+
+def calling_pipeline(depth: int = 1, known: Caller = NOBODY) -> Caller:
+    """The nearest pipeline whose `__call__` is running, from `depth` frames above the caller's own on.
+
+    `known` is the last one: its frame is recognised without a copy of all its local variables.
+    """
     frame: FrameType | None = sys._getframe(depth + 1)
     for _ in range(NEAR):
         if frame is None:
             break
+        if frame is known.frame:
+            return known
         if frame.f_code.co_name == "__call__":
             owner = frame.f_locals.get("self")
             if hasattr(type(owner), "components"):  # a DiffusionPipeline, of which nothing is imported here
                 return Caller(owner, frame)
         frame = frame.f_back
-    return Caller(None, None)
+    return NOBODY

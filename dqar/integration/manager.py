@@ -103,9 +103,8 @@ class DQARManager:
         branch = self._branch(run, call, context)
         if branch is None:
             return False
-        latent = call.latent if isinstance(call.latent, torch.Tensor) else call.latent[0]
-        signals = None if self.planner.static else self._signals(run, branch, latent)
-        branch.begin(run.step, signals, latent.device)
+        signals = None if self.planner.static else self._signals(run, branch, call.latent)
+        branch.begin(run.step, signals, call.latent)
         self.active = branch
         return True
 
@@ -140,11 +139,11 @@ class DQARManager:
         run, branch = self.trajectory, self.active
         if run is None or branch is None:
             return output
-        ran = self.runs()
-        self.active = None
+        ran, self.active = output is not None, None
         output = self._completed(run, branch, output, ran)
         branch.end(self.graphed, self.observed)
         if run.last:
+            self.recogniser.forget()
             if run.pair is None or branch is run.pair[1]:
                 for ended in run.pair or (branch,):
                     ended.free()
@@ -266,13 +265,13 @@ class DQARManager:
     # Outputs
 
     def _completed(self, run: Trajectory, branch: Branch, output: Any, ran: bool) -> Any:
-        step = branch.position(self.sensitivity)
-        if run.pair and branch is run.pair[1]:
-            main = run.pair[0].outputs
-            return output if main is None else main.unconditional(output, step, ran)
-        outputs, branches = branch.outputs, branch.decision.branches
+        second = run.pair is not None and branch is run.pair[1]
+        outputs = run.pair[0].outputs if run.pair and second else branch.outputs
         if outputs is None:
             return output
+        step, branches = branch.position(self.sensitivity), branch.decision.branches
+        if second:
+            return outputs.unconditional(output, step, ran)
         if not ran:
             return outputs.forecast(step)
         if self.config.corrects:
@@ -281,9 +280,10 @@ class DQARManager:
 
     # Data
 
-    def _signals(self, run: Trajectory, branch: Branch, latent: torch.Tensor) -> Signals:
+    def _signals(self, run: Trajectory, branch: Branch, latents: Any) -> Signals:
         """What is known when a step is decided; what the step before measured is read at its first call."""
         if run.read_at != run.step:
+            latent = latents if isinstance(latents, torch.Tensor) else latents[0]
             run.read_at = run.step
             wants_norm = (
                 self.planner.policy is not None and (branch.maker.blocked[run.step] == Reason.REUSED).any()

@@ -68,8 +68,9 @@ class TransformerCall:
                 given = self.adapter.arguments(args, kwargs)
                 return manager.end_step(self.inner(**manager.inputs(given, len(call.latent))))
             return manager.end_step(self.inner(*args, **kwargs))
-        finally:
+        except BaseException:
             manager.abandon()
+            raise
 
     def _tell(self) -> None:
         if not self.told:

@@ -8,7 +8,7 @@ from enum import Enum
 from typing import Any, NamedTuple
 
 from dqar.integration.adapter import Call
-from dqar.integration.caller import Caller, calling_pipeline
+from dqar.integration.caller import NOBODY, Caller, calling_pipeline
 from dqar.integration.sync import FirstLook, first_look, host_value
 from dqar.integration.trajectory import StepCounter, Trajectory
 
@@ -46,11 +46,12 @@ class Recogniser:
     def __init__(self, scheduler: Callable[[], Any], pipe: Any) -> None:
         self.scheduler, self.pipe = scheduler, pipe
         self._counters: list[StepCounter] = []
+        self._caller = NOBODY  # of the generation's last call; its frame is let go with the last step
 
     def place(self, run: Trajectory | None, call: Call) -> Recognised:
         """The place of a call, `run` being the last generation."""
         scheduler = self.scheduler()
-        caller = calling_pipeline(DEPTH)
+        caller = calling_pipeline(DEPTH, self._caller)
         foreign = self.pipe is not None and caller.pipe is not None and caller.pipe is not self.pipe
         if foreign or call.latent is None or call.timestep is None or scheduler.timesteps is None:
             return OUTSIDE
@@ -58,10 +59,9 @@ class Recogniser:
             look = first_look(call.latent, call.timestep)
             return OUTSIDE if math.isnan(look.timestep) else self._begin(call, look, caller)
         value, position = host_value(call.timestep), run.position
-        if position == run.step and run.at(position, value):
-            return SAME
-        if position == run.step + 1 and run.at(position, value):
-            return NEXT
+        if position in (run.step, run.step + 1) and run.at(position, value):
+            self._caller = caller
+            return SAME if position == run.step else NEXT
         if position == run.step and value is not None and run.scale and run.at(run.step + 1, value):
             run.unstepped += 1  # the loop has a solver of its own, and the timestep shows it
             return NEXT
@@ -79,8 +79,13 @@ class Recogniser:
             self._counters.append(counter)
         return counter
 
+    def forget(self) -> None:
+        """Let go of the caller's frame, which holds all of a pipeline's latents."""
+        self._caller = NOBODY
+
     def detach(self) -> None:
         """Give the schedulers their own `step` back."""
+        self.forget()
         for counter in self._counters:
             counter.remove()
         self._counters.clear()

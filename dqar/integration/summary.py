@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dqar.core.reasons import Reason, Reasons, is_reused
+from dqar.integration.step_decision import StepDecision
 from dqar.plan import CONDITIONAL, NONE
 
 FloatArray = npt.NDArray[np.float64]
@@ -21,8 +22,9 @@ class Record:
     """What happened to one branch at each step: tables are `[steps, layers]`, vectors `[steps]`."""
 
     def __init__(self, steps: int, layers: int) -> None:
-        self.reasons: Reasons = np.full((steps, layers), NOT_RUN, dtype=np.int8)
-        self.branches = np.zeros(steps, dtype=np.int8)  # guidance branches that ran
+        self.layers = layers
+        self.decisions: list[StepDecision | None] = [None] * steps  # None = the branch was not called
+        self.corrections: dict[int, Reasons] = {}  # steps at which some layer did not do as decided
         self.entropy = np.full((steps, layers), np.nan)  # nats, nan = not measured
         self.deviation = np.full(steps, np.nan)  # relative error of the output's forecast, nan = not measured
         self.cache_bytes = 0
@@ -30,7 +32,21 @@ class Record:
     @property
     def done(self) -> npt.NDArray[np.bool_]:
         """`[steps]`, the steps at which the branch was called."""
-        return np.asarray(self.reasons[:, 0] != NOT_RUN)
+        return np.array([decision is not None for decision in self.decisions])
+
+    @property
+    def branches(self) -> npt.NDArray[np.int8]:
+        """`[steps]`, guidance branches that ran."""
+        return np.array([int(d.branches) if d else 0 for d in self.decisions], dtype=np.int8)
+
+    @property
+    def reasons(self) -> Reasons:
+        """`[steps, layers]`, why each call was reused or computed; NOT_RUN where there was none."""
+        table = np.full((len(self.decisions), self.layers), NOT_RUN, dtype=np.int8)
+        for step, decision in enumerate(self.decisions):
+            if decision is not None:
+                table[step] = self.corrections.get(step, decision.reasons)
+        return table
 
     def reused(self) -> npt.NDArray[np.bool_]:
         """`[steps, layers]`, where nothing was computed."""
@@ -82,7 +98,7 @@ class Summary:
 def summarize(records: Sequence[Record], snr: FloatArray, model_layers: int, plan_ratio: float) -> Summary:
     """Sum up the steps that ran, the first branch's record first, for all of the model's layers."""
     main, done = records[0], records[0].done
-    unmanaged = ((0, 0), (0, model_layers - main.reasons.shape[1]))
+    unmanaged = ((0, 0), (0, model_layers - main.layers))
     tables = [_padded(record, unmanaged) for record in records]
     calls = np.concatenate([table[record.done] for record, table in zip(records, tables, strict=True)])
     reasons = np.concatenate([record.reasons[record.done].ravel() for record in records])

@@ -68,10 +68,10 @@ def host_value(timestep: Any) -> float | None:
     """
     if not isinstance(timestep, Tensor):
         return float(timestep)
-    if timestep.device.type != "cpu":
+    if not timestep.is_cpu:
         return None
-    if timestep.numel() == 1:
+    if timestep.ndim == 0:
         return float(timestep)
-    values = timestep.flatten().tolist()
-    highest = max(values)
-    return float(highest) if timestep.ndim > 1 or highest == min(values) else math.nan
+    values = timestep.tolist() if timestep.ndim == 1 else timestep.flatten().tolist()
+    same = values.count(values[0]) == len(values)
+    return float(values[0] if same else max(values) if timestep.ndim > 1 else math.nan)

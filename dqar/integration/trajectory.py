@@ -21,6 +21,7 @@ FloatArray = npt.NDArray[np.float64]
 # How pipelines hand a timestep to their transformer. What none of these explains is not checked.
 SCALES: tuple[Callable[[Any], Any], ...] = (lambda t: t, lambda t: t / 1000, lambda t: 1 - t / 1000)
 TOLERANCE = 0.005  # relative: bf16 keeps 8 bits
+EVERYTHING = (-math.inf, math.inf)
 
 
 @dataclass
@@ -46,6 +47,12 @@ class Trajectory:
     read_at: int = -1  # the step before which the last measurements were read
     latent_norm: float = math.nan  # mean L2 norm of the batch's latents at this step, nan = not asked
     pair: tuple[Branch, Branch] | None = None  # conditional and unconditional branch as calls of their own
+    bounds: list[tuple[float, float]] = field(init=False)  # [steps], of the timesteps that the model is given
+
+    def __post_init__(self) -> None:
+        """Work out what is compared at every call. A timestep that no scale explains may be any number."""
+        scaled = [float(self.scale(time)) for time in self.times] if self.scale else None
+        self.bounds = [_bounds(time) for time in scaled] if scaled else [EVERYTHING] * len(self.times)
 
     @classmethod
     def start(
@@ -101,11 +108,10 @@ class Trajectory:
 
     def at(self, step: int, timestep: float | None) -> bool:
         """Whether a call at `timestep` is one of that step's, where the host knows it (else None)."""
-        if step >= len(self.times):
+        if step >= len(self.bounds):
             return False
-        if timestep is None or self.scale is None:
-            return timestep is None or not math.isnan(timestep)
-        return _near(self.scale(float(self.times[step])), timestep)
+        low, high = self.bounds[step]
+        return timestep is None or low <= timestep <= high
 
 
 def beginning(scheduler: Any, times: FloatArray, timestep: float) -> tuple[int, Callable[[Any], Any] | None]:
@@ -129,7 +135,13 @@ def beginning(scheduler: Any, times: FloatArray, timestep: float) -> tuple[int, 
 
 
 def _near(expected: float, timestep: float) -> bool:
-    return abs(expected - timestep) <= TOLERANCE * abs(expected) + 1e-6
+    low, high = _bounds(expected)
+    return low <= timestep <= high
+
+
+def _bounds(expected: float) -> tuple[float, float]:
+    tolerance = TOLERANCE * abs(expected) + 1e-6
+    return expected - tolerance, expected + tolerance
 
 
 class StepCounter(Patch):
