@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from conftest import generate
 from bench import methods
 from bench.errors import BadInput
 from bench.measure import flops
+from bench.methods import scheduler
 from bench.pipeline.session import Session
 from bench.spec.run_spec import RunSpec
 
@@ -35,6 +37,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("fewer_steps", {"steps": 4}),
     ("fewer_steps", {"scheduler": "dpm_solver++", "steps": 4}),
     ("fewer_steps", {"scheduler": "unipc"}),
+    ("fewer_steps", {"scheduler": "deis", "steps": 4, "spacing": "karras", "solver_order": 3}),
     ("dqar", {"preset": "maximum", "scheduler": "dpm_solver++"}),
     *((name, options | {"scheduler": "dpm_solver++"}) for name, options in CACHES[:1]),
     *CACHES,
@@ -84,6 +87,21 @@ def test_fewer_steps_keeps_the_noise_schedule(pipe: Any) -> None:
         swapped = pipe.scheduler.config
     for name in ("beta_start", "beta_end", "beta_schedule", "prediction_type", "timestep_spacing"):
         assert swapped[name] == pipe.scheduler.config[name]
+
+
+@pytest.mark.parametrize("name", scheduler.SIGMAS)
+def test_every_spacing_and_order_of_a_solver_is_live(pipe: Any, name: str) -> None:
+    """Each spacing puts the steps elsewhere, and each order makes another latent from the same steps."""
+    method, steps, made = methods.get("fewer_steps"), [], []
+    for spacing in ("leading", "trailing", *scheduler.SIGMAS[name]):
+        with method.apply(pipe, {"scheduler": name, "steps": 5, "spacing": spacing}):
+            pipe.scheduler.set_timesteps(5)
+            steps.append(tuple(pipe.scheduler.sigmas.tolist()))
+    for order in scheduler.ORDERS[name]:
+        with method.apply(pipe, {"scheduler": name, "steps": 8, "solver_order": order}):
+            made.append(generate(pipe, steps=8))
+    assert len(set(steps)) == len(steps)
+    assert not any(torch.equal(a, b) for a, b in itertools.pairwise(made))
 
 
 def tiny_spec(model: Path, options: dict[str, Any]) -> RunSpec:
@@ -166,6 +184,17 @@ def test_every_knob_of_a_competitor_is_live(pipe: Any, name: str, knob: str, val
         ("pab", {"depth": 1}, "unknown option 'depth'; allowed: interval, from_timestep, to_timestep, steps"),
         ("fora", {"scheduler": "euler"}, "scheduler: 'euler' not known; allowed: ddim"),
         ("magcache", {}, "steps is not given"),
+        (
+            "fewer_steps",
+            {"steps": 4, "spacing": "karras"},
+            "spacing: 'karras' needs a scheduler; allowed: one",
+        ),
+        ("fewer_steps", {"scheduler": "unipc", "spacing": "lu"}, "'lu' is not allowed; allowed with unipc:"),
+        (
+            "fewer_steps",
+            {"scheduler": "deis", "solver_order": 4},
+            "order: 4 is not allowed; allowed with deis: 1, 2, 3",
+        ),
     ],
 )
 def test_bad_options_of_a_competitor(name: str, options: dict[str, Any], said: str) -> None:

@@ -11,10 +11,10 @@ from bench.methods.base import Arm, Method, only
 
 
 def check(options: dict[str, Any]) -> None:
-    """`steps` (1 to 1000), `scheduler` (a key of SCHEDULERS), or both."""
+    """`steps` (1 to 1000), `scheduler` (a key of SCHEDULERS), or both; `spacing`, `solver_order`."""
     only(options, scheduler.OPTIONS)
     scheduler.check(options)
-    if all(options.get(name) is None for name in scheduler.OPTIONS):
+    if all(options.get(name) is None for name in ("steps", "scheduler")):
         raise ValueError("neither 'steps' nor 'scheduler' is given; one must be")
 
 

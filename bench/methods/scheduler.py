@@ -1,8 +1,9 @@
-"""The solver and its steps, which every method may change: a user can combine any cache with any of them."""
+"""The solver, its steps and where they lie, which every method may change: a user can combine any cache with
+any of them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,17 +11,48 @@ SCHEDULERS = {
     "ddim": "DDIMScheduler",
     "dpm_solver++": "DPMSolverMultistepScheduler",
     "unipc": "UniPCMultistepScheduler",
+    "deis": "DEISMultistepScheduler",
 }
-OPTIONS = ("steps", "scheduler")
+_TIMESTEPS = ("leading", "linspace", "trailing")
+# Where the steps lie -> what diffusers calls it. Those that are not spacings of timesteps are of sigmas:
+# Karras et al. 2022 (rho = 7), evenly in log sigma, and evenly in log SNR (Lu et al. 2022).
+SPACINGS: dict[str, dict[str, Any]] = {
+    **{name: {"timestep_spacing": name} for name in _TIMESTEPS},
+    "karras": {"use_karras_sigmas": True},
+    "exponential": {"use_exponential_sigmas": True},
+    "lu": {"use_lu_lambdas": True},
+}
+# Solver -> the spacings of sigmas, and the orders, that it has.
+SIGMAS: dict[str, tuple[str, ...]] = {
+    "dpm_solver++": ("karras", "exponential", "lu"),
+    "unipc": ("karras", "exponential"),
+    "deis": ("karras", "exponential"),
+}
+ORDERS: dict[str, tuple[int, ...]] = {"dpm_solver++": (1, 2, 3), "unipc": (1, 2, 3), "deis": (1, 2, 3)}
+OPTIONS = ("steps", "scheduler", "spacing", "solver_order")
 
 
 def check(options: dict[str, Any]) -> None:
-    """ValueError unless `steps` is 1 to 1000 and `scheduler` a key of SCHEDULERS, where given."""
+    """ValueError unless `steps` is 1 to 1000, `scheduler` a key of SCHEDULERS, `spacing` and `solver_order`
+    what that scheduler has, where given."""
     steps, scheduler = options.get("steps"), options.get("scheduler")
     if steps is not None and not (type(steps) is int and 1 <= steps <= 1000):
         raise ValueError(f"steps: {steps!r} is not allowed; allowed: 1 to 1000")
     if scheduler is not None and scheduler not in SCHEDULERS:
         raise ValueError(f"scheduler: {scheduler!r} not known; allowed: {', '.join(SCHEDULERS)}")
+    _check_detail("spacing", options, {name: (*_TIMESTEPS, *SIGMAS.get(name, ())) for name in SCHEDULERS})
+    _check_detail("solver_order", options, ORDERS)
+
+
+def _check_detail(name: str, options: dict[str, Any], allowed: Mapping[str, Sequence[Any]]) -> None:
+    value, scheduler = options.get(name), options.get("scheduler")
+    if value is None:
+        return
+    if scheduler is None:
+        raise ValueError(f"{name}: {value!r} needs a scheduler; allowed: one of {', '.join(allowed)}")
+    if value not in allowed.get(scheduler, ()) or isinstance(value, bool):
+        known = ", ".join(str(one) for one in allowed.get(scheduler, ())) or "none"
+        raise ValueError(f"{name}: {value!r} is not allowed; allowed with {scheduler}: {known}")
 
 
 @contextmanager
@@ -28,11 +60,18 @@ def solver(pipe: Any, options: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Swap the scheduler as `options` say; yields the arguments of the call that differ."""
     before, steps = pipe.scheduler, options.get("steps")
     if options.get("scheduler"):
-        pipe.scheduler = from_pipeline(pipe, options["scheduler"])
+        pipe.scheduler = from_pipeline(pipe, options["scheduler"], **_details(options))
     try:
         yield {} if steps is None else {"num_inference_steps": steps}
     finally:
         pipe.scheduler = before
+
+
+def _details(options: dict[str, Any]) -> dict[str, Any]:
+    """What diffusers calls the spacing and the order."""
+    order = options.get("solver_order")
+    spacing = SPACINGS[options["spacing"]] if options.get("spacing") else {}
+    return spacing | ({} if order is None else {"solver_order": order})
 
 
 def from_pipeline(pipe: Any, name: str | None = None, **changes: Any) -> Any:
