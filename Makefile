@@ -13,7 +13,7 @@ SUITES := $(basename $(notdir $(filter-out $(shell grep -l '^command:' $(FILES))
 
 .DEFAULT_GOAL := help
 .PHONY: help setup bench report publish generate reproduce signals families tune calibrate policy control $(SUITES)
-.PHONY: gpu-check asv asv-html asv-compare asv-check browser test torture lint clean
+.PHONY: gpu-check asv asv-html asv-compare asv-check browser test torture mutants lint clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -89,6 +89,9 @@ test: setup  ## Run the tests in two processes (ARGS="-n 0 tests/test_cache.py" 
 torture: setup  ## Kill, corrupt and fuzz the command line a thousand times: ten minutes, not in CI (ARGS="200 1")
 	$(PY) tests/torture/run.py $(ARGS)
 
+mutants: setup  ## Plant small faults one at a time and count those that no test notices: an hour, not in CI
+	$(PY) tests/mutants.py $(ARGS)
+
 lint: setup  ## Check style, types and spelling
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
@@ -96,4 +99,4 @@ lint: setup  ## Check style, types and spelling
 	git ls-files -z | xargs -0 $(PY) -m codespell_lib
 
 clean:  ## Remove .venv and caches (records and reports stay)
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .mutants

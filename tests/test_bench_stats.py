@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
 from bench import stats
-from bench.record import Estimate, Mean, Median
+from bench.record import Estimate, Interval, Mean, Median
 
 
 def test_speedup_is_the_median_of_paired_ratios() -> None:
@@ -56,6 +58,34 @@ def test_intervals_are_seeded() -> None:
     assert stats.mean_interval(values, 1) != stats.mean_interval(values, 2)
 
 
+VALUES = np.random.default_rng(5).random((40, 2)) + 0.5
+
+
+@pytest.mark.parametrize(
+    "interval",
+    [
+        lambda *seed: stats.median_interval(VALUES[:, 0], *seed),
+        lambda *seed: stats.mean_interval(VALUES[:, 0], *seed),
+        lambda *seed: stats.speedup([(one, other) for one, other in VALUES], *seed),
+        lambda *seed: stats.ratio_of_medians(VALUES[:, 0], VALUES[:, 1], *seed),
+        lambda *seed: stats.ratio_of_sums(VALUES[:, 0], VALUES[:, 1], *seed),
+        lambda *seed: stats.mean_difference(VALUES[:, 0], VALUES[:, 1], *seed),
+    ],
+)
+def test_every_interval_has_its_seed(
+    interval: Callable[..., Interval], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each kind of interval is the same for the same seed, another for another; unless stated, it is 0."""
+    monkeypatch.setattr(stats, "RESAMPLES", 50)  # of 10,000 even another seed's ends are mostly the same
+    assert interval() == interval(0) != interval(1) == interval(1)
+
+
+@pytest.mark.parametrize("n", [1, 7, 900])
+def test_as_many_draws_as_it_says(n: int) -> None:
+    """A bootstrap has 10,000 draws, whether they are held at once or in parts."""
+    assert len(stats._resampled(np.arange(n, dtype=float), np.mean, 0)) == 10_000
+
+
 def test_interval_of_nothing_is_an_error() -> None:
     """No values, no interval."""
     with pytest.raises(ValueError, match="at least one"):
@@ -70,6 +100,9 @@ def test_interval_of_nothing_is_an_error() -> None:
         (0.8, 0.9, 0.99, "SLOWER"),
         (0.9, 1.0, 1.1, "AMBIGUOUS"),  # too wide
         (1.005, 1.015, 1.03, "AMBIGUOUS"),  # faster, but by less than counts
+        (0.97, 0.985, 0.995, "AMBIGUOUS"),  # slower, but by less than counts
+        (0.9, 1.1, 1.2, "AMBIGUOUS"),  # faster, but not certainly
+        (0.8, 0.9, 1.1, "AMBIGUOUS"),  # slower, but not certainly
     ],
 )
 def test_verdicts(low: float, median: float, high: float, verdict: str) -> None:
@@ -79,8 +112,42 @@ def test_verdicts(low: float, median: float, high: float, verdict: str) -> None:
     assert f"{median:.3f}" in why
 
 
+@pytest.mark.parametrize(
+    ("low", "median", "high", "verdict"),
+    [
+        (0.75, 1.0, 1.25, "SAME"),  # as wide as the threshold allows
+        (1.0, 1.5, 2.0, "AMBIGUOUS"),  # from 1 itself
+        (1.125, 1.25, 1.5, "AMBIGUOUS"),  # the median no further than the threshold
+        (0.25, 0.5, 1.0, "AMBIGUOUS"),
+        (0.5, 0.75, 0.875, "AMBIGUOUS"),
+    ],
+)
+def test_verdicts_at_their_bounds(low: float, median: float, high: float, verdict: str) -> None:
+    """The ends of what is SAME belong to it; FASTER and SLOWER begin beyond their bounds."""
+    assert stats.verdict(Median(median=median, low=low, high=high), threshold=0.25)[0] == verdict
+
+
+def test_a_verdict_names_its_bound() -> None:
+    """The reason holds the bound that the median is beyond."""
+    faster = stats.verdict(Median(median=1.5, low=1.4, high=1.6), threshold=0.02)
+    assert faster == ("FASTER", "1.500 [1.400, 1.600] lies above 1, the median beyond 1.02")
+    slower = stats.verdict(Median(median=0.5, low=0.4, high=0.6), threshold=0.02)
+    assert slower == ("SLOWER", "0.500 [0.400, 0.600] lies below 1, the median beyond 0.98")
+
+
+def test_a_proportion_by_hand() -> None:
+    """Wilson's interval of 8 of 10 is 0.490 to 0.943; it ends within 0 and 1 where all or none hit."""
+    share = stats.proportion(8, 10)
+    assert (share.low, share.median, share.high) == pytest.approx((0.49016, 0.8, 0.94332), abs=1e-5)
+    none = stats.proportion(0, 10)
+    assert (none.low, none.median, none.high) == pytest.approx((0.0, 0.0, 0.27754), abs=1e-5)
+    with pytest.raises(ValueError, match="at least one trial"):
+        stats.proportion(0, 0)
+
+
 def test_pareto_front() -> None:
     """A point is on the front unless another gains as much and loses as little."""
+    assert stats.pareto([(1.0, 0.5), (1.25, 0.5), (1.25, 0.75)]) == [False, True, False]
     points = [(1.0, 0.0), (1.2, 0.1), (1.1, 0.2), (1.5, 0.3), (1.5, 0.3), (1.5, 0.4)]
     assert stats.pareto(points) == [True, True, False, True, True, False]
     assert stats.pareto([]) == []
@@ -104,6 +171,9 @@ def test_what_pairs_come_to() -> None:
     found = stats.timed(pairs, 5, 0.02, seed=0)
     assert (found.speedup.median, found.baseline_s.median, found.candidate_s.median) == (2.0, 2.2, 1.0)
     assert found.verdict == "FASTER"
+    other = stats.timed(pairs, 5, 0.02, seed=7)
+    assert other.speedup == stats.speedup(pairs, 7)
+    assert other.baseline_s == stats.median_interval([2.0, 2.2, 2.4, 2.0, 2.6], 7)
     few = stats.timed(pairs[:4], 4, 0.02, seed=0)
     assert few.verdict == "AMBIGUOUS" and "4 undisturbed" in few.verdict_why
 

@@ -1,0 +1,165 @@
+"""Mutation testing: how many small faults, planted one at a time, the tests of a module notice.
+
+`python tests/mutants.py [MODULE ...]` runs mutmut on each module under the fast tests that are about it,
+prints the change that each survivor makes and a table, and exits 1 where fewer than 85 % are killed. What was
+decided stays in `.mutants/`: a run that was stopped goes on; survivors and changed functions are asked again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import json
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+STATE = ROOT / ".mutants"
+ENOUGH = 0.85  # share of killed mutants
+LIVED = (0, 5, 33)  # pytest's exit codes for passed and for no test, and mutmut's own for no test
+
+# Module -> the tests that are about it, as files in tests/.
+TESTS: dict[str, tuple[str, ...]] = {
+    "bench/stats.py": ("test_bench_stats.py", "test_bench_control.py"),
+    "bench/report/selection.py": ("test_report_text.py",),
+    "bench/report/tables/columns.py": ("test_report_tables.py",),
+    "bench/report/tables/pareto.py": ("test_report_tables.py", "test_report_front.py"),
+    "bench/report/tables/runs.py": ("test_report_tables.py",),
+    "bench/store/derived.py": ("test_derived.py",),
+    "bench/store/git.py": ("test_bench_compare.py",),
+    "bench/store/images.py": ("test_published.py",),
+    "bench/store/keys.py": ("test_bench_store.py", "test_scrub.py"),
+    "bench/store/places.py": ("test_published.py",),
+    "bench/store/publishing.py": ("test_published.py",),
+    "bench/store/records.py": ("test_bench_store.py", "test_bench_disk.py"),
+    "bench/store/tensors.py": ("test_bench_measure.py",),
+    "bench/store/validation.py": ("test_bench_store.py", "test_derived.py"),
+    "dqar/plan.py": ("test_plan.py", "test_adaptive.py", "test_beyond_attention.py"),
+    "dqar/core/entropy.py": ("test_entropy.py", "test_computers.py"),
+    "dqar/core/gate_config.py": ("test_config.py",),
+    "dqar/core/quantization.py": ("test_cache.py", "test_mixed_precision.py"),
+    "dqar/core/reasons.py": ("test_gate.py", "test_plan.py"),
+    "dqar/core/reuse_gate.py": ("test_gate.py", "test_plan.py", "test_adaptive.py"),
+    "dqar/core/snr.py": ("test_computers.py", "test_samplers.py", "test_plan.py"),
+    "dqar/core/solver_sensitivity.py": ("test_output_correction.py",),
+}
+# The fork server imports the tests once; each mutant is a fork of it, in which nothing was called before.
+SETTINGS = """
+[tool.mutmut]
+source_paths = ["{module}"]
+pytest_add_cli_args_test_selection = {tests}
+pytest_add_cli_args = ["-p", "no:cacheprovider", "-p", "no:timeout", "-n0"]
+use_git_change_detection = false
+on_dependency_change = "ignore"
+track_dependencies = false
+process_isolation = "forkserver"
+timeout_constant = 3.0
+"""
+
+
+def prepare(module: str) -> Path:
+    """The directory where mutmut runs on `module`: its settings, the module, and a copy of the rest."""
+    place = STATE / module.removesuffix(".py").replace("/", "-")
+    copies = place / "mutants"  # as mutmut calls it
+    for name in ("bench", "dqar", "tests"):
+        shutil.copytree(ROOT / name, copies / name, dirs_exist_ok=True, copy_function=_copied)
+    tests = json.dumps([f"tests/{name}" for name in TESTS[module]])
+    pyproject = (ROOT / "pyproject.toml").read_text() + SETTINGS.format(module=module, tests=tests)
+    (place / "pyproject.toml").write_text(pyproject)
+    (place / module).parent.mkdir(parents=True, exist_ok=True)
+    (place / module).write_text(undecorated((ROOT / module).read_text()))
+    return place
+
+
+def _copied(source: str, target: str) -> None:
+    """Sources are copied, so that a change of them while this runs changes nothing; models are linked to."""
+    Path(target).unlink(missing_ok=True)
+    shutil.copy2(source, target) if source.endswith(".py") else Path(target).symlink_to(source)
+
+
+def undecorated(source: str) -> str:
+    """The same module with `@wrap def f` as `def f_undecorated` and `f = wrap(f_undecorated)`: mutmut passes
+    over functions that have decorators."""
+    lines = source.splitlines(keepends=True)
+    tree = ast.parse(source)
+    bodies = [tree.body, *(node.body for node in tree.body if isinstance(node, ast.ClassDef))]
+    functions = [node for body in bodies for node in body if isinstance(node, ast.FunctionDef)]
+    for function in sorted(functions, key=lambda node: -node.lineno):
+        decorators = [ast.unparse(decorator) for decorator in function.decorator_list]
+        if not decorators or decorators in (["staticmethod"], ["classmethod"]):
+            continue
+        name = f"{function.name}_undecorated"
+        wrapped = name
+        for decorator in reversed(decorators):
+            wrapped = f"{decorator}({wrapped})"
+        lines.insert(function.end_lineno or 0, f"{' ' * function.col_offset}{function.name} = {wrapped}\n")
+        first = function.lineno - 1
+        lines[first] = lines[first].replace(f"def {function.name}(", f"def {name}(", 1)
+        del lines[function.decorator_list[0].lineno - 1 : first]
+    return "".join(lines)
+
+
+def mutate(module: str, children: int) -> tuple[Counter[str], list[str]]:
+    """How many mutants of a module came to what, and the change of each that no test noticed."""
+    place = prepare(module)
+    _ask_again(place / "mutants", module)
+    log = place / "log"
+    with log.open("w") as stream:
+        command = [sys.executable, "-m", "mutmut", "run", "--max-children", str(children)]
+        done = subprocess.run(command, cwd=place, stdout=stream, stderr=subprocess.STDOUT, check=False)
+    if done.returncode:
+        raise SystemExit(f"{module}: mutmut failed; see {log}")
+    rows = [line.strip().split(": ") for line in _mutmut(place, "results", "--all", "True").splitlines()]
+    alive = [name for name, status in rows if status not in ("killed", "timeout")]
+    return Counter(status for _, status in rows), [_mutmut(place, "show", name) for name in alive]
+
+
+def _ask_again(copies: Path, module: str) -> None:
+    """Forget which mutants lived, and which tests reach which function: the tests may have changed."""
+    (copies / "mutmut-stats.json").unlink(missing_ok=True)
+    decided = copies / f"{module}.meta"
+    if decided.exists():
+        content = json.loads(decided.read_text())
+        codes = content["exit_code_by_key"]
+        content["exit_code_by_key"] = {name: None if code in LIVED else code for name, code in codes.items()}
+        decided.write_text(json.dumps(content))
+
+
+def _mutmut(place: Path, *arguments: str) -> str:
+    command = [sys.executable, "-m", "mutmut", *arguments]
+    return subprocess.run(command, cwd=place, capture_output=True, text=True, check=True).stdout
+
+
+def _row(module: str, found: Counter[str]) -> str:
+    total, killed, late = found.total(), found["killed"], found["timeout"]
+    share = (killed + late) / max(total, 1)
+    return f"{module:<34} {total:>8} {killed:>8} {total - killed - late:>9} {late:>8} {share:>6.1%}\n"
+
+
+def main() -> int:
+    """Mutate the modules asked for, or all; print survivors and figures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("modules", nargs="*", metavar="MODULE", help=", ".join(TESTS))
+    parser.add_argument("--children", type=int, default=1, help="processes that run mutants (default: 1)")
+    options = parser.parse_args()
+    if unknown := set(options.modules) - set(TESTS):
+        parser.error(f"MODULE: {', '.join(sorted(unknown))} not known; allowed: {', '.join(TESTS)}")
+    table = f"{'module':<34} {'mutants':>8} {'killed':>8} {'survived':>9} {'timeout':>8} {'%':>6}\n"
+    everything: Counter[str] = Counter()
+    for module in options.modules or TESTS:
+        found, survivors = mutate(module, options.children)
+        for survivor in survivors:
+            sys.stdout.write(survivor)
+        table += _row(module, found)
+        everything += found
+        sys.stdout.write(_row(module, found))
+        sys.stdout.flush()
+    sys.stdout.write("\n" + table + _row("all", everything))
+    return int((everything["killed"] + everything["timeout"]) < ENOUGH * everything.total())
+
+
+if __name__ == "__main__":
+    sys.exit(main())
