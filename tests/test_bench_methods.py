@@ -28,6 +28,8 @@ CACHES: list[tuple[str, dict[str, Any]]] = [
     ("fastercache", {"from_timestep": 900}),
     ("dbcache", {"threshold": 0.9}),
     ("dbcache", {"threshold": 0.9, "taylorseer_order": 1, "front_blocks": 2, "back_blocks": 1}),
+    ("dbcache", {"threshold": 0.0, "steps": 10, "mask": "fast", "mask_policy": "static"}),
+    ("dbcache", {"threshold": 0.9, "calibrator": "foca"}),
 ]
 
 CASES: list[tuple[str, dict[str, Any]]] = [
@@ -162,6 +164,8 @@ def test_every_competitor_really_reuses(tiny_model_dir: Path, name: str, options
         ("dbcache", "back_blocks", (0, 2)),
         ("dbcache", "warmup_steps", (4, 6)),
         ("dbcache", "taylorseer_order", (0, 1)),
+        ("dbcache", "calibrator", ("none", "foca")),
+        ("dbcache", "calibrator", ("dmd", "foca")),
     ],
 )
 def test_every_knob_of_a_competitor_is_live(pipe: Any, name: str, knob: str, values: tuple[Any, Any]) -> None:
@@ -190,6 +194,10 @@ def test_every_knob_of_a_competitor_is_live(pipe: Any, name: str, knob: str, val
             "spacing: 'karras' needs a scheduler; allowed: one",
         ),
         ("fewer_steps", {"scheduler": "unipc", "spacing": "lu"}, "'lu' is not allowed; allowed with unipc:"),
+        ("dbcache", {"mask": "fast"}, "mask: 'fast' needs steps; allowed: 8 or more"),
+        ("dbcache", {"calibrator": "x"}, "calibrator: 'x' is not allowed; allowed: none, dmd, foca"),
+        ("dbcache", {"calibrator": "dmd", "taylorseer_order": 1}, "excludes taylorseer_order"),
+        ("dbcache", {"mask_policy": "static"}, "mask_policy: 'static' needs a mask"),
         (
             "fewer_steps",
             {"scheduler": "deis", "solver_order": 4},

@@ -1,6 +1,8 @@
 """DBCache (cache-dit): the middle blocks' residual is held, or forecast, while the first ones change little.
 
-A user of it calls `cache_dit.enable_cache(pipe, ...)`, and so does this.
+A user of it calls `cache_dit.enable_cache(pipe, ...)`, and so does this. Its calibrators forecast the
+residual: TaylorSeer by a polynomial, DMD by exponentials fitted to the last steps, FoCa as an ODE
+(arXiv 2508.16211). Its step masks (SCM) set which steps are computed in full, whatever changes.
 """
 
 from __future__ import annotations
@@ -10,22 +12,35 @@ from contextlib import contextmanager
 from typing import Any
 
 from bench.methods.base import Arm, Method, always
-from bench.methods.hooks import Range, checked, restored
+from bench.methods.hooks import Choice, Range, checked, restored
 from bench.methods.scheduler import solver
 
-KNOWN = {
+NONE = "none"
+KNOWN: dict[str, Range | Choice] = {
     "threshold": Range(float, 0, 10, 0.08),
     "front_blocks": Range(int, 1, 100, 1),  # Fn: always computed, their change decides
     "back_blocks": Range(int, 0, 100, 0),  # Bn: always computed too
-    # Its calibrator sees no difference before the fourth computed step: with three it holds, silently.
+    # Its TaylorSeer sees no difference before the fourth computed step: with three it holds, silently.
     "warmup_steps": Range(int, 0, 100, 4),
     "taylorseer_order": Range(int, 0, 4, 0),  # 0: without its TaylorSeer calibrator
+    "calibrator": Choice((NONE, "dmd", "foca")),  # in place of TaylorSeer
+    "mask": Choice((NONE, "slow", "medium", "fast", "ultra")),  # of steps; it needs `steps`
+    "mask_policy": Choice(("dynamic", "static")),  # whether the threshold decides the other steps too
 }
+SHORTEST = 8  # steps that a mask is made for
 
 
 def check(options: dict[str, Any]) -> None:
     """ValueError naming the option, its value and what is allowed."""
-    checked(options, KNOWN)
+    values = checked(options, KNOWN)
+    if values["taylorseer_order"] and values["calibrator"] != NONE:
+        raise ValueError(
+            f"calibrator: {values['calibrator']!r} excludes taylorseer_order; allowed: one of them"
+        )
+    if values["mask"] != NONE and not options.get("steps", 0) >= SHORTEST:
+        raise ValueError(f"mask: {values['mask']!r} needs steps; allowed: {SHORTEST} or more")
+    if values["mask"] == NONE and "mask_policy" in options:
+        raise ValueError(f"mask_policy: {values['mask_policy']!r} needs a mask; allowed: with mask")
 
 
 @contextmanager
@@ -40,14 +55,27 @@ def apply(pipe: Any, options: dict[str, Any]) -> Iterator[Arm]:
         residual_diff_threshold=values["threshold"],
         max_warmup_steps=values["warmup_steps"],
     )
-    order = values["taylorseer_order"]
-    calibrator = cache_dit.TaylorSeerCalibratorConfig(taylorseer_order=order) if order else None
+    if values["mask"] != NONE:
+        mask = cache_dit.steps_mask(total_steps=options["steps"], mask_policy=values["mask"])
+        config.update(steps_computation_mask=mask, steps_computation_policy=values["mask_policy"])
+        config.update(num_inference_steps=options["steps"])
+    calibrator = _calibrator(values)
     with solver(pipe, options) as call, restored(pipe.transformer):
         cache_dit.enable_cache(pipe, cache_config=config, calibrator_config=calibrator)
         try:
             yield Arm(call=call)
         finally:
             cache_dit.disable_cache(pipe)
+
+
+def _calibrator(values: dict[str, Any]) -> Any:
+    """What forecasts the residual; None where it is held."""
+    import cache_dit
+
+    if values["taylorseer_order"]:
+        return cache_dit.TaylorSeerCalibratorConfig(taylorseer_order=values["taylorseer_order"])
+    kinds = {"dmd": cache_dit.DMDCalibratorConfig, "foca": cache_dit.FoCaCalibratorConfig}
+    return kinds[values["calibrator"]]() if values["calibrator"] != NONE else None
 
 
 METHOD = Method(check=check, apply=apply, by_data=always)

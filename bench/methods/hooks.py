@@ -6,7 +6,7 @@ their state between runs. `DiTPipeline` does none of it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -24,13 +24,28 @@ class Range(NamedTuple):
     default: float
 
 
-def checked(options: dict[str, Any], known: dict[str, Range]) -> dict[str, Any]:
+class Choice(NamedTuple):
+    """What an option of words may be; the first is its default."""
+
+    names: tuple[str, ...]
+
+    @property
+    def default(self) -> str:
+        """What it is where nothing is given."""
+        return self.names[0]
+
+
+def checked(options: dict[str, Any], known: Mapping[str, Range | Choice]) -> dict[str, Any]:
     """The values of `known`, defaults filled in; ValueError naming the option, its value and what is
     allowed. A solver's options are let through to be checked as such."""
     only(options, (*known, *OPTIONS))
     check_solver(options)
     for name, allowed in known.items():
         value = options.get(name, allowed.default)
+        if isinstance(allowed, Choice):
+            if value not in allowed.names:
+                raise ValueError(f"{name}: {value!r} is not allowed; allowed: {', '.join(allowed.names)}")
+            continue
         number = type(value) is int or (allowed.kind is float and type(value) is float)
         if not number or not allowed.low <= value <= allowed.high:
             kind = "a whole number" if allowed.kind is int else "a number"
