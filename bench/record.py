@@ -190,6 +190,14 @@ class Quality(Part):
     psnr_db: Mean | None  # null where every image is identical
     ssim: Mean
     lpips: Mean | None  # perceptual distance by VGG16, 0 = equal; null without its weights
+    # Cosine of an image and its own prompt by `text_scorer`; null where images are of class labels.
+    text_score: Mean | None = None
+    baseline_text_score: Mean | None = None
+    text_score_change: Mean | None = None  # the method's minus the baseline's, image by image
+    text_score_per_image: list[float] = []
+    baseline_text_score_per_image: list[float] = []
+    own_prompt_wins: float | None = None  # share of the other prompts that an image fits less than its own
+    text_scorer: str | None = None
     drift_converged: Mean | None  # against the same noise solved with 10 times the steps
     baseline_drift_converged: Mean | None  # the baseline's own, on the same images
     # Image by image, [n_converged] each: what a claim of no loss is made from. Empty in older records.

@@ -11,7 +11,7 @@ import typer
 from tabulate import tabulate
 
 from bench.cli import studies
-from bench.cli.options import OK, REGRESSED, Reports, Results, SuiteName, chosen, commands
+from bench.cli.options import OK, REGRESSED, PromptsOption, Reports, Results, SuiteName, chosen, commands
 from bench.cli.policy import app as policy_app
 from bench.cli.regression import app as asv_app
 from bench.cli.reporting import measured_on, report_of, table
@@ -46,6 +46,7 @@ def run(
     model: Annotated[
         str | None, typer.Option(help="A directory or a hub id, in place of the suite's model.")
     ] = None,
+    prompts: PromptsOption = None,
     images: Annotated[
         int | None, typer.Option(min=0, help="The number of images that quality is measured on.")
     ] = None,
@@ -66,7 +67,7 @@ def run(
     Exit code 0: all done; 1: a run failed (its record says why); 2: bad input.
     """
     quality = dict(zip(FILES, (inception_weights, reference, lpips_weights), strict=True)) | {"n": images}
-    suite = Suite.load(chosen(name), seed=seed, model=model, quality=quality)
+    suite = Suite.load(chosen(name), seed=seed, model=model, prompts=prompts, quality=quality)
     if suite.command:
         raise BadInput(
             f"run: {suite.name!r} is not allowed; allowed: its own command, python -m bench {suite.command}"

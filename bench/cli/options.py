@@ -18,7 +18,16 @@ OK, REGRESSED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 Results = Annotated[Path, typer.Option(help="Directory of the records.")]
 Reports = Annotated[Path, typer.Option(help="Directory of the reports.")]
-Model = Annotated[str, typer.Option(help="The model: embedded, a pipeline's directory, or a hub id.")]
+Model = Annotated[
+    str, typer.Option(help="The model: embedded, embedded-t2i, a pipeline's directory, or a hub id.")
+]
+PromptsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--prompts",
+        help="A .txt file with a prompt a line, a negative one behind a tab; or the name of one that ships.",
+    ),
+]
 SuiteName = Annotated[
     str, typer.Argument(metavar="SUITE", help="The suite: a name from `list`, a .yaml file, or auto.")
 ]

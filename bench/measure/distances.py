@@ -42,6 +42,11 @@ def distances(
         missing.update(dict.fromkeys(FIELDS, why))
         return found
     keep = _Keep(spec, cache, extractor)
+    if extractor.side and tuple(cand.images.shape[-2:]) != (extractor.side, extractor.side):
+        missing.update(
+            dict.fromkeys(FIELDS, f"{extractor.name} takes images of {extractor.side} pixels a side")
+        )
+        return found
     made = extractor.extract(cand.images)
     own = keep("baseline", spec.quality.n, make=lambda: extractor.extract(base.images))
     found["to_baseline"] = distance(made, own, extractor.name, "the baseline's images of the same seeds")
@@ -69,7 +74,7 @@ class _Keep(NamedTuple):
 def _real(spec: RunSpec, keep: _Keep) -> Real | str:
     """The reference, or why there is none."""
     if spec.quality.reference is None:
-        return _held_out() if keep.extractor.name != features.INCEPTION else NO_REFERENCE
+        return _held_out(spec) if keep.extractor.name != features.INCEPTION else NO_REFERENCE
     reference = Reference(Path(spec.quality.reference))
     name, inception = reference.path.resolve().name, keep.extractor.name == features.INCEPTION
     statistics = reference.statistics if inception else None
@@ -82,8 +87,15 @@ def _real(spec: RunSpec, keep: _Keep) -> Real | str:
     return Real(f"{name} (FID by its mu and sigma)" if statistics else name, found, statistics)
 
 
-def _held_out() -> Real:
+def _held_out(spec: RunSpec) -> Real | str:
+    """Real images of the embedded model's kind that it was not trained on."""
     from bench.embedded import extractor
 
-    what = "held-out images of the training set's kind"
-    return Real(what, torch.as_tensor(extractor.reference_features("heldout")))
+    if spec.prompts is None:
+        what = "held-out images of the training set's kind"
+        return Real(what, torch.as_tensor(extractor.reference_features("heldout")))
+    if spec.model != "embedded-t2i":
+        return NO_REFERENCE
+    from bench.embedded.text_to_image import reference
+
+    return Real("images under held-out names, of the training set's kind", reference.features())

@@ -15,9 +15,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from bench.machine import nvml
 from bench.machine.device import device_type
-from bench.methods import ATTENTION, MLP, get
+from bench.methods import get
 from bench.pipeline.session import Session, stopwatch
 from bench.record import Limits, Timing
+from dqar.integration.adapter import Adapter, unwrapped
 
 # Dense bf16/fp16 peak in FLOP/s by the vendor's data sheets; the first whose words a name has counts.
 PEAKS = {
@@ -32,34 +33,37 @@ REPEATS = 24  # matrix products, of which the first few warm up
 class Cost:
     """FLOPs (two a multiply-add) of the parts of one baseline generation."""
 
-    forward: float  # one call of the transformer
-    attention: float  # of which attention: projections, core and output
+    forward: float  # a denoising step: the transformer's calls, one or one a branch of guidance
+    attention: float  # of which the blocks' self- or joint attention: projections, core and output
     mlp: float  # of which the blocks' MLPs
-    decode: float
+    rest: float  # the text encoders and the decoder
 
     def generation(self, steps: int) -> float:
         """FLOPs of a generation of that many steps."""
-        return steps * self.forward + self.decode
+        return steps * self.forward + self.rest
 
 
-@torch.no_grad()
 def count(session: Session) -> Cost:
-    """Count one call of the transformer at the batch of a generation, and one decoding."""
-    pipe, spec = session.pipe, session.spec
-    rows = spec.batch_size * (2 if spec.guidance_scale > 1 else 1)
-    shape, where = pipe.transformer.config, {"device": pipe.device, "dtype": pipe.dtype}
-    latent = torch.zeros(rows, shape.in_channels, shape.sample_size, shape.sample_size, **where)
-    step = torch.zeros(rows, dtype=torch.long, device=pipe.device)
-    transformer = getattr(pipe.transformer, "_orig_mod", pipe.transformer)  # eager: it can be counted
-    with counting() as forward:
-        transformer(latent, timestep=step, class_labels=step)
-    with counting() as decode:
-        pipe.vae.decode(latent[: spec.batch_size])
+    """Count a generation of one step of a batch, by the part of the pipeline that computes."""
+    pipe, eager = session.pipe, unwrapped(session.pipe.transformer)
+    arguments = session.arguments(range(session.spec.batch_size)) | {"num_inference_steps": 1}
+    compiled, pipe.transformer = pipe.transformer, eager  # it can be counted
+    try:
+        with counting() as counter:
+            pipe(**arguments)
+    finally:
+        pipe.transformer = compiled
+    root, counts = type(eager).__name__, counter.get_flop_counts()
+    flops = {name: sum(ops.values()) for name, ops in counts.items()}
+    adapter, names = Adapter(eager), {module: name for name, module in eager.named_modules()}
+    attentions = {f"{root}.{names[module]}" for module in adapter.attentions}
+    mlps = {f"{root}.{names[module]}" for each in adapter.mlps for module in each}
+    forward = flops[root]
     return Cost(
-        forward=forward.get_total_flops(),
-        attention=_part(forward, ATTENTION),
-        mlp=_part(forward, MLP),
-        decode=decode.get_total_flops(),
+        forward=forward,
+        attention=sum(flops.get(name, 0) for name in attentions),
+        mlp=sum(flops.get(name, 0) for name in mlps),
+        rest=counter.get_total_flops() - forward,
     )
 
 
@@ -82,11 +86,6 @@ def counting() -> Iterator[FlopCounterMode]:
     # The math backend, for the counter knows its products on every device.
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         yield counter
-
-
-def _part(counter: FlopCounterMode, suffix: str) -> float:
-    counts = counter.get_flop_counts()
-    return sum(sum(ops.values()) for name, ops in counts.items() if name.endswith(suffix))
 
 
 def limits(session: Session, cost: Cost, timing: Timing) -> Limits:

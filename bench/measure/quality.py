@@ -15,8 +15,9 @@ from bench.measure.converged import converged
 from bench.measure.distances import distances
 from bench.measure.perceptual import lpips
 from bench.measure.samples import Samples
+from bench.measure.text_score import text_scores
 from bench.measure.timing import Pairs
-from bench.pipeline import models
+from bench.pipeline import conditions
 from bench.pipeline.session import Session
 from bench.record import Mean, Quality, Worst
 from bench.spec.external_files import lpips_folder
@@ -42,6 +43,7 @@ def measure(
     metrics = _paired(drift, psnr, missing)
     metrics["ssim"] = stats.mean_interval(images.each(images.ssim, cand.images, base.images))
     metrics["lpips"] = _lpips(session, base, cand, missing)
+    metrics |= text_scores(session, base, cand, missing)
     metrics |= _converged(session, base, cand, cache, missing)
     metrics |= distances(spec, base, cand, cache, missing)
     order = drift.argsort(descending=True)[: spec.quality.worst]
@@ -78,7 +80,7 @@ def _lpips(session: Session, base: Samples, cand: Samples, missing: dict[str, st
 
 
 def _worst(session: Session, order: Tensor, drift: Tensor, psnr: Tensor) -> list[Worst]:
-    names = models.label_names(session.spec, session.pipe)
+    names = conditions.names(session.spec, session.pipe)
     return [
         Worst(
             index=i,

@@ -9,9 +9,9 @@ import importlib
 from typing import Any
 
 from bench.errors import BadInput
-from bench.methods.base import ATTENTION, MLP, Arm, Method
+from bench.methods.base import Arm, Method
 
-__all__ = ["ATTENTION", "METHODS", "MLP", "Arm", "Method", "check", "get"]
+__all__ = ["METHODS", "Arm", "Method", "check", "get"]
 
 # Name -> "module:attribute" of its `Method`; imported when used, for torch takes seconds.
 METHODS: dict[str, str] = {

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
 from bench.record import Reuse
-
-ATTENTION = ".attn1"  # how the names of a DiT's attention modules end
-MLP = ".ff"  # and those of its MLPs
 
 
 def nothing_reused() -> None:
@@ -57,6 +54,8 @@ class Method:
     by_data: Callable[[dict[str, Any]], bool] = never
     # whether the options hold for the run's own number of steps alone, so that no generation may be shorter
     fixed_steps: Callable[[dict[str, Any]], bool] = never
+    # the name of a pipeline's class -> why the method does not run on it, found by trying
+    gaps: Mapping[str, str] = field(default_factory=dict)
     # (options, the arm after an untimed generation under given ones) -> options found by measuring the model
     resolve: Callable[[dict[str, Any], Tried], dict[str, Any]] = as_given
 

@@ -11,10 +11,12 @@ import torch
 from diffusers import hooks
 
 from bench.methods import scheduler
-from bench.methods.base import Arm, Method, always, never
+from bench.methods.base import Arm, Method, always
 from bench.methods.hooks import Range, cache_context, checked, current_timestep, restored
+from dqar.integration.adapter import CONDITIONAL_FIRST, unwrapped
 
-MODULES = r"transformer_blocks\.\d+\.(attn1|ff)"  # TaylorSeer's own patterns match nothing in a DiT
+# TaylorSeer's own patterns match nothing in a DiT, and no MLPs in an MMDiT.
+MODULES = r"(single_)?(transformer_)?blocks\.\d+\.(attn1?|ff|ff_context|ffn)"
 
 Values = dict[str, Any]
 Attach = Callable[[Any, Values, Callable[[], int], ExitStack], None]
@@ -32,6 +34,10 @@ TAYLORSEER_OPTIONS = {
 }
 FORA_OPTIONS = {"interval": INTERVAL}
 FIRST_BLOCK_OPTIONS = {"threshold": Range(float, 0, 10, 0.05)}
+FIRST_BLOCK_GAPS = {
+    "StableDiffusion3Pipeline": "diffusers' hook takes both streams' residuals, and this model's last block"
+    " returns no text"
+}
 FASTERCACHE_OPTIONS = {
     "attention_interval": INTERVAL,
     "unconditional_interval": Range(int, 1, 50, 5),
@@ -71,8 +77,8 @@ def first_block(pipe: Any, values: Values, timestep: Callable[[], int], stack: E
 
 
 def fastercache(pipe: Any, values: Values, timestep: Callable[[], int], stack: ExitStack) -> None:
-    """FasterCache (Lv et al. 2024, arXiv 2410.19355). It takes the unconditional half to come first, and
-    does not split class labels; a DiT has the conditional half first, so the halves are swapped around it."""
+    """FasterCache (Lv et al. 2024, arXiv 2410.19355). It takes the unconditional half to come first; a DiT
+    has the conditional half first, so the halves are swapped around it."""
     config = hooks.FasterCacheConfig(
         spatial_attention_block_skip_range=values["attention_interval"],
         spatial_attention_timestep_skip_range=(-1, values["from_timestep"]),
@@ -81,13 +87,18 @@ def fastercache(pipe: Any, values: Values, timestep: Callable[[], int], stack: E
         attention_weight_callback=lambda _: values["weight"],
         current_timestep_callback=timestep,
         tensor_format="BCHW",
-        _unconditional_conditional_input_kwargs_identifiers=["hidden_states", "timestep", "class_labels"],
+        _unconditional_conditional_input_kwargs_identifiers=SPLIT,
     )
     hooks.apply_faster_cache(pipe.transformer, config)
-    swap = pipe.transformer.register_forward_pre_hook(_swapped_inputs, with_kwargs=True)
-    back = pipe.transformer.register_forward_hook(_swapped_output)
-    stack.callback(swap.remove)
-    stack.callback(back.remove)
+    if unwrapped(pipe.transformer).__class__.__name__ in CONDITIONAL_FIRST:
+        swap = pipe.transformer.register_forward_pre_hook(_swapped_inputs, with_kwargs=True)
+        back = pipe.transformer.register_forward_hook(_swapped_output)
+        stack.callback(swap.remove)
+        stack.callback(back.remove)
+
+
+# The arguments that it must split into halves: its own list knows neither labels nor pooled prompts.
+SPLIT = ["hidden_states", "timestep", "class_labels", "encoder_hidden_states", "pooled_projections"]
 
 
 def _swapped(value: Any) -> Any:
@@ -103,11 +114,9 @@ def _swapped_output(module: Any, args: tuple[Any, ...], output: Any) -> Any:
     return output
 
 
-def _method(
-    attach: Attach, known: dict[str, Range], by_data: Callable[[dict[str, Any]], bool] = never
-) -> Method:
+def _method(attach: Attach, known: dict[str, Range], **more: Any) -> Method:
     apply = partial(_applied, attach=attach, known=known)
-    return Method(check=partial(checked, known=known), apply=apply, by_data=by_data)
+    return Method(check=partial(checked, known=known), apply=apply, **more)
 
 
 @contextmanager
@@ -125,5 +134,5 @@ def _applied(pipe: Any, options: Values, attach: Attach, known: dict[str, Range]
 PAB = _method(pab, PAB_OPTIONS)
 TAYLORSEER = _method(taylorseer, TAYLORSEER_OPTIONS)
 FORA = _method(taylorseer, FORA_OPTIONS)
-FIRST_BLOCK = _method(first_block, FIRST_BLOCK_OPTIONS, always)
+FIRST_BLOCK = _method(first_block, FIRST_BLOCK_OPTIONS, by_data=always, gaps=FIRST_BLOCK_GAPS)
 FASTERCACHE = _method(fastercache, FASTERCACHE_OPTIONS)

@@ -15,6 +15,7 @@ import dqar
 from bench.methods import scheduler
 from bench.methods.base import Arm, Method, Tried, only
 from bench.record import Reuse
+from dqar.integration.adapter import Adapter
 from dqar.policy.saved_plan import SavedPlan
 
 PLANS = Path(__file__).parents[1] / "embedded" / "plans"
@@ -106,9 +107,10 @@ def apply(pipe: Any, options: dict[str, Any]) -> Iterator[Arm]:
 
 
 def shape_of(pipe: Any) -> dict[str, Any]:
-    """The layers and heads of the model at hand, in place of the configuration's defaults."""
-    shape = pipe.transformer.config
-    return {"num_layers": shape.num_layers, "num_heads": shape.num_attention_heads}
+    """The layers and heads of the current model, in place of the configuration's defaults."""
+    adapter = Adapter(pipe.transformer)
+    heads = adapter.heads or pipe.transformer.config.num_attention_heads
+    return {"num_layers": len(adapter.attentions), "num_heads": heads}
 
 
 def reuse(summary: Any) -> Reuse:

@@ -83,4 +83,13 @@ def from_pipeline(pipe: Any, name: str | None = None, **changes: Any) -> Any:
     # scheduler's defaults (such as its timestep spacing) with the new one's.
     config = {key: v for key, v in pipe.scheduler.config.items() if not key.startswith("_")}
     kind = getattr(diffusers, SCHEDULERS[name]) if name else type(pipe.scheduler)
+    if name and "FlowMatch" in type(pipe.scheduler).__name__:
+        return kind(**_of_a_flow(config) | changes)
     return kind.from_config(config | changes)
+
+
+def _of_a_flow(config: dict[str, Any]) -> dict[str, Any]:
+    """The arguments by which a multistep solver solves the flow of a FlowMatchEulerDiscreteScheduler."""
+    shared = ("num_train_timesteps", "use_dynamic_shifting", "time_shift_type", "use_karras_sigmas")
+    flow = {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": config["shift"]}
+    return flow | {key: config[key] for key in shared if key in config}

@@ -22,20 +22,36 @@ class ModelFacts:
     classes: int | None  # labels of a class-conditional model
     class_names: dict[str, int]  # name -> label
     train_steps: int | None  # timesteps of the noise schedule: no sampling has more steps
+    pipeline: str = "DiTPipeline"  # the name of its class in diffusers
+    flow_matching: bool = False  # else a schedule that preserves the variance
 
     @classmethod
     def of(cls, directory: Path) -> ModelFacts:
         """Read a pipeline's directory. BadInput names a file or a value that cannot be."""
         transformer = component(directory, "transformer", "config.json")
         scheduler = component(directory, "scheduler", "scheduler_config.json")
-        names = _class_names(read(directory / "model_index.json").get("id2label"))
+        index = read(directory / "model_index.json")
+        names = _class_names(index.get("id2label"))
         labels = max(names.values(), default=-1) + 1
         return cls(
             layers=_count(transformer, "num_layers", MOST_LAYERS),
             classes=labels or _count(transformer, "num_embeds_ada_norm", 10**6),
             class_names=names,
             train_steps=_count(scheduler, "num_train_timesteps", 10**6),
+            pipeline=str(index.get("_class_name")),
+            flow_matching=_is_flow(scheduler),
         )
+
+
+def _is_flow(scheduler: dict[str, Any]) -> bool:
+    """Whether a scheduler's configuration is one of flow matching."""
+    named = str(scheduler.get("_class_name")).startswith("FlowMatch")
+    return named or scheduler.get("prediction_type") == "flow_prediction"
+
+
+def shown(model: str) -> str:
+    """A model in a message: its name or hub id, without the path of this machine."""
+    return repr(Path(model).name if "/" in model and Path(model).exists() else model)
 
 
 def component(directory: Path, name: str, file: str) -> dict[str, Any]:

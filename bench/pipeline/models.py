@@ -12,7 +12,7 @@ from typing import Any, Literal
 from bench.errors import BadInput
 from bench.machine import hashing
 from bench.machine.device import device_type
-from bench.pipeline import facts, hub
+from bench.pipeline import facts, hub, signatures
 from bench.pipeline.facts import ModelFacts
 from bench.spec.run_spec import RunSpec
 from bench.spec.settings import Settings
@@ -20,8 +20,12 @@ from bench.spec.settings import Settings
 log = logging.getLogger(__name__)
 
 DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
-COMPONENTS = ("transformer", "vae")
-ALLOWED = "allowed: embedded, a directory with a DiTPipeline, or a hub id"
+COMPONENTS = ("transformer", "vae")  # of every pipeline
+EMBEDDED = ("embedded", "embedded-t2i")
+ALLOWED = f"allowed: {', '.join(EMBEDDED)}, a directory with a pipeline of diffusers, or a hub id"
+# Libraries whose components have weights, unless their classes' names end so.
+WITH_WEIGHTS = ("diffusers", "transformers")
+WITHOUT = ("Scheduler", "Tokenizer", "TokenizerFast", "Processor")
 
 
 def with_weights(settings: Settings) -> Literal["trained", "random"]:
@@ -48,8 +52,8 @@ def is_hub_id(model: str) -> bool:
 
 def directory(model: str) -> Path:
     """The directory of a model's files, fetched from the hub where it is an id; else BadInput."""
-    if model == "embedded":
-        return _embedded()
+    if model in EMBEDDED:
+        return _embedded(model)
     if is_hub_id(model):
         return _fetched(model)
     if not Path(model).is_dir():
@@ -57,10 +61,10 @@ def directory(model: str) -> Path:
     return Path(model)
 
 
-def _embedded() -> Path:
-    from bench.embedded import MODEL_DIR
+def _embedded(model: str) -> Path:
+    from bench.embedded import MODEL_DIR, TEXT_MODEL_DIR
 
-    return Path(MODEL_DIR)
+    return TEXT_MODEL_DIR if model == "embedded-t2i" else MODEL_DIR
 
 
 @cache
@@ -69,17 +73,30 @@ def _fetched(model: str) -> Path:
 
 
 def check(path: Path) -> None:
-    """BadInput unless `path` holds a readable DiTPipeline with weights for each component."""
+    """BadInput unless `path` holds a readable pipeline that can be measured, with all its weights."""
     index = facts.read(path / "model_index.json")
-    if "DiT" not in str(index.get("_class_name")):
-        raise BadInput(
-            f"{path.name}/model_index.json: _class_name: {index.get('_class_name')!r}"
-            " is not supported; allowed: DiTPipeline"
-        )
+    signatures.check_pipeline(str(index.get("_class_name")), index)
     for component in COMPONENTS:
         facts.read(path / component / "config.json")
+    for component in _parts(index):
         _check_weights(path, component)
     facts.read(path / "scheduler" / "scheduler_config.json")
+
+
+def _parts(index: dict[str, Any]) -> list[str]:
+    """The components of a pipeline that have weights, transformer and autoencoder first."""
+    kinds = {name: kind for name, kind in index.items() if isinstance(kind, list) and len(kind) == 2}
+    weighty = [
+        name
+        for name, (library, kind) in kinds.items()
+        if library in WITH_WEIGHTS and not str(kind).endswith(WITHOUT) and name not in COMPONENTS
+    ]
+    return [*COMPONENTS, *weighty]
+
+
+def _absent(index: dict[str, Any]) -> dict[str, None]:
+    """The components that a pipeline says it does not have, such as the T5 of Stable Diffusion 3."""
+    return {name: None for name, kind in index.items() if kind == [None, None]}
 
 
 def _check_weights(path: Path, component: str) -> None:
@@ -108,7 +125,10 @@ def fingerprint(spec: RunSpec) -> str:
     if spec.weights == "random":
         return hashlib.sha256(f"random {spec.model} {json.dumps(DIT_XL)}".encode()).hexdigest()[:16]
     path = directory(spec.model)
-    files = [f for c in (*COMPONENTS, "scheduler") for f in sorted((path / c).rglob("*"))]
+    index = facts.read(path / "model_index.json")
+    tokenizers = [name for name in index if "tokenizer" in name]
+    parts = (*_parts(index), "scheduler", *tokenizers)
+    files = [f for c in parts for f in sorted((path / c).rglob("*"))]
     return hashing.digest([path / "model_index.json", *(f for f in files if f.is_file())], path)
 
 
@@ -137,13 +157,12 @@ def load(spec: RunSpec) -> Any:
 
 
 def _trained(spec: RunSpec, dtype: Any) -> Any:
-    if spec.model == "embedded":
-        from bench.embedded import load_pipeline
+    import diffusers
 
-        return load_pipeline(dtype)
-    from diffusers import DiTPipeline
-
-    return DiTPipeline.from_pretrained(directory(spec.model), dtype=dtype)
+    path = directory(spec.model)
+    index = facts.read(path / "model_index.json")
+    kind = getattr(diffusers, str(index.get("_class_name")))
+    return kind.from_pretrained(path, torch_dtype=dtype, local_files_only=True, **_absent(index))
 
 
 # The architecture of facebook/DiT-XL-2-256 (its config.json) and of its autoencoder.
@@ -172,23 +191,3 @@ def _random(spec: RunSpec, dtype: Any) -> Any:
     pipe.transformer.eval()
     pipe.vae.eval()
     return pipe.to(dtype)
-
-
-def labels(spec: RunSpec, pipe: Any) -> list[int]:
-    """The classes that images go through in turn: image i is of class labels[i mod n]."""
-    if spec.labels != "cycle":
-        return list(spec.labels)
-    if spec.model == "embedded":
-        from bench.embedded import CLASSES
-
-        return list(range(len(CLASSES)))
-    return list(range(pipe.transformer.config.num_embeds_ada_norm))
-
-
-def label_names(spec: RunSpec, pipe: Any) -> dict[int, str]:
-    """Class -> name, where the model says."""
-    if spec.model == "embedded":
-        from bench.embedded import CLASSES
-
-        return dict(enumerate(CLASSES))
-    return {number: name for name, number in getattr(pipe, "labels", {}).items()}

@@ -16,9 +16,10 @@ from torch import Tensor
 from bench.errors import NonFinite
 from bench.machine.device import device_type
 from bench.methods import Arm, get
-from bench.pipeline import models
+from bench.pipeline import conditions, models
 from bench.record import Reuse
 from bench.spec.run_spec import RunSpec
+from dqar.integration.adapter import blocks_of, unwrapped
 
 TRACED = 2  # images
 
@@ -28,8 +29,8 @@ class Generation:
     """What a call of the pipeline made, on the CPU."""
 
     seconds: float
-    latents: Tensor  # float32 [batch, channels, height, width], before the decoder
-    images: Tensor  # uint8 [batch, 3, height, width]
+    latents: Tensor  # float32 [batch, channels, height, width], before the decoder; a video's have frames too
+    images: Tensor  # uint8 [batch, 3, height, width]; a video's frames stand side by side
 
 
 @dataclass
@@ -51,7 +52,7 @@ class Session:
         if spec.compile:
             mode = "reduce-overhead" if spec.cuda_graphs else None
             pipe.transformer = torch.compile(pipe.transformer, fullgraph=True, mode=mode, dynamic=False)
-        return cls(pipe=pipe, spec=spec, labels=models.labels(spec, pipe))
+        return cls(pipe=pipe, spec=spec, labels=conditions.numbers(spec, pipe))
 
     def under(self, spec: RunSpec) -> Session:
         """The same pipeline under another configuration of the same model."""
@@ -69,7 +70,7 @@ class Session:
         return {} if whole else {"num_inference_steps": max(2, steps // 5)}
 
     def label(self, picture: int) -> int:
-        """The class of an image, by its number within the run."""
+        """The number of an image's class or prompt, by the image's number within the run."""
         return self.labels[picture % len(self.labels)]
 
     def baseline(self, pictures: range, **call: Any) -> Generation:
@@ -77,7 +78,7 @@ class Session:
         return generate(self.pipe, self.arguments(pictures) | call)
 
     def candidate(self, pictures: range, **call: Any) -> Generation:
-        """The method makes the same images: same labels, same noise; `call` overrides the rest."""
+        """The method makes the same images: same labels or prompts, same noise; `call` overrides the rest."""
         with get(self.spec.method).apply(self.pipe, self.spec.options | self.resolved) as arm:
             try:
                 made = generate(self.pipe, self.arguments(pictures) | arm.call | call)
@@ -117,7 +118,7 @@ class Session:
         it does not depend on the batch that it is in."""
         spec = self.spec
         return {
-            "class_labels": [self.label(i) for i in pictures],
+            **conditions.arguments(spec, self.pipe, [self.label(i) for i in pictures]),
             "generator": [torch.Generator("cpu").manual_seed(spec.seed + i) for i in pictures],
             "guidance_scale": spec.guidance_scale,
             "num_inference_steps": spec.num_inference_steps,
@@ -133,7 +134,8 @@ class Session:
 def generate(pipe: Any, arguments: dict[str, Any]) -> Generation:
     """Call the pipeline once; NonFinite where a latent or an image is NaN or infinite."""
     with final_latents(pipe) as seen, stopwatch() as seconds:
-        images = pipe(**arguments).images
+        made = pipe(**arguments)
+    images = pictures_of(made)
     latents = torch.cat(seen).float().cpu()
     if not torch.isfinite(latents).all():
         raise NonFinite("the final latent is NaN or infinite")
@@ -143,16 +145,48 @@ def generate(pipe: Any, arguments: dict[str, Any]) -> Generation:
     return Generation(seconds[0], latents, images.mul(255).round().to("cpu", torch.uint8))
 
 
+def pictures_of(made: Any) -> Tensor:
+    """The images of a pipeline's output, float [batch, 3, height, width]; of a video its frames side by side,
+    [batch, 3, height, frames * width]."""
+    if hasattr(made, "images"):
+        return torch.as_tensor(made.images)
+    frames = torch.as_tensor(made.frames)  # [batch, frames, 3, height, width]
+    return frames.permute(0, 2, 3, 1, 4).flatten(3)
+
+
 @contextmanager
 def final_latents(pipe: Any) -> Iterator[list[Tensor]]:
-    """Collect the latents as they enter the decoder, in the scale of the diffusion."""
-    scale, seen = pipe.vae.config.scaling_factor, []
-    module = pipe.vae.post_quant_conv or pipe.vae.decoder
-    hook = module.register_forward_pre_hook(lambda _, args: seen.append(args[0] * scale))
+    """Collect the latents as they enter the decoder, in the scale of the diffusion.
+
+    Of an image float [batch, channels, height, width], of a video [batch, channels, frames, height, width].
+    """
+    vae, seen = pipe.vae, []
+    decode = vae.decode
+
+    def recorded(z: Tensor, *args: Any, **kwargs: Any) -> Any:
+        seen.append(_unscaled(z, vae.config))
+        return decode(z, *args, **kwargs)
+
+    vae.decode = recorded
     try:
         yield seen
     finally:
-        hook.remove()
+        del vae.decode
+
+
+def _unscaled(z: Tensor, config: Any) -> Tensor:
+    """What the pipeline does to the latents before it decodes them, undone."""
+    mean, std = getattr(config, "latents_mean", None), getattr(config, "latents_std", None)
+    if mean is not None and std is not None and len(mean) == z.shape[1]:
+        shape = (1, -1, *[1] * (z.ndim - 2))
+        # As the pipeline does it: in the autoencoder's precision and then by channel.
+        each = [
+            torch.tensor(list(value), dtype=z.dtype, device=z.device).view(shape) for value in (mean, std)
+        ]
+        return (z - each[0]) / each[1]
+    shift: float = getattr(config, "shift_factor", None) or 0.0
+    scale: float = getattr(config, "scaling_factor", None) or 1.0
+    return (z - shift) * scale if shift else z * scale
 
 
 @contextmanager
@@ -198,11 +232,12 @@ def first_non_finite(transformer: Any) -> Iterator[list[str]]:
         step += 1
 
     def leave(layer: int, output: Any) -> None:
-        if not found and not torch.isfinite(output).all():
+        first = output[0] if isinstance(output, (tuple, list)) else output
+        if not found and isinstance(first, Tensor) and not torch.isfinite(first).all():
             found.append(f"first at step {step}, layer {layer}")
 
     hooks = [transformer.register_forward_pre_hook(enter)]
-    for i, block in enumerate(transformer.transformer_blocks):
+    for i, block in enumerate(blocks_of(unwrapped(transformer))):
         hooks.append(block.register_forward_hook(lambda _, __, out, i=i: leave(i, out)))
     try:
         yield found

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from bench.errors import BadInput
-from bench.pipeline import models
+from bench.pipeline import models, signatures
 from bench.pipeline.facts import ModelFacts
 from bench.spec.external_files import refuse
 from bench.spec.run_spec import RunSpec
@@ -53,6 +53,10 @@ def check_model(specs: Sequence[RunSpec]) -> None:
 
 
 def _lacking(spec: RunSpec, model: ModelFacts) -> str | None:
+    try:
+        signatures.check_call(spec, model.pipeline, model.flow_matching)
+    except BadInput as error:
+        return str(error)
     steps = spec.options.get("steps") or spec.num_inference_steps
     labels = [] if spec.labels == "cycle" else spec.labels
     beyond = next((label for label in labels if model.classes and label >= model.classes), None)

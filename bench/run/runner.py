@@ -25,6 +25,7 @@ from pydantic import TypeAdapter
 from bench import methods
 from bench.errors import BadInput
 from bench.machine.process import ALLOCATOR
+from bench.pipeline import models
 from bench.run.worker import Job
 from bench.spec.run_spec import RunSpec
 from bench.store import keys
@@ -33,8 +34,11 @@ WORKER = (sys.executable, "-m", "bench.run.worker")
 
 
 def skip_reason(spec: RunSpec) -> str | None:
-    """Why a configuration is not measured under its weights; None where it is."""
-    if spec.weights == "trained" or not methods.get(spec.method).by_data(spec.options):
+    """Why a configuration is not measured on its model or under its weights; None where it is."""
+    method = methods.get(spec.method)
+    if method.gaps and (why := method.gaps.get(models.facts_of(spec).pipeline)):
+        return f"{spec.method} does not run on this model: {why}"
+    if spec.weights == "trained" or not method.by_data(spec.options):
         return None
     return "needs trained weights: what it reuses depends on what the model computes"
 

@@ -57,7 +57,13 @@ class RunSpec(Settings):
     def public(self) -> dict[str, Any]:
         """The configuration as a record holds it: the last part of each path, never a path."""
         shown = {"model": shown_model(self.model), "quality": self.quality.public()}
-        plain: dict[str, Any] = scrubbed(finite(self.model_dump() | shown))
+        if self.prompts:
+            shown["prompts"] = self.prompts.public()
+        # What a suite of class labels does not have is not recorded, as before there was any.
+        absent = {
+            name for name, given in (("prompts", self.prompts), ("call", self.call.given())) if not given
+        }
+        plain: dict[str, Any] = scrubbed(finite(self.model_dump(exclude=absent) | shown))
         return plain
 
 

@@ -5,22 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from bench.spec.part import SuitePart
+from bench.spec.prompts import PromptFile
 
 FILES = ("inception_weights", "reference", "lpips_weights")  # fields of QualitySettings that are paths
 LONGEST_S = 7 * 24 * 3600.0  # a week: a limit that is none would hide a hang
 LONGEST_NAME = 128  # characters: with its key it is a file's, of at most 255
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._=+-]*$", max_length=LONGEST_NAME)]
 File = Annotated[str, Field(min_length=1)]  # a path, relative to where the harness is started
-
-
-class SuitePart(BaseModel):
-    """A part of a suite: frozen, and closed to unknown fields.
-
-    Defaults are validated too, so that 60 and 60.0 are one value to the content key.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
 
 class TimingSettings(SuitePart):
@@ -72,18 +66,35 @@ class QualitySettings(SuitePart):
         return self.model_dump() | {field: path.resolve().name for field, path in self.files().items()}
 
 
+class CallSettings(SuitePart):
+    """Arguments of the pipeline's call beyond those that every pipeline has; null: its own default."""
+
+    true_cfg_scale: float | None = Field(default=None, ge=1, le=1000)  # beside distilled guidance
+    height: int | None = Field(default=None, ge=8, le=16384)  # pixels
+    width: int | None = Field(default=None, ge=8, le=16384)
+    num_frames: int | None = Field(default=None, ge=1, le=10_000)  # of a video
+    max_sequence_length: int | None = Field(default=None, ge=1, le=10_000)  # tokens of a prompt
+
+    def given(self) -> dict[str, Any]:
+        """The arguments that are not null."""
+        return self.model_dump(exclude_none=True)
+
+
 class Settings(SuitePart):
     """What all runs of a suite share."""
 
-    model: str = Field(min_length=1, max_length=1000)  # "embedded", a directory, or a hub id
+    # "embedded" (class labels), "embedded-t2i" (prompts), a directory, or a hub id
+    model: str = Field(min_length=1, max_length=1000)
     random: bool = False  # fall back on random weights (time and memory only)
     dtype: Literal["fp32", "bf16", "fp16"] = "fp32"
     scheduler: Literal["ddim", "dpm_solver++", "unipc"] | None = None  # None = the model's own
     timestep_spacing: Literal["leading", "trailing", "linspace"] | None = None  # None = the model's own
     num_inference_steps: int = Field(default=50, ge=1, le=1000)
-    guidance_scale: float = Field(default=4.0, ge=0, le=1000)
+    guidance_scale: float = Field(default=4.0, ge=0, le=1000)  # classifier-free, or distilled
     batch_size: int = Field(default=16, ge=1, le=4096)
     labels: Literal["cycle"] | list[Annotated[int, Field(ge=0, lt=1000)]] = "cycle"
+    prompts: PromptFile | None = None  # of a model that takes prompts: image i has prompt i mod their number
+    call: CallSettings = CallSettings()
     seed: int = Field(default=0, ge=0, lt=2**62)  # image i has seed + i
     timing: TimingSettings = TimingSettings()
     quality: QualitySettings = QualitySettings()

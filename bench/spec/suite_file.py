@@ -11,7 +11,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from bench.record import Mean, Median, field_kinds
-from bench.spec.settings import Name, Settings, SuitePart
+from bench.spec.part import SuitePart
+from bench.spec.settings import Name, Settings
 
 
 def numeric_field(path: str) -> str:

@@ -62,6 +62,7 @@ def _quality(record: Record) -> Iterator[Check]:
     if quality.worst:
         yield "quality.worst", quality.worst[0].drift, max(drifts)
     yield from _converged(quality)
+    yield from _text_score(quality)
 
 
 def _converged(quality: Quality) -> Iterator[Check]:
@@ -71,6 +72,20 @@ def _converged(quality: Quality) -> Iterator[Check]:
         if drifts:
             yield f"quality.{field}_per_image", len(drifts), quality.n_converged
             yield f"quality.{field}", getattr(quality, field), stats.mean_interval(drifts)
+
+
+def _text_score(quality: Quality) -> Iterator[Check]:
+    """The text scores of both arms and their difference, where they were recorded image by image."""
+    own, before = quality.text_score_per_image, quality.baseline_text_score_per_image
+    if not own:
+        return
+    yield "quality.text_score_per_image", len(own), quality.n
+    yield "quality.baseline_text_score_per_image", len(before), len(own)
+    yield "quality.text_score", quality.text_score, stats.mean_interval(own)
+    yield "quality.baseline_text_score", quality.baseline_text_score, stats.mean_interval(before)
+    if len(own) == len(before):
+        change = [a - b for a, b in zip(own, before, strict=True)]
+        yield "quality.text_score_change", quality.text_score_change, stats.mean_interval(change)
 
 
 def _limits(record: Record) -> Iterator[Check]:

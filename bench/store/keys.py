@@ -31,6 +31,9 @@ SOURCES = (
     "bench/embedded/__init__.py",
     "bench/embedded/extractor.py",
     "bench/embedded/extractor/*",
+    "bench/embedded/text_to_image/scorer.py",
+    "bench/embedded/text_to_image/reference.py",
+    "bench/embedded/text_to_image/*.safetensors",
 )
 IDENTIFIERS = ("suite", "name", "method", "key")  # of a record: its place and file
 
@@ -53,6 +56,7 @@ def inputs(spec: RunSpec, results: Path = RESULTS) -> dict[str, Any]:
         "machine": provenance.machine(),
         "machine_id": machine_id(results),
         **external_files.plan(spec),
+        **({"prompts": spec.prompts.digest} if spec.prompts else {}),
         **(external_files.digests(spec.quality) if spec.measures_quality else {}),
     }
 

@@ -1,6 +1,6 @@
 """The tables of a report, each a list of columns over the records."""
 
-# ruff: noqa: RUF001 - the signs × and – are meant
+# ruff: noqa: RUF001 - the signs ×, – and − are meant
 
 from __future__ import annotations
 
@@ -46,6 +46,12 @@ LOSS = [
     Column("SSIM ↑", "ssim", "quality.ssim", fixed(4), interval="±"),
     Column("LPIPS ↓", "lpips", "quality.lpips", fixed(4), interval="±"),
 ]
+# Of suites on prompts. The scorer is the embedded one, hence no CLIP score.
+TEXT = [
+    Column("text score ↑", "text_score", "quality.text_score", fixed(3), interval="±"),
+    Column("text score − baseline's", "text_score_change", "quality.text_score_change", fixed(4)),
+    Column("own prompt wins (%)", "own_prompt_wins", "quality.own_prompt_wins", fixed(1), 100),
+]
 PEAKS = [
     Column("cache (MB)", "cache_mb", "memory.cache_bytes", fixed(1), MB),
     Column("peak RSS (MB)", "rss_peak_mb", "memory.rss_peak", fixed(0), MB),
@@ -66,8 +72,9 @@ def main_columns(records: Sequence[Record]) -> list[Column]:
         Column(fd_title(records), "fd", "quality.to_reference.fd", significant(3)),
         Column("KID ↓", "kid", "quality.to_reference.kid", significant(2)),
     ]
+    text = TEXT if any(record.config.get("prompts") for record in records) else []
     several = len({solver(record) for record in records} - {None}) > 1
-    return [*NAME, *[SOLVER] * several, *SPEED, *REUSE, *LOSS, *distances, *PEAKS]
+    return [*NAME, *[SOLVER] * several, *SPEED, *REUSE, *LOSS, *text, *distances, *PEAKS]
 
 
 def main_table(records: Sequence[Record]) -> Table:

@@ -19,6 +19,7 @@ _NAMED = 4  # configurations that are named; more are counted
 # Options of `bench run` that change what is measured, each with its field of a record's configuration.
 _OPTIONS = {
     "--model": "model",
+    "--prompts": "prompts.file",
     "--seed": "seed",
     "--images": "quality.n",
     "--inception-weights": "quality.inception_weights",

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from bench.embedded import load_pipeline
-from bench.pipeline import models
+from bench.pipeline import conditions
 from bench.pipeline.session import Session
 from bench.studies.gpu_check.rig import Rig, skipping
 from bench.studies.gpu_check.step import Value
@@ -27,7 +27,7 @@ def drift(rig: Rig) -> dict[str, Value]:
     for device in dict.fromkeys(("cpu", "cuda" if rig.on_cuda else "cpu")):
         pipe: Any = load_pipeline(torch.bfloat16).to(device)
         pipe.set_progress_bar_config(disable=True)
-        session = Session(pipe=pipe, spec=spec, labels=models.labels(spec, pipe))
+        session = Session(pipe=pipe, spec=spec, labels=conditions.numbers(spec, pipe))
         base, made = session.baseline(range(COMPARED)).latents, session.candidate(range(COMPARED)).latents
         drifts.append(float(((made - base).flatten(1).norm(dim=1) / base.flatten(1).norm(dim=1)).mean()))
         found[f"drift on {device}"] = drifts[-1]
@@ -46,7 +46,7 @@ def distance(rig: Rig) -> dict[str, Value]:
     )  # fmt: skip
     pipe: Any = load_pipeline(torch.bfloat16).to("cuda" if rig.on_cuda else "cpu")
     pipe.set_progress_bar_config(disable=True)
-    session = Session(pipe=pipe, spec=spec, labels=models.labels(spec, pipe))
+    session = Session(pipe=pipe, spec=spec, labels=conditions.numbers(spec, pipe))
     n = rig.scale.images
     parts = [session.baseline(range(i, min(i + BATCH, n))).images for i in range(0, n, BATCH)]
     features = extractor.extract(torch.cat(parts))

@@ -11,7 +11,7 @@ import torch
 
 from bench.machine.device import device_type
 from bench.measure import flops, timing
-from bench.pipeline import models
+from bench.pipeline import conditions, models
 from bench.pipeline.session import Session
 from bench.record import Limits, Median, Timing
 from bench.spec.run_spec import RunSpec
@@ -93,7 +93,7 @@ class Rig:
         if spec.compile:
             mode = "reduce-overhead" if spec.cuda_graphs else None
             pipe.transformer = torch.compile(pipe.transformer, fullgraph=True, mode=mode, dynamic=False)
-        return Session(pipe=pipe, spec=spec, labels=models.labels(spec, pipe))
+        return Session(pipe=pipe, spec=spec, labels=conditions.numbers(spec, pipe))
 
     def timed(self, *specs: RunSpec) -> list[tuple[Session, Timing]]:
         """Rounds of the baseline and each configuration, interleaved; what one raises is raised."""
