@@ -83,7 +83,7 @@ def resolve(options: dict[str, Any], tried: Tried) -> dict[str, Any]:
     if QUANTILE not in options:
         return {}
     given = {name: options[name] for name in scheduler.OPTIONS if name in options}
-    with tried(given | {"layer_fraction": 0, "trace_entropy": True}) as arm:
+    with tried(given | {"use_layer_scheduling": True, "layer_fraction": 0, "trace_entropy": True}) as arm:
         found = arm.reuse()
     rows = (found and found.entropy) or []
     known = [value for row in rows for value in row if value is not None]

@@ -162,7 +162,7 @@ def _trained(spec: RunSpec, dtype: Any) -> Any:
     path = directory(spec.model)
     index = facts.read(path / "model_index.json")
     kind = getattr(diffusers, str(index.get("_class_name")))
-    return kind.from_pretrained(path, torch_dtype=dtype, local_files_only=True, **_absent(index))
+    return kind.from_pretrained(path, dtype=dtype, local_files_only=True, **_absent(index))
 
 
 # The architecture of facebook/DiT-XL-2-256 (its config.json) and of its autoencoder.

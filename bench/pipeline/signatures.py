@@ -81,9 +81,11 @@ def _check_flow(settings: Settings) -> None:
     for scheduler in (settings.scheduler, options.get("scheduler")):
         if scheduler == "ddim":
             raise BadInput(
-                "scheduler: 'ddim' is not allowed for flow matching; allowed: null, dpm_solver++, unipc"
+                "scheduler: 'ddim' is not allowed for flow matching; allowed: null, dpm_solver++, unipc, deis"
             )
-    if settings.timestep_spacing is not None:
-        raise BadInput(
-            f"timestep_spacing: {settings.timestep_spacing!r} is not allowed for flow matching; allowed: null"
-        )
+    for field, value in {
+        "timestep_spacing": settings.timestep_spacing,
+        "spacing": options.get("spacing"),
+    }.items():
+        if value is not None:
+            raise BadInput(f"{field}: {value!r} is not allowed for flow matching; allowed: null")
