@@ -14,6 +14,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from dqar.core.reasons import FORMER_LABELS
+
 Target = Literal["baseline", "converged"]  # what a drift is from
 
 # 2: lpips, and of a distance precision, recall and `missing`; its kid and n_reference may be null.
@@ -215,14 +217,15 @@ class Quality(Part):
     missing: dict[str, str]
 
 
-# Reasons of attention calls that were renamed, for reading older records.
-RENAMED_REASONS = {"foretold": "skipped"}
-
-
 def _current_reasons(counts: Any) -> Any:
-    if not isinstance(counts, dict):
+    """Counts by the reasons' names of today; where a former and a current name meet, their sum."""
+    if not isinstance(counts, dict) or not any(reason in FORMER_LABELS for reason in counts):
         return counts  # the field's own validation names what is wrong
-    return {RENAMED_REASONS.get(reason, reason): count for reason, count in counts.items()}
+    current: dict[Any, Any] = {}
+    for reason, count in counts.items():
+        label = FORMER_LABELS.get(reason, reason)
+        current[label] = current[label] + count if label in current else count
+    return current
 
 
 class Reuse(Part):

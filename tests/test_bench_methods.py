@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from conftest import generate
@@ -14,6 +17,7 @@ from bench import methods
 from bench.errors import BadInput
 from bench.measure import flops
 from bench.methods import scheduler
+from bench.methods.base import Arm
 from bench.pipeline.session import Session
 from bench.spec.run_spec import RunSpec
 
@@ -125,6 +129,24 @@ def test_an_entropy_quantile_is_placed_on_the_model_at_hand(tiny_model_dir: Path
         nats.append(found.resolved["entropy_threshold"])
     assert shares[0] < shares[1] < shares[2]
     assert nats[0] < nats[1] < nats[2]
+
+
+def test_an_entropy_quantile_is_measured_where_nothing_is_reused(pipe: Any) -> None:
+    """The generation that places the quantile computes every layer at every step: what reuse does to
+    entropies would move the threshold that decides on reuse."""
+    summaries = []
+
+    @contextmanager
+    def tried(options: dict[str, Any]) -> Iterator[Arm]:
+        with methods.get("dqar").apply(pipe, options) as arm:
+            generate(pipe, steps=6)
+            summaries.append(arm.reuse())
+            yield arm
+
+    found = methods.get("dqar").resolve({"entropy_quantile": 0.5, "max_age": 2}, tried)
+    (summary,) = summaries
+    assert summary.ratio == 0 and not np.any(summary.map) and None not in np.ravel(summary.entropy)
+    assert found == {"entropy_threshold": pytest.approx(np.median(summary.entropy))}
 
 
 @pytest.mark.parametrize(("name", "options"), CACHES)

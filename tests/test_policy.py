@@ -189,7 +189,7 @@ def test_trace_file(tmp_path: Path) -> None:
         tensors = {former.get(name, name): file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     save_file(tensors, tmp_path / "former.safetensors", {"dqar_trace": "{}"})
     assert torch.equal(Trace.load(tmp_path / "former.safetensors").reuse_error, rows.reuse_error)
-    with pytest.raises(ValueError, match=r"trace = .*not readable"):
+    with pytest.raises(ValueError, match=r"trace = .*cannot be read"):
         Trace.load(tmp_path / "none.safetensors")
     with pytest.raises(ValueError, match=r"features has shape \(3, 3\); allowed: \(3, 4\)"):
         Trace(torch.zeros(3, 3), torch.zeros(3), torch.zeros(3), torch.zeros(3))
@@ -209,7 +209,7 @@ def test_bad_training(tmp_path: Path) -> None:
         with pytest.raises(DQARError, match=f"{name} = {value} is not allowed; allowed: "):
             PolicyTrainer(ReusePolicy(), 1.0, **{name: value})  # type: ignore[arg-type]
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(DQARError, match=r"pipe.* is not readable"):
+    with pytest.raises(DQARError, match=r"pipe.* is not a regular file"):
         Trace.load(tmp_path / "pipe")
     with pytest.raises(ValueError, match=r"budget = 0.0 is not allowed; allowed: "):
         PolicyTrainer(ReusePolicy(), budget=0.0)

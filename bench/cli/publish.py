@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -19,6 +18,7 @@ from bench.spec.suite import Suite, available
 from bench.store.places import PUBLISHED_REPORTS, PUBLISHED_RESULTS, REPORTS, RESULTS
 from bench.store.publishing import publish_records, publish_tree
 from bench.store.records import Store
+from dqar.utils.foreign import read_json
 
 ALL = "all"
 
@@ -126,7 +126,7 @@ def _signals(directory: Path) -> Path:
 def _policy(directory: Path) -> Path:
     from bench.studies.policy.report import write_report
 
-    found = json.loads((directory / "comparison.json").read_text(encoding="utf-8"))
+    found = read_json(directory / "comparison.json", "comparison")
     return write_report(found, PUBLISHED_REPORTS / "policy")
 
 

@@ -20,6 +20,8 @@ from dqar.policy.saved_plan import SavedPlan
 
 PLANS = Path(__file__).parents[1] / "embedded" / "plans"
 PLAN = "plan"  # in place of plan_path: the name of a plan that ships for the embedded model
+# Every layer is computed at every step; `layer_fraction` counts only with the layer schedule.
+NO_LAYERS = {"use_layer_scheduling": True, "layer_fraction": 0.0}
 QUANTILE = "entropy_quantile"  # in place of entropy_threshold, which means another thing on another model
 
 
@@ -83,7 +85,7 @@ def resolve(options: dict[str, Any], tried: Tried) -> dict[str, Any]:
     if QUANTILE not in options:
         return {}
     given = {name: options[name] for name in scheduler.OPTIONS if name in options}
-    with tried(given | {"use_layer_scheduling": True, "layer_fraction": 0, "trace_entropy": True}) as arm:
+    with tried(given | NO_LAYERS | {"trace_entropy": True}) as arm:
         found = arm.reuse()
     rows = (found and found.entropy) or []
     known = [value for row in rows for value in row if value is not None]

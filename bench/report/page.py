@@ -20,6 +20,7 @@ from bench.errors import BadInput
 from bench.machine.files import write_atomic
 from bench.report.escape import code, escape
 from bench.report.tables.columns import interval
+from dqar.utils.foreign import parse_json, read_bytes
 
 _START, _END = "<!-- page: ", " -->"
 _FIRST = ("front", "a100", "embedded", "gate")  # those that recommend a configuration
@@ -55,12 +56,15 @@ class Page:
     @classmethod
     def read(cls, path: Path) -> Page | None:
         """The page that a file holds; None where it is none."""
-        text = path.read_text(encoding="utf-8")
+        try:
+            text = read_bytes(path, "page").decode("utf-8")
+        except ValueError:  # unreadable, no regular file, too large, or no text
+            return None
         *above, last = text.rstrip("\n").split("\n")
         if not (last.startswith(_START) and last.endswith(_END)):
             return None
         try:
-            facts = json.loads(last.removeprefix(_START).removesuffix(_END))
+            facts = parse_json(last.removeprefix(_START).removesuffix(_END).encode(), path, "page")
             return cls(str(facts["title"]), str(facts["headline"]), "\n".join(above[1:]).strip())
         except (ValueError, KeyError, TypeError):
             return None

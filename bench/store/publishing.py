@@ -12,6 +12,7 @@ from bench.machine.files import replace_tree
 from bench.record import Record
 from bench.store import images
 from bench.store.records import Store
+from dqar.utils.foreign import read_json
 
 WORK = (".cache", ".machine-id")  # stays with the machine
 
@@ -56,6 +57,6 @@ def _image_names(record: Record) -> list[str]:
 
 
 def _write_compact(path: Path, directory: Path) -> None:
-    content = json.loads(path.read_text(encoding="utf-8"))
+    content = read_json(path, "record")
     text = json.dumps(content, separators=(",", ":"), ensure_ascii=False)
     (directory / path.name).write_text(text + "\n", encoding="utf-8")

@@ -10,7 +10,7 @@ import numpy.typing as npt
 Reasons = npt.NDArray[np.int8]  # [..., layers] of Reason
 
 # Labels of records made before a reason was renamed; to go when all records are measured again.
-_FORMER_LABELS = {"foretold": "skipped"}
+FORMER_LABELS = {"foretold": "skipped"}
 
 
 class Reason(IntEnum):
@@ -45,7 +45,7 @@ class Reason(IntEnum):
         Raises:
             KeyError: For text that is no reason's label.
         """
-        return cls[_FORMER_LABELS.get(label, label).upper().replace(" ", "_")]
+        return cls[FORMER_LABELS.get(label, label).upper().replace(" ", "_")]
 
 
 def is_reused(reasons: Reasons) -> npt.NDArray[np.bool_]:

@@ -100,8 +100,12 @@ class PolicyTrainer:
             progress: Show a progress bar.
 
         Raises:
-            InvalidValue: `validation_fraction` leaves no trajectory on one side.
+            InvalidValue: `validation_fraction` leaves no trajectory on one side, or the trace has layers
+                that the policy has not.
         """
+        layers = getattr(self.policy, "num_layers", None)
+        if layers is not None and len(trace.layer) and trace.layer.max() >= layers:
+            raise invalid_value("layer", int(trace.layer.max()), f"below num_layers = {layers} of the policy")
         held_out = split_by_trajectory(trace.trajectory, self.validation_fraction, self.seed)
         training, validation = trace[~held_out], trace[held_out]
         with torch.random.fork_rng(devices=[]):

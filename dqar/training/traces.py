@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor
 
 from dqar.errors import DQARError, InvalidFile, InvalidValue, short_repr
 from dqar.policy.mlp_policy import FEATURES
 from dqar.utils.atomic import write_atomic
+from dqar.utils.foreign import parse_json, read_bytes
 
 COLUMNS = {
     "features": torch.float32,
@@ -26,6 +27,8 @@ COLUMNS = {
 # Names in traces that were made before they were renamed.
 _FORMER = {"reuse_error": "damage", "final_reuse_error": "final_damage"}
 NOT_MEASURED = torch.tensor(torch.nan)
+MAX_BYTES = 2**30  # a row takes 40 bytes
+MAX_HEADER_BYTES = 2**20
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,10 @@ class Trace:
         for name in ("features", "reuse_error"):
             if not getattr(self, name).isfinite().all():
                 raise InvalidValue(f"{name} has entries that are not finite; allowed: finite numbers")
+        if len(self.layer) and self.layer.min() < 0:
+            raise InvalidValue(f"layer = {int(self.layer.min())} is not allowed; allowed: 0 or more")
+        if self.final_reuse_error.isinf().any():
+            raise InvalidValue("final_reuse_error has infinite entries; allowed: finite numbers, or nan")
         if len(self.reuse_error) and self.reuse_error.min() < 0:
             raise InvalidValue(
                 f"reuse_error = {float(self.reuse_error.min())!r} is not allowed; allowed: 0 or more"
@@ -86,19 +93,30 @@ class Trace:
         """Read what `save` wrote.
 
         Raises:
-            InvalidFile: Another file.
+            InvalidFile: Another file, or more than `MAX_BYTES`.
         """
+        content = read_bytes(path, "trace", MAX_BYTES)
         try:
-            if not Path(path).is_file():  # opening a pipe would wait for a writer
-                raise OSError("is no regular file")
-            with safe_open(path, "pt") as file:
-                metadata = json.loads(file.metadata()["dqar_trace"])
-                names = set(file.keys())
-                columns = {name: name if name in names else _FORMER.get(name, name) for name in COLUMNS}
-                rows = {name: file.get_tensor(stored) for name, stored in columns.items()}
-                return cls(**rows, metadata=metadata)
+            metadata = _metadata(content, path)
+            tensors = load(content)
+            columns = {name: name if name in tensors else _FORMER.get(name, name) for name in COLUMNS}
+            return cls(**{name: tensors[stored] for name, stored in columns.items()}, metadata=metadata)
+        except InvalidFile:
+            raise
         except DQARError as error:
             raise InvalidFile(f"trace = {short_repr(str(path))}: {error}") from error
-        except (OSError, SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
+        except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
             shown = short_repr(str(path))
             raise InvalidFile(f"trace = {shown} is not readable; allowed: a file of `Trace.save`") from error
+
+
+def _metadata(content: bytes, path: str | Path) -> dict[str, Any]:
+    """What `save` wrote of a trace's origin: JSON in the header that precedes the tensors."""
+    length = int.from_bytes(content[:8], "little")
+    if length > min(MAX_HEADER_BYTES, len(content) - 8):
+        raise ValueError("no header of safetensors")
+    header = parse_json(content[8 : 8 + length], path, "trace")
+    found = parse_json(header["__metadata__"]["dqar_trace"].encode(), path, "trace")
+    if not isinstance(found, dict):
+        raise TypeError("the metadata is no mapping")
+    return found

@@ -68,23 +68,40 @@ def read_json(path: str | Path, what: str, limit: int = MAX_JSON_BYTES) -> Any:
         InvalidFile: As `read_bytes`; not JSON; a duplicate key; a number that is not finite, or beyond 64
             bits; more than `MAX_DEPTH` levels.
     """
-    text = _text(path, what, read_bytes(path, what, limit))
+    return parse_json(read_bytes(path, what, limit), path, what)
+
+
+def parse_json(content: bytes, path: str | Path, what: str) -> Any:
+    """Parse bytes read from a file as JSON (RFC 8259), within the limits of `read_json`.
+
+    Args:
+        content: All of the file, or the part of it that is JSON.
+        path: The file, for the error.
+        what: What the file is to the user (a field, an option), for the error.
+
+    Returns:
+        As `read_json`.
+
+    Raises:
+        InvalidFile: As `read_json`, but for what concerns the file itself.
+    """
+    text = _text(path, what, content)
     try:
-        content = json.loads(
+        parsed = json.loads(
             text,
             object_pairs_hook=_unique,
             parse_constant=_not_finite,
             parse_float=_finite,
             parse_int=_bounded,
         )
-        _check_tree(content, infinite=False)
+        _check_tree(parsed, infinite=False)
     except RecursionError as error:
         raise _error(path, what, f"is nested more than {MAX_DEPTH} levels deep") from error
     except json.JSONDecodeError as error:
         raise _error(path, what, f"is not JSON: line {error.lineno}: {error.msg}") from error
     except _Refused as error:
         raise _error(path, what, str(error)) from error
-    return content
+    return parsed
 
 
 def read_yaml(path: str | Path, what: str, limit: int = MAX_YAML_BYTES, *, infinite: bool = False) -> Any:

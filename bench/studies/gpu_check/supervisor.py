@@ -16,6 +16,7 @@ from pathlib import Path
 from bench.machine.files import write_atomic
 from bench.studies.gpu_check.plan import STEPS, chosen
 from bench.studies.gpu_check.step import Step, StepResult
+from dqar.utils.foreign import read_json
 
 log = logging.getLogger(__name__)
 COMMAND = (sys.executable, "-m", "bench.studies.gpu_check.worker")
@@ -45,7 +46,11 @@ def run_check(out: Path, names: list[str], toy: bool, budget_s: float, report: R
 def results(out: Path) -> list[StepResult]:
     """What the steps under `out` left, in the check's order."""
     found = [_path(out, step) for step in STEPS]
-    return [StepResult.model_validate_json(path.read_text()) for path in found if path.exists()]
+    return [_result(path) for path in found if path.exists()]
+
+
+def _result(path: Path) -> StepResult:
+    return StepResult.model_validate(read_json(path, "step"))
 
 
 def _work(out: Path, steps: list[Step], toy: bool, deadline: float, report: Report) -> set[str]:
@@ -73,7 +78,7 @@ def _work(out: Path, steps: list[Step], toy: bool, deadline: float, report: Repo
                 report(f"{current.name}: {current.title}")
             elif line == f"done {current.name}":
                 ended.add(current.name)
-                report(summary(StepResult.model_validate_json(_path(out, current).read_text())))
+                report(summary(_result(_path(out, current))))
     finally:
         _end(worker)
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -16,6 +18,10 @@ from bench.pipeline import models
 from bench.pipeline.session import Session
 from bench.spec.run_spec import RunSpec, shown_model
 from bench.studies.signals.measure import table
+from dqar.errors import InvalidFile, short_repr
+from dqar.utils.foreign import read_bytes, read_json
+
+MAX_BYTES = 2**28  # of the rows, unpacked: the published study has 2 MB
 
 
 @dataclass(frozen=True)
@@ -52,6 +58,21 @@ class Study:
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """What `save` wrote."""
-        facts = json.loads((folder / "facts.json").read_text())
-        return cls(pd.read_csv(folder / "rows.csv.gz"), facts)
+        """What `save` wrote.
+
+        Raises:
+            InvalidFile: another file, or one that unpacks to more than `MAX_BYTES`.
+        """
+        facts = read_json(folder / "facts.json", "facts")
+        return cls(_rows(folder / "rows.csv.gz"), facts)
+
+
+def _rows(path: Path) -> pd.DataFrame:
+    content = read_bytes(path, "rows")
+    try:
+        unpacked = zlib.decompressobj(wbits=31).decompress(content, MAX_BYTES + 1)  # 31: of gzip's format
+        if len(unpacked) > MAX_BYTES:
+            raise ValueError(f"unpacks to more than {MAX_BYTES:,} bytes")
+        return pd.read_csv(io.BytesIO(unpacked))
+    except (zlib.error, ValueError) as error:  # pandas' errors are ValueErrors
+        raise InvalidFile(f"rows = {short_repr(str(path))}: {' '.join(str(error).split())[:200]}") from error

@@ -113,6 +113,8 @@ def suggested(trial: optuna.Trial | optuna.trial.FrozenTrial) -> dict[str, Any]:
 def _study(storage: Path, name: str) -> optuna.Study:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
+        if storage.exists() and not storage.is_file():
+            raise OSError("it is no regular file")
         storage.parent.mkdir(parents=True, exist_ok=True)
         return optuna.create_study(
             directions=DIRECTIONS,
