@@ -66,7 +66,7 @@ def kill_after(results: Path, log: Path, events: int, delay: float) -> bool:
     return process.wait() == -signal.SIGKILL
 
 
-def test_killed_suites_resume(tmp_path: Path) -> None:
+def test_killed_suites_resume(tmp_path: Path, warm_processes: None) -> None:
     """Killed at 20 random moments and started again, a suite ends with the records of an undisturbed
     one; what was finished is never touched again; no worker outlives its parent."""
     results, log, rng = tmp_path / "results", tmp_path / "log", random.Random(0)
@@ -111,7 +111,7 @@ def test_a_killed_run_of_the_real_worker_resumes(
     assert had.items() <= finished(results).items()
 
 
-def test_two_suites_at_once_share_the_work(tmp_path: Path) -> None:
+def test_two_suites_at_once_share_the_work(tmp_path: Path, warm_processes: None) -> None:
     """Two suites on one folder run each configuration once between them and corrupt nothing."""
     results, log = tmp_path / "results", tmp_path / "log"
     both = [start(results, log) for _ in range(2)]

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 MODULES = ("bench", "bench.run.worker")
-SCRIPTS = ("faulty_worker.py",)  # of the tests
+SCRIPTS = ("faulty_worker.py", "light_worker.py")  # of the tests
 PIPES = (("p2cread", "p2cwrite"), ("c2pread", "c2pwrite"), ("errread", "errwrite"))  # as Popen names them
 _SIGNATURE = inspect.signature(subprocess.Popen._execute_child)  # type: ignore[attr-defined]
 
