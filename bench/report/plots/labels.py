@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise, product
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patheffects import withStroke
 from matplotlib.text import Annotation, Text
@@ -37,9 +38,10 @@ def label(
     taken += [_around(ax, at, _LINE) for at in _along(ax, lines)]
     near = [_around(ax, _pixel(ax, point), _NEAR) for point in points]
     written: list[Bbox] = []
+    hit = _corners(taken)
     for i, (point, text) in enumerate(zip(points, texts, strict=True)):
-        claimed = near[:i] + near[i + 1 :]
-        written.append(_place(ax, point, text, [taken, claimed, written]))
+        claimed = _corners(near[:i] + near[i + 1 :])
+        written.append(_place(ax, point, text, [hit, claimed, _corners(written)]))
 
 
 def _pixel(ax: Axes, point: Pair) -> Pair:
@@ -59,7 +61,18 @@ def _along(ax: Axes, corners: Sequence[Pair], pieces: int = 40) -> list[Pair]:
     return [(a[0] + t * (b[0] - a[0]), a[1] + t * (b[1] - a[1])) for a, b in pairwise(pixels) for t in shares]
 
 
-def _place(ax: Axes, point: Pair, text: str, avoided: Sequence[Sequence[Bbox]]) -> Bbox:
+def _corners(boxes: Sequence[Bbox]) -> np.ndarray:
+    """The lower left and the upper right corner of each box, `[boxes, 2, 2]`, in pixels."""
+    return np.array([box.get_points() for box in boxes]).reshape(-1, 2, 2)
+
+
+def _overlaps(box: Bbox, corners: np.ndarray) -> int:
+    """How many of the boxes with these corners share an area with `box`."""
+    (low, high), (lows, highs) = box.get_points(), (corners[:, 0], corners[:, 1])
+    return int(((lows < high) & (highs > low)).all(axis=1).sum())
+
+
+def _place(ax: Axes, point: Pair, text: str, avoided: Sequence[np.ndarray]) -> Bbox:
     note = _note(ax, point, text)
     size = Text.get_window_extent(note, ax.figure.canvas.get_renderer()).size  # type: ignore[attr-defined]
     at = _pixel(ax, point)
@@ -95,12 +108,10 @@ def _move(note: Annotation, x: float, y: float) -> None:
     )
 
 
-def _cost(
-    ax: Axes, box: Bbox, taken: Sequence[Bbox], claimed: Sequence[Bbox], written: Sequence[Bbox]
-) -> float:
+def _cost(ax: Axes, box: Bbox, taken: np.ndarray, claimed: np.ndarray, written: np.ndarray) -> float:
     """How many boxes are hit. A label that seems to name another point counts like hitting a few; one on
     another label, or outside the axes, cannot be read and counts like hitting many."""
     inside = ax.bbox.padded(2)
     out = box.x0 < inside.x0 or box.x1 > inside.x1 or box.y0 < inside.y0 or box.y1 > inside.y1
-    hit, misled, hidden = (box.count_overlaps(list(boxes)) for boxes in (taken, claimed, written))
+    hit, misled, hidden = (_overlaps(box, boxes) for boxes in (taken, claimed, written))
     return hit + 5 * misled + 50 * (hidden + out)

@@ -104,13 +104,18 @@ def save(figure: Figure, path: Path) -> Path:
     Returns:
         `path`.
     """
-    drawn = io.BytesIO()
-    figure.savefig(drawn, format="png", dpi=DPI, metadata={"Software": None}, facecolor="white")
-    with Image.open(drawn) as opened:
-        full = opened.convert("RGB")
+    full = _drawn(figure)
     made = _compressed(full) if path.suffix == ".webp" else _with_palette(full)
     write_atomic(path, made)
     return path
+
+
+def _drawn(figure: Figure) -> Image.Image:
+    """The figure's pixels on white, drawn once: `savefig` would encode them only to be decoded here."""
+    figure.set(dpi=DPI, facecolor="white")
+    drawn = FigureCanvasAgg(figure)
+    drawn.draw()
+    return Image.frombuffer("RGBA", drawn.get_width_height(), drawn.buffer_rgba()).convert("RGB")
 
 
 def _compressed(image: Image.Image) -> bytes:

@@ -122,7 +122,8 @@ class Table:
 
     def rows(self) -> list[list[str]]:
         """The cells as text, row by row."""
-        return [[column.cell(row) for column in self.shown()] for row in as_rows(self.frame)]
+        shown = self.shown()
+        return [[column.cell(row) for column in shown] for row in as_rows(self.frame)]
 
     def markdown(self) -> str:
         """The table in Markdown, collapsed where it is long, with a link to its CSV below."""
