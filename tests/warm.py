@@ -21,8 +21,10 @@ import warnings
 from pathlib import Path
 from typing import Any, NoReturn
 
+OWN = ("bench", "dqar")
+OWN = ("bench", "dqar")
 MODULES = ("bench", "bench.run.worker")
-SCRIPTS = ("faulty_worker.py", "light_worker.py")  # of the tests
+SCRIPTS = ("every_command.py", "faulty_worker.py", "light_worker.py")  # of the tests
 PIPES = (("p2cread", "p2cwrite"), ("c2pread", "c2pwrite"), ("errread", "errwrite"))  # as Popen names them
 _SIGNATURE = inspect.signature(subprocess.Popen._execute_child)  # type: ignore[attr-defined]
 
@@ -76,6 +78,8 @@ def _become(command: list[str], given: dict[str, Any]) -> NoReturn:
             os.environ.update(given["env"])
         if given["cwd"] is not None:
             os.chdir(given["cwd"])
+        _import_from(os.environ.get("PYTHONPATH", ""))
+        _import_from(os.environ.get("PYTHONPATH", ""))
         logging.root.handlers.clear()  # pytest's; without any, warnings go to stderr as they do in a command
         warnings.filterwarnings("ignore", ".*found in sys.modules after import of package", RuntimeWarning)
         code = _exit_code(command)
@@ -97,6 +101,22 @@ def _redirect(given: dict[str, Any]) -> None:
     sys.stdin = open(0, closefd=False)  # noqa: SIM115
     sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
     sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
+
+
+def _import_from(place: str) -> None:
+    """Forget this project's own modules where the environment has them in another place."""
+    if place and Path(place) != Path(__file__).parents[1]:
+        for name in [name for name in sys.modules if name.split(".")[0] in OWN]:
+            del sys.modules[name]
+        sys.path.insert(0, place)
+
+
+def _import_from(place: str) -> None:
+    """Forget this project's own modules where the environment has them in another place."""
+    if place and Path(place) != Path(__file__).parents[1]:
+        for name in [name for name in sys.modules if name.split(".")[0] in OWN]:
+            del sys.modules[name]
+        sys.path.insert(0, place)
 
 
 def _exit_code(command: list[str]) -> int:
