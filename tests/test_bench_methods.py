@@ -18,6 +18,7 @@ from bench.errors import BadInput
 from bench.measure import flops
 from bench.methods import scheduler
 from bench.methods.base import Arm
+from bench.methods.teacache import Accumulator
 from bench.pipeline.session import Session
 from bench.spec.run_spec import RunSpec
 
@@ -30,6 +31,7 @@ CACHES: list[tuple[str, dict[str, Any]]] = [
     ("first_block", {"threshold": 0.5}),
     ("magcache", {"threshold": 0.5, "steps": 10}),
     ("fastercache", {"from_timestep": 900}),
+    ("teacache", {"threshold": 0.5}),
     ("dbcache", {"threshold": 0.9}),
     ("dbcache", {"threshold": 0.9, "taylorseer_order": 1, "front_blocks": 2, "back_blocks": 1}),
     ("dbcache", {"threshold": 0.0, "steps": 10, "mask": "fast", "mask_policy": "static"}),
@@ -93,6 +95,24 @@ def test_fewer_steps_keeps_the_noise_schedule(pipe: Any) -> None:
         swapped = pipe.scheduler.config
     for name in ("beta_start", "beta_end", "beta_schedule", "prediction_type", "timestep_spacing"):
         assert swapped[name] == pipe.scheduler.config[name]
+
+
+def test_teacache_holds_while_the_expected_change_adds_up_to_less() -> None:
+    """As published: the polynomial of each step's change is summed up, and from zero again after a run."""
+    accumulator = Accumulator(threshold=1.0, coefficients=[2.0, 0.0, 0.1])  # 2 x^2 + 0.1
+    held = [accumulator.holds(distance) for distance in (0.5, 0.1, 0.3, 0.5, 0.5)]
+    assert held == [True, True, False, True, False]
+
+
+def test_teacache_fits_how_the_output_changes_with_the_input(pipe: Any) -> None:
+    """What it measures are relative changes between neighbouring steps, of which the polynomial is a fit."""
+    with methods.get("teacache").apply(pipe, {}) as arm:
+        generate(pipe, steps=10)
+        coefficients = arm.found()["coefficients"]
+    assert len(coefficients) == 5
+    with methods.get("teacache").apply(pipe, {"threshold": 0.0, "coefficients": coefficients}):
+        computed = generate(pipe)
+    assert torch.equal(computed, generate(pipe))
 
 
 @pytest.mark.parametrize("name", scheduler.SIGMAS)
@@ -177,6 +197,7 @@ def test_every_competitor_really_reuses(tiny_model_dir: Path, name: str, options
         ("magcache", "threshold", (0.0, 0.5)),
         ("magcache", "max_skip_steps", (1, 4)),
         ("magcache", "retention_ratio", (0.1, 0.7)),
+        ("teacache", "threshold", (0.0, 0.5)),
         ("fastercache", "attention_interval", (2, 4)),
         ("fastercache", "unconditional_interval", (2, 5)),
         ("fastercache", "from_timestep", (300, 900)),

@@ -75,6 +75,7 @@ COMPETITORS = {
     "pab": {"from_timestep": 1000, "to_timestep": 0},
     "fastercache": {},
     "magcache": {"steps": 4, "threshold": 1.0, "retention_ratio": 0.0},
+    "teacache": {"threshold": 1.0},
     "dbcache": {"threshold": 1.0, "warmup_steps": 1},
     "fewer_steps": {"scheduler": "dpm_solver++"},
 }

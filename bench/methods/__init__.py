@@ -24,6 +24,7 @@ METHODS: dict[str, str] = {
     "first_block": "bench.methods.diffusers_hooks:FIRST_BLOCK",
     "fastercache": "bench.methods.diffusers_hooks:FASTERCACHE",
     "magcache": "bench.methods.magcache:METHOD",
+    "teacache": "bench.methods.teacache:METHOD",
     "dbcache": "bench.methods.cache_dit:METHOD",
 }
 

@@ -6,8 +6,9 @@ their state between runs. `DiTPipeline` does none of it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from bench.methods.base import only
@@ -63,6 +64,44 @@ def cache_context(transformer: Any) -> Iterator[None]:
         yield
 
 
+@dataclass
+class Progress:
+    """Where a generation is, without reading the device."""
+
+    schedule: Sequence[int] = ()  # its timesteps
+    step: int = -1  # of the call in progress
+
+    @property
+    def steps(self) -> int:
+        """How many there are."""
+        return len(self.schedule)
+
+    @property
+    def timestep(self) -> int:
+        """The timestep of the call in progress."""
+        return self.schedule[self.step]
+
+
+@contextmanager
+def progress(pipe: Any) -> Iterator[Progress]:
+    """Where the pipeline's generation is, for pipelines that call their transformer once a step."""
+    at = Progress()
+    seen: Any = None
+
+    def enter(*_: Any) -> None:
+        nonlocal seen
+        if pipe.scheduler.timesteps is not seen:
+            seen = pipe.scheduler.timesteps
+            at.schedule, at.step = [int(t) for t in seen], -1
+        at.step += 1
+
+    hook = pipe.transformer.register_forward_pre_hook(enter)
+    try:
+        yield at
+    finally:
+        hook.remove()
+
+
 @contextmanager
 def current_timestep(pipe: Any) -> Iterator[Callable[[], int]]:
     """A function that returns the timestep of the call in progress.
@@ -72,22 +111,8 @@ def current_timestep(pipe: Any) -> Iterator[Callable[[], int]]:
     if hasattr(type(pipe), "current_timestep"):
         yield lambda: int(pipe.current_timestep)
         return
-    calls = -1
-    schedule: list[int] = []
-    seen: Any = None
-
-    def enter(*_: Any) -> None:
-        nonlocal calls, schedule, seen
-        if pipe.scheduler.timesteps is not seen:
-            seen, calls = pipe.scheduler.timesteps, -1
-            schedule = [int(t) for t in seen]
-        calls += 1
-
-    hook = pipe.transformer.register_forward_pre_hook(enter)
-    try:
-        yield lambda: schedule[calls]
-    finally:
-        hook.remove()
+    with progress(pipe) as at:
+        yield lambda: at.timestep
 
 
 @contextmanager

@@ -1,0 +1,172 @@
+"""TeaCache (Liu et al. 2024, arXiv 2411.19108): the blocks' residual is held while the modulated input of the
+first block has changed little since they ran. By how much the output changes is a polynomial of how much the
+input does, which the authors fitted for a few models; here it is fitted to a generation of the model at hand.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+
+from bench.methods.base import Arm, Method, Tried, always
+from bench.methods.hooks import Choice, Progress, Range, checked, progress, restored
+from bench.methods.scheduler import solver
+
+COEFFICIENTS = "coefficients"  # highest power first; without them a generation is measured to fit them
+KNOWN: dict[str, Range | Choice] = {"threshold": Range(float, 0, 10, 0.1)}
+DEGREE = 4  # of the polynomial, the authors'
+
+Streams = tuple[Tensor, ...]  # the tokens of the image, and of the prompt where blocks take both
+
+
+def check(options: dict[str, Any]) -> None:
+    """ValueError naming the option, its value and what is allowed."""
+    checked(options, KNOWN)
+
+
+class Accumulator:
+    """Sums up how much the output is expected to have changed since the blocks last ran.
+
+    Args:
+        threshold: Relative change below which the residual is held.
+        coefficients: Of the polynomial from the input's relative change to the output's, highest power first.
+    """
+
+    def __init__(self, threshold: float, coefficients: Sequence[float]) -> None:
+        self.threshold, self.coefficients = threshold, coefficients
+        self.change = 0.0
+
+    def holds(self, distance: float) -> bool:
+        """Whether the residual is held at a step whose input differs by `distance` from the step before."""
+        self.change += float(np.polyval(self.coefficients, distance))
+        if self.change < self.threshold:
+            return True
+        self.change = 0.0
+        return False
+
+
+class Cache:
+    """Runs the blocks of a transformer, or adds the residual of their last run.
+
+    Args:
+        transformer: With one list of blocks, `transformer_blocks`.
+        accumulator: Decides; None = all steps run, and the changes of input and output are noted.
+        at: Where the generation is: its first and last step always run.
+    """
+
+    def __init__(self, transformer: Any, accumulator: Accumulator | None, at: Progress) -> None:
+        self.blocks = list(transformer.transformer_blocks)
+        self.modulated = _modulation(self.blocks[0])
+        self.names = tuple(inspect.signature(type(self.blocks[0]).forward).parameters)[1:]
+        self.accumulator, self.at = accumulator, at
+        self.holds = False
+        self.inputs: Streams = ()
+        self.residual: list[Tensor] = []
+        self.last_input: Tensor | None = None
+        self.last_output: Tensor | None = None
+        self.changes: list[tuple[float, float]] = []  # of input and output, relative, where all steps run
+        for number, block in enumerate(self.blocks):
+            block.forward = self._in_place_of(number, block.forward)
+
+    def _in_place_of(self, number: int, forward: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*args: Any, **kwargs: Any) -> Any:
+            given = dict(zip(self.names, args, strict=False)) | kwargs
+            streams = _streams(given)
+            if number == 0:
+                self._begin(given, streams)
+            if self.holds:
+                return _output(self._held(streams) if number == 0 else streams)
+            output = forward(*args, **kwargs)
+            if number == len(self.blocks) - 1:
+                self._end(output)
+            return output
+
+        return run
+
+    def _begin(self, given: dict[str, Any], streams: Streams) -> None:
+        modulated, self.inputs = self.modulated(given), streams
+        first = self.at.step == 0 or self.last_input is None
+        distance = 0.0 if first or self.last_input is None else change(modulated, self.last_input)
+        self.last_input = modulated
+        held = not first and self.accumulator is not None and self.accumulator.holds(distance)
+        self.holds = held and self.at.step < self.at.steps - 1
+        if self.accumulator is not None and not self.holds:
+            self.accumulator.change = 0.0
+        self.distance = math.nan if first else distance
+
+    def _held(self, streams: Streams) -> Streams:
+        held = [value + added for value, added in zip(streams, self.residual, strict=False)]
+        return tuple(held) + streams[len(held) :]
+
+    def _end(self, output: Any) -> None:
+        # The image's tokens are the last of a block's outputs; the prompt's may end with the last block.
+        made = (output,) if isinstance(output, Tensor) else tuple(output)[::-1]
+        pairs = zip(made, self.inputs, strict=True)
+        self.residual = [after - before for after, before in pairs if after is not None]
+        if self.accumulator is None:
+            if not math.isnan(self.distance) and self.last_output is not None:
+                self.changes.append((self.distance, change(made[0], self.last_output)))
+            self.last_output = made[0]
+
+    def fitted(self) -> list[float]:
+        """The polynomial's coefficients, by least squares; a lower degree where steps are few."""
+        x, y = np.array(self.changes).T
+        degree = min(DEGREE, len(x) - 1)
+        return [float(c) for c in np.polyfit(x, y, degree)]
+
+
+def change(now: Tensor, before: Tensor) -> float:
+    """Mean absolute difference, relative to the mean absolute value before."""
+    return float((now - before).abs().mean() / before.abs().mean())
+
+
+def _streams(given: dict[str, Any]) -> Streams:
+    prompt = given.get("encoder_hidden_states")
+    return (given["hidden_states"],) if prompt is None else (given["hidden_states"], prompt)
+
+
+def _output(streams: Streams) -> Any:
+    return streams[0] if len(streams) == 1 else streams[::-1]
+
+
+def _modulation(block: nn.Module) -> Callable[[dict[str, Any]], Tensor]:
+    """What the first block modulates its input by, computed apart from it."""
+    kind, norm = type(block).__name__, getattr(block, "norm1", None)
+    if kind == "BasicTransformerBlock" and getattr(block, "norm_type", None) == "ada_norm_zero":
+        return lambda given: norm(  # type: ignore[misc]
+            given["hidden_states"],
+            given["timestep"],
+            given["class_labels"],
+            hidden_dtype=given["hidden_states"].dtype,
+        )[0]
+    if kind == "JointTransformerBlock":
+        return lambda given: norm(given["hidden_states"], emb=given["temb"])[0]  # type: ignore[misc]
+    raise ValueError(
+        f"teacache: blocks = {kind} is not allowed; allowed: those of DiT and Stable Diffusion 3"
+    )
+
+
+@contextmanager
+def apply(pipe: Any, options: dict[str, Any]) -> Iterator[Arm]:
+    """Hold by the coefficients given, or measure where none are; the arm then tells what fits."""
+    given = {name: value for name, value in options.items() if name != COEFFICIENTS}
+    values, found = checked(given, KNOWN), options.get(COEFFICIENTS)
+    accumulator = Accumulator(values["threshold"], found) if found else None
+    with solver(pipe, given) as call, restored(pipe.transformer), progress(pipe) as at:
+        cache = Cache(pipe.transformer, accumulator, at)
+        yield Arm(call=call, found=lambda: {COEFFICIENTS: cache.fitted()})
+
+
+def resolve(options: dict[str, Any], tried: Tried) -> dict[str, Any]:
+    """The polynomial of the model at hand on this solver."""
+    with tried(options) as arm:
+        return arm.found()
+
+
+METHOD = Method(check=check, apply=apply, resolve=resolve, by_data=always)
