@@ -147,8 +147,9 @@ def _decoded(path: Path, modified: int) -> Pixels:
 
 def _pixels_of(content: bytes) -> Pixels:
     """The pixels that a file shows. ValueError where it claims more than MAX_PIXELS: a small file may."""
-    with warnings.catch_warnings(), Image.open(io.BytesIO(content)) as image:
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        if image.width * image.height > MAX_PIXELS:
-            raise ValueError(f"{image.width} x {image.height} pixels; allowed: at most {MAX_PIXELS}")
-        return np.asarray(image.convert("RGB"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # of Image.open
+        with Image.open(io.BytesIO(content)) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise ValueError(f"{image.width} x {image.height} pixels; allowed: at most {MAX_PIXELS}")
+            return np.asarray(image.convert("RGB"))
