@@ -10,8 +10,9 @@ from typing import Annotated, Any
 
 import typer
 
-from bench.errors import BadInput, shortened
+from bench.errors import BadInput, one_line, shortened
 from bench.machine.device import device_type, unusable_gpu
+from bench.spec.prompts import Prompts
 from dqar.errors import DQARError
 
 OK, REGRESSED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
@@ -50,6 +51,18 @@ def chosen(name: str) -> str:
             f"auto: {why}; allowed: mend that, hide the GPU (CUDA_VISIBLE_DEVICES=), or the suite embedded"
         )
     return "embedded"
+
+
+def prompts_of(name: str | None) -> Prompts | None:
+    """The prompts that `--prompts` names, None where it is not given.
+
+    Raises:
+        BadInput: there are none.
+    """
+    try:
+        return None if name is None else Prompts.read(name)
+    except ValueError as error:
+        raise BadInput(f"--prompts: {Path(name or '').name[:80]!r}: {one_line(error)}") from error
 
 
 def parts(text: str) -> list[str]:

@@ -123,6 +123,14 @@ def _signals(directory: Path) -> Path:
     return write_report(study.rows, study.facts, PUBLISHED_REPORTS / "signals")
 
 
+def _prompt_length(directory: Path) -> Path:
+    from bench.studies.prompt_length.report import write_report
+    from bench.studies.signals.rows import Study
+
+    study = Study.load(directory)
+    return write_report(study.rows, study.facts, PUBLISHED_REPORTS / "prompt-length")
+
+
 def _policy(directory: Path) -> Path:
     from bench.studies.policy.report import write_report
 
@@ -131,4 +139,8 @@ def _policy(directory: Path) -> Path:
 
 
 # Studies without records whose page can be written again from what they measured, in a machine's directory.
-STUDY_PAGES: dict[str, Callable[[Path], Path]] = {"signals": _signals, "policy": _policy}
+STUDY_PAGES: dict[str, Callable[[Path], Path]] = {
+    "signals": _signals,
+    "prompt-length": _prompt_length,
+    "policy": _policy,
+}

@@ -12,6 +12,7 @@ from bench.cli.options import (
     REGRESSED,
     Guidance,
     Model,
+    PromptsOption,
     Reports,
     Results,
     SuiteName,
@@ -19,6 +20,7 @@ from bench.cli.options import (
     commands,
     numbers,
     parts,
+    prompts_of,
 )
 from bench.errors import BadInput
 from bench.machine import provenance
@@ -42,6 +44,7 @@ def generate(
     classes: Annotated[
         str, typer.Option(help="Class names or numbers, separated by commas [default: all].")
     ] = "",
+    prompts: PromptsOption = None,
     dqar: Annotated[str | None, typer.Option(help="A preset or a .yaml file [default: no reuse].")] = None,
     steps: Annotated[int, typer.Option(min=1, max=1000, help="Denoising steps.")] = 50,
     guidance: Guidance = 4.0,
@@ -53,12 +56,12 @@ def generate(
 
     if dqar is not None:
         config(dqar)  # before the model is looked for
-    models.check(models.directory(model))
-    labels = labels_of(classes, ModelFacts.of(models.directory(model)))
     spec = RunSpec(
         suite="generate", name="generate", method="baseline", model=model, batch_size=n, seed=seed,
-        num_inference_steps=steps, guidance_scale=guidance,
+        num_inference_steps=steps, guidance_scale=guidance, prompts=prompts_of(prompts),
     )  # fmt: skip
+    models.check_settings(spec)
+    labels = labels_of(classes, ModelFacts.of(models.directory(model)))
     made = make(spec, dqar, labels, out)
     typer.echo(f"{len(made.files)} images in {made.seconds:.1f} s: {made.files[0].parent}")
     typer.echo(f"grid: {made.grid}")
@@ -153,8 +156,9 @@ def families(
 @command
 def signals(
     model: Model = "embedded",
+    prompts: PromptsOption = None,
     images: Annotated[
-        int, typer.Option(min=4, help="The number of images, each of its own class and seed.")
+        int, typer.Option(min=4, help="The number of images, each of its own class or prompt, and seed.")
     ] = 44,
     steps: Annotated[int, typer.Option(min=4, max=1000, help="Denoising steps.")] = 50,
     guidance: Guidance = 4.0,
@@ -166,9 +170,37 @@ def signals(
     from bench.studies.signals.report import write_report
     from bench.studies.signals.rows import Study
 
-    study = Study.measured(model, images, steps, guidance, seed)
+    study = Study.measured(model, images, steps, guidance, seed, prompts_of(prompts))
     path = study.save(results / "signals" / provenance.machine())
     page = write_report(study.rows, study.facts, reports / "signals")
+    typer.echo(f"{page.read_text()}\nrows:   {path}\nreport: {page}")
+
+
+@command
+def prompt_length(
+    model: Model = "embedded-t2i",
+    prompts: PromptsOption = "lengths",
+    steps: Annotated[int, typer.Option(min=4, max=1000, help="Denoising steps.")] = 28,
+    guidance: Guidance = 4.0,
+    seed: Annotated[int, typer.Option(min=0, help="The seed of the first prompt's image.")] = 0,
+    results: Results = RESULTS,
+    reports: Reports = REPORTS,
+) -> None:
+    """Measure whether entropy or the error of reuse depends on the length of a prompt.
+
+    The first 1, 2, 4, 8 and 12 words of each prompt are compared, from the same noise.
+    """
+    from bench.studies.prompt_length.measure import check, measured
+    from bench.studies.prompt_length.report import write_report
+    from bench.studies.signals.rows import Study
+
+    given = prompts_of(prompts)
+    if given is None:
+        raise BadInput("prompt-length: --prompts: not given; needed: a file with one a line")
+    check(given)
+    study = Study.measured(model, len(given.texts), steps, guidance, seed, given, measured)
+    path = study.save(results / "prompt-length" / provenance.machine())
+    page = write_report(study.rows, study.facts, reports / "prompt-length")
     typer.echo(f"{page.read_text()}\nrows:   {path}\nreport: {page}")
 
 
@@ -205,7 +237,9 @@ def tune(
 @command
 def calibrate(
     out: Annotated[Path, typer.Option(help="The directory that the plans go to.")],
-    solver: Annotated[str, typer.Option(help="The solver: ddim, dpm_solver++ or unipc.")] = "dpm_solver++",
+    solver: Annotated[
+        str, typer.Option(help="A solver (ddim, dpm_solver++, unipc, deis), or own: the model's scheduler.")
+    ] = "dpm_solver++",
     target: Annotated[Target, typer.Option(help="The trajectory that drift is measured from.")] = "converged",
     trials: Annotated[int, typer.Option(min=0, help="Plans to evaluate, in addition to earlier runs.")] = 200,
     speedups: Annotated[
@@ -213,6 +247,7 @@ def calibrate(
     ] = "1.5,2,2.5,3,3.5,4,5,6",
     start: Annotated[Path | None, typer.Option(help="A directory of initial plans.")] = None,
     model: Model = "embedded",
+    prompts: PromptsOption = None,
     steps: Annotated[int, typer.Option(min=4, max=1000, help="Denoising steps of the baseline.")] = 50,
     plan_steps: Annotated[
         int | None,
@@ -226,17 +261,19 @@ def calibrate(
     reports: Reports = REPORTS,
 ) -> None:
     """Search plans for the least drift at each cost, and write the best. Resumes, and adds trials."""
-    from bench.methods.scheduler import SCHEDULERS
+    from bench.methods.scheduler import OWN, SCHEDULERS
 
-    if solver not in SCHEDULERS:
-        raise BadInput(f"calibrate: --solver: {solver!r} is not known; allowed: {', '.join(SCHEDULERS)}")
+    if solver not in (*SCHEDULERS, OWN):
+        raise BadInput(
+            f"calibrate: --solver: {solver!r} is not known; allowed: {', '.join(SCHEDULERS)}, {OWN}"
+        )
     wanted = numbers(speedups, "calibrate: --speedups", above=1)
     from bench.studies.calibrate.report import write_report
     from bench.studies.calibrate.study import Study
 
     study = Study(
         model=model, solver=solver, target=target, steps=steps, plan_steps=plan_steps or steps,
-        pictures=images, guidance=guidance, results=results,
+        pictures=images, guidance=guidance, results=results, prompts=prompts_of(prompts),
     )  # fmt: skip
     found = study.run(trials, wanted, out, start)
     page = write_report(found, study.facts, reports / "calibrate" / study.name)

@@ -13,6 +13,7 @@ SCHEDULERS = {
     "unipc": "UniPCMultistepScheduler",
     "deis": "DEISMultistepScheduler",
 }
+OWN = "own"  # in place of a key, where a command takes one: the model's own scheduler
 _TIMESTEPS = ("leading", "linspace", "trailing")
 # Where the steps lie -> what diffusers calls it. Those that are not spacings of timesteps are of sigmas:
 # Karras et al. 2022 (rho = 7), evenly in log sigma, and evenly in log SNR (Lu et al. 2022).

@@ -83,6 +83,14 @@ def check(path: Path) -> None:
     facts.read(path / "scheduler" / "scheduler_config.json")
 
 
+def check_settings(settings: Settings) -> None:
+    """BadInput unless the model can be measured and takes what the settings give it."""
+    path = directory(settings.model)
+    check(path)
+    found = ModelFacts.of(path)
+    signatures.check_call(settings, found.pipeline, found.flow_matching)
+
+
 def _parts(index: dict[str, Any]) -> list[str]:
     """The components of a pipeline that have weights, transformer and autoencoder first."""
     kinds = {name: kind for name, kind in index.items() if isinstance(kind, list) and len(kind) == 2}

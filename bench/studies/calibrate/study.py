@@ -18,7 +18,11 @@ from tqdm import tqdm
 from bench import stats
 from bench.errors import BadInput, without_path
 from bench.machine import files
+from bench.methods.scheduler import OWN
+from bench.pipeline import models
+from bench.pipeline.facts import ModelFacts
 from bench.record import Mean, Target
+from bench.spec.prompts import Prompts
 from bench.spec.run_spec import RunSpec, shown_model
 from bench.spec.settings import QualitySettings
 from bench.studies.calibrate.search import Archive, Genome, Point, beginnings, search
@@ -76,21 +80,26 @@ class Study:
     pictures: int
     guidance: float
     results: Path
+    prompts: Prompts | None = None  # of a model that takes prompts
 
     @property
     def name(self) -> str:
         """The name of its files."""
         finer = "" if self.plan_steps == self.steps else self.plan_steps
-        return f"{self.solver.partition('_')[0]}{finer}-{self.target}"
+        prompts = "prompts-" if self.prompts else ""
+        return f"{prompts}{self.solver.partition('_')[0]}{finer}-{self.target}"
 
     def spec(self) -> RunSpec:
-        """The configuration under test: DDIM at the same steps and spacing is the baseline."""
+        """The configuration under test; the baseline is DDIM at the same steps and spacing, of a flow its own
+        scheduler."""
         n = self.pictures
+        flow = ModelFacts.of(models.directory(self.model)).flow_matching
+        baseline = {} if flow else {"scheduler": "ddim", "timestep_spacing": "trailing"}
+        solver = {} if self.solver == OWN else {"scheduler": self.solver}
         return RunSpec(
             suite="calibrate", name=self.name, method="dqar", model=self.model, batch_size=n, seed=5000,
-            num_inference_steps=self.steps, guidance_scale=self.guidance, scheduler="ddim",
-            timestep_spacing="trailing", options={"scheduler": self.solver, "steps": self.plan_steps},
-            quality=QualitySettings(n=n, converged_n=n),
+            num_inference_steps=self.steps, guidance_scale=self.guidance, prompts=self.prompts, **baseline,
+            options=solver | {"steps": self.plan_steps}, quality=QualitySettings(n=n, converged_n=n),
         )  # fmt: skip
 
     def run(self, tries: int, speedups: Sequence[float], out: Path, start: Path | None) -> list[Found]:
@@ -137,8 +146,9 @@ class Study:
     @property
     def facts(self) -> dict[str, Any]:
         """What is searched on what, as files and reports say it."""
-        facts = {k: v for k, v in asdict(self).items() if k != "results"}
-        return facts | {"model": shown_model(self.model)}
+        facts = {k: v for k, v in asdict(self).items() if k not in ("results", "prompts")}
+        prompts = {"prompts": self.prompts.public()} if self.prompts else {}
+        return facts | {"model": shown_model(self.model)} | prompts
 
     def _written(self, trials: Trials, speedup: float, point: Point, out: Path) -> Found:
         plan = point.genome.plan(trials.layers)

@@ -16,6 +16,7 @@ from bench.machine import provenance
 from bench.measure import flops, images
 from bench.measure.converged import converged
 from bench.methods import get
+from bench.methods.dqar import shape_of
 from bench.methods.scheduler import solver
 from bench.pipeline import models
 from bench.pipeline.session import Session, generate
@@ -40,7 +41,7 @@ class Trials:
     """A model under plans for one solver; drift is from the baseline's latents or from the converged ones."""
 
     def __init__(self, spec: RunSpec, target: Target, results: Path) -> None:
-        models.check(models.directory(spec.model))
+        models.check_settings(spec)
         self.session = Session.open(spec)
         self.kind = target
         self.pictures = range(spec.batch_size)
@@ -53,7 +54,7 @@ class Trials:
     @property
     def layers(self) -> int:
         """Layers of the model."""
-        return int(self.session.pipe.transformer.config.num_layers)
+        return int(shape_of(self.session.pipe)["num_layers"])
 
     @cached_property
     def snr(self) -> FloatArray:

@@ -16,6 +16,7 @@ from tqdm import tqdm
 import dqar
 from bench.methods.dqar import shape_of
 from bench.pipeline.session import Session
+from dqar.integration.adapter import Adapter
 from dqar.integration.pipeline import attention_layers
 
 FIRST = 2  # steps before a linear forecast has the two outputs that it draws its line through
@@ -83,12 +84,33 @@ def watched(transformer: Any) -> Iterator[Seen]:
 
     hooks = [transformer.register_forward_pre_hook(begin, with_kwargs=True)]
     for attention in attention_layers(transformer):
-        hooks.append(attention.register_forward_hook(lambda _, __, out: seen.outputs[-1].append(out)))
+        hooks.append(attention.register_forward_hook(lambda _, __, out: seen.outputs[-1].append(_image(out))))
     try:
         yield seen
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def _image(output: Any) -> Tensor:
+    """The image's part of what an attention returns: the first of two streams."""
+    first = output[0] if isinstance(output, tuple) else output
+    return torch.as_tensor(first)
+
+
+def prompt_tokens(session: Session) -> int | None:
+    """The tokens of a prompt, padding included, as the transformer is given them; None without a prompt."""
+    adapter, seen = Adapter(session.pipe.transformer), []
+
+    def begin(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        seen.append(adapter.call(args, kwargs).prompt_length)
+
+    hook = session.pipe.transformer.register_forward_pre_hook(begin, with_kwargs=True)
+    try:
+        session.baseline(range(1), num_inference_steps=1)
+    finally:
+        hook.remove()
+    return seen[0]
 
 
 def errors(outputs: list[list[Tensor]], log_snr: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -16,8 +17,9 @@ from bench.machine import provenance
 from bench.machine.files import write_atomic
 from bench.pipeline import models
 from bench.pipeline.session import Session
+from bench.spec.prompts import Prompts
 from bench.spec.run_spec import RunSpec, shown_model
-from bench.studies.signals.measure import table
+from bench.studies.signals.measure import prompt_tokens, table
 from dqar.errors import InvalidFile, short_repr
 from dqar.utils.foreign import read_bytes, read_json
 
@@ -32,13 +34,22 @@ class Study:
     facts: dict[str, Any]
 
     @classmethod
-    def measured(cls, model: str, pictures: int, steps: int, guidance: float, seed: int) -> Self:
-        """Measure; BadInput where the model cannot be used."""
-        models.check(models.directory(model))
+    def measured(
+        cls,
+        model: str,
+        pictures: int,
+        steps: int,
+        guidance: float,
+        seed: int,
+        prompts: Prompts | None = None,
+        rows: Callable[[Session, int], pd.DataFrame] = table,
+    ) -> Self:
+        """Measure `rows` of a session and so many images; BadInput where the model cannot be used so."""
         spec = RunSpec(
             suite="signals", name="signals", method="baseline", model=model, batch_size=1,
-            num_inference_steps=steps, guidance_scale=guidance, seed=seed,
+            num_inference_steps=steps, guidance_scale=guidance, seed=seed, prompts=prompts,
         )  # fmt: skip
+        models.check_settings(spec)
         session = Session.open(spec)
         facts = provenance.provenance(seed) | {
             "model": shown_model(model),
@@ -47,7 +58,9 @@ class Study:
             "steps": steps,
             "guidance": guidance,
         }
-        return cls(table(session, pictures), facts)
+        if prompts is not None:
+            facts |= {"prompts": prompts.public(), "tokens": prompt_tokens(session)}
+        return cls(rows(session, pictures), facts)
 
     def save(self, folder: Path) -> Path:
         """Write both files to `folder`; the path of the rows. BadInput where that fails."""

@@ -1,0 +1,64 @@
+"""How entropy and reuse error go with the number of words, compared within a prompt, step and layer."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from bench import stats
+from bench.record import Mean
+
+VALUES = {
+    "entropy": "attention entropy (nats)",
+    "hold": "error of holding the last output",
+    "forecast": "error of a line through the last two",
+}
+PUBLISHED = 0.5  # the exponent of the original specification's threshold, base · sqrt(p / 77)
+SMALL = 0.05  # an exponent below which twice the words change a value by less than 3.5 %
+
+
+class Exponent(NamedTuple):
+    """The b of value ∝ words^b, with its interval over prompts."""
+
+    value: str
+    b: Mean
+    explained: float  # share of the variance of ln(value), after prompt, step and layer, that length explains
+
+    @property
+    def verdict(self) -> str:
+        """What the interval says."""
+        if self.b.contains(PUBLISHED):
+            return "grows as the published threshold does"
+        if max(abs(self.b.low), abs(self.b.high)) < SMALL:
+            return "does not depend on length"
+        if self.b.contains(0.0):
+            return "no dependence found"
+        return "grows with length" if self.b.mean > 0 else "falls with length"
+
+
+def exponents(rows: pd.DataFrame) -> list[Exponent]:
+    """The exponent of every value.
+
+    ln(value) is regressed on ln(words) with a constant for each prompt, step and layer, so that a prompt is
+    compared with its own beginnings alone; prompts are resampled.
+    """
+    return [_exponent(rows, value) for value in VALUES]
+
+
+def _exponent(rows: pd.DataFrame, value: str) -> Exponent:
+    kept = rows[rows[value] > 0]
+    by = [kept["label"], kept["step"], kept["layer"]]
+    x, y = np.log(kept["words"].astype(float)), np.log(kept[value].astype(float))
+    x, y = x - x.groupby(by).transform("mean"), y - y.groupby(by).transform("mean")
+    sums = pd.DataFrame({"xy": x * y, "xx": x * x}).groupby(kept["label"]).sum()
+    b = stats.ratio_of_sums(sums["xy"], sums["xx"])
+    whole = float((y * y).sum())
+    return Exponent(value, b, b.mean**2 * float((x * x).sum()) / whole if whole else 0.0)
+
+
+def means(rows: pd.DataFrame) -> list[dict[str, float]]:
+    """The mean of every value at every length."""
+    grouped = rows.groupby("words")[list(VALUES)].mean()
+    return [{"words": float(words), **row} for words, row in grouped.to_dict("index").items()]

@@ -1,0 +1,47 @@
+"""Signals and errors of untouched generations under prompts of several lengths, with the same noise."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from bench.errors import BadInput
+from bench.pipeline.session import Session
+from bench.spec.prompts import Prompts
+from bench.studies.signals.measure import table
+
+WORDS = (1, 2, 4, 8, 12)
+
+
+def shortened(prompts: Prompts, words: int) -> Prompts:
+    """The first so many words of each prompt."""
+    texts = tuple(" ".join(text.split()[:words]) for text in prompts.texts)
+    return prompts.model_copy(update={"texts": texts})
+
+
+def check(prompts: Prompts) -> None:
+    """BadInput unless every prompt has as many words as the longest length studied."""
+    for number, text in enumerate(prompts.texts, 1):
+        if len(text.split()) < WORDS[-1]:
+            raise BadInput(
+                f"prompt-length: --prompts: {prompts.file}: prompt {number} has {len(text.split())} words;"
+                f" needed: at least {WORDS[-1]}"
+            )
+
+
+def measured(session: Session, count: int) -> pd.DataFrame:
+    """The rows of `bench.studies.signals.measure.table` for each prompt at each length.
+
+    Args:
+        session: a text model with the full prompts; image i has prompt i and the same noise at all lengths.
+        count: of prompts.
+
+    Returns:
+        One row an image, step and layer; `label` is the prompt's number, `words` its length.
+    """
+    prompts = session.spec.prompts
+    assert prompts is not None
+    found = []
+    for words in WORDS:
+        spec = session.spec.model_copy(update={"prompts": shortened(prompts, words)})
+        found.append(table(session.under(spec), count).assign(words=words))
+    return pd.concat(found, ignore_index=True)
