@@ -94,7 +94,7 @@ class Study:
         scheduler."""
         n = self.pictures
         flow = ModelFacts.of(models.directory(self.model)).flow_matching
-        baseline = {} if flow else {"scheduler": "ddim", "timestep_spacing": "trailing"}
+        baseline: dict[str, Any] = {} if flow else {"scheduler": "ddim", "timestep_spacing": "trailing"}
         solver = {} if self.solver == OWN else {"scheduler": self.solver}
         return RunSpec(
             suite="calibrate", name=self.name, method="dqar", model=self.model, batch_size=n, seed=5000,

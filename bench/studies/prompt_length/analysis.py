@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -50,15 +50,16 @@ def exponents(rows: pd.DataFrame) -> list[Exponent]:
 def _exponent(rows: pd.DataFrame, value: str) -> Exponent:
     kept = rows[rows[value] > 0]
     by = [kept["label"], kept["step"], kept["layer"]]
-    x, y = np.log(kept["words"].astype(float)), np.log(kept[value].astype(float))
-    x, y = x - x.groupby(by).transform("mean"), y - y.groupby(by).transform("mean")
+    logs = pd.DataFrame({"x": np.log(kept["words"]), "y": np.log(kept[value])})
+    logs = logs - logs.groupby(by).transform("mean")
+    x, y = logs["x"], logs["y"]
     sums = pd.DataFrame({"xy": x * y, "xx": x * x}).groupby(kept["label"]).sum()
     b = stats.ratio_of_sums(sums["xy"], sums["xx"])
     whole = float((y * y).sum())
     return Exponent(value, b, b.mean**2 * float((x * x).sum()) / whole if whole else 0.0)
 
 
-def means(rows: pd.DataFrame) -> list[dict[str, float]]:
+def means(rows: pd.DataFrame) -> list[dict[str, Any]]:
     """The mean of every value at every length."""
-    grouped = rows.groupby("words")[list(VALUES)].mean()
-    return [{"words": float(words), **row} for words, row in grouped.to_dict("index").items()]
+    grouped = rows.groupby("words", as_index=False)[list(VALUES)].mean()
+    return [{str(name): value for name, value in row.items()} for row in grouped.to_dict("records")]
