@@ -43,14 +43,16 @@ TESTS: dict[str, tuple[str, ...]] = {
     "bench/store/records.py": ("test_bench_store.py", "test_bench_disk.py"),
     "bench/store/tensors.py": ("test_store_tensors.py",),
     "bench/store/validation.py": ("test_bench_store.py", "test_derived.py"),
-    "dqar/plan.py": ("test_plan.py", "test_adaptive.py", "test_beyond_attention.py"),
-    "dqar/core/entropy.py": ("test_entropy.py", "test_computers.py"),
-    "dqar/core/gate_config.py": ("test_config.py",),
-    "dqar/core/quantization.py": ("test_cache.py", "test_mixed_precision.py"),
-    "dqar/core/reasons.py": ("test_gate.py", "test_plan.py"),
-    "dqar/core/reuse_gate.py": ("test_gate.py", "test_plan.py", "test_adaptive.py"),
-    "dqar/core/snr.py": ("test_computers.py", "test_samplers.py", "test_plan.py"),
-    "dqar/core/solver_sensitivity.py": ("test_output_correction.py",),
+    "dqar/plan.py": ("test_rules.py", "test_plan.py::test_published_reuse_ratio"),
+    "dqar/core/entropy.py": ("test_computers.py",),
+    "dqar/core/gate_config.py": ("test_gate.py",),
+    "dqar/core/quantization.py": ("test_quantization.py", "test_mixed_precision.py"),
+    "dqar/core/reasons.py": ("test_gate.py", "test_rules.py"),
+    "dqar/core/reuse_gate.py": ("test_gate.py", "test_rules.py"),
+    "dqar/core/snr.py": ("test_computers.py",),
+    "dqar/core/solver_sensitivity.py": (
+        "test_output_correction.py::test_the_response_is_what_the_solver_carries",
+    ),
 }
 # Tests of the records that are committed, which are not copied.
 SKIPPED = (

@@ -125,6 +125,125 @@ def test_a_forged_value_is_found_though_sealed(tmp_path: Path, field: str) -> No
     assert found is not None and found.startswith(f"inconsistent: {field.strip()} is ")
 
 
+def fast(**changes: Any) -> dict[str, Any]:
+    """Timing and limits of pairs far below a second, FLOPs counted to a limit of 2."""
+    pairs = [(0.25, 0.125)] * 5
+    derived = stats.timed(pairs, 5, 0.02, seed=3)
+    timed = Timing(
+        **derived._asdict(), pairs=pairs, contaminated=[], contaminated_why=[], baseline="eager",
+        batch_size=1, stopped="pairs",
+    )  # fmt: skip
+    limits = Limits(
+        flops_generation=1.0, attention_share=0.3, speedup_limit=2.0, realised=1.0, flops_per_second=4.0,
+        mfu=8.0, peak=0.5, peak_source="a sheet",
+    )  # fmt: skip
+    return {"timing": timed, "limits": limits.model_copy(update=changes)}
+
+
+ZEROS = [0.0, 0.0]
+SAME = quality().model_copy(
+    update={
+        "n": 2, "drift_per_image": ZEROS, "drift": Mean(mean=0.0, low=0.0, high=0.0), "identical": True,
+        "worst": [], "drift_converged_per_image": [], "baseline_drift_converged_per_image": [],
+    }
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"quality": None},
+        {"timing": None},
+        {"limits": None},
+        {"reuse": None},
+        {"reuse": part(record().reuse, map=[], ratio=0.5)},
+        {"quality": SAME},
+        fast(),
+        fast(realised=None),
+        fast(speedup_limit=1.0, realised=None),
+        fast(peak=0.0, mfu=3.0),
+        fast(flops_per_second=4.0 * (1 + 1e-8), mfu=8.0),
+    ],
+)
+def test_what_has_no_samples_is_not_compared(changes: dict[str, Any]) -> None:
+    """Nulls, no map, no room for a speedup and no known peak are no inconsistency; nor is rounding."""
+    assert inconsistency(record(**changes)) is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        (fast(realised=0.75), "limits.realised is 0.75, its raw samples give 1"),
+        (fast(flops_per_second=4.001), "limits.flops_per_second is 4.001, its raw samples give 4"),
+        (fast(mfu=8.5), "limits.mfu is 8.5, its raw samples give 8"),
+        ({"quality": part(SAME, identical=False)}, "quality.identical is False, its raw samples give True"),
+        ({"quality": part(quality(), n=400)}, "quality.n is 400, its raw samples give 4"),
+        (
+            {"quality": part(SAME, drift=Mean(mean=1.0, low=0.0, high=1.5))},
+            "quality.drift is 1 [0, 1.5], its raw samples give 0 [0, 0]",
+        ),
+        (
+            {"quality": part(quality(), drift_converged=None)},
+            "quality.drift_converged is None, its raw samples give 0.025 [0.015, 0.035]",
+        ),
+        ({"timing": part(timing(), pairs=[])}, "timing.pairs is False, its raw samples give True"),
+        (
+            {"timing": part(timing(), pairs=[(2.0, 1.0), (0.0, 1.0)], contaminated=[])},
+            "timing.pairs is False, its raw samples give True",
+        ),
+        (
+            {"timing": part(timing(), contaminated=[5, 5], contaminated_why=["a", "b"])},
+            "timing.pairs is False, its raw samples give True",
+        ),
+    ],
+)
+def test_the_reason_has_field_and_both_values(changes: dict[str, Any], why: str) -> None:
+    """A value that its samples do not give is named with what they give, to six digits."""
+    assert inconsistency(record(**changes)) == why
+
+
+@pytest.mark.parametrize("contaminated", [[0], [4, 0], [0, 1, 2, 3, 4]])
+def test_contaminated_pairs_carry_no_verdict(contaminated: list[int]) -> None:
+    """Fewer than five others are AMBIGUOUS; where none is left the statistics are those of all."""
+    pairs = [(0.25, 0.125)] * 5
+    derived = stats.timed(pairs, 5 - len(contaminated), 0.02, seed=3)
+    assert derived.verdict == "AMBIGUOUS"
+    changed = derived._asdict() | {
+        "contaminated": contaminated,
+        "contaminated_why": ["a"] * len(contaminated),
+    }
+    assert inconsistency(record(timing=part(fast()["timing"], **changed), limits=None)) is None
+
+
+@pytest.mark.parametrize(
+    ("config", "seed", "threshold"),
+    [
+        ({"seed": 3, "timing": {"verdict_threshold": 0.5}}, 3, 0.5),
+        ({"seed": 3}, 3, 0.02),
+        ({"timing": {}}, 0, 0.02),
+        ({"seed": "three", "timing": "long"}, 0, 0.02),
+    ],
+)
+def test_seed_and_threshold_are_the_configurations(
+    config: dict[str, Any], seed: int, threshold: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a verdict depends on is read from the recorded configuration; 0 and 2 % where it states none."""
+    monkeypatch.setattr(stats, "RESAMPLES", 5)  # so few that each seed has its own interval
+    pairs = [(1.0 + 0.03 * i, 0.9 + 0.001 * i * i) for i in range(9)]
+    limits = {"limits": None, "quality": None}
+
+    def timed(seed: int, threshold: float) -> Timing:
+        derived = stats.timed(pairs, 9, threshold, seed)._asdict()
+        return part(timing(), pairs=pairs, contaminated=[], contaminated_why=[], **derived)
+
+    assert inconsistency(record(config=config, timing=timed(seed, threshold), **limits)) is None
+    for other in (seed + 1, seed + 2):
+        why = inconsistency(record(config=config, timing=timed(other, threshold), **limits))
+        assert why is not None and why.startswith("timing.")
+    why = inconsistency(record(config=config, timing=timed(seed, 0.52 - threshold), **limits))
+    assert why is not None and why.startswith("timing.verdict is")
+
+
 def test_each_forgery_is_one_line_with_both_values() -> None:
     """The value recorded and the one that the samples give stand in the reason."""
     why = inconsistency(record(**FORGERIES["timing.speedup"]))
