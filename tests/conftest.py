@@ -78,7 +78,7 @@ def decisions_of(pipe: Any) -> Iterator[set[Any]]:
     decide = manager.begin_step
 
     def begin_step(*args: Any) -> bool:
-        followed = decide(*args)
+        followed: bool = decide(*args)
         if followed:
             seen.add(manager.active.decision[:6])
         return followed

@@ -28,7 +28,7 @@ class FakeCuda(TorchDispatchMode):
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.fake = FakeTensorMode(allow_non_fake_inputs=True)
         self.waits: list[str] = []
         self.on_host = 0

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from pydantic import TypeAdapter
@@ -67,4 +68,5 @@ def note(log: Path, line: str) -> None:
 
 if __name__ == "__main__":
     action, *paths = sys.argv[1:]
-    {"run": run, "work": work}[action](*map(Path, paths))
+    actions: dict[str, Callable[..., None]] = {"run": run, "work": work}
+    actions[action](*map(Path, paths))

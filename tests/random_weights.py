@@ -13,7 +13,7 @@ from torchvision.models import vgg16  # type: ignore[import-untyped]
 from bench.spec.external_files import LPIPS_FILES
 
 
-class _Unloaded(FeatureExtractorInceptionV3):
+class _Unloaded(FeatureExtractorInceptionV3):  # type: ignore[misc]
     """Inception that takes no weights from its file, but random ones."""
 
     def load_state_dict(self, *_: Any) -> None:

@@ -32,7 +32,8 @@ def traced(pipe: DiTPipeline) -> torch.Tensor:
     generate(pipe, steps=STEPS)
     for hook in hooks:
         hook.remove()
-    return torch.stack(outputs).unflatten(0, (STEPS, LAYERS))
+    stacked: torch.Tensor = torch.stack(outputs).unflatten(0, (STEPS, LAYERS))
+    return stacked
 
 
 def test_decisions_follow_the_measured_change(pipe: DiTPipeline) -> None:

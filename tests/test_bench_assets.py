@@ -58,7 +58,7 @@ MU, SIGMA = np.zeros(2048), np.zeros((2048, 2048), np.float32)
             lambda path: [picture(path / "a.png"), (path / "b.gif").touch()],
             "b.gif: images of this format are",
         ),
-        (lambda path: [picture(path / "a.png"), os.mkfifo(path / "b.png")], "b.png is no regular file"),
+        (lambda path: os.mkfifo(picture(path / "a.png").with_name("b.png")), "b.png is no regular file"),
         (os.mkfifo, "is no regular file"),
         (npz(arr_0=PIXELS[:0]), "it holds 0 images; needed: 4 or more"),
         (lambda path: [path.mkdir(), (path / "a.png").write_text("x")], "a.png is not readable"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -219,6 +220,6 @@ def test_the_plans_that_ship_run_in_a_suite() -> None:
     """Each plan that ships loads; a run by one is never shorter than the plan, not even to warm up."""
     names = [path.stem for path in PLANS.glob("*.json")]
     assert names and all(SavedPlan.load(PLANS / f"{name}.json").facts["steps"] == 50 for name in names)
-    parts = {"suite": "t", "name": "t", "method": "dqar", "model": "embedded"}
+    parts: dict[str, Any] = {"suite": "t", "name": "t", "method": "dqar", "model": "embedded"}
     assert Session(None, RunSpec(**parts, options={"plan": names[0]})).short == {}
     assert Session(None, RunSpec(**parts)).short == {"num_inference_steps": 10}

@@ -6,17 +6,18 @@ import json
 import random
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from bench.machine import provenance
+from bench.machine import nvml, provenance
 from bench.measure import distributions, flops, images, quality, timing
 from bench.measure.converged import converged
-from bench.pipeline import models, session
-from bench.pipeline.session import Session
+from bench.pipeline import models
+from bench.pipeline.session import Generation, Session
 from bench.spec.run_spec import RunSpec
 from bench.store import keys
 from bench.store.tensors import Cache
@@ -221,9 +222,9 @@ def test_pairs_are_interleaved_until_a_reason_to_stop(tiny_model_dir: Path) -> N
 def _note_calls(session: Session, arm: str, order: list[str]) -> None:
     original = getattr(session, arm)
 
-    def noted(pictures: range) -> session.Generation:
+    def noted(pictures: range) -> Generation:
         order.append(arm)
-        made: session.Generation = original(pictures)
+        made: Generation = original(pictures)
         return made
 
     setattr(session, arm, noted)
@@ -270,7 +271,7 @@ def test_a_throttled_pair_is_marked(tiny_model_dir: Path, monkeypatch: pytest.Mo
     """A pair during which the device says that it was throttled is kept, marked with the reason, and not
     in the figures."""
     answers = iter([["software power cap"], *[[]] * 11])  # of each generation
-    monkeypatch.setattr(timing.nvml, "held_down", lambda: next(answers))
+    monkeypatch.setattr(nvml, "held_down", lambda: next(answers))
     monkeypatch.setattr(timing, "_clocks", lambda: (0.0, 0.0, 0.0))  # whatever else runs here
     calm = dict.fromkeys(("min_pairs", "max_pairs"), 6) | {"warmup": 0}
     session = Session.open(spec(tiny_model_dir, timing=calm))
@@ -335,7 +336,7 @@ def test_models_that_cannot_be_used_are_named(tiny_model_dir: Path, tmp_path: Pa
         path = tmp_path / change
         shutil.copytree(tiny_model_dir, path)
         weights = path / "transformer" / "diffusion_pytorch_model.safetensors"
-        {
+        changes: dict[str, Callable[[], object]] = {
             "index": lambda: (path / "model_index.json").unlink(),
             "config": lambda: (path / "vae" / "config.json").write_text("{"),
             "weights": weights.unlink,
@@ -343,7 +344,8 @@ def test_models_that_cannot_be_used_are_named(tiny_model_dir: Path, tmp_path: Pa
             "class": lambda: (path / "model_index.json").write_text(
                 json.dumps({"_class_name": "StableDiffusionPipeline"})
             ),
-        }[change]()
+        }
+        changes[change]()
         with pytest.raises(BadInput) as caught:
             models.check(path)
         return str(caught.value)

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from bench.machine import nvml
+from bench.machine.process import ALLOCATOR
 from bench.measure import memory
 from bench.spec.run_spec import RunSpec
 
@@ -126,7 +127,7 @@ def test_the_pass_has_the_allocator_as_it_comes(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_model_dir: Path
 ) -> None:
     """What is set against page faults in the timed process does not reach the memory pass."""
-    for name in memory.ALLOCATOR:
+    for name in ALLOCATOR:
         monkeypatch.setenv(name, "1073741824")
     monkeypatch.setenv("DQAR_TEST_KEPT", "1")
     seen = tmp_path / "seen.json"
@@ -141,8 +142,8 @@ def test_the_pass_has_the_allocator_as_it_comes(
         memory.measure(spec(tiny_model_dir))
     given: dict[str, Any] = json.loads(seen.read_text())
     assert given["DQAR_TEST_KEPT"] == "1"
-    assert not set(memory.ALLOCATOR) & set(given)
-    assert set(memory.ALLOCATOR) <= set(os.environ)
+    assert not set(ALLOCATOR) & set(given)
+    assert set(ALLOCATOR) <= set(os.environ)
 
 
 def test_the_peak_of_resident_memory_is_seen() -> None:

@@ -165,8 +165,10 @@ def test_an_entropy_quantile_is_measured_where_nothing_is_reused(pipe: Any) -> N
 
     found = methods.get("dqar").resolve({"entropy_quantile": 0.5, "max_age": 2}, tried)
     (summary,) = summaries
-    assert summary.ratio == 0 and not np.any(summary.map) and None not in np.ravel(summary.entropy)
-    assert found == {"entropy_threshold": pytest.approx(np.median(summary.entropy))}
+    assert summary is not None
+    entropy: Any = summary.entropy
+    assert summary.ratio == 0 and not np.any(summary.map) and None not in np.ravel(entropy)
+    assert found == {"entropy_threshold": pytest.approx(np.median(entropy))}
 
 
 @pytest.mark.parametrize(("name", "options"), CACHES)

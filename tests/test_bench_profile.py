@@ -22,9 +22,10 @@ from bench.studies.profile import TITLES, Arm, compare, page
 from dqar import DQARConfig
 from dqar.evaluation.profiling import GAPS, DQARProfiler, Profile, device_seconds
 from dqar.evaluation.ranges import GROUPS, REST, WHOLE
+from dqar.integration import DQARManager
 
 # Every part of the runtime has something to do.
-ALL_PARTS = {
+ALL_PARTS: dict[str, Any] = {
     "targets": "both", "forecast_order": 1, "max_age": 2, "guidance_interval": 2, "warmup_steps": 1,
     "warmup_fraction": 0.0, "snr_low": 0.0, "entropy_threshold": 100.0,
 }  # fmt: skip
@@ -86,7 +87,7 @@ def test_nothing_is_left_behind(pipe: DiTPipeline) -> None:
         generate(pipe, labels=(5000,))  # no such class: fails within an embedding
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in pipe.transformer.modules())
     assert "step" not in vars(pipe.scheduler) and "decode" not in vars(pipe.vae)
-    assert not hasattr(dqar.integration.DQARManager.begin_step, "__wrapped__")
+    assert not hasattr(DQARManager.begin_step, "__wrapped__")
     assert torch.equal(generate(pipe), before)
 
 
@@ -120,7 +121,7 @@ def test_kernels_belong_to_the_range_that_launched_them() -> None:
     product = event("aten::mm", 12, 15, attention)
     product.append_kernel("gemm", 0, 30.0)
     attention.append_kernel("dqar::attention", 0, 500.0)  # its shadow
-    cuda = {"device_type": DeviceType.CUDA}
+    cuda: dict[str, Any] = {"device_type": DeviceType.CUDA}
     kernels = [event("gemm", 50, 80, **cuda), event("Memcpy HtoD", 70, 90, **cuda)]
     shadow = event("dqar::attention", 50, 550, is_user_annotation=True, **cuda)
     found = device_seconds([root, attention, product, *kernels, shadow], wall=100e-6)

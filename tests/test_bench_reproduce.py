@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -46,7 +47,7 @@ def quality(drift: float) -> Quality:
 
 
 def made(name: str, drift: float, ratio: float, **resolved: float) -> Record:
-    fields = {"map": [[0]], "entropy": None, "snr": [1.0], "reasons": {}, "plan_ratio": None}
+    fields: dict[str, Any] = {"map": [[0]], "entropy": None, "snr": [1.0], "reasons": {}, "plan_ratio": None}
     reuse = Reuse(ratio=ratio, resolved=resolved, **fields)
     return Record(
         key="k", suite="reproduce", name=name, method="dqar", config={}, status="ok",

@@ -154,7 +154,7 @@ def test_a_write_that_was_killed_leaves_nothing_behind(there: Store) -> None:
     made = record(seed=1)
     child = os.fork()
     if child == 0:
-        os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)
+        os.fsync = lambda fd: os.kill(os.getpid(), signal.SIGKILL)
         try:
             there.write(made)
         finally:

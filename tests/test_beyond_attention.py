@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -276,6 +277,10 @@ def test_foretold_steps_leave_no_trace(pipe: DiTPipeline, solver: Any) -> None:
     assert torch.equal(generate(pipe), untouched) and "forward" not in vars(pipe.transformer)
 
 
+def _polynomial(factors: torch.Tensor, x: float) -> torch.Tensor:
+    return torch.stack([factor * x**i for i, factor in enumerate(factors)]).sum(dim=0)
+
+
 def test_an_output_that_follows_the_polynomial_is_foretold_exactly() -> None:
     """Outputs on a polynomial of the order are foretold to rounding, whichever half is the conditional one;
     where a position comes twice, the forecast begins anew."""
@@ -283,7 +288,7 @@ def test_an_output_that_follows_the_polynomial_is_foretold_exactly() -> None:
     factors = torch.randn(3, 4, *shape[1:], dtype=torch.float64, generator=generator)
     for half, order in ((0, 1), (1, 2), (None, 2)):
         outputs = OutputForecaster(half, order)
-        value = lambda x, k=order: sum(factors[i] * x**i for i in range(k + 1))  # noqa: E731
+        value = functools.partial(_polynomial, factors[: order + 1])
         for position in (-4.0, -3.1, -2.7, -1.0):
             outputs.completed((value(position),), StepPosition(position, 1.0), BOTH)
         torch.testing.assert_close(outputs.forecast(StepPosition(0.5, 1.0))[0], value(0.5))

@@ -74,7 +74,8 @@ def test_disabled_after_compiling_is_the_compiled_model(pipe: DiTPipeline) -> No
 def memory_of_a_graph(pipe: DiTPipeline) -> Iterator[None]:
     """What a layer computed or the transformer returned is overwritten as the transformer is called again, as
     a CUDA graph's replay does."""
-    transformer, handed = pipe.transformer, []
+    transformer = pipe.transformer
+    handed: list[torch.Tensor] = []
     own = transformer.forward
 
     @functools.wraps(own)

@@ -97,8 +97,9 @@ def policies(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     paths = {}
     for seed, certainty in enumerate((0.4, -20.0)):
         policy = ReusePolicy()
-        torch.nn.init.zeros_(policy.net[-1].weight)
-        torch.nn.init.constant_(policy.net[-1].bias, certainty)
+        last: Any = policy.net[-1]
+        torch.nn.init.zeros_(last.weight)
+        torch.nn.init.constant_(last.bias, certainty)
         paths[f"POLICY:{seed}"] = str(tmp_path_factory.mktemp("policy"))
         policy.save(paths[f"POLICY:{seed}"])
     plan = SavedPlan(np.arange(10)[:, None].repeat(6, 1) % 2 == 1, np.full(10, 2, dtype=np.int8))
@@ -180,7 +181,10 @@ def test_fields_without_effect_are_named_and_change_nothing(
     """Each of these fields is named by a warning at this file's line, and truly nothing changes with them."""
 
     def config(fields: dict[str, Any]) -> DQARConfig:
-        return DQARConfig(**{k: policies.get(v, v) if isinstance(v, str) else v for k, v in fields.items()})
+        filled: dict[str, Any] = {
+            k: policies.get(v, v) if isinstance(v, str) else v for k, v in fields.items()
+        }
+        return DQARConfig(**filled)
 
     with warnings.catch_warnings(record=True) as before:
         warnings.simplefilter("always")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -186,8 +187,9 @@ def test_an_experiment_runs_from_its_file(tiny_model_dir: Path, tmp_path: Path) 
     (tmp_path / "config.yaml").write_text(text)
     experiment = Experiment.from_yaml(tmp_path / "config.yaml")
     pipe = experiment.load_model()
-    latents = experiment.sampler(pipe).sample(1, [3], torch.Generator().manual_seed(0))
+    latents: Any = experiment.sampler(pipe).sample(1, [3], torch.Generator().manual_seed(0))
     pipe = experiment.load_model()
     sampling = SamplerConfig(num_inference_steps=4)
     by_hand = DQARDDIMSampler(DQARDiTWrapper(pipe.transformer, DQARConfig()), pipe.scheduler, sampling)
-    assert torch.equal(latents, by_hand.sample(1, [3], torch.Generator().manual_seed(0)))
+    sampled: Any = by_hand.sample(1, [3], torch.Generator().manual_seed(0))
+    assert torch.equal(latents, sampled)

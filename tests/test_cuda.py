@@ -215,7 +215,7 @@ def test_reuse_runs_as_cuda_graphs(fresh_compiler: None) -> None:
 def test_a_profile_of_the_device(tmp_path: Path) -> None:
     """Kernels have their parts, and they and the gaps are the generation: nothing counts twice."""
     options = {"preset": "maximum", "use_layer_scheduling": False, "max_age": 2, "warmup_fraction": 0.0}
-    plain = {"compile": False, "cuda_graphs": False}
+    plain: dict[str, Any] = {"compile": False, "cuda_graphs": False}
     found = compare(graphs(method="dqar", options=options, **plain), tmp_path, repeats=2)
     for arm in (found.baseline, found.method):
         for group in ("attention", "mlp", "norm", "embeddings", "vae"):

@@ -234,7 +234,8 @@ def test_seed_and_threshold_are_the_configurations(
 
     def timed(seed: int, threshold: float) -> Timing:
         derived = stats.timed(pairs, 9, threshold, seed)._asdict()
-        return part(timing(), pairs=pairs, contaminated=[], contaminated_why=[], **derived)
+        made: Timing = part(timing(), pairs=pairs, contaminated=[], contaminated_why=[], **derived)
+        return made
 
     assert inconsistency(record(config=config, timing=timed(seed, threshold), **limits)) is None
     for other in (seed + 1, seed + 2):

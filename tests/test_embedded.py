@@ -2,32 +2,36 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
 from bench import embedded
-from bench.embedded import classes, data, dit, evaluate, export, extractor, loop, vae
+from bench.embedded import classes, data, evaluate, export, extractor, loop, vae
+from bench.embedded.classes import NULL_CLASS
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
 @pytest.fixture(scope="module")
-def pipe():
+def pipe() -> Any:
     pipeline = embedded.load_pipeline()
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
 
-def generate(pipe, labels: list[int], seed: int = 0) -> torch.Tensor:
+def generate(pipe: Any, labels: list[int], seed: int = 0) -> torch.Tensor:
     draw = torch.Generator().manual_seed(seed)
-    return pipe(labels, generator=draw, num_inference_steps=6, output_type="pt").images
+    images: torch.Tensor = pipe(labels, generator=draw, num_inference_steps=6, output_type="pt").images
+    return images
 
 
-def test_the_stock_pipeline_paints_every_named_class(pipe):
+def test_the_stock_pipeline_paints_every_named_class(pipe: Any) -> None:
     """A picture of every class name comes out, in range, finite, and no two classes alike."""
     images = generate(pipe, pipe.get_label_ids(list(embedded.CLASSES)))
     assert images.shape == (len(embedded.CLASSES), 3, 64, 64)
@@ -35,36 +39,36 @@ def test_the_stock_pipeline_paints_every_named_class(pipe):
     assert float(torch.pdist(images.flatten(1)).min()) > 1
 
 
-def test_labels_matter_and_seeds_repeat(pipe):
+def test_labels_matter_and_seeds_repeat(pipe: Any) -> None:
     """The same seed repeats the picture to the bit; another label changes it."""
     first = generate(pipe, [9])
     assert torch.equal(first, generate(pipe, [9]))
     assert not torch.allclose(first, generate(pipe, [10]), atol=0.05)
 
 
-def test_the_model_has_the_shape_that_the_pipeline_and_dqar_need(pipe):
+def test_the_model_has_the_shape_that_the_pipeline_and_dqar_need(pipe: Any) -> None:
     """12 layers, explicit output channels, the null class 1000 learned, unused labels zeroed."""
     config = pipe.transformer.config
     assert (config.num_layers, config.out_channels, config.num_embeds_ada_norm) == (12, 4, 1000)
     for block in pipe.transformer.transformer_blocks:
         table = block.norm1.emb.class_embedder.embedding_table.weight
-        assert table[len(embedded.CLASSES) : dit.NULL_CLASS].abs().max() == 0
-        assert table[dit.NULL_CLASS].abs().max() > 0
+        assert table[len(embedded.CLASSES) : NULL_CLASS].abs().max() == 0
+        assert table[NULL_CLASS].abs().max() > 0
 
 
-def test_the_shipped_files_are_small_half_precision_safetensors():
+def test_the_shipped_files_are_small_half_precision_safetensors() -> None:
     """The directory stays under 26 MB and holds JSON and safetensors only."""
     files = [path for path in embedded.MODEL_DIR.rglob("*") if path.is_file()]
     assert {path.suffix for path in files} == {".json", ".safetensors"}
     assert sum(path.stat().st_size for path in files) <= 26_000_000
 
 
-def test_class_names_are_those_of_the_training_code():
+def test_class_names_are_those_of_the_training_code() -> None:
     """`id2label` of the directory lists the classes in the order that training numbered them."""
     assert tuple(spec.name for spec in classes.CLASSES) == embedded.CLASSES
 
 
-def test_id2label_survives_saving(tmp_path: Path):
+def test_id2label_survives_saving(tmp_path: Path) -> None:
     """`save_pretrained` drops the labels; the export puts them back."""
     (tmp_path / "model_index.json").write_text('{"_class_name": "DiTPipeline"}')
     export.write_labels(tmp_path)
@@ -72,12 +76,12 @@ def test_id2label_survives_saving(tmp_path: Path):
     assert labels["9"] == "clock"
 
 
-def test_registering_twice_is_harmless():
+def test_registering_twice_is_harmless() -> None:
     """torch-fidelity refuses a second registration; ours makes sure there is none."""
     assert extractor.register() == extractor.register() == extractor.EXTRACTOR
 
 
-def test_torch_fidelity_accepts_the_extractor():
+def test_torch_fidelity_accepts_the_extractor() -> None:
     """FD of a set of pictures against itself is 0 through `calculate_metrics`."""
     import torch_fidelity
 
@@ -95,7 +99,7 @@ def test_torch_fidelity_accepts_the_extractor():
     assert abs(metrics["frechet_inception_distance"]) < 1e-3
 
 
-class _Pictures(torch.utils.data.Dataset):
+class _Pictures(torch.utils.data.Dataset[torch.Tensor]):
     def __init__(self, images: list[torch.Tensor]) -> None:
         self.images = images
 
@@ -106,7 +110,7 @@ class _Pictures(torch.utils.data.Dataset):
         return self.images[index]
 
 
-def test_features_do_not_depend_on_the_batch():
+def test_features_do_not_depend_on_the_batch() -> None:
     """A picture's features are the same alone and among others, and fit the documented shape."""
     images = torch.randint(256, (5, 3, 64, 64), dtype=torch.uint8)
     features = extractor.extract(images)
@@ -114,7 +118,7 @@ def test_features_do_not_depend_on_the_batch():
     assert torch.allclose(features[3:4], extractor.extract(images[3:4]), atol=1e-5)
 
 
-def test_features_tell_held_out_classes_apart():
+def test_features_tell_held_out_classes_apart() -> None:
     """Nearest class mean of the training features names most held-out pictures (chance: 5 %)."""
     train, labels = extractor.reference_features("train"), extractor.reference_labels("train")
     means = torch.stack([train[labels == label].mean(dim=0) for label in labels.unique()])
@@ -123,7 +127,7 @@ def test_features_tell_held_out_classes_apart():
     assert hits > 0.6
 
 
-def test_samples_are_nearer_to_their_class_than_to_others(pipe):
+def test_samples_are_nearer_to_their_class_than_to_others(pipe: Any) -> None:
     """The extractor puts generated clocks and flags nearer to real ones of their own class."""
     train, labels = extractor.reference_features("train"), extractor.reference_labels("train")
     wanted = torch.tensor([9] * 6 + [10] * 6)
@@ -139,26 +143,26 @@ def test_samples_are_nearer_to_their_class_than_to_others(pipe):
         (torch.zeros(1, 3, 32, 32, dtype=torch.uint8), "(1, 3, 32, 32)"),
     ],
 )
-def test_wrong_pictures_are_refused_by_name(images: torch.Tensor, error: str):
+def test_wrong_pictures_are_refused_by_name(images: torch.Tensor, error: str) -> None:
     """The message names the dtype or shape that was given."""
     with pytest.raises((TypeError, ValueError)) as caught:
         extractor.extract(images)
     assert error in str(caught.value)
 
 
-def test_unknown_split_is_refused_with_what_is_allowed():
+def test_unknown_split_is_refused_with_what_is_allowed() -> None:
     """The message lists the splits there are."""
     with pytest.raises(ValueError, match=r"'validation'.*heldout.*train"):
         extractor.reference_features("validation")
 
 
-def test_variants_of_a_sign_stay_on_one_side():
+def test_variants_of_a_sign_stay_on_one_side() -> None:
     """Sexes and skins of one sign share the key that the split is made by."""
     cook = {data.sign_key(f"{who}-200D-1F373") for who in ("1F468", "1F469-1F3FD", "1F9D1")}
     assert cook == {"1F373"}
 
 
-def test_folding_gives_unit_latents_and_keeps_the_pictures():
+def test_folding_gives_unit_latents_and_keeps_the_pictures() -> None:
     """After folding, latents have mean 0 and std 1 a channel, and reconstructions are unchanged."""
     torch.manual_seed(0)
     model = vae.new_vae().eval()
@@ -172,7 +176,7 @@ def test_folding_gives_unit_latents_and_keeps_the_pictures():
     assert (latents.std(dim=(0, 2, 3)) - 1).abs().max() < 1e-4
 
 
-def test_a_killed_training_run_continues_as_if_unbroken(tmp_path: Path):
+def test_a_killed_training_run_continues_as_if_unbroken(tmp_path: Path) -> None:
     """Weights after 4 + 4 steps with a restart between equal those after 8 steps."""
 
     def run(folder: Path, stops: tuple[int, ...]) -> torch.Tensor:
@@ -181,9 +185,7 @@ def test_a_killed_training_run_continues_as_if_unbroken(tmp_path: Path):
             model = nn.Linear(3, 1)
             trainer = loop.Trainer(
                 model=model,
-                loss=lambda step, m=model: (
-                    m(torch.randn(8, 3, generator=loop.seeded(0, step))).square().mean()
-                ),
+                loss=functools.partial(_loss, model),
                 budget=_StopAt(minutes=1, steps=8, stop=stop),
                 checkpoint=folder / "part.pt",
                 learning_rate=0.1,
@@ -194,10 +196,16 @@ def test_a_killed_training_run_continues_as_if_unbroken(tmp_path: Path):
     assert torch.equal(run(tmp_path / "broken", (4, 8)), run(tmp_path / "whole", (8,)))
 
 
+def _loss(model: nn.Module, step: int) -> torch.Tensor:
+    inputs = torch.randn(8, 3, generator=loop.seeded(0, step))
+    mean: torch.Tensor = model(inputs).square().mean()
+    return mean
+
+
 class _StopAt(loop.Budget):
     """A budget that ends early, as a kill after a checkpoint does."""
 
-    def __init__(self, *, stop: int, **budget) -> None:
+    def __init__(self, *, stop: int, **budget: Any) -> None:
         super().__init__(**budget)
         self.stop = stop
 
@@ -205,7 +213,7 @@ class _StopAt(loop.Budget):
         return 1.0 if self.step >= self.stop else super().fraction()
 
 
-def test_a_pause_does_not_eat_the_budget():
+def test_a_pause_does_not_eat_the_budget() -> None:
     """A step that took 1000 times as long as the others counts as three of them."""
     budget = loop.Budget(minutes=1)
     for duration in [5.0, *[0.1] * 20, 100.0]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -63,7 +64,7 @@ def test_run_measures_what_the_model_attends_to(pipe: DiTPipeline) -> None:
     dqar.enable(pipe, DQARConfig.preset("maximum", trace_entropy=True, entropy_stride=1, layer_fraction=0))
     seen: list[float] = []
 
-    def weigh(attention: torch.nn.Module, args: tuple[torch.Tensor, ...]) -> None:
+    def weigh(attention: Any, args: tuple[torch.Tensor, ...]) -> None:
         query, key = (attention.head_to_batch_dim(p(args[0])) for p in (attention.to_q, attention.to_k))
         seen.append(float(compute_attention_entropy(attention.get_attention_scores(query, key))))
 

@@ -16,7 +16,7 @@ from dqar.evaluation.metrics import compute_clip_score, compute_fid
 from dqar.evaluation.profiling import profile_inference
 
 
-class MeanColour(FeatureExtractorBase):
+class MeanColour(FeatureExtractorBase):  # type: ignore[misc]
     """A picture's mean red, green and blue."""
 
     def __init__(self, name: str, features_list: list[str], **options: Any) -> None:
@@ -84,7 +84,8 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     vision = size | {"image_size": 8, "patch_size": 4}
     CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=8)).save_pretrained(path)
     square = {"height": 8, "width": 8}
-    processor = CLIPProcessor(CLIPImageProcessor(size={"shortest_edge": 8}, crop_size=square), tokenizer)
+    images = CLIPImageProcessor(size={"shortest_edge": 8}, crop_size=square)
+    processor = CLIPProcessor(images, tokenizer)  # type: ignore[no-untyped-call]
     processor.save_pretrained(path)
     return path
 

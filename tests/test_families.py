@@ -18,6 +18,7 @@ from diffusers import (
 
 import dqar
 from dqar import DQARConfig
+from dqar.integration.pipeline import attention_layers
 
 STEPS = 8
 TEXT = 5  # prompt tokens
@@ -107,7 +108,7 @@ def denoise(family: Any, halves_equal: bool = False) -> torch.Tensor:
 
 
 def layers_of(family: Any) -> int:
-    return len(dqar.integration.pipeline.attention_layers(family.transformer))
+    return len(attention_layers(family.transformer))
 
 
 def test_nothing_reusable_and_disabled_are_bit_identical(family: Any) -> None:
@@ -143,7 +144,7 @@ def test_all_that_goes_beyond_attention_leaves_nothing_behind(family: Any) -> No
 def state_of(family: Any) -> tuple[list[Any], int, list[Any]]:
     """All that DQAR may change on a transformer: processors, hooks, MLPs' `forward`."""
     model = family.transformer
-    processors = [attention.processor for attention in dqar.integration.pipeline.attention_layers(model)]
+    processors = [attention.processor for attention in attention_layers(model)]
     hooks = len(model._forward_pre_hooks) + len(model._forward_hooks)
     return processors, hooks, [m for m in model.modules() if "forward" in m.__dict__]
 

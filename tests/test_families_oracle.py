@@ -16,6 +16,7 @@ from bench.cli.main import app
 from bench.studies.families import checks, emulation
 from bench.studies.families.checks import CRASHED, REFUSED, RIGHT, WRONG, Examination, Outcome, refusal
 from bench.studies.families.configurations import CONFIGURATIONS
+from bench.studies.families.demands import DEMANDS
 from bench.studies.families.pipeline_checks import PipelineExamination
 from bench.studies.families.report import write_report
 from bench.studies.families.study import PIPELINES, Examined
@@ -31,7 +32,7 @@ def examined(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Outcome]:
     def outcome(demand: str, name: str = "dit", **replaced: Any) -> Outcome:
         for part in ("enable", "disable", "summary"):
             given = replaced.get(part, getattr(dqar, part))
-            monkeypatch.setattr(checks, "dqar", SimpleNamespace(**vars(checks.dqar) | {part: given}))
+            monkeypatch.setattr(checks, "dqar", SimpleNamespace(**vars(dqar) | {part: given}))
         return Examination(CONFIGURATIONS[name]).outcome(demand)
 
     return outcome
@@ -183,7 +184,7 @@ def test_a_blind_comparison_is_no_pass(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_page_names_faults_and_refusals(tmp_path: Path) -> None:
     """Its totals count worst verdicts, and each fault and refusal stands in it with its reason."""
-    good = dict.fromkeys(checks.DEMANDS, Outcome(RIGHT))
+    good = dict.fromkeys(DEMANDS, Outcome(RIGHT))
     bad = good | {"steps as objects": Outcome(CRASHED, "why"), "kv": Outcome(REFUSED, "allowed: 'output'")}
     classes = [
         Examined(name=name, label="Model", kind="Model", outcomes=outcomes)

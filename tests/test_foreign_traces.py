@@ -18,7 +18,7 @@ from dqar.training.policy_trainer import PolicyTrainer
 from dqar.training.traces import Trace
 
 
-def columns(**changed: Tensor) -> dict[str, Tensor]:
+def columns(**changed: Tensor) -> dict[str, Any]:
     made: dict[str, Any] = {
         "features": torch.zeros(2, 4),
         "layer": torch.tensor([0, 1]),

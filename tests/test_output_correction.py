@@ -144,7 +144,8 @@ def test_a_correction_of_nothing_changes_nothing(pipe: DiTPipeline) -> None:
     """Where every step runs the correction is bit-identical to none, and so is one that is off to a plan
     without it."""
     untouched = generate(pipe)
-    for options in ({"model_steps": 10}, {"guidance_interval": 1}):
+    changes: tuple[dict[str, Any], ...] = ({"model_steps": 10}, {"guidance_interval": 1})
+    for options in changes:
         dqar.enable(
             pipe, DQARConfig(layer_fraction=0.0, use_layer_scheduling=True, output_correction=1.0, **options)
         )

@@ -6,6 +6,7 @@ import json
 import math
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -70,7 +71,7 @@ def test_training_is_seeded_and_stops_early() -> None:
     rows = trace()
     random = Trace(torch.randn_like(rows.features), rows.layer, rows.trajectory, rows.reuse_error)
     first, second = ReusePolicy(), ReusePolicy()
-    options = {"budget": 20.0, "patience": 2, "batch_size": 512, "learning_rate": 1e-2}
+    options: dict[str, Any] = {"budget": 20.0, "patience": 2, "batch_size": 512, "learning_rate": 1e-2}
     figures = [PolicyTrainer(p, **options).fit(random) for p in (first, second)]
     assert figures[0] == figures[1] and figures[0].epochs < 100
     for name, tensor in first.state_dict().items():

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -121,7 +123,7 @@ def test_replay_foretells_the_measured_ratio(session: Session, policy_dir: Path)
     arena = Arena(session, policy_dir, n=2, max_age=2, progress=False)
     assert arena.control == 0
     for who in contestants(policy, policy_dir, arena.highest_entropy()):
-        knob = search(lambda k, who=who: arena.replay(who, k), who.nothing, who.most, 0.15)
+        knob = search(functools.partial(arena.replay, who), who.nothing, who.most, 0.15)
         measured = arena.measure(who, knob)
         assert measured.ratio.mean() == pytest.approx(arena.replay(who, knob), abs=0.1), who.name
         assert (measured.drift > 0).all() and arena.replay(who, who.nothing) <= 1 / STEPS, who.name
@@ -142,7 +144,7 @@ def test_random_mask_repeats() -> None:
 
 def test_sentence_says_when_the_policy_loses() -> None:
     """The verdict is the paired interval's, and a row off its target takes no part."""
-    shared = {"bits": 16, "target": 0.15}
+    shared: dict[str, Any] = {"bits": 16, "target": 0.15}
     rows = [
         shared | {"method": POLICY, "over_policy": None},
         shared | {"method": "schedule alone", "over_policy": {"mean": -2, "low": -3, "high": -1}},

@@ -110,8 +110,9 @@ def packed(tmp_path: Path) -> Path:
 
 def test_packed_images_come_out_as_they_went_in(packed: Path) -> None:
     """Every pixel of a mosaic is in the pack, and so its digest; tiles that are equal stand there once."""
-    assert np.array_equal(images.mosaic(packed, "a.png"), mosaic(1, 2, 3, 4))
-    assert np.array_equal(images.mosaic(packed, "b.png"), mosaic(1, 2, 5, 6))
+    first, second = (images.mosaic(packed, name) for name in ("a.png", "b.png"))
+    assert first is not None and np.array_equal(first, mosaic(1, 2, 3, 4))
+    assert second is not None and np.array_equal(second, mosaic(1, 2, 5, 6))
     assert images.digest(mosaic(1, 2, 3, 4)) == images.digest((packed.parent / "a.png").read_bytes())
     index = json.loads((packed / images.INDEX).read_text())["mosaics"]
     assert index["a.png"][0] == index["b.png"][0]

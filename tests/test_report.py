@@ -15,7 +15,7 @@ from bench.report.page import Page, write_index
 from bench.report.plots.memory import lines as lines_over_batch
 from bench.report.selection import Selection
 from bench.report.tables import runs
-from bench.report.tables.columns import DASH
+from bench.report.tables.columns import DASH, Table
 from bench.report.text import checks
 from bench.report.text.provenance import command
 from bench.spec.suite_file import Goal
@@ -88,7 +88,7 @@ def test_failures_are_listed(report: Path) -> None:
 def test_csv_is_the_table(records: list[Record], report: Path) -> None:
     """The CSV read back and rounded is the Markdown table, cell for cell."""
     frame = pd.read_csv(report.parent / "configurations.csv")
-    read = runs.Table("configurations", runs.main_columns(records), frame)
+    read = Table("configurations", runs.main_columns(records), frame)
     assert read.rows() == rows_after(report, "verdict")[2:]
 
 

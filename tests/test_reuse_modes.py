@@ -41,7 +41,8 @@ def attention(attn: Any, queries_of: Tensor, keys_of: Tensor) -> Tensor:
         for project, x in ((attn.to_q, queries_of), (attn.to_k, keys_of), (attn.to_v, keys_of))
     )
     attended = F.scaled_dot_product_attention(query, key, value)
-    return attn.to_out[0](attended.transpose(1, 2).flatten(2))
+    projected: torch.Tensor = attn.to_out[0](attended.transpose(1, 2).flatten(2))
+    return projected
 
 
 def sources(reused: list[bool]) -> list[int]:

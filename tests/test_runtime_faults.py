@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -125,7 +126,8 @@ def test_where_a_generation_begins() -> None:
     scheduler = FlowMatchEulerDiscreteScheduler()
     scheduler.set_timesteps(STEPS)
     times = scheduler.timesteps.double().numpy()
-    for scale in (lambda t: t, lambda t: t / 1000, lambda t: 1 - t / 1000):
+    scales: tuple[Callable[[Any], Any], ...] = (lambda t: t, lambda t: t / 1000, lambda t: 1 - t / 1000)
+    for scale in scales:
         begin, found = beginning(scheduler, times, float(scale(times[3])))
         assert begin == 3 and found is not None and found(times[1]) == pytest.approx(scale(times[1]))
     heun = HeunDiscreteScheduler()

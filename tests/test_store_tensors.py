@@ -114,7 +114,7 @@ def test_the_candidates_images_depend_on_its_own_too(cache: Cache) -> None:
     """Method, options, sources, plan and policy, and what the caller adds; its name does not."""
     key = cache.candidate_key(spec())
     assert cache.candidate_key(spec(name="other")) == key != cache.key(spec())
-    changed = [{"method": "fora"}, {"options": {"preset": "fast"}}, {"seed": 1}]
+    changed: list[dict[str, Any]] = [{"method": "fora"}, {"options": {"preset": "fast"}}, {"seed": 1}]
     others = [cache.candidate_key(spec(**change)) for change in changed]
     others += [
         with_inputs(cache, **{name: "other"}).candidate_key(spec())

@@ -15,6 +15,7 @@ from transformers import CLIPTokenizer
 
 import dqar
 from bench import embedded
+from bench.embedded.data import VENDORS
 from bench.embedded.text_to_image import emoji, evaluate, mmdit, prompts, scorer, scorer_training
 from dqar import DQARConfig
 
@@ -112,7 +113,11 @@ def test_samples_fit_their_own_prompt_better_than_others(pipe: Any) -> None:
 def test_the_number_of_zero_tokens_is_the_users_choice(pipe: Any) -> None:
     """The pipeline's default of 256 zero tokens in place of T5's gives images as fitting as one token."""
     texts = list(SAMPLED[:6])
-    call = {"num_inference_steps": 8, "output_type": "pt", "guidance_scale": evaluate.GUIDANCE}
+    call: dict[str, Any] = {
+        "num_inference_steps": 8,
+        "output_type": "pt",
+        "guidance_scale": evaluate.GUIDANCE,
+    }
     scores = []
     for count in (1, 256):
         images = generate(pipe, texts, max_sequence_length=count, **call)
@@ -205,9 +210,9 @@ def test_prompts_are_one_to_twelve_words_and_are_not_cut_off() -> None:
 def test_names_are_held_out_with_all_their_drawings_and_drawings_without_their_names() -> None:
     """A held-out sign is held out of both vendors; of one in twelve others a single vendor's drawing is."""
     held = {"1F600"}
-    assert {emoji.split_of({"unified": "1F600"}, held, vendor) for vendor in emoji.VENDORS} == {"names"}
+    assert {emoji.split_of({"unified": "1F600"}, held, vendor) for vendor in VENDORS} == {"names"}
     splits = [
-        {emoji.split_of({"unified": f"{code:X}"}, held, vendor) for vendor in emoji.VENDORS}
+        {emoji.split_of({"unified": f"{code:X}"}, held, vendor) for vendor in VENDORS}
         for code in range(0x1F601, 0x1F680)
     ]
     assert all(split in ({"train"}, {"train", "drawings"}) for split in splits)

@@ -111,14 +111,6 @@ def _import_from(place: str) -> None:
         sys.path.insert(0, place)
 
 
-def _import_from(place: str) -> None:
-    """Forget this project's own modules where the environment has them in another place."""
-    if place and Path(place) != Path(__file__).parents[1]:
-        for name in [name for name in sys.modules if name.split(".")[0] in OWN]:
-            del sys.modules[name]
-        sys.path.insert(0, place)
-
-
 def _exit_code(command: list[str]) -> int:
     try:
         if command[0] == "-m":

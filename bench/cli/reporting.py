@@ -75,7 +75,7 @@ def suite_report(suite: Suite, records: list[Record], records_dir: Path) -> Suit
 
 def table(records: Sequence[Record]) -> str:
     """The final table: one row a configuration."""
-    return tabulate([row(record) for record in records], headers=HEADERS, disable_numparse=True)
+    return str(tabulate([row(record) for record in records], headers=HEADERS, disable_numparse=True))
 
 
 def row(record: Record) -> tuple[str, ...]:

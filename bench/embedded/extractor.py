@@ -43,7 +43,7 @@ class EmojiFeatures(nn.Module):
         return features
 
 
-class EmojiExtractor(FeatureExtractorBase):
+class EmojiExtractor(FeatureExtractorBase):  # type: ignore[misc]
     """torch-fidelity's view of the network: uint8 [n, 3, 64, 64] to a tuple of [n, 96]."""
 
     def __init__(self, name: str, features_list: list[str], **_: Any) -> None:

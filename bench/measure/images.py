@@ -21,8 +21,9 @@ def each(measure: Callable[[Tensor, Tensor], Tensor], ours: Tensor, theirs: Tens
 
 def drift(latents: Tensor, reference: Tensor) -> Tensor:
     """Relative L2 of each latent, ||x - ref|| / ||ref||: [n, ...] and the same -> [n]."""
-    gap = (latents - reference).flatten(1).double().norm(dim=1)
-    return gap / reference.flatten(1).double().norm(dim=1)
+    gap: Tensor = (latents - reference).flatten(1).double().norm(dim=1)
+    size: Tensor = reference.flatten(1).double().norm(dim=1)
+    return gap / size
 
 
 def psnr(images: Tensor, reference: Tensor) -> Tensor:

@@ -118,7 +118,7 @@ def _check_weights(path: Path, component: str) -> None:
             raise BadInput(f"model: {path.name}/{component}/{file.name}: is no regular file")
         try:
             if file.suffix == ".safetensors":
-                safe_open(file, framework="numpy").__enter__().keys()
+                safe_open(file, framework="numpy").keys()  # type: ignore[no-untyped-call]
         except (OSError, SafetensorError) as error:
             raise BadInput(f"model: {path.name}/{component}/{file.name}: not readable: {error}") from error
 

@@ -15,7 +15,7 @@ PYTHON = "{}.{}".format(*sys.version_info)
 SERIES = f"here-py{PYTHON}"  # this interpreter's
 
 
-class Here(ExistingEnvironment):
+class Here(ExistingEnvironment):  # type: ignore[misc]
     """The interpreter that runs asv, with all that is installed for it."""
 
     tool_name = "here"

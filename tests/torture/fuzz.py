@@ -112,16 +112,21 @@ def as_json(value: Any, rng: random.Random) -> bytes:
 
 def corrupt(path: Path, rng: random.Random) -> str:
     """Damage a file in one of the ways that disks, people and enemies do; which."""
+
+    def replaced(by: Callable[[], object]) -> None:
+        path.unlink()
+        by()
+
     ways: dict[str, Callable[[], object]] = {
         "cut": lambda: path.write_bytes(path.read_bytes()[: rng.randrange(path.stat().st_size + 1)]),
         "garbled": lambda: path.write_bytes(garbled(path.read_bytes(), rng)),
         "empty": lambda: path.write_bytes(b""),
         "deep": lambda: path.write_bytes(b"[" * 200_000),
         "mutated": lambda: path.write_bytes(_mutated_file(path, rng)),
-        "pipe": lambda: (path.unlink(), os.mkfifo(path)),
-        "device": lambda: (path.unlink(), path.symlink_to("/dev/zero")),
-        "directory": lambda: (path.unlink(), path.mkdir()),
-        "dangling": lambda: (path.unlink(), path.symlink_to("nowhere")),
+        "pipe": lambda: replaced(lambda: os.mkfifo(path)),
+        "device": lambda: replaced(lambda: path.symlink_to("/dev/zero")),
+        "directory": lambda: replaced(path.mkdir),
+        "dangling": lambda: replaced(lambda: path.symlink_to("nowhere")),
         "gone": path.unlink,
     }
     way = rng.choice([*ways])

@@ -229,7 +229,7 @@ class Torture:
         """Whether it is one of a killed run's workers."""
         try:
             mine = process.cwd() == str(self.work) and process.pid != os.getpid()
-            return mine and process.status() != psutil.STATUS_ZOMBIE
+            return bool(mine and process.status() != psutil.STATUS_ZOMBIE)
         except psutil.Error:
             return False
 

@@ -93,7 +93,8 @@ class JointAttention:
         b, n, width = hidden_states.shape
 
         def split(image: Tensor, text: Tensor) -> Tensor:
-            return torch.cat([image, text], dim=1).unflatten(2, (attn.heads, -1)).transpose(1, 2)
+            joint: Tensor = torch.cat([image, text], dim=1).unflatten(2, (attn.heads, -1))
+            return joint.transpose(1, 2)
 
         text = encoder_hidden_states
         query = split(attn.to_q(hidden_states), attn.add_q_proj(text))

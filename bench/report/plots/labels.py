@@ -114,4 +114,4 @@ def _cost(ax: Axes, box: Bbox, taken: np.ndarray, claimed: np.ndarray, written: 
     inside = ax.bbox.padded(2)
     out = box.x0 < inside.x0 or box.x1 > inside.x1 or box.y0 < inside.y0 or box.y1 > inside.y1
     hit, misled, hidden = (_overlaps(box, boxes) for boxes in (taken, claimed, written))
-    return hit + 5 * misled + 50 * (hidden + out)
+    return float(hit + 5 * misled + 50 * (hidden + out))

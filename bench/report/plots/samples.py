@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -62,11 +63,11 @@ def cases(record: Record, results: Path) -> list[Case]:
     return [Case(worst, tile[:side], tile[side:]) for worst, tile in pairs][:CASES]
 
 
-def difference(case: Case) -> np.ndarray:
+def difference(case: Case) -> npt.NDArray[np.uint8]:
     """Greatest absolute difference of the colours, amplified: white where the two agree."""
     gap = np.abs(case.baseline.astype(int) - case.candidate.astype(int)).max(axis=2, keepdims=True)
     grey = 255 - np.clip(AMPLIFICATION * gap, 0, 255)
-    return grey.astype(np.uint8).repeat(3, axis=2)
+    return np.asarray(grey.astype(np.uint8).repeat(3, axis=2))
 
 
 def _page(strips: Sequence[Strip], path: Path) -> Path:

@@ -114,8 +114,9 @@ def _drawn(figure: Figure) -> Image.Image:
     """The figure's pixels on white, drawn once: `savefig` would encode them only to be decoded here."""
     figure.set(dpi=DPI, facecolor="white")
     drawn = FigureCanvasAgg(figure)
-    drawn.draw()
-    return Image.frombuffer("RGBA", drawn.get_width_height(), drawn.buffer_rgba()).convert("RGB")
+    drawn.draw()  # type: ignore[no-untyped-call]
+    pixels = drawn.buffer_rgba()  # type: ignore[no-untyped-call]
+    return Image.frombuffer("RGBA", drawn.get_width_height(), pixels).convert("RGB")
 
 
 def _compressed(image: Image.Image) -> bytes:

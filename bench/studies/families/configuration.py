@@ -87,7 +87,8 @@ class Configuration:
         """The model: seeded, float32, in evaluation mode, without a parameter of zeros."""
         torch.manual_seed(0)
         with _nan_where_unset():
-            model = getattr(transformers, self.model)(**self.options).float().eval().requires_grad_(False)
+            model: nn.Module = getattr(transformers, self.model)(**self.options).float().eval()
+        model.requires_grad_(False)
         for parameter in model.parameters():
             # A gate or a projection that starts at zero would hide every fault behind it.
             if not parameter.any() or parameter.isnan().any():

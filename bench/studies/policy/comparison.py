@@ -25,7 +25,7 @@ from dqar.plan import rules
 from dqar.policy.mlp_policy import ReusePolicy
 
 POLICY = "learned policy"
-OPEN = {  # all rules off: each contestant adds its own
+OPEN: dict[str, Any] = {  # all rules off: each contestant adds its own
     "warmup_steps": 0,
     "warmup_fraction": 0.0,
     "use_layer_scheduling": False,

@@ -92,7 +92,8 @@ class Walk:
         timestep = step.scheduler.timesteps[step.number].expand(2)
         output = self.transformer(self._inputs(step), timestep=timestep, class_labels=self.labels).sample
         conditional, unconditional = output[:, : step.latent.shape[1]].chunk(2)
-        return unconditional + self.guidance * (conditional - unconditional)
+        guided: Tensor = unconditional + self.guidance * (conditional - unconditional)
+        return guided
 
     def features(self, step: Step) -> Tensor:
         """What the gate sees before the step, `[layers, 4]`; entropy is of the last kept prediction."""
@@ -122,7 +123,8 @@ class Walk:
     def _inputs(self, step: Step) -> Tensor:
         """What the transformer is given: both guidance branches, `[2, ...]`."""
         pair = torch.cat([step.latent, step.latent])
-        return step.scheduler.scale_model_input(pair, step.scheduler.timesteps[step.number])
+        inputs: Tensor = step.scheduler.scale_model_input(pair, step.scheduler.timesteps[step.number])
+        return inputs
 
 
 def follow(walk: Walk, name: int, finals: int) -> dict[str, Tensor]:
