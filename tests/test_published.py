@@ -168,6 +168,20 @@ def git(directory: Path, *arguments: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
+def _is_model(name: str) -> bool:
+    """Weights, tokenizers, statistics, plans and policies that ship: not code, pages or samples of images."""
+    return name.startswith("bench/embedded/") and name.endswith((".safetensors", ".json", ".txt"))
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="this is no checkout")
+def test_the_repository_is_small_beside_its_models() -> None:
+    """All that is tracked apart from the models, records and reports included, is at most 12 MB."""
+    names = [name for name in git(ROOT, "ls-files", "-z").split("\0") if (ROOT / name).is_file()]
+    sizes = {name: (ROOT / name).stat().st_size for name in names if not _is_model(name)}
+    largest = sorted(sizes, key=lambda name: -sizes[name])[:10]
+    assert sum(sizes.values()) <= 12_000_000, [(name, sizes[name]) for name in largest]
+
+
 def test_no_command_changes_a_tracked_file(
     tiny_suite: Path, tiny_model_dir: Path, tmp_path: Path, warm_processes: None
 ) -> None:

@@ -123,7 +123,7 @@ def reuse(summary: Any) -> Reuse:
         plan_ratio=float(summary.plan_ratio),
         map=np.asarray(summary.map, dtype=int).tolist(),
         entropy=_null_for_nan(entropy) if np.isfinite(entropy).any() else None,
-        snr=np.nan_to_num(np.asarray(summary.snr, dtype=float)).tolist(),
+        snr=[_shortened(x) for x in np.nan_to_num(np.asarray(summary.snr, dtype=float))],
         reasons=dict(Counter(summary.reasons)),
         conditional_only=float(np.mean(summary.conditional_only)),
         skipped=float(np.mean(summary.skipped)),
@@ -131,7 +131,13 @@ def reuse(summary: Any) -> Reuse:
 
 
 def _null_for_nan(table: np.ndarray[Any, Any]) -> list[list[float | None]]:
-    return [[float(x) if np.isfinite(x) else None for x in row] for row in table]
+    return [[_shortened(x) if np.isfinite(x) else None for x in row] for row in table]
+
+
+def _shortened(x: float) -> float:
+    """Six digits: what was measured in float32 has hardly more, and a table of all layers and steps is most of
+    a record."""
+    return float(f"{x:.6g}")
 
 
 def _frozen(value: Any) -> Any:
