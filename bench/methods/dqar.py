@@ -135,7 +135,7 @@ def _null_for_nan(table: np.ndarray[Any, Any]) -> list[list[float | None]]:
 
 
 def _shortened(x: float) -> float:
-    """Six digits: what was measured in float32 has hardly more, and a table of all layers and steps is most of
+    """Six digits: float32 has hardly more, and a table of all layers and steps is most of
     a record."""
     return float(f"{x:.6g}")
 
