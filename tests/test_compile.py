@@ -20,8 +20,8 @@ from dqar import DQARConfig
 
 @pytest.fixture
 def pipe() -> DiTPipeline:
-    """The tiny pipeline with three layers: the compiler's time grows with layers times variants."""
-    return build_tiny_pipeline(layers=3)
+    """The tiny pipeline with two layers: the compiler's time grows with layers times variants."""
+    return build_tiny_pipeline(layers=2)
 
 
 @pytest.fixture(autouse=True)
@@ -43,19 +43,19 @@ def test_one_variant_for_each_set_of_orders(pipe: DiTPipeline, change: dict[str,
     """With fullgraph=True a run compiles as many graphs as it has distinct orders, a second run none."""
     config = DQARConfig.preset("maximum", max_age=2, **change)
     dqar.enable(pipe, config)
-    eager = generate(pipe)
+    eager = generate(pipe, steps=6)
     dqar.disable(pipe)
     # The "eager" backend traces and guards as inductor does, and spends no time on generating code.
     pipe.transformer = torch.compile(pipe.transformer, fullgraph=True, backend="eager")
     dqar.enable(pipe, config)
     with decisions_of(pipe) as orders:
-        generate(pipe)
+        generate(pipe, steps=6)
     assert dqar.summary(pipe).ratio > 0
     assert compiled_graphs() == len(orders) > 1
-    latents = generate(pipe)
+    latents = generate(pipe, steps=6)
     assert compiled_graphs() == len(orders)
     dqar.enable(pipe, config)
-    assert torch.equal(generate(pipe), latents)
+    assert torch.equal(generate(pipe, steps=6), latents)
     assert compiled_graphs() == len(orders)  # nor after it was switched on anew
     assert torch.allclose(latents, eager, rtol=1e-4, atol=1e-4 * float(eager.abs().max()))
 
@@ -63,11 +63,11 @@ def test_one_variant_for_each_set_of_orders(pipe: DiTPipeline, change: dict[str,
 def test_disabled_after_compiling_is_the_compiled_model(pipe: DiTPipeline) -> None:
     """`disable` gives the compiled pipeline its own output back, bit for bit."""
     pipe.transformer = torch.compile(pipe.transformer, fullgraph=True, backend="eager")
-    untouched = generate(pipe)
+    untouched = generate(pipe, steps=6)
     dqar.enable(pipe, DQARConfig.preset("maximum"))
-    assert not torch.equal(generate(pipe), untouched)
+    assert not torch.equal(generate(pipe, steps=6), untouched)
     dqar.disable(pipe)
-    assert torch.equal(generate(pipe), untouched)
+    assert torch.equal(generate(pipe, steps=6), untouched)
 
 
 @contextmanager
@@ -121,7 +121,7 @@ def test_what_is_kept_outlives_the_next_replay(
     config = DQARConfig.preset("maximum", quantization_bits=16, **change)
     dqar.enable(pipe, config)
     expected = generate(pipe)
-    assert dqar.summary(pipe).ratio > 0.2
+    assert dqar.summary(pipe).ratio >= 0.2
     dqar.disable(pipe)
     with memory_of_a_graph(pipe):
         dqar.enable(pipe, config)

@@ -78,16 +78,19 @@ def test_run_measures_what_the_model_attends_to(pipe: DiTPipeline) -> None:
 def host_syncs(pipe: DiTPipeline, steps: int) -> int:
     with profile(activities=[ProfilerActivity.CPU]) as profiler:
         generate(pipe, steps=steps)
-    return sum(e.count for e in profiler.key_averages() if e.key == "aten::_local_scalar_dense")
+    # The raw events: to make objects of them all, as `key_averages` does, takes seconds.
+    events = profiler.profiler.kineto_results.events()
+    return sum(event.name() == "aten::_local_scalar_dense" for event in events)
 
 
 @pytest.mark.parametrize("threshold", [math.inf, 2.72])
 def test_at_most_one_host_sync_a_step(pipe: DiTPipeline, threshold: float) -> None:
     """With or without an entropy gate, a run makes at most one scalar read a step more than without."""
-    untouched = host_syncs(pipe, 20)
+    untouched = host_syncs(pipe, 10)
+    assert untouched >= 10  # the pipeline's own
     config = DQARConfig.preset("maximum", entropy_threshold=threshold)
     dqar.enable(pipe, config)
-    assert host_syncs(pipe, 20) <= untouched + 20
+    assert host_syncs(pipe, 10) <= untouched + 10
 
 
 def test_entropy_gate_follows_the_measured_entropy(pipe: DiTPipeline) -> None:
