@@ -84,7 +84,7 @@ browser:  ## Install the browser in which a test opens asv's pages (on Debian, a
 	command -v chromium >/dev/null || (apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium)
 
 test: setup  ## Run the tests in two processes (ARGS="-n 0 tests/test_cache.py" for a file alone)
-	$(PY) -m pytest -q -n 2 --dist loadfile $(ARGS)
+	$(PY) -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 torture: setup  ## Kill, corrupt and fuzz the command line a thousand times: ten minutes, not in CI (ARGS="200 1")
 	$(PY) tests/torture/run.py $(ARGS)

@@ -5,36 +5,56 @@ from __future__ import annotations
 import gc
 import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+
+# torch and diffusers are imported where they are used: the process that only hands out tests needs neither,
+# and its workers start when it has read this file.
+if TYPE_CHECKING:
+    import torch
+    from diffusers import DiTPipeline
 
 # The tiny model's operations are far too small to share out, and two processes of tests have two cores: one
 # thread here (before torch is imported) and in the processes that tests start.
 os.environ["OMP_NUM_THREADS"] = "1"
-
-import faulty_worker
-import pytest
-import torch
-import warm
-import yaml
-from diffusers import AutoencoderKL, DDIMScheduler, DiTPipeline, DiTTransformer2DModel
-
 # Processes that tests start import this checkout, whichever one is installed.
 os.environ["PYTHONPATH"] = str(Path(__file__).parents[1])
-torch.set_num_threads(1)  # the tiny model's operations are far too small to share out
+
+# What takes longest begins first, or one process would end long after the other.
+LONGEST = (
+    "transformer_classes", "published", "compile", "report_front", "tiny_pipelines", "gpu_check", "waits",
+    "cli_mistakes", "bench_kill", "beyond_attention", "bench_methods", "report", "bench_together",
+    "bench_tune", "survives", "bench_profile", "bench_cli", "bench_faults", "bench_memory", "bench_asv",
+    "bench_calibrate", "policy_cli", "bench_measure", "bench_disk",
+)  # fmt: skip
+_ORDER = {f"test_{name}.py": place for place, name in enumerate(LONGEST)}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the longest files first, each file's tests in their order."""
+    items.sort(key=lambda item: _ORDER.get(item.path.name, len(LONGEST)))
 
 
 def pytest_collection_finish() -> None:
     """Leave what was imported out of garbage collection: the harness collects before each timed pair, which
     would walk a million objects of modules each time."""
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)  # whatever a library has set
     gc.collect()
     gc.freeze()
 
 
 def build_tiny_pipeline(layers: int = 6) -> DiTPipeline:
     """A stock DiTPipeline with seeded random weights: 6 layers, width 32, 16 tokens, 16 px pictures."""
+    import torch
+    from diffusers import AutoencoderKL, DDIMScheduler, DiTPipeline, DiTTransformer2DModel
+
     torch.manual_seed(0)
     transformer = DiTTransformer2DModel(
         num_attention_heads=4,
@@ -61,6 +81,8 @@ def build_tiny_pipeline(layers: int = 6) -> DiTPipeline:
 
 def generate(pipe: Any, labels: tuple[int, ...] = (1, 2), steps: int = 10, **options: Any) -> torch.Tensor:
     """The final latents of one `pipe(...)` call, seeded."""
+    import torch
+
     seen: list[torch.Tensor] = []
     hook = pipe.vae.post_quant_conv.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
     generator = torch.Generator().manual_seed(7)
@@ -125,6 +147,8 @@ def tiny_suite(tiny_model_dir: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def faults(monkeypatch: pytest.MonkeyPatch) -> None:
     """The faulty methods, in this process and in the workers; one thread suits the tiny model."""
+    import faulty_worker
+
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     faulty_worker.register()
 
@@ -132,6 +156,8 @@ def faults(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="session")
 def preloaded() -> None:
     """What forks need is imported in this process."""
+    import warm
+
     warm.preload()
     gc.freeze()
 
@@ -139,4 +165,6 @@ def preloaded() -> None:
 @pytest.fixture
 def warm_processes(preloaded: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """The harness's own processes start as forks of this one, without 7 CPU seconds of imports each."""
+    import warm
+
     monkeypatch.setattr(subprocess, "Popen", warm.WarmPopen)
