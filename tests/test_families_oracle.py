@@ -32,7 +32,8 @@ def examined(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Outcome]:
     def outcome(demand: str, name: str = "dit", **replaced: Any) -> Outcome:
         for part in ("enable", "disable", "summary"):
             given = replaced.get(part, getattr(dqar, part))
-            monkeypatch.setattr(checks, "dqar", SimpleNamespace(**vars(dqar) | {part: given}))
+            before = vars(vars(checks)["dqar"])  # with the parts replaced so far
+            monkeypatch.setattr(checks, "dqar", SimpleNamespace(**before | {part: given}))
         return Examination(CONFIGURATIONS[name]).outcome(demand)
 
     return outcome
