@@ -46,7 +46,8 @@ def test_a_revision_is_its_published_records(
     published = "results/published/a.json"
     assert held("new") == held(hashes[0]) == held("new:") == {published: published}
     assert held("old") == {"results/b.json": "results/b.json"}
-    assert held("new:other") == held("HEAD:other/") == {"other/c.json": "other/c.json"}
+    assert held("new:/") == held("new")
+    assert held("new:other") == held("HEAD:/other/") == {"other/c.json": "other/c.json"}
 
 
 def test_a_directory_is_itself(hashes: list[str]) -> None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import logging
 from pathlib import Path
 from typing import Any
 
 import pytest
 from report_records import quality
 from test_bench_store import record
-from test_store_images import noise, saved
+from test_store_images import logged, noise, saved
 
 from bench.errors import BadInput
 from bench.machine import hashing, provenance
@@ -84,12 +83,13 @@ def test_only_a_valid_record_is_finished(there: Store) -> None:
     assert not there.finished(made.name, made.key)
 
 
-def test_a_lock_stays_where_it_was_held(there: Store, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_lock_stays_where_it_was_held(there: Store) -> None:
     """It makes its directory, is held again after an error, and warns of nothing where nobody holds it."""
-    for _ in range(2):
-        with pytest.raises(KeyError), there.lock("k"):
-            raise KeyError
-    assert [path.name for path in there.cache.iterdir()] == ["k.lock"] and not caplog.records
+    with logged("bench.store.records") as messages:
+        for _ in range(2):
+            with pytest.raises(KeyError), there.lock("k"):
+                raise KeyError
+    assert [path.name for path in there.cache.iterdir()] == ["k.lock"] and not messages
 
 
 def test_a_lock_that_cannot_be_is_named(there: Store) -> None:
@@ -206,13 +206,13 @@ def test_records_are_looked_for_where_they_can_be(tmp_path: Path) -> None:
     assert found == ["a.json", "s/m/asv.json", "s/m/b.json"]
 
 
-def test_an_invalid_record_is_logged(there: Store, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_invalid_record_is_logged(there: Store) -> None:
     """By its file's name and its flaw; the others are read."""
     there.write(record("good"))
     (there.folder / "bad-k.json").write_text("{")
-    with caplog.at_level(logging.WARNING):
+    with logged("bench.store.validation") as messages:
         assert [found.name for found in validation.valid_records(there.folder)] == ["good"]
-    assert [r.getMessage() for r in caplog.records] == ["bad-k.json: truncated, or not JSON; skipped"]
+    assert messages == ["bad-k.json: truncated, or not JSON; skipped"]
 
 
 def test_keys_and_digests_are_what_they_were() -> None:
