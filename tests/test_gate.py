@@ -270,15 +270,16 @@ def test_a_configuration_shows_what_was_changed() -> None:
 @pytest.mark.filterwarnings("ignore::dqar.errors.DQARWarning")
 def test_when_entropy_decides() -> None:
     """Where its threshold is finite and no policy stands in its place; a policy needs it as an input."""
-    learned = {"use_learned_policy": True, "policy_path": "x"}
-    configs = [GateConfig(entropy_threshold=t, **f) for t in (2.0, math.inf) for f in ({}, learned)]
+    learned: dict[str, Any] = {"use_learned_policy": True, "policy_path": "x"}
+    none: dict[str, Any] = {}
+    configs = [GateConfig(entropy_threshold=t, **f) for t in (2.0, math.inf) for f in (none, learned)]
     assert [config.entropy_gate for config in configs] == [True, False, False, False]
     assert [config.needs_entropy for config in configs] == [True, True, False, True]
 
 
 def test_fields_without_effect_are_warned_of_once() -> None:
     """Each by name, in order; not those that were warned of before, and again afterwards."""
-    without = {"prompt_length": 9, "base_prompt_length": 7}
+    without: dict[str, Any] = {"prompt_length": 9, "base_prompt_length": 7}
     with pytest.warns(DQARWarning) as caught:
         GateConfig(**without)
     assert [str(warning.message).partition(" = ")[0] for warning in caught] == sorted(without)

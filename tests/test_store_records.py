@@ -15,6 +15,7 @@ from bench.errors import BadInput
 from bench.machine import hashing, provenance
 from bench.record import SCHEMA_VERSION
 from bench.spec.run_spec import RunSpec
+from bench.spec.settings import QualitySettings
 from bench.store import keys, validation
 from bench.store.records import Store
 
@@ -233,9 +234,8 @@ def test_a_key_is_of_sources_model_and_machine(tmp_path: Path, monkeypatch: pyte
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(name)
     monkeypatch.setattr(provenance, "ROOT", tmp_path)
-    spec = RunSpec(
-        suite="s", name="n", method="baseline", model="embedded", quality={"n": 0, "converged_n": 0}
-    )
+    timed = QualitySettings(n=0, converged_n=0)
+    spec = RunSpec(suite="s", name="n", method="baseline", model="embedded", quality=timed)
     found = keys.inputs(spec, tmp_path / "results")
     assert found.keys() == {"sources", "model", "packages", "machine", "machine_id"}
     decisive = [tmp_path / "bench/stats.py", tmp_path / "dqar/core/snr.py"]
