@@ -31,9 +31,9 @@ LIVED = (0, 5, 33)  # pytest's exit codes for passed and for no test, and mutmut
 TESTS: dict[str, tuple[str, ...]] = {
     "bench/stats.py": ("test_bench_stats.py", "test_bench_control.py"),
     "bench/report/selection.py": ("test_report_selection.py", "test_report_text.py"),
-    "bench/report/tables/columns.py": ("test_report_tables.py",),
-    "bench/report/tables/pareto.py": ("test_report_tables.py", "test_report_front.py"),
-    "bench/report/tables/runs.py": ("test_report_tables.py",),
+    "bench/report/tables/columns.py": ("test_report_columns.py", "test_report_tables.py"),
+    "bench/report/tables/pareto.py": ("test_report_ratios.py", "test_report_tables.py"),
+    "bench/report/tables/runs.py": ("test_report_tables.py", "test_report_ratios.py"),
     "bench/store/derived.py": ("test_derived.py",),
     "bench/store/git.py": ("test_store_git.py",),
     "bench/store/images.py": ("test_store_images.py",),

@@ -28,7 +28,7 @@ def local(tmp_path: Path) -> Store:
     there = Store(tmp_path / "local", "tiny", "m")
     for name in ("shown", "other"):
         there.write(pictured(name))
-    there.write(record("plain"))
+    there.write(record("plain").model_copy(update={"reason": "größer"}))
     for seed, name in enumerate(("shown", "other")):
         saved(there.folder / f"{name}.png", noise(8, 8, seed))
     for inside in (".cache/a.safetensors", ".machine-id", "partial/x"):
@@ -73,7 +73,7 @@ def test_what_cannot_be_published_stays(local: Store, tmp_path: Path) -> None:
 def test_a_study_moves_but_for_what_the_machine_needs(tmp_path: Path) -> None:
     """Files keep their places; caches, the random id, locks and fragments stay."""
     stays = [".cache/a", "deep/.cache/b", ".machine-id", "c.tmp", "deep/d.lock"]
-    moves = ["a.json", "deep/er/b.csv"]
+    moves = ["a.json", "deep/er/b.csv", "deep/er/e.csv"]
     for inside in stays + moves:
         (tmp_path / "local" / inside).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "local" / inside).write_text(inside)
