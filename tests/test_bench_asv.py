@@ -29,7 +29,7 @@ from bench.regression.offline import make_offline
 from bench.report.compare import Row
 
 CHROMIUM = shutil.which("chromium")
-KERNELS = r"kernels\.(Yardstick|Entropy)"
+KERNELS = r"kernels\.(Reference|Entropy)"
 
 
 @pytest.fixture(scope="module")
@@ -67,14 +67,14 @@ def test_results_are_stored_with_samples_and_without_a_path(stored: Path) -> Non
     assert commit.startswith(path.name[:8])
     assert len(found) == 5
     assert all(each.value and each.samples for each in found.values())
-    assert gate.YARDSTICK in found
+    assert gate.REFERENCE in found
 
 
 def test_pages_hold_every_series(stored: Path) -> None:
     """What is published has a page, and a graph for each benchmark."""
     assert (stored / "html" / "index.html").exists()
     graphs = {path.name for path in (stored / "html" / "graphs").rglob("*.json")}
-    assert {"kernels.Entropy.time_entropy.json", f"{gate.YARDSTICK}.json"} <= graphs
+    assert {"kernels.Entropy.time_entropy.json", f"{gate.REFERENCE}.json"} <= graphs
 
 
 @pytest.mark.skipif(CHROMIUM is None and "CI" not in os.environ, reason="no chromium: make browser")
@@ -84,7 +84,7 @@ def test_a_browser_shows_a_graph(stored: Path, tmp_path: Path) -> None:
     serve = partial(SimpleHTTPRequestHandler, directory=str(stored / "html"))
     with ThreadingHTTPServer(("127.0.0.1", 0), serve) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        page = f"http://127.0.0.1:{server.server_port}/#{gate.YARDSTICK}"
+        page = f"http://127.0.0.1:{server.server_port}/#{gate.REFERENCE}"
         done = subprocess.run(
             [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
              "--disable-background-networking", "--disable-component-update", "--disable-sync",
@@ -104,10 +104,10 @@ def test_the_pages_name_no_other_host(stored: Path) -> None:
         assert (stored / "html" / name).stat().st_size > 0
 
 
-def verdicts(calm: str, planted: str) -> pd.DataFrame:
-    """Two unchanged repetitions and a slowed one, of one benchmark and the yardstick."""
-    yard = Row(gate.YARDSTICK, "1", "1", "SAME", "")
-    found = {"1": calm, "2": "SAME", check.PLANTED: planted}
+def verdicts(unchanged: str, planted: str) -> pd.DataFrame:
+    """Two unchanged repetitions and a slowed one, of one benchmark and the reference benchmark."""
+    yard = Row(gate.REFERENCE, "1", "1", "SAME", "")
+    found = {"1": unchanged, "2": "SAME", check.PLANTED: planted}
     return check.table({name: [Row("t", "1", "2", said, ""), yard] for name, said in found.items()})
 
 
@@ -174,7 +174,7 @@ def test_pages_are_made_on_any_branch_and_hold_no_script(stored: Path, tmp_path:
         file.unlink()
     as_if(stored, results, SERIES, commit=commit)
     benchmarks = json.loads((results / "benchmarks.json").read_text())
-    benchmarks[gate.YARDSTICK]["code"] = "<img src=x onerror=alert(1)>"
+    benchmarks[gate.REFERENCE]["code"] = "<img src=x onerror=alert(1)>"
     (results / "benchmarks.json").write_text(json.dumps(benchmarks))
     places = {
         "repo": repo,
@@ -215,7 +215,7 @@ def samples(rng: np.random.Generator, seconds: float) -> list[float]:
 
 def test_a_slowdown_of_a_fifth_is_caught_and_no_change_is_no_alarm() -> None:
     """In ten repetitions each: 20 % slower is SLOWER every time, unchanged never, also on a machine
-    that is itself 15 % slower the second time, which the yardstick tells."""
+    that is itself 15 % slower the second time, which the reference benchmark tells."""
     rng = np.random.default_rng(0)
     for pace in (1.0, 1.15):
         for _ in range(10):
@@ -223,7 +223,7 @@ def test_a_slowdown_of_a_fifth_is_caught_and_no_change_is_no_alarm() -> None:
             after = {s: samples(rng, s * pace) for s in (1.0, 1.2)}
             yard_after = gate.Measured(pace, samples(rng, pace))
             run = {
-                s: gate.rows({"t": before, gate.YARDSTICK: yard}, {"t": m, gate.YARDSTICK: yard_after})
+                s: gate.rows({"t": before, gate.REFERENCE: yard}, {"t": m, gate.REFERENCE: yard_after})
                 for s, m in ((s, gate.Measured(x[0], x)) for s, x in after.items())
             }
             assert gate.exit_code(run[1.0]) == 0

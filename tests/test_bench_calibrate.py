@@ -23,7 +23,7 @@ from bench.spec import external_files
 from bench.spec.run_spec import RunSpec
 from bench.store import keys
 from bench.store.tensors import Cache
-from bench.studies.calibrate.search import Archive, Changes, Genome, Point, beginnings, search
+from bench.studies.calibrate.search import Archive, CandidatePlan, Changes, Point, initial_candidates, search
 from bench.studies.calibrate.study import Study
 from bench.studies.calibrate.trial import Trials
 from dqar.plan import BOTH, CONDITIONAL, NONE
@@ -33,28 +33,31 @@ SNR = np.exp(np.linspace(-10.0, 5.0, 20))
 RUN = ("--steps", "8", "--images", "2", "--speedups", "1.5,2", "--model")
 
 
-def cost(genome: Genome) -> float:
-    return sum(genome.branches) / (BOTH * len(genome.branches))
+def cost(candidate: CandidatePlan) -> float:
+    return sum(candidate.branches) / (BOTH * len(candidate.branches))
 
 
 def test_a_change_is_a_plan_that_can_run() -> None:
     """A thousand changes in a row of any kind give plans that begin with a full step, and reuse layers only
     where something runs; every kind of change changes something."""
-    changed, genome = Changes(random.Random(0), 6), next(iter(beginnings(SNR)))
+    changed, candidate = Changes(random.Random(0), 6), next(iter(initial_candidates(SNR)))
     for _ in range(1000):
-        genome = changed(genome)
-        plan = genome.plan(6)  # refuses a first step that reuses
-        assert not plan.reuse[plan.branches == 0].any() and Genome.of(plan) == genome
+        candidate = changed(candidate)
+        plan = candidate.plan(6)  # refuses a first step that reuses
+        assert not plan.reuse[plan.branches == 0].any() and CandidatePlan.of(plan) == candidate
     for _, change in changed.kinds:
-        assert any(change(genome) != genome for _ in range(20))
+        assert any(change(candidate) != candidate for _ in range(20))
 
 
 def test_the_archive_keeps_the_best_of_each_cost() -> None:
     """What is as cheap and as good is not kept twice, what is beaten goes, `at` is the best affordable."""
-    genomes = list(beginnings(SNR))[:4]
-    archive = Archive([Point(0.5, (0.2,), genomes[0]), Point(0.6, (0.1,), genomes[1])])
-    assert not archive.add(Point(0.6, (0.1,), genomes[2]))
-    assert archive.add(Point(0.55, (0.05,), genomes[3])) and [p.cost for p in archive.points] == [0.5, 0.55]
+    candidates = list(initial_candidates(SNR))[:4]
+    archive = Archive([Point(0.5, (0.2,), candidates[0]), Point(0.6, (0.1,), candidates[1])])
+    assert not archive.add(Point(0.6, (0.1,), candidates[2]))
+    assert archive.add(Point(0.55, (0.05,), candidates[3])) and [p.cost for p in archive.points] == [
+        0.5,
+        0.55,
+    ]
     best = archive.at(0.9)
     assert best is not None and best.drifts == (0.05,) and archive.at(0.4) is None
 
@@ -63,29 +66,31 @@ def test_the_search_finds_what_is_to_be_found() -> None:
     """Where only early steps matter, the search lets them run and not the others, at the same cost; the same
     seed finds the same."""
 
-    def tried(genome: Genome, _: Archive) -> Point:
-        missed = sum(2 - n for n in genome.branches[:8]) + 0.01 * sum(2 - n for n in genome.branches[8:])
-        return Point(cost(genome), (missed,), genome)
+    def tried(candidate: CandidatePlan, _: Archive) -> Point:
+        missed = sum(2 - n for n in candidate.branches[:8]) + 0.01 * sum(
+            2 - n for n in candidate.branches[8:]
+        )
+        return Point(cost(candidate), (missed,), candidate)
 
     found = []
     for _ in range(2):
-        archive = Archive(tried(genome, Archive()) for genome in beginnings(SNR))
+        archive = Archive(tried(candidate, Archive()) for candidate in initial_candidates(SNR))
         before = archive.at(0.4)
         for _, _ in zip(range(400), search(archive, tried, 6, (0.2, 0.7), 0), strict=False):
             after = archive.at(0.4)
         assert before is not None and after is not None and after.score < 0.5 * before.score
         found.append(after)
     assert found[0] == found[1]
-    assert sum(found[0].genome.branches[:8]) > sum(found[0].genome.branches[8:])
+    assert sum(found[0].candidate.branches[:8]) > sum(found[0].candidate.branches[8:])
 
 
 def test_a_try_ends_where_it_is_clearly_behind() -> None:
     """It loses if its pictures are worse beyond their scatter, not for one gone elsewhere."""
-    genome = next(iter(beginnings(SNR)))
-    rival = Point(0.5, (0.1, 0.2, 0.1, 0.3, 0.2, 0.4), genome)
-    assert Point(0.5, (0.12, 0.24, 0.13), genome).loses_to(rival)
-    assert not Point(0.5, (0.1, 0.2, 0.9), genome).loses_to(rival)
-    assert not Point(0.5, (0.09, 0.19, 0.08), genome).loses_to(rival)
+    candidate = next(iter(initial_candidates(SNR)))
+    other = Point(0.5, (0.1, 0.2, 0.1, 0.3, 0.2, 0.4), candidate)
+    assert Point(0.5, (0.12, 0.24, 0.13), candidate).loses_to(other)
+    assert not Point(0.5, (0.1, 0.2, 0.9), candidate).loses_to(other)
+    assert not Point(0.5, (0.09, 0.19, 0.08), candidate).loses_to(other)
 
 
 @pytest.fixture(scope="module")
@@ -133,9 +138,9 @@ def test_a_plan_may_be_of_more_steps_than_the_baseline(calibrated: Path, tiny_mo
 
 def test_a_finer_plan_runs_at_the_same_noise() -> None:
     """On trailing spacing the steps that a plan runs have the same timesteps at twice the number of steps."""
-    genome = Genome((BOTH, NONE, CONDITIONAL, BOTH), (0, 0, 0, 6))
-    finer, timesteps = genome.finer(2), []
-    for plan in (genome, finer):
+    candidate = CandidatePlan((BOTH, NONE, CONDITIONAL, BOTH), (0, 0, 0, 6))
+    finer, timesteps = candidate.finer(2), []
+    for plan in (candidate, finer):
         scheduler = DDIMScheduler(timestep_spacing="trailing")
         scheduler.set_timesteps(len(plan.branches))
         ran = zip(scheduler.timesteps.tolist(), plan.branches, plan.rows, strict=True)
@@ -159,8 +164,10 @@ def test_a_plans_cost_is_of_what_runs(second: int, tiny_model_dir: Path, tmp_pat
     )
     trials = Trials(study.spec(), "baseline", tmp_path)
     every = (1 << trials.layers) - 1
-    genome = Genome((BOTH, second, BOTH, NONE, BOTH, BOTH), (0, 0, every, 0, every, 0), targets="both")
-    plan = genome.plan(trials.layers)
+    candidate = CandidatePlan(
+        (BOTH, second, BOTH, NONE, BOTH, BOTH), (0, 0, every, 0, every, 0), targets="both"
+    )
+    plan = candidate.plan(trials.layers)
     _, ran = trials._made(trials.session, plan, range(2))
     reused = ran.map.mean(axis=1) * (ran.branches > 0)
     assert reused.sum() == (2 if second == BOTH else 0)

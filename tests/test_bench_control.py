@@ -47,8 +47,8 @@ def test_repetitions_share_no_seed() -> None:
 
 def test_a_study_counts_the_intervals_that_hold_one(tmp_path: Path) -> None:
     """One repetition of four misses 1.0: share, verdict and the report say so."""
-    calm = [0.98, 0.99, 1.0, 1.01, 1.02]
-    records = [repetition(i, calm) for i in range(3)] + [repetition(3, [r + 0.1 for r in calm])]
+    undisturbed = [0.98, 0.99, 1.0, 1.01, 1.02]
+    records = [repetition(i, undisturbed) for i in range(3)] + [repetition(3, [r + 0.1 for r in undisturbed])]
     found = control.study(records)
     assert (found.covering, found.share.median, found.holds) == (3, 0.75, False)
     assert found.seconds == pytest.approx(10, rel=0.02)

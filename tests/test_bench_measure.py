@@ -273,8 +273,8 @@ def test_a_throttled_pair_is_marked(tiny_model_dir: Path, monkeypatch: pytest.Mo
     answers = iter([["software power cap"], *[[]] * 11])  # of each generation
     monkeypatch.setattr(nvml, "held_down", lambda: next(answers))
     monkeypatch.setattr(timing, "_clocks", lambda: (0.0, 0.0, 0.0))  # whatever else runs here
-    calm = dict.fromkeys(("min_pairs", "max_pairs"), 6) | {"warmup": 0}
-    session = Session.open(spec(tiny_model_dir, timing=calm))
+    undisturbed = dict.fromkeys(("min_pairs", "max_pairs"), 6) | {"warmup": 0}
+    session = Session.open(spec(tiny_model_dir, timing=undisturbed))
     pairs = timing.measure(session, lambda line: None)
     timed = timing.summarise(pairs, session.spec)
     assert (timed.contaminated, timed.contaminated_why) == ([0], ["GPU throttled: software power cap"])

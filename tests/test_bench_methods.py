@@ -186,7 +186,7 @@ def test_every_competitor_really_reuses(tiny_model_dir: Path, name: str, options
 
 
 @pytest.mark.parametrize(
-    ("name", "knob", "values"),
+    ("name", "option", "values"),
     [
         ("fora", "interval", (2, 4)),
         ("taylorseer", "interval", (2, 4)),
@@ -213,12 +213,14 @@ def test_every_competitor_really_reuses(tiny_model_dir: Path, name: str, options
         ("dbcache", "calibrator", ("dmd", "foca")),
     ],
 )
-def test_every_knob_of_a_competitor_is_live(pipe: Any, name: str, knob: str, values: tuple[Any, Any]) -> None:
-    """Another value of the knob makes another latent."""
+def test_every_option_of_a_competitor_is_live(
+    pipe: Any, name: str, option: str, values: tuple[Any, Any]
+) -> None:
+    """Another value of the option makes another latent."""
     rest = dict(CACHES)[name]
     made = []
     for value in values:
-        options = rest | {knob: value}
+        options = rest | {option: value}
         session = Session(pipe, tiny_spec(Path("tiny"), options).model_copy(update={"method": name}), [1, 2])
         session.spec = session.spec.model_copy(update={"num_inference_steps": 10})
         made.append(session.candidate(range(2)).latents)

@@ -83,7 +83,7 @@ def test_throttle_reasons_have_names(device: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("reasons", "clocks", "spoils"),
+    ("reasons", "clocks", "invalid"),
     [
         (pynvml.nvmlClocksEventReasonSwPowerCap, (1600, 1980), False),
         (pynvml.nvmlClocksEventReasonSwPowerCap, (1400, 1980), True),
@@ -94,14 +94,14 @@ def test_throttle_reasons_have_names(device: dict[str, Any]) -> None:
     ids=["full load", "starved", "unknown clocks", "hot", "idle"],
 )
 def test_what_spoils_a_time(
-    device: dict[str, Any], reasons: int, clocks: tuple[int | None, int | None], spoils: bool
+    device: dict[str, Any], reasons: int, clocks: tuple[int | None, int | None], invalid: bool
 ) -> None:
-    """The power cap spoils no time while the clock is near its highest, for so runs every device under full
-    load; far below, or at clocks that nobody tells, it does, and heat always."""
+    """The power cap invalidates no time while the clock is near its highest, as on every device under full
+    load; far below, or at clocks that are not reported, it does, and heat always."""
     assert nvml.held_down() == []
     device["nvmlDeviceGetCurrentClocksEventReasons"] = reasons
     device |= {"nvmlDeviceGetClockInfo": clocks[0], "nvmlDeviceGetMaxClockInfo": clocks[1]}
-    assert bool(nvml.held_down()) is spoils
+    assert bool(nvml.held_down()) is invalid
 
 
 @pytest.mark.parametrize("memory", [None, 5 * 2**20])

@@ -86,8 +86,8 @@ def test_the_baselines_pictures_are_the_whole_suites(tiny_model_dir: Path, tmp_p
     assert more == ["images of the baseline: 8 of 10", "images of the candidate: 8 of 10"]
     changes: list[dict[str, Any]] = [{"seed": 1}, {"num_inference_steps": 5}]
     for change in changes:
-        _, anew = collected(Session.open(spec(tiny_model_dir, **change)), tmp_path)
-        assert len(anew) == 8
+        _, again = collected(Session.open(spec(tiny_model_dir, **change)), tmp_path)
+        assert len(again) == 8
 
 
 def test_pictures_do_not_depend_on_what_is_done_with_them(tiny_model_dir: Path, tmp_path: Path) -> None:

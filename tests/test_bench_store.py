@@ -1,4 +1,4 @@
-"""The store: whole records or none, found by content, and every flaw named."""
+"""The store: whole records or none, found by content, and every validation error named."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def there(tmp_path: Path) -> Store:
 
 
 def test_a_record_is_read_as_it_was_written(there: Store) -> None:
-    """Writing and reading gives the same record, sealed, with no flaw and no temporary file."""
+    """Writing and reading gives the same record, sealed, with no validation error and no temporary file."""
     made = record()
     there.write(made, picture=b"png")
     path = there.path(made.name, made.key)
@@ -81,7 +81,7 @@ def damage(path: Path, how: str) -> Path:
 
 @pytest.mark.parametrize("how", ["truncated", "not a record", "misplaced", "checksum mismatch"])
 def test_flaws_are_named(there: Store, how: str) -> None:
-    """A damaged record is named with its flaw, is not finished, and is left out when reading."""
+    """A damaged record is named with its validation error, is not finished, and is left out when reading."""
     made = record()
     there.write(made)
     path = damage(there.path(made.name, made.key), how)
@@ -91,7 +91,7 @@ def test_flaws_are_named(there: Store, how: str) -> None:
 
 
 def test_a_resealed_change_of_configuration_is_found(there: Store) -> None:
-    """Even with its digest made anew, a configuration that does not match the key is a mismatch."""
+    """Even with its digest computed again, a configuration that does not match the key is a mismatch."""
     made = record()
     forged = keys.seal(made.model_copy(update={"config": {"name": "baseline", "seed": 9}}))
     there.write(made)
@@ -101,7 +101,7 @@ def test_a_resealed_change_of_configuration_is_found(there: Store) -> None:
 
 
 def test_a_record_from_before_a_field_is_sound(there: Store) -> None:
-    """A record sealed before the schema gained a field with a default is not tampered with."""
+    """A record sealed before the schema gained a field with a default is no checksum mismatch."""
     made = record()
     there.write(made)
     path = there.path(made.name, made.key)

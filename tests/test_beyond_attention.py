@@ -75,8 +75,8 @@ def test_forbidden_or_removed_is_bit_identical(pipe: DiTPipeline, targets: Any) 
 
 
 @pytest.mark.parametrize("order", [0, 1, 2])
-def test_a_polynomial_is_foretold_exactly(order: int) -> None:
-    """Values on a polynomial of the forecast's order, at uneven nodes, are foretold to rounding."""
+def test_a_polynomial_is_forecast_exactly(order: int) -> None:
+    """Values on a polynomial of the forecast's order, at uneven nodes, are forecast to rounding."""
     factors = torch.randn(order + 1, 3, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     off, nodes, stored = KVQuantizer(bits=16), InterpolationNodes(1, order), None
     for position in (-4.0, -3.1, -2.7, -1.0):
@@ -139,7 +139,7 @@ def test_without_guidance_the_interval_changes_nothing(pipe: DiTPipeline) -> Non
     assert not dqar.summary(pipe).conditional_only.any()
 
 
-def test_a_difference_that_does_not_change_is_foretold_exactly(pipe: DiTPipeline) -> None:
+def test_a_difference_that_does_not_change_is_forecast_exactly(pipe: DiTPipeline) -> None:
     """Where both branches are the same class, guidance adds nothing, and leaving one out loses nothing."""
     null = (1000, 1000)
     untouched = generate(pipe, null)
@@ -151,7 +151,7 @@ def test_a_difference_that_does_not_change_is_foretold_exactly(pipe: DiTPipeline
 
 @pytest.mark.parametrize("interval", [1, 2, 4])
 @pytest.mark.parametrize("solver", [None, DPMSolverMultistepScheduler, HeunDiscreteScheduler])
-def test_the_plan_foretells_the_map(pipe: DiTPipeline, interval: int, solver: Any) -> None:
+def test_the_plan_predicts_the_map(pipe: DiTPipeline, interval: int, solver: Any) -> None:
     """All together, on any solver: the printed plan is what runs, twice alike, and full steps compute."""
     if solver:
         pipe.scheduler = solver.from_config(pipe.scheduler.config)
@@ -194,7 +194,7 @@ def saved(folder: Path, reuse: np.ndarray[Any, Any], branches: Any = None, **par
 
 def test_a_saved_plan_is_what_runs(pipe: DiTPipeline, tmp_path: Path) -> None:
     """The file's table, branches and options run as they stand, whatever the configuration's own rules would
-    say; its full steps compute, and entries outlive a step that is foretold."""
+    say; its full steps compute, and entries outlive a step that is skipped."""
     branches = [2, 2, 2, 1, 1, 0, 1, 2, 1, 0]
     reuse = np.zeros((10, 6), dtype=np.bool_)
     reuse[[4, 6]] = True
@@ -205,7 +205,7 @@ def test_a_saved_plan_is_what_runs(pipe: DiTPipeline, tmp_path: Path) -> None:
     dqar.enable(pipe, config)
     seen = rows_of(pipe)
     found = dqar.summary(pipe)
-    reuse[8] = reuse[[5, 9]] = False  # nothing is kept by the full step before it; foretold as a whole
+    reuse[8] = reuse[[5, 9]] = False  # nothing is kept by the full step before it; skipped as a whole
     skipped = np.array(branches) == 0
     expected = reuse | skipped[:, None]
     expected[8, ::2] = True
@@ -252,7 +252,7 @@ def test_a_plan_of_another_shape_or_none_is_refused(pipe: DiTPipeline, tmp_path:
         saved(tmp_path, np.zeros((10, 6), dtype=np.bool_), expected=np.zeros(10))
 
 
-def test_a_step_that_is_foretold_runs_nothing(pipe: DiTPipeline) -> None:
+def test_a_skipped_step_runs_nothing(pipe: DiTPipeline) -> None:
     """Past the warm-up the model runs at every third step only, half of these without the unconditional
     branch; plan and summary say so, and the output is one that the scheduler takes, guided or not."""
     config = DQARConfig.preset("maximum", layer_fraction=0.0, step_interval=3, guidance_interval=2)
@@ -265,7 +265,7 @@ def test_a_step_that_is_foretold_runs_nothing(pipe: DiTPipeline) -> None:
 
 
 @pytest.mark.parametrize("solver", [None, DPMSolverMultistepScheduler, HeunDiscreteScheduler])
-def test_foretold_steps_leave_no_trace(pipe: DiTPipeline, solver: Any) -> None:
+def test_skipped_steps_leave_no_trace(pipe: DiTPipeline, solver: Any) -> None:
     """On any solver a second run is the first one again, and what `disable` leaves is bit-identical."""
     if solver:
         pipe.scheduler = solver.from_config(pipe.scheduler.config)
@@ -282,9 +282,9 @@ def _polynomial(factors: torch.Tensor, x: float) -> torch.Tensor:
     return torch.stack([factor * x**i for i, factor in enumerate(factors)]).sum(dim=0)
 
 
-def test_an_output_that_follows_the_polynomial_is_foretold_exactly() -> None:
-    """Outputs on a polynomial of the order are foretold to rounding, whichever half is the conditional one;
-    where a position comes twice, the forecast begins anew."""
+def test_an_output_that_follows_the_polynomial_is_forecast_exactly() -> None:
+    """Outputs on a polynomial of the order are forecast to rounding, whichever half is the conditional one;
+    where a position comes twice, the forecast begins again."""
     shape, generator = (2, 4, 3, 3), torch.Generator().manual_seed(0)
     factors = torch.randn(3, 4, *shape[1:], dtype=torch.float64, generator=generator)
     for half, order in ((0, 1), (1, 2), (None, 2)):
@@ -298,7 +298,7 @@ def test_an_output_that_follows_the_polynomial_is_foretold_exactly() -> None:
 
 
 def test_a_deviating_batch_is_recomputed(pipe: DiTPipeline, tmp_path: Path) -> None:
-    """Where the last forecast was off by more than the tolerance, a step that the plan foretells runs; what
+    """Where the last forecast was off by more than the tolerance, a step that the plan skips runs; what
     the plan expects is the unit, and an infinite tolerance never looks."""
     branches = [2, 2, 2, 0, 2, 0, 2, 0, 2, 0]
     ran = {}

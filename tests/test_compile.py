@@ -56,7 +56,7 @@ def test_one_variant_for_each_set_of_orders(pipe: DiTPipeline, change: dict[str,
     assert compiled_graphs() == len(orders)
     dqar.enable(pipe, config)
     assert torch.equal(generate(pipe, steps=6), latents)
-    assert compiled_graphs() == len(orders)  # nor after it was switched on anew
+    assert compiled_graphs() == len(orders)  # nor after it was enabled again
     assert torch.allclose(latents, eager, rtol=1e-4, atol=1e-4 * float(eager.abs().max()))
 
 

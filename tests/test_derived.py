@@ -84,7 +84,7 @@ def stored(directory: Path, made: Record, image: bytes = IMAGE) -> Path:
 
 
 def test_a_measured_record_is_valid(tmp_path: Path) -> None:
-    """One whose derived values are those of its samples has no flaw."""
+    """One whose derived values are those of its samples has no validation error."""
     assert validation.validation_error(stored(tmp_path, record())) is None
 
 
@@ -252,8 +252,8 @@ def test_each_forgery_is_one_line_with_both_values() -> None:
 
 
 def test_an_image_that_was_exchanged_is_found(tmp_path: Path) -> None:
-    """Another image than the recorded digest's, or one elsewhere, is a flaw; an older record without
-    a digest is not."""
+    """Another image than the recorded digest's, or one elsewhere, is a validation error; an older
+    record without a digest is not."""
     assert "does not match its digest" in str(
         validation.validation_error(stored(tmp_path / "a", record(), png(1)))
     )

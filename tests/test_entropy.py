@@ -124,7 +124,7 @@ def test_entropy_is_measured_at_intervals(pipe: DiTPipeline, interval: int) -> N
 
 
 def test_what_entropy_has_forbidden_is_not_kept(pipe: DiTPipeline) -> None:
-    """Until a layer is measured anew no entry is made that its known entropy forbids to use; where it allows,
+    """Until a layer is measured again no entry is made that its known entropy forbids; where it allows,
     the decisions are those of a gate that keeps everything."""
     base = {"use_layer_scheduling": False, "warmup_fraction": 0.0, "max_age": 1, "entropy_stride": 1}
     kept: dict[float, list[int]] = {}

@@ -48,7 +48,7 @@ def says(**figures: Any) -> Callable[[Any], Any]:
     return lambda pipe: SimpleNamespace(**{"steps": 3, "layers": 3, "ratio": 0.5} | figures)
 
 
-def spoiling(change: Callable[[torch.Tensor, int], torch.Tensor]) -> Enable:
+def perturbing(change: Callable[[torch.Tensor, int], torch.Tensor]) -> Enable:
     """A runtime that changes what the first block's attention returns: the tensor, and the call's number."""
 
     def enable(pipe: Any, config: Any) -> None:
@@ -65,7 +65,7 @@ def spoiling(change: Callable[[torch.Tensor, int], torch.Tensor]) -> Enable:
 
 
 def restoring(pipe: Any) -> None:
-    """Undo `spoiling`."""
+    """Undo `perturbing`."""
     del pipe.transformer.transformer_blocks[0].attn1.forward
 
 
@@ -80,7 +80,7 @@ def test_doing_nothing_is_no_reuse(examined: Callable[..., Outcome]) -> None:
 
 def test_one_bit_is_seen(examined: Callable[..., Outcome]) -> None:
     """The smallest change of one attention's output, at the last step alone, is wrong."""
-    nudge = spoiling(lambda tensor, call: tensor.nextafter(tensor + 1) if call == 3 else tensor)
+    nudge = perturbing(lambda tensor, call: tensor.nextafter(tensor + 1) if call == 3 else tensor)
     found = examined("off", enable=nudge, disable=restoring, summary=says(ratio=0.0))
     assert found.verdict == WRONG and found.why.startswith("step 2, cond: the output is off by ")
 
@@ -93,7 +93,7 @@ def test_one_branch_answered_by_the_other_is_seen(examined: Callable[..., Outcom
         kept.append(tensor)
         return kept[0]
 
-    found = examined("two calls", enable=spoiling(shared), disable=restoring, summary=says())
+    found = examined("two calls", enable=perturbing(shared), disable=restoring, summary=says())
     assert found.verdict == WRONG and "step 0, uncond" in found.why
 
 
@@ -148,7 +148,7 @@ def test_reuse_outside_of_the_schedule_is_seen(examined: Callable[..., Outcome])
     def by_parity(tensor: torch.Tensor, call: int) -> torch.Tensor:
         return kept.setdefault(call % 2, tensor)
 
-    found = examined("attention", enable=spoiling(by_parity), disable=restoring, summary=says())
+    found = examined("attention", enable=perturbing(by_parity), disable=restoring, summary=says())
     assert found.verdict == WRONG and "outside of the schedule" in found.why
 
 

@@ -1,4 +1,4 @@
-"""Amends for foretold steps: what a solver carries is known, and a forecast's error is given back to it."""
+"""Corrections for skipped steps: what a solver carries is known; a forecast's error is given back."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def test_a_correction_of_nothing_changes_nothing(pipe: DiTPipeline) -> None:
         assert torch.equal(generate(pipe), untouched)
 
 
-def test_amends_bring_the_pictures_nearer_to_the_baseline() -> None:
+def test_corrections_bring_the_images_nearer_to_the_baseline() -> None:
     """On the shipped model, 20 of 50 steps with the default correction drift less than without any."""
     spec = RunSpec(
         suite="t", name="t", method="dqar", model="embedded", batch_size=2, scheduler="ddim",

@@ -10,7 +10,7 @@ from diffusers import DDIMScheduler, DiTPipeline
 import dqar
 from dqar import DQARConfig
 
-# Reuse ratios in percent that the seed's author published for 28 layers and 50 DDIM steps.
+# Reuse ratios in percent that the original specification's author published for 28 layers and 50 DDIM steps.
 BY_LAYER_FRACTION = {0.33: 11.57, 0.50: 18.71, 0.66: 24.50, 0.75: 28.71, 1.0: 38.71}
 BY_WARMUP = {0.1: 12.93, 0.2: 11.57, 0.3: 10.14, 0.4: 8.79, 0.5: 7.36, 0.6: 6.00}
 BY_SNR = {

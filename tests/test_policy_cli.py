@@ -20,12 +20,12 @@ from bench.cli.main import app
 from bench.cli.policy import SHIPPED
 from bench.pipeline import models
 from bench.pipeline.session import Session, final_latents
-from bench.studies.policy.comparison import OPEN, POLICY, Arena, RandomMask, Recorder, contestants, enabled
+from bench.studies.policy.comparison import OPEN, POLICY, Arena, RandomMask, Recorder, candidates, enabled
 from bench.studies.policy.evaluate import search
 from bench.studies.policy.report import headline, verdict
 from bench.studies.policy.session import open_session
 from bench.studies.policy.trace import Walk, by_hand, rank_correlation, trace
-from bench.studies.policy.train import foreseen, load_policy, train
+from bench.studies.policy.train import load_policy, predicted, train
 from dqar import DQARConfig
 from dqar.policy.mlp_policy import LayerWiseReusePolicy
 from dqar.training.traces import NOT_MEASURED, Trace
@@ -122,10 +122,10 @@ def test_replay_foretells_the_measured_ratio(session: Session, policy_dir: Path)
     policy = load_policy(policy_dir)
     arena = Arena(session, policy_dir, n=2, max_age=2, progress=False)
     assert arena.control == 0
-    for who in contestants(policy, policy_dir, arena.highest_entropy()):
-        knob = search(functools.partial(arena.replay, who), who.nothing, who.most, 0.15)
-        measured = arena.measure(who, knob)
-        assert measured.ratio.mean() == pytest.approx(arena.replay(who, knob), abs=0.1), who.name
+    for who in candidates(policy, policy_dir, arena.highest_entropy()):
+        parameter = search(functools.partial(arena.replay, who), who.nothing, who.most, 0.15)
+        measured = arena.measure(who, parameter)
+        assert measured.ratio.mean() == pytest.approx(arena.replay(who, parameter), abs=0.1), who.name
         assert (measured.drift > 0).all() and arena.replay(who, who.nothing) <= 1 / STEPS, who.name
 
 
@@ -169,7 +169,7 @@ def test_final_error_is_predicted_from_the_step_and_its_time() -> None:
         features, torch.arange(60) % 2, torch.arange(60) // 6, reuse_error, final_reuse_error=followed
     )
     every = torch.ones(60, dtype=torch.bool)
-    torch.testing.assert_close(foreseen(rows, every).reuse_error, reuse_error * growth, rtol=1e-3, atol=0)
+    torch.testing.assert_close(predicted(rows, every).reuse_error, reuse_error * growth, rtol=1e-3, atol=0)
 
 
 def run(*arguments: object) -> tuple[int, str]:

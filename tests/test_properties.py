@@ -45,7 +45,7 @@ CONFIG = {
     "layer_scheduling": {"enabled": True, "schedule_type": "linear"},
     "quantization": {"mode": "per_head", "bits": 8},
 }
-ARCHIVE = {"facts": {}, "points": [{"cost": 0.5, "drifts": [0.1, 0.2], "genome": {"branches": [2, 0, 2]}}]}
+ARCHIVE = {"facts": {}, "points": [{"cost": 0.5, "drifts": [0.1, 0.2], "candidate": {"branches": [2, 0, 2]}}]}
 RECORD = Record(
     key="0" * 16, suite="s", name="a", method="baseline", config={"steps": 3}, status="ok",
     environment={"machine": "m", "inputs": {"a": "b"}},
@@ -133,7 +133,7 @@ def test_plans(content: Any) -> None:
 @bounded
 @given(changed(json.loads(SEALED.model_dump_json())) | values)
 def test_records(content: Any) -> None:
-    """Only the record that was written is valid: any other content of its file has a flaw, in one line."""
+    """Only the record that was written is valid: any other content is a validation error, in one line."""
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "s" / "m" / f"a-{SEALED.key}.json"
         path.parent.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""The seed's own words run: its Quick Start and the imports of its API Reference."""
+"""The original specification's own code runs: its Quick Start and the imports of its API Reference."""
 
 from __future__ import annotations
 

@@ -145,10 +145,10 @@ def test_nothing_finished_answers_nothing() -> None:
 
 def test_the_headline_compares_with_another_method() -> None:
     """Where a competitor leads, DQAR's best is named; where DQAR leads, the best of another method."""
-    rival = lossless("rival", 1.5, "fora")
-    assert [named(lossless(), rival), named(lossless("better", 1.8), rival)] == [
-        ["rival", "good"],
-        ["better", "rival"],
+    competitor = lossless("competitor", 1.5, "fora")
+    assert [named(lossless(), competitor), named(lossless("better", 1.8), competitor)] == [
+        ["competitor", "good"],
+        ["better", "competitor"],
     ]
 
 
@@ -159,8 +159,8 @@ def named(*records: Record) -> list[str]:
 def test_the_headline_admits_that_nothing_was_gained() -> None:
     """Where all lose, the fastest and the lowest-drift are named; where none is faster, the fastest
     measured, with its interval."""
-    milder = made("minor", "dqar", 1.2, 0.1, 0.3, quality=paired("minor", 0.1, 0.01))
-    assert named(lossy(), milder) == ["lossy", "minor"]
+    slower = made("minor", "dqar", 1.2, 0.1, 0.3, quality=paired("minor", 0.1, 0.01))
+    assert named(lossy(), slower) == ["lossy", "minor"]
     slow = made("slow", "dqar", 0.9, 0.01, 0.3)
     text = summary.headline(Selection([BASELINE, slow]), "a test")
     assert "`slow` at 0.90× [0.89, 0.91]" in text and "no configuration is faster" in text

@@ -1,4 +1,4 @@
-"""The wrapper and the samplers: the seed's Quick Start runs, and off is off to the bit."""
+"""The wrapper and the samplers: the original specification's Quick Start runs, and off is off to the bit."""
 
 from __future__ import annotations
 

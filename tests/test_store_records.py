@@ -75,7 +75,7 @@ def test_records_come_in_the_order_asked_for(there: Store) -> None:
 
 
 def test_only_a_valid_record_is_finished(there: Store) -> None:
-    """One that is there, has no flaw, and did not fail."""
+    """One that is there, has no validation error, and did not fail."""
     made = record()
     assert not there.finished(made.name, made.key)
     path = written(there)
@@ -163,8 +163,8 @@ def test_a_record_without_inputs_has_a_key_of_its_configuration(there: Store) ->
 
 
 def test_an_image_is_beside_its_record(there: Store) -> None:
-    """One that is there but elsewhere, is not there, or cannot be read, is a flaw; one without a digest is
-    only looked for."""
+    """One that is there but elsewhere, is not there, or cannot be read, is a validation error; one
+    without a digest is only looked for."""
     there.folder.mkdir(parents=True)
     saved(there.folder.parent / "it.png", noise(4, 4))
     lost = quality("it", 0.1, drift_per_image=[], image="../it.png")
@@ -208,7 +208,7 @@ def test_records_are_looked_for_where_they_can_be(tmp_path: Path) -> None:
 
 
 def test_an_invalid_record_is_logged(there: Store) -> None:
-    """By its file's name and its flaw; the others are read."""
+    """By its file's name and its validation error; the others are read."""
     there.write(record("good"))
     (there.folder / "bad-k.json").write_text("{")
     with logged("bench.store.validation") as messages:

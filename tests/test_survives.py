@@ -70,7 +70,7 @@ class Subject:
             assert all(ours < theirs for ours, theirs in zip(spared, work, strict=True))
             assert dqar.summary(self.pipe).ratio == 0.5
         dqar.disable(self.pipe)
-        if change is offloaded:  # which makes the model's hook and `forward` anew after each generation
+        if change is offloaded:  # which makes the model's hook and `forward` again after each generation
             state, left = names_of(state), names_of(state_of(self.pipe))
         else:
             left = state_of(self.pipe)

@@ -32,7 +32,7 @@ def generate(spec: RunSpec, reuse: str | None, labels: Sequence[int], out: Path)
     Args:
         spec: The model, how it samples, and `batch_size` images.
         reuse: A preset of DQARConfig or the path of a YAML file; None: the untouched pipeline.
-        labels: Classes that the images go through in turn; none: all of the model's.
+        labels: Classes that the images cycle through; none: all of the model's.
         out: The directory.
 
     Raises:

@@ -140,7 +140,7 @@ def _asv(config: Path, *arguments: str, given: dict[str, str] | None = None) -> 
 
 
 def _machine(name: str) -> list[str]:
-    """What asv wants to know of a machine, so that it asks nobody; nothing names the host."""
+    """What asv wants to know of a machine, so that it asks no questions; nothing names the host."""
     cpu = provenance.cpu()
     known = {
         "machine": name,

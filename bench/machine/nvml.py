@@ -105,7 +105,7 @@ def throttles() -> list[str] | None:
 
 
 def held_down() -> list[str]:
-    """Those of the reasons that spoil a time: the power cap only where the clock is below its usual share."""
+    """The reasons that invalidate a time: the power cap only where the clock is below its usual share."""
     found = throttles() or []
     if found != [POWER_CAP]:
         return found

@@ -57,7 +57,7 @@ def checked(options: dict[str, Any], known: Mapping[str, Range | Choice]) -> dic
 
 @contextmanager
 def cache_context(transformer: Any) -> Iterator[None]:
-    """A cache context as pipelines of other models set it; state begins anew within."""
+    """A cache context as pipelines of other models set it; state begins again within."""
     from diffusers.models.cache_utils import CacheMixin
 
     with CacheMixin.cache_context(transformer, "bench"):

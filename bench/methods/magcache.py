@@ -44,7 +44,7 @@ def apply(pipe: Any, options: dict[str, Any]) -> Iterator[Arm]:
 
 
 def resolve(options: dict[str, Any], tried: Tried) -> dict[str, Any]:
-    """The ratios of the model at hand on this solver."""
+    """The ratios of the current model on this solver."""
     with tried(options) as arm:
         return arm.found()
 

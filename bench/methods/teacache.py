@@ -1,6 +1,6 @@
 """TeaCache (Liu et al. 2024, arXiv 2411.19108): the blocks' residual is held while the modulated input of the
 first block has changed little since they ran. By how much the output changes is a polynomial of how much the
-input does, which the authors fitted for a few models; here it is fitted to a generation of the model at hand.
+input does, which the authors fitted for a few models; here it is fitted to a generation of the current model.
 """
 
 from __future__ import annotations
@@ -164,7 +164,7 @@ def apply(pipe: Any, options: dict[str, Any]) -> Iterator[Arm]:
 
 
 def resolve(options: dict[str, Any], tried: Tried) -> dict[str, Any]:
-    """The polynomial of the model at hand on this solver."""
+    """The polynomial of the current model on this solver."""
     with tried(options) as arm:
         return arm.found()
 

@@ -9,7 +9,7 @@ from bench.spec.run_spec import RunSpec
 
 
 def numbers(spec: RunSpec, pipe: Any) -> list[int]:
-    """The classes or prompts that images go through in turn: image i is of numbers[i mod n]."""
+    """The classes or prompts that images cycle through: image i is of numbers[i mod n]."""
     if spec.prompts is not None:
         return list(range(len(spec.prompts.texts)))
     if spec.labels != "cycle":

@@ -35,7 +35,7 @@ class Generation:
 
 @dataclass
 class Session:
-    """A loaded pipeline and the configuration under test, both arms at hand."""
+    """A loaded pipeline and the configuration under test, with both arms."""
 
     pipe: Any
     spec: RunSpec
@@ -193,7 +193,7 @@ def _unscaled(z: Tensor, config: Any) -> Tensor:
 def stopwatch() -> Iterator[list[float]]:
     """Append the seconds that the body took: CUDA events with a device, else the wall clock.
 
-    The garbage collector is off meanwhile, for it strikes at random.
+    The garbage collector is off meanwhile, for it runs at random times.
     """
     seconds: list[float] = []
     gc.collect()

@@ -21,7 +21,7 @@ from bench.report.compare import Row
 from bench.report.page import render
 from bench.store.git import commits
 
-BENCH = r"denoising\.Made\.time_generation\('(baseline|recommended)'\)|kernels\.Yardstick"
+BENCH = r"denoising\.Made\.time_generation\('(baseline|recommended)'\)|kernels\.Reference"
 SLOWDOWN = "DQAR_ASV_SLOWDOWN"  # read by the benchmarks: a generation takes so many times as long
 PLANTED = "planted"
 
@@ -57,25 +57,25 @@ def table(found: dict[str, Sequence[Row]]) -> pd.DataFrame:
 
 def holds(rows: pd.DataFrame) -> bool:
     """Whether every planted slowdown is caught and nothing else raises an alarm."""
-    calm, planted = _apart(rows)
-    return bool((planted["verdict"] == "SLOWER").all() and not calm["verdict"].isin(gate.ALARMS).any())
+    unchanged, planted = _apart(rows)
+    return bool((planted["verdict"] == "SLOWER").all() and not unchanged["verdict"].isin(gate.ALARMS).any())
 
 
 def headline(rows: pd.DataFrame, slowdown: float) -> str:
     """The check in one sentence."""
-    calm, planted = _apart(rows)
-    alarms, caught = calm["verdict"].isin(gate.ALARMS).sum(), (planted["verdict"] == "SLOWER").sum()
+    unchanged, planted = _apart(rows)
+    alarms, caught = unchanged["verdict"].isin(gate.ALARMS).sum(), (planted["verdict"] == "SLOWER").sum()
     return (
-        f"{calm['run'].nunique()} unchanged repetitions of {len(planted)} benchmarks raised "
+        f"{unchanged['run'].nunique()} unchanged repetitions of {len(planted)} benchmarks raised "
         f"{alarms or 'no'} alarm{'s' if alarms > 1 else ''}, and a planted slowdown of {slowdown - 1:.0%} "
         f"was caught in {caught} of {len(planted)}."
     )
 
 
 def _apart(rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The unchanged repetitions and the planted one, without its yardstick, which is not slowed."""
+    """The unchanged repetitions and the planted one, without its reference benchmark, which is not slowed."""
     planted = rows["run"] == PLANTED
-    return rows[~planted], rows[planted & (rows["name"] != gate.YARDSTICK)]
+    return rows[~planted], rows[planted & (rows["name"] != gate.REFERENCE)]
 
 
 def write_report(rows: pd.DataFrame, slowdown: float, machine: str, out: Path) -> Path:

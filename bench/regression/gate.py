@@ -1,7 +1,7 @@
 """Two commits' stored asv results, a verdict for each benchmark: asv itself exits 0 on a regression.
 
 A time is a ratio of medians with a bootstrap 95 % interval over the stored samples, divided by the ratio
-of the yardstick, a benchmark that knows nothing of this project: a machine that is slower today is no
+of the reference benchmark, which runs none of this project's code: a machine that is slower today is no
 regression. Everything else is a single figure. Lower is better throughout.
 """
 
@@ -22,7 +22,7 @@ from bench.record import Median
 from bench.regression.environment import SERIES
 from bench.report.compare import Row
 
-YARDSTICK = "kernels.Yardstick.time_feed_forward"
+REFERENCE = "kernels.Reference.time_feed_forward"
 TIME_THRESHOLD = 0.10  # between two runs on a shared machine; a planted 20 % is beyond it
 THRESHOLD = 0.02  # of bytes, shares and errors, which hardly scatter
 ALARMS = {"SLOWER", "WORSE", "FAILED"}
@@ -128,8 +128,8 @@ def _entries(found: Any) -> Iterator[tuple[str, Measured]]:
 
 
 def _pace(before: Mapping[str, Measured], after: Mapping[str, Measured]) -> float:
-    """How many times faster the machine was before; 1 where the yardstick was not measured."""
-    known = [run[YARDSTICK].samples for run in (before, after) if YARDSTICK in run]
+    """How many times faster the machine was before; 1 where the reference benchmark was not measured."""
+    known = [run[REFERENCE].samples for run in (before, after) if REFERENCE in run]
     if len(known) < 2 or not all(known):
         return 1.0
     one, other = (float(np.median(samples)) for samples in known if samples)
@@ -145,10 +145,10 @@ def _row(name: str, a: Measured | None, b: Measured | None, pace: float) -> Row:
         return Row(name, *shown, verdict, "it failed" + (" in both" if _failed(a) else ""))
     if _failed(a):
         return Row(name, *shown, "NOT COMPARED", "it failed in the base commit")
-    if a.samples and b.samples and name != YARDSTICK:
+    if a.samples and b.samples and name != REFERENCE:
         return Row(name, *shown, *stats.verdict(speedup(a.samples, b.samples, pace), TIME_THRESHOLD))
-    if name == YARDSTICK:
-        return Row(name, *shown, "SAME", f"the yardstick: the machine's pace, {1 / pace:.3f} of before")
+    if name == REFERENCE:
+        return Row(name, *shown, "SAME", f"the reference benchmark: machine-speed factor {1 / pace:.3f}")
     return Row(name, *shown, *_judge(a.value or 0.0, b.value or 0.0))
 
 

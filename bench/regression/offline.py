@@ -30,7 +30,7 @@ def make_offline(pages: Path) -> None:
     """Point `pages`/index.html to copies of its libraries, and let nothing else run in it.
 
     Raises:
-        ValueError: a library that is not at hand.
+        ValueError: a library that is not installed.
     """
     index = pages / "index.html"
     text = index.read_text(encoding="utf-8")

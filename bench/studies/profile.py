@@ -95,7 +95,7 @@ class Comparison:
 
 
 def compare(spec: RunSpec, out: Path, repeats: int = 3) -> Comparison:
-    """Time both arms in turn without a profiler, then profile as many generations, in turn as well.
+    """Time both arms, interleaved, without a profiler, then profile as many generations, interleaved as well.
 
     Writes `trace-baseline.json.gz` and `trace.json.gz`, Chrome traces of the last ones, to `out`.
     """

@@ -36,10 +36,10 @@ class Caller(NamedTuple):
         return None
 
 
-NOBODY = Caller(None, None)
+UNKNOWN = Caller(None, None)
 
 
-def calling_pipeline(depth: int = 1, known: Caller = NOBODY) -> Caller:
+def calling_pipeline(depth: int = 1, known: Caller = UNKNOWN) -> Caller:
     """The nearest pipeline whose `__call__` is running, from `depth` frames above the caller's own on.
 
     `known` is the last one: its frame is recognised without a copy of all its local variables.
@@ -55,4 +55,4 @@ def calling_pipeline(depth: int = 1, known: Caller = NOBODY) -> Caller:
             if hasattr(type(owner), "components"):  # a DiffusionPipeline, of which nothing is imported here
                 return Caller(owner, frame)
         frame = frame.f_back
-    return NOBODY
+    return UNKNOWN

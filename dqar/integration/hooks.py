@@ -75,7 +75,7 @@ class ForwardHook(Patch):
 
     def remove(self) -> bool:
         """Give the module its own `forward` back, and decide nothing any more."""
-        self.decider = NOBODY
+        self.decider = UNTOUCHED
         return super().remove()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -117,13 +117,13 @@ class ForwardHook(Patch):
             store.store(slot, *tensors)
 
 
-class _Nobody:
+class _Untouched:
     """Decides nothing: the model runs untouched."""
 
     active: Branch | None = None
 
 
-NOBODY = _Nobody()
+UNTOUCHED = _Untouched()
 # The hooks that a model had, by module: torch.compile would not know another object, and compile all again.
 _known: WeakKeyDictionary[nn.Module, dict[int, ForwardHook]] = WeakKeyDictionary()
 

@@ -238,16 +238,16 @@ class DQARManager:
             run.inputs = inputs
         # A call on another batch, as skip-layer guidance makes, has no two halves.
         guided, record = run.guided and inputs == run.inputs, branch.record if branch else None
-        begun = self.planner.branch(run, guided, call.prompt_length, inputs, record, self._warn)
-        run.branches[key] = begun
+        started = self.planner.branch(run, guided, call.prompt_length, inputs, record, self._warn)
+        run.branches[key] = started
         if branch is None:
-            self._pair(run, begun, key)
+            self._pair(run, started, key)
         elif run.pair and branch in run.pair:
             # Another shape, or a gap: what is cached is not of the step before, nor fits the other branch.
             for one in run.pair:
                 one.step = -1
             run.pair = None
-        return begun
+        return started
 
     def _pair(self, run: Trajectory, branch: Branch, key: tuple[str | None, int]) -> None:
         """Recognise the two calls of guidance at the first step, where one of them may be left out."""

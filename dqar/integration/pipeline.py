@@ -187,7 +187,7 @@ def enable(pipe: Any, config: DQARConfig | None = None, policy: ReusePolicy | No
 
 
 def disable(pipe: Any) -> None:
-    """Restore `pipe`; its output is then bit-identical to before `enable`. Harmless when off."""
+    """Restore `pipe`; its output is then bit-identical to before `enable`. Does nothing when off."""
     handle = getattr(pipe, HANDLE, None)
     if handle is not None:
         handle.remove()

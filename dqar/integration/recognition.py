@@ -8,7 +8,7 @@ from enum import Enum
 from typing import Any, NamedTuple
 
 from dqar.integration.adapter import Call
-from dqar.integration.caller import NOBODY, Caller, calling_pipeline
+from dqar.integration.caller import UNKNOWN, Caller, calling_pipeline
 from dqar.integration.sync import FirstLook, first_look, host_value
 from dqar.integration.trajectory import StepCounter, Trajectory
 
@@ -46,7 +46,7 @@ class Recogniser:
     def __init__(self, scheduler: Callable[[], Any], pipe: Any) -> None:
         self.scheduler, self.pipe = scheduler, pipe
         self._counters: list[StepCounter] = []
-        self._caller = NOBODY  # of the generation's last call; its frame is let go with the last step
+        self._caller = UNKNOWN  # of the generation's last call; its frame is let go with the last step
 
     def place(self, run: Trajectory | None, call: Call) -> Recognised:
         """The place of a call, `run` being the last generation."""
@@ -81,7 +81,7 @@ class Recogniser:
 
     def forget(self) -> None:
         """Let go of the caller's frame, which holds all of a pipeline's latents."""
-        self._caller = NOBODY
+        self._caller = UNKNOWN
 
     def detach(self) -> None:
         """Give the schedulers their own `step` back."""

@@ -1,4 +1,4 @@
-"""The kernels that reuse adds, over sizes; and a yardstick that knows nothing of this project."""
+"""The kernels that reuse adds, over sizes; and a reference benchmark that knows nothing of this project."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Quantizer:
         self.quantizer.dequantize(self.kept)
 
 
-class Yardstick:
+class Reference:
     """torch alone: how fast the machine is today, by which the gate divides all other times."""
 
     number, rounds, repeat = 5, 1, (10, 30, 3.0)

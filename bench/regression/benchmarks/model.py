@@ -14,8 +14,8 @@ from bench.methods.dqar import shape_of
 from bench.pipeline.session import Generation, Session
 from bench.spec.run_spec import RunSpec
 
-FORETOLD = {"layer_fraction": 0.0, "model_steps": 5}  # whole steps left out, as on the front
-CONFIGURATIONS = ("baseline", "conservative", "recommended", "aggressive", "maximum", "foretold")
+SKIPPING = {"layer_fraction": 0.0, "model_steps": 5}  # whole steps skipped, as on the front
+CONFIGURATIONS = ("baseline", "conservative", "recommended", "aggressive", "maximum", "skipping")
 PICTURES = range(2)
 SLOWDOWN = float(os.environ.get("DQAR_ASV_SLOWDOWN", "1"))  # `bench asv check` plants one
 
@@ -31,10 +31,10 @@ def session() -> Session:
 
 
 def under(configuration: str) -> Any:
-    """The pipeline with that preset on, with half the steps foretold, or untouched."""
+    """The pipeline with that preset on, with half the steps skipped, or untouched."""
     pipe = session().pipe
     dqar.disable(pipe)
-    name, changes = ("maximum", FORETOLD) if configuration == "foretold" else (configuration, {})
+    name, changes = ("maximum", SKIPPING) if configuration == "skipping" else (configuration, {})
     if configuration != "baseline":
         dqar.enable(pipe, dqar.DQARConfig.preset(name, **shape_of(pipe), **changes))
     return pipe

@@ -21,7 +21,7 @@ CORRECTIONS = (0.2, 0.35, 0.5, 0.65, 0.8)
 
 
 @dataclass(frozen=True)
-class Genome:
+class CandidatePlan:
     """A plan as the search changes it: per step its branches and the layers that reuse, as bits."""
 
     branches: tuple[int, ...]
@@ -41,13 +41,13 @@ class Genome:
         )
 
     @classmethod
-    def of(cls, plan: SavedPlan) -> Genome:
-        """The genome of a saved plan."""
+    def of(cls, plan: SavedPlan) -> CandidatePlan:
+        """The candidate of a saved plan."""
         rows = [sum(1 << int(layer) for layer in np.flatnonzero(row)) for row in plan.reuse]
         return cls(tuple(map(int, plan.branches)), tuple(rows), **plan.options)
 
-    def finer(self, factor: int) -> Genome:
-        """The same at `factor` times the steps: those in between are foretold."""
+    def finer(self, factor: int) -> CandidatePlan:
+        """The same at `factor` times the steps: those in between are skipped."""
         steps = factor * len(self.branches)
         branches: list[int] = [NONE] * steps
         rows = [0] * steps
@@ -61,7 +61,7 @@ class Point:
 
     cost: float  # share of the model's FLOPs over a generation that it runs, 1 = all
     drifts: tuple[float, ...]  # of each picture
-    genome: Genome
+    candidate: CandidatePlan
 
     @property
     def score(self) -> float:
@@ -69,14 +69,14 @@ class Point:
         would have sent elsewhere altogether is more chance than the plan's doing."""
         return math.exp(np.log(self.drifts).mean())
 
-    def loses_to(self, rival: Point) -> bool:
+    def loses_to(self, other: Point) -> bool:
         """Whether it is behind on the pictures that it has, by more than one standard error of their paired
         log-ratios: the rest need not be made."""
-        ratios = np.log(self.drifts) - np.log(rival.drifts[: len(self.drifts)])
+        ratios = np.log(self.drifts) - np.log(other.drifts[: len(self.drifts)])
         return float(ratios.mean()) > float(ratios.std(ddof=1)) / math.sqrt(len(ratios))
 
 
-def beginnings(snr: FloatArray, most: float = 1.0) -> Iterator[Genome]:
+def initial_candidates(snr: FloatArray, most: float = 1.0) -> Iterator[CandidatePlan]:
     """Plans to begin with: shares of `most` of the steps run, spread between evenly in number and evenly in
     log-SNR, with both branches or every second one with the conditional branch alone."""
     steps = len(snr)
@@ -88,8 +88,8 @@ def beginnings(snr: FloatArray, most: float = 1.0) -> Iterator[Genome]:
             yield _running(steps, halved)
 
 
-def _running(steps: int, branches: Mapping[int, int]) -> Genome:
-    return Genome(tuple([branches.get(step, NONE) for step in range(steps)]), (0,) * steps)
+def _running(steps: int, branches: Mapping[int, int]) -> CandidatePlan:
+    return CandidatePlan(tuple([branches.get(step, NONE) for step in range(steps)]), (0,) * steps)
 
 
 class Changes:
@@ -97,80 +97,82 @@ class Changes:
 
     def __init__(self, rng: random.Random, layers: int) -> None:
         self.rng, self.layers = rng, layers
-        self.kinds: list[tuple[float, Callable[[Genome], Genome]]] = [
+        self.kinds: list[tuple[float, Callable[[CandidatePlan], CandidatePlan]]] = [
             (0.35, self.shift), (0.2, self.move), (0.1, self.halve), (0.1, self.add),
             (0.12, self.leave_out), (0.1, self.reuse), (0.05, self.forecast),
         ]  # fmt: skip
 
-    def __call__(self, genome: Genome) -> Genome:
+    def __call__(self, candidate: CandidatePlan) -> CandidatePlan:
         """One to three changes."""
         weights = [weight for weight, _ in self.kinds]
         for _ in range(self.rng.choice((1, 1, 2, 3))):
             (_, change), *_ = self.rng.choices(self.kinds, weights)
-            genome = change(genome)
-        return genome
+            candidate = change(candidate)
+        return candidate
 
-    def shift(self, genome: Genome) -> Genome:
+    def shift(self, candidate: CandidatePlan) -> CandidatePlan:
         """A step that runs changes places with one nearby."""
-        step = self._running(genome)
-        return self._swapped(genome, step, step + self.rng.choice((-3, -2, -1, 1, 2, 3)))
+        step = self._running(candidate)
+        return self._swapped(candidate, step, step + self.rng.choice((-3, -2, -1, 1, 2, 3)))
 
-    def move(self, genome: Genome) -> Genome:
+    def move(self, candidate: CandidatePlan) -> CandidatePlan:
         """A step that runs changes places with any other."""
-        return self._swapped(genome, self._running(genome), self.rng.randrange(1, len(genome.branches)))
+        return self._swapped(
+            candidate, self._running(candidate), self.rng.randrange(1, len(candidate.branches))
+        )
 
-    def _swapped(self, genome: Genome, step: int, other: int) -> Genome:
-        if not 1 <= other < len(genome.branches):
-            return genome
-        branches, rows = list(genome.branches), list(genome.rows)
+    def _swapped(self, candidate: CandidatePlan, step: int, other: int) -> CandidatePlan:
+        if not 1 <= other < len(candidate.branches):
+            return candidate
+        branches, rows = list(candidate.branches), list(candidate.rows)
         for line in (branches, rows):
             line[step], line[other] = line[other], line[step]
-        return replace(genome, branches=tuple(branches), rows=tuple(rows))
+        return replace(candidate, branches=tuple(branches), rows=tuple(rows))
 
-    def halve(self, genome: Genome) -> Genome:
+    def halve(self, candidate: CandidatePlan) -> CandidatePlan:
         """A step runs both branches instead of one, or one instead of both."""
-        step = self._running(genome)
-        return _with(genome, step, CONDITIONAL if genome.branches[step] == BOTH else BOTH)
+        step = self._running(candidate)
+        return _with(candidate, step, CONDITIONAL if candidate.branches[step] == BOTH else BOTH)
 
-    def add(self, genome: Genome) -> Genome:
+    def add(self, candidate: CandidatePlan) -> CandidatePlan:
         """Any step runs."""
-        step = self.rng.randrange(1, len(genome.branches))
-        return _with(genome, step, self.rng.choice((CONDITIONAL, BOTH)))
+        step = self.rng.randrange(1, len(candidate.branches))
+        return _with(candidate, step, self.rng.choice((CONDITIONAL, BOTH)))
 
-    def leave_out(self, genome: Genome) -> Genome:
-        """A step that runs is foretold."""
-        return _with(genome, self._running(genome), NONE)
+    def leave_out(self, candidate: CandidatePlan) -> CandidatePlan:
+        """A step that runs is skipped."""
+        return _with(candidate, self._running(candidate), NONE)
 
-    def reuse(self, genome: Genome) -> Genome:
+    def reuse(self, candidate: CandidatePlan) -> CandidatePlan:
         """Other layers of a step reuse: all, none, or some in a row."""
-        step = self._running(genome)
+        step = self._running(candidate)
         size = self.rng.choice((0, self.layers, self.layers // 2, self.layers // 3))
-        if genome.branches[step] == NONE:
-            return genome
+        if candidate.branches[step] == NONE:
+            return candidate
         first = self.rng.randint(0, self.layers - size)
-        rows = list(genome.rows)
+        rows = list(candidate.rows)
         rows[step] = ((1 << size) - 1) << first
-        targets = genome.targets if any(genome.rows) else self.rng.choice(TARGETS)
-        return replace(genome, rows=tuple(rows), targets=targets)
+        targets = candidate.targets if any(candidate.rows) else self.rng.choice(TARGETS)
+        return replace(candidate, rows=tuple(rows), targets=targets)
 
-    def forecast(self, genome: Genome) -> Genome:
+    def forecast(self, candidate: CandidatePlan) -> CandidatePlan:
         """Forecasts of another order, or corrected by another share."""
-        if any(genome.rows) and self.rng.random() < 0.5:
-            return replace(genome, forecast_order=3 - genome.forecast_order)
+        if any(candidate.rows) and self.rng.random() < 0.5:
+            return replace(candidate, forecast_order=3 - candidate.forecast_order)
         if self.rng.random() < 0.5:
-            return replace(genome, output_order=3 - genome.output_order)
-        return replace(genome, output_correction=self.rng.choice(CORRECTIONS))
+            return replace(candidate, output_order=3 - candidate.output_order)
+        return replace(candidate, output_correction=self.rng.choice(CORRECTIONS))
 
-    def _running(self, genome: Genome) -> int:
+    def _running(self, candidate: CandidatePlan) -> int:
         """A step that runs, the first left out."""
-        return self.rng.choice([i for i, n in enumerate(genome.branches) if n and i] or [1])
+        return self.rng.choice([i for i, n in enumerate(candidate.branches) if n and i] or [1])
 
 
-def _with(genome: Genome, step: int, branches: int) -> Genome:
-    changed, rows = list(genome.branches), list(genome.rows)
+def _with(candidate: CandidatePlan, step: int, branches: int) -> CandidatePlan:
+    changed, rows = list(candidate.branches), list(candidate.rows)
     changed[step] = branches
     rows[step] = rows[step] if branches else 0
-    return replace(genome, branches=tuple(changed), rows=tuple(rows))
+    return replace(candidate, branches=tuple(changed), rows=tuple(rows))
 
 
 class Archive:
@@ -200,7 +202,7 @@ class Archive:
 
 def search(
     archive: Archive,
-    tried: Callable[[Genome, Archive], Point | None],
+    tried: Callable[[CandidatePlan, Archive], Point | None],
     layers: int,
     costs: tuple[float, float],
     seed: int,
@@ -209,12 +211,12 @@ def search(
 
     `tried` gives the plan's point, or None once it is clear that one in the archive is better."""
     rng = random.Random(seed)
-    changed, seen = Changes(rng, layers), {point.genome for point in archive.points}
+    changed, seen = Changes(rng, layers), {point.candidate for point in archive.points}
     low, high = map(math.log, costs)
     while True:
-        genome = changed(archive.near(math.exp(rng.uniform(low, high))).genome)
-        if genome in seen:
+        candidate = changed(archive.near(math.exp(rng.uniform(low, high))).candidate)
+        if candidate in seen:
             continue
-        seen.add(genome)
-        point = tried(genome, archive)
+        seen.add(candidate)
+        point = tried(candidate, archive)
         yield point is not None and archive.add(point)

@@ -25,7 +25,7 @@ from bench.record import Mean, Target
 from bench.spec.prompts import Prompts
 from bench.spec.run_spec import RunSpec, shown_model
 from bench.spec.settings import QualitySettings
-from bench.studies.calibrate.search import Archive, Genome, Point, beginnings, search
+from bench.studies.calibrate.search import Archive, CandidatePlan, Point, initial_candidates, search
 from bench.studies.calibrate.trial import Trials
 from dqar.errors import DQARError
 from dqar.policy.saved_plan import SavedPlan
@@ -76,7 +76,7 @@ class Study:
     solver: str
     target: Target
     steps: int  # the baseline's, whose cost is 1
-    plan_steps: int  # the plan's own, of which most are foretold
+    plan_steps: int  # the plan's own, of which most are skipped
     pictures: int
     guidance: float
     results: Path
@@ -117,7 +117,7 @@ class Study:
                 if better:
                     self._keep(archive, file)
         asked = {s: point for s in sorted(speedups, reverse=True) if (point := archive.at(1 / s)) is not None}
-        chosen = {id(point): (s, point) for s, point in asked.items()}  # of a plan's names the mildest
+        chosen = {id(point): (s, point) for s, point in asked.items()}  # of a plan's names the slowest
         return [self._written(trials, *found, out) for found in reversed(chosen.values())]
 
     def _begun(self, trials: Trials, file: Path, start: Path | None) -> Archive:
@@ -126,15 +126,17 @@ class Study:
             facts, points = _kept(file, trials.layers)
             if facts == self.facts:
                 return Archive(points)
-            log.warning("%s: was found on something else; begun anew", file.name)
-        given = [Genome.of(SavedPlan.load(path)) for path in sorted(start.glob("*.json"))] if start else []
-        fitting = [genome for genome in given if self.plan_steps % len(genome.branches) == 0]
-        finer = [genome.finer(self.plan_steps // len(genome.branches)) for genome in fitting]
+            log.warning("%s: was found on something else; started again", file.name)
+        given = (
+            [CandidatePlan.of(SavedPlan.load(path)) for path in sorted(start.glob("*.json"))] if start else []
+        )
+        fitting = [candidate for candidate in given if self.plan_steps % len(candidate.branches) == 0]
+        finer = [candidate.finer(self.plan_steps // len(candidate.branches)) for candidate in fitting]
         share = self.steps / self.plan_steps
-        genomes = dict.fromkeys([*finer, *beginnings(trials.snr, share)])
+        candidates = dict.fromkeys([*finer, *initial_candidates(trials.snr, share)])
         archive = Archive()
-        for genome in tqdm(genomes, unit="plan", desc="to begin with", disable=None):
-            if (point := trials(genome, archive)) is not None:
+        for candidate in tqdm(candidates, unit="plan", desc="to begin with", disable=None):
+            if (point := trials(candidate, archive)) is not None:
                 archive.add(point)
         return archive
 
@@ -151,7 +153,7 @@ class Study:
         return facts | {"model": shown_model(self.model)} | prompts
 
     def _written(self, trials: Trials, speedup: float, point: Point, out: Path) -> Found:
-        plan = point.genome.plan(trials.layers)
+        plan = point.candidate.plan(trials.layers)
         drifts, own = trials.held_out(plan)
         other, _ = trials.held_out(plan, self.guidance * OTHER_GUIDANCE)
         seen = {"held_out": drifts, "other_guidance": other, "baseline": own}
@@ -183,7 +185,7 @@ def _kept(file: Path, layers: int) -> tuple[Any, list[Point]]:
         kept = read_json(file, "archive")
         points = [_point(entry) for entry in kept["points"]]
         for point in points:
-            point.genome.plan(layers)
+            point.candidate.plan(layers)
             if not (0 < point.cost < math.inf and all(0 <= drift < math.inf for drift in point.drifts)):
                 raise ValueError("a plan's cost or drift is out of range")
         return kept["facts"], points
@@ -195,5 +197,6 @@ def _kept(file: Path, layers: int) -> tuple[Any, list[Point]]:
 
 
 def _point(entry: dict[str, Any]) -> Point:
-    genome: Any = {k: tuple(v) if isinstance(v, list) else v for k, v in entry["genome"].items()}
-    return Point(entry["cost"], tuple(entry["drifts"]), Genome(**genome))
+    stored = entry.get("candidate") or entry["genome"]  # the name that archives had for it before
+    candidate: Any = {k: tuple(v) if isinstance(v, list) else v for k, v in stored.items()}
+    return Point(entry["cost"], tuple(entry["drifts"]), CandidatePlan(**candidate))

@@ -24,7 +24,7 @@ from bench.record import Target
 from bench.spec.run_spec import RunSpec
 from bench.store import keys
 from bench.store.tensors import Cache
-from bench.studies.calibrate.search import Archive, Genome, Point
+from bench.studies.calibrate.search import Archive, CandidatePlan, Point
 from dqar.config import DQARConfig
 from dqar.core.reuse_gate import Reason
 from dqar.core.snr import schedule_snr
@@ -64,18 +64,18 @@ class Trials:
             pipe.scheduler.set_timesteps(call.get("num_inference_steps", spec.num_inference_steps))
             return schedule_snr(pipe.scheduler)
 
-    def __call__(self, genome: Genome, archive: Archive) -> Point | None:
+    def __call__(self, candidate: CandidatePlan, archive: Archive) -> Point | None:
         """Try a plan on the calibration pictures, until it is clear that the archive has a better one."""
-        plan = genome.plan(self.layers)
+        plan = candidate.plan(self.layers)
         cost = self.cost(plan)
         drifts: list[float] = []
-        rival = archive.at(cost)
+        best = archive.at(cost)
         for first in range(0, len(self.pictures), HEAT):
             heat = self.pictures[first : first + HEAT]
             made, _ = self._made(self.session, plan, heat)
             drifts += _drift(made, self.target[heat.start : heat.stop]).tolist()
-            point = Point(cost, tuple(drifts), genome)
-            if rival is not None and len(drifts) > 1 and point.loses_to(rival):
+            point = Point(cost, tuple(drifts), candidate)
+            if best is not None and len(drifts) > 1 and point.loses_to(best):
                 return None
         return point
 

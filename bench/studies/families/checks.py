@@ -103,7 +103,7 @@ class Examination:
         return ""
 
     def _restored(self, before: Any, demand: Demand, plain: Run) -> str:
-        """What `disable` left behind, as one line; the model is made anew then."""
+        """What `disable` left behind, as one line; the model is then built again."""
         try:
             dqar.disable(self.pipe)
             left = left_behind(before, state_of(self.pipe))

@@ -1,4 +1,4 @@
-"""Contestants for the same reuse, and the pictures on which it is measured what each breaks."""
+"""Candidates compared at equal reuse, on the same images."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from dqar.plan import rules
 from dqar.policy.mlp_policy import ReusePolicy
 
 POLICY = "learned policy"
-OPEN: dict[str, Any] = {  # all rules off: each contestant adds its own
+OPEN: dict[str, Any] = {  # all rules off: each candidate adds its own
     "warmup_steps": 0,
     "warmup_fraction": 0.0,
     "use_layer_scheduling": False,
@@ -38,11 +38,11 @@ Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Contestant:
-    """A way to choose what is reused, and the knob that sets how much: a field and its two ends."""
+class Candidate:
+    """A way to choose what is reused, and the parameter that sets how much: a field and its two ends."""
 
     name: str
-    knob: str
+    parameter: str
     nothing: float
     most: float
     fields: dict[str, Any] = field(default_factory=dict)
@@ -50,9 +50,9 @@ class Contestant:
 
 
 class Measured(NamedTuple):
-    """One contestant at one value of its knob: reuse ratio and drift of each picture, `[n]`."""
+    """One candidate at one value of its parameter: reuse ratio and drift of each picture, `[n]`."""
 
-    knob: float
+    parameter: float
     ratio: Floats
     drift: Floats
 
@@ -80,21 +80,21 @@ class Recorder:
         self.rows: list[Tensor] = []  # one a step, [layers, 4]
 
     def __call__(self, features: Tensor) -> Tensor:
-        """The policy's probabilities, `[layers]`; without one no layer is harmless."""
+        """The policy's probabilities, `[layers]`; without one no layer is safe."""
         self.rows.append(features)
         return torch.zeros(len(features)) if self.policy is None else self.policy(features)
 
 
-def contestants(policy: ReusePolicy, folder: Path, entropy: float) -> list[Contestant]:
+def candidates(policy: ReusePolicy, folder: Path, entropy: float) -> list[Candidate]:
     """Who is compared: `policy`, read from `folder`, first; `entropy` is the highest seen, in nats."""
     learned = {"use_learned_policy": True, "policy_path": str(folder)}
-    window = {"snr_low": 0.1, "snr_high": 10.0}  # the seed's
+    window = {"snr_low": 0.1, "snr_high": 10.0}  # the original specification's
     linear = {"use_layer_scheduling": True, "schedule_type": "linear"}
     return [
-        Contestant(POLICY, "reuse_threshold", 1.0, 0.0, learned, lambda picture: policy),
-        Contestant("SNR + entropy", "entropy_threshold", 0.0, 1.1 * entropy, window),
-        Contestant("schedule alone", "warmup_fraction", 0.999, 0.0, linear),
-        Contestant("random mask", "reuse_threshold", 1.0, 0.0, learned, RandomMask),
+        Candidate(POLICY, "reuse_threshold", 1.0, 0.0, learned, lambda picture: policy),
+        Candidate("SNR + entropy", "entropy_threshold", 0.0, 1.1 * entropy, window),
+        Candidate("schedule alone", "warmup_fraction", 0.999, 0.0, linear),
+        Candidate("random mask", "reuse_threshold", 1.0, 0.0, learned, RandomMask),
     ]
 
 
@@ -110,27 +110,27 @@ class Arena:
         self.bar = tqdm(desc="eval", unit="picture", disable=not progress)
         self.reference = [self._latent(i) for i in self.pictures]
         learned = {"use_learned_policy": True, "policy_path": str(folder)}
-        recorder = Contestant("recorder", "reuse_threshold", 1.0, 0.0, learned)
+        recorder = Candidate("recorder", "reuse_threshold", 1.0, 0.0, learned)
         self.features: list[Tensor] = []  # a picture's, [steps, layers, 4]
         self.control = max(self._record(recorder, i) for i in self.pictures)
 
-    def config(self, who: Contestant, knob: float, bits: int = 16) -> DQARConfig:
-        """The runtime's configuration for a contestant."""
-        return DQARConfig(**self.base | who.fields | {who.knob: knob, "quantization_bits": bits})
+    def config(self, who: Candidate, parameter: float, bits: int = 16) -> DQARConfig:
+        """The runtime's configuration for a candidate."""
+        return DQARConfig(**self.base | who.fields | {who.parameter: parameter, "quantization_bits": bits})
 
     def highest_entropy(self) -> float:
         """Over all pictures, steps and layers, nats."""
         return max(float(rows[..., 0].nan_to_num().max()) for rows in self.features)
 
-    def measure(self, who: Contestant, knob: float, bits: int = 16) -> Measured:
-        """Make every picture with the contestant's reuse."""
-        made = [self._measure(who, knob, bits, i) for i in self.pictures]
+    def measure(self, who: Candidate, parameter: float, bits: int = 16) -> Measured:
+        """Make every picture with the candidate's reuse."""
+        made = [self._measure(who, parameter, bits, i) for i in self.pictures]
         ratio, drift = (np.array(column) for column in zip(*made, strict=True))
-        return Measured(knob, ratio, drift)
+        return Measured(parameter, ratio, drift)
 
-    def replay(self, who: Contestant, knob: float) -> float:
+    def replay(self, who: Candidate, parameter: float) -> float:
         """The mean reuse ratio that the gate would choose, on the features seen without any reuse."""
-        config = self.config(who, knob)
+        config = self.config(who, parameter)
         return float(np.mean([self._replay(config, who, i) for i in self.pictures]))
 
     def _latent(self, picture: int) -> Tensor:
@@ -142,19 +142,19 @@ class Arena:
     def _drift(self, picture: int) -> float:
         return float(images.drift(self._latent(picture), self.reference[picture])[0])
 
-    def _measure(self, who: Contestant, knob: float, bits: int, picture: int) -> tuple[float, float]:
-        with enabled(self.pipe, self.config(who, knob, bits), who.policy and who.policy(picture)):
+    def _measure(self, who: Candidate, parameter: float, bits: int, picture: int) -> tuple[float, float]:
+        with enabled(self.pipe, self.config(who, parameter, bits), who.policy and who.policy(picture)):
             drift = self._drift(picture)
             return dqar.summary(self.pipe).ratio, drift
 
-    def _record(self, who: Contestant, picture: int) -> float:
+    def _record(self, who: Candidate, picture: int) -> float:
         recorder = Recorder()
         with enabled(self.pipe, self.config(who, who.nothing), recorder):
             drift = self._drift(picture)
         self.features.append(torch.stack(recorder.rows))
         return drift
 
-    def _replay(self, config: DQARConfig, who: Contestant, picture: int) -> float:
+    def _replay(self, config: DQARConfig, who: Candidate, picture: int) -> float:
         rows = self.features[picture].double().numpy()
         entropy, (log_snr, norm, time) = rows[..., 0], rows[:, 0, 1:].T
         snr, layers = np.exp(log_snr), rows.shape[1]

@@ -14,20 +14,20 @@ from bench.pipeline import models
 from bench.pipeline.session import Session
 from bench.spec.run_spec import shown_model
 from bench.stats import mean_interval
-from bench.studies.policy.comparison import POLICY, Arena, Contestant, Floats, Measured, contestants, enabled
+from bench.studies.policy.comparison import POLICY, Arena, Candidate, Floats, Measured, candidates, enabled
 from dqar import DQARConfig
 from dqar.policy.mlp_policy import ReusePolicy
 
 TOLERANCE = 0.01  # of the reuse ratio, within which two are called equal
 AIM = TOLERANCE / 2  # how near the search comes
 TRIES = 3  # measurements that a search may take: a replay is near, not exact
-BITS = (16, 8)  # of the cache; the knob is searched at the first
+BITS = (16, 8)  # of the cache; the parameter is searched at the first
 
 
 def evaluate(
     session: Session, policy: ReusePolicy, folder: Path, n: int, targets: list[float], max_age: int
 ) -> Iterator[dict[str, Any]]:
-    """All figures so far, ready for JSON, after each target; a row a contestant, target and quantisation.
+    """All figures so far, ready for JSON, after each target; a row a candidate, target and quantisation.
 
     `over_policy` of a row is its drift less the policy's on the same pictures: above 0 the policy is
     better; null where not both reach the target. BadInput where the policy is for another number of layers.
@@ -35,35 +35,36 @@ def evaluate(
     _check_fits(session.pipe, folder)
     arena = Arena(session, folder, n, max_age)
     rows: list[dict[str, Any]] = []
-    rivals = contestants(policy, folder, arena.highest_entropy())
+    competitors = candidates(policy, folder, arena.highest_entropy())
     for target in targets:
-        found = {BITS[0]: [match(arena, who, target) for who in rivals]}
+        found = {BITS[0]: [match(arena, who, target) for who in competitors]}
         found[BITS[1]] = [
-            arena.measure(who, at.knob, BITS[1]) for who, at in zip(rivals, found[BITS[0]], strict=True)
+            arena.measure(who, at.parameter, BITS[1])
+            for who, at in zip(competitors, found[BITS[0]], strict=True)
         ]
         rows += [
             _row(who, at, made[0], target, bits)
             for bits, made in found.items()
-            for who, at in zip(rivals, made, strict=True)
+            for who, at in zip(competitors, made, strict=True)
         ]
         yield _setting(session, policy, n, max_age) | {"control_drift": arena.control, "rows": rows}
 
 
-def match(arena: Arena, who: Contestant, target: float) -> Measured:
-    """The contestant at the knob where its measured ratio is nearest to `target`."""
+def match(arena: Arena, who: Candidate, target: float) -> Measured:
+    """The candidate at the parameter where its measured ratio is nearest to `target`."""
     aim, tried = target, []
     for _ in range(TRIES):
-        knob = search(lambda k: arena.replay(who, k), who.nothing, who.most, aim)
-        tried.append(arena.measure(who, knob))
+        parameter = search(lambda k: arena.replay(who, k), who.nothing, who.most, aim)
+        tried.append(arena.measure(who, parameter))
         miss = target - tried[-1].ratio.mean()
-        if abs(miss) <= AIM or knob == who.most:
+        if abs(miss) <= AIM or parameter == who.most:
             break
         aim += miss
     return min(tried, key=lambda found: abs(found.ratio.mean() - target))
 
 
 def search(ratio: Callable[[float], float], nothing: float, most: float, target: float) -> float:
-    """The knob between its two ends at which `ratio`, rising from one to the other, is `target`.
+    """The parameter between its two ends at which `ratio`, rising from one to the other, is `target`.
 
     `most` where even that is too little; of a ratio that jumps over the target, the nearer side.
     """
@@ -98,14 +99,14 @@ def check_unseen(policy: ReusePolicy, seed: int, n: int) -> None:
         )
 
 
-def _row(who: Contestant, at: Measured, policy: Measured, target: float, bits: int) -> dict[str, Any]:
+def _row(who: Candidate, at: Measured, policy: Measured, target: float, bits: int) -> dict[str, Any]:
     equal = _equal(at, target)
     comparable = who.name != POLICY and equal and _equal(policy, target)
     return {
         "method": who.name,
         "target": target,
         "bits": bits,
-        "knob": {who.knob: at.knob},
+        "parameter": {who.parameter: at.parameter},
         "ratio": float(at.ratio.mean()),
         "equal": equal,
         "drift": _interval(at.drift),

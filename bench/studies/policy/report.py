@@ -127,7 +127,7 @@ def _points(rows: Sequence[Row], shift: float) -> tuple[list[float], list[float]
 
 
 def _cells(row: Row) -> list[str]:
-    option, value = next(iter(row["knob"].items()))
+    option, value = next(iter((row.get("parameter") or row["knob"]).items()))
     reuse = f"{row['ratio']:.2%}" + ("" if row["equal"] else " (not the target)")
     drift = interval(Mean(**row["drift"]), 4)
     over = interval(Mean(**row["over_policy"]), 4) if row["over_policy"] else DASH

@@ -34,18 +34,18 @@ def train(
 ) -> list[Candidate]:
     """Both policies trained on the same split, the better by ROC-AUC first; its figures name the trace.
 
-    The reuse error is that foreseen for the final latent, or with `final` off the step's own. Without a
+    The reuse error is that predicted for the final latent, or with `final` off the step's own. Without a
     `budget` it is what three rows in ten stay below. BadInput where the trainer refuses the budget or
     the trace, or too few rows were followed to the final latent.
     """
     held_out = _held_out(rows, seed)
-    labelled = foreseen(rows, ~held_out) if final else rows
+    labelled = predicted(rows, ~held_out) if final else rows
     budget = float(labelled.reuse_error.quantile(QUANTILE)) if budget is None else budget
     kinds: list[ReusePolicy] = [ReusePolicy(), LayerWiseReusePolicy(int(rows.layer.max()) + 1)]
     found = [Candidate(policy, _fit(policy, labelled, budget, seed, progress)) for policy in kinds]
     found.sort(key=lambda candidate: candidate.metrics.roc_auc, reverse=True)
     found[0].policy.metrics |= {
-        "reuse_error_of": "final latent, foreseen" if final else "noise prediction of the step",
+        "reuse_error_of": "final latent, predicted" if final else "noise prediction of the step",
         "final_reuse_error": _correlations(rows, labelled, held_out),
         "trace": rows.metadata | {"rows": len(rows.reuse_error)},
         "candidates": {type(c.policy).__name__: asdict(c.metrics) for c in found},
@@ -53,7 +53,7 @@ def train(
     return found
 
 
-def foreseen(rows: Trace, known: Tensor) -> Trace:
+def predicted(rows: Trace, known: Tensor) -> Trace:
     """The same rows with the reuse error that each step's is expected to do to the final latent.
 
     Reuse error at one step grows or fades on the way: log(final / step) is fitted by a cubic in t / T on

@@ -42,7 +42,7 @@ def exponents(rows: pd.DataFrame) -> list[Exponent]:
     """The exponent of every value.
 
     ln(value) is regressed on ln(words) with a constant for each prompt, step and layer, so that a prompt is
-    compared with its own beginnings alone; prompts are resampled.
+    compared with its own first words alone; prompts are resampled.
     """
     return [_exponent(rows, value) for value in VALUES]
 

@@ -90,7 +90,7 @@ class Tuner:
 
 
 def suggested(trial: optuna.Trial | optuna.trial.FrozenTrial) -> dict[str, Any]:
-    """The options of a trial: the seed's knobs, and a bound on age."""
+    """The options of a trial: the original specification's parameters, and a bound on age."""
     options: dict[str, Any] = {
         "preset": "maximum",
         "schedule_type": trial.suggest_categorical(
