@@ -95,7 +95,9 @@ def resolve(options: dict[str, Any], tried: Tried) -> dict[str, Any]:
 @contextmanager
 def apply(pipe: Any, options: dict[str, Any]) -> Iterator[Arm]:
     """Enable reuse on every attention layer of the pipeline's transformer."""
-    chosen = config(shape_of(pipe) | options)
+    # A quantile is one of entropies under this model's own prompts: no length scales it.
+    unscaled = {"adaptive_entropy": False} if QUANTILE in options else {}
+    chosen = config(shape_of(pipe) | unscaled | options)
     with scheduler.solver(pipe, options) as call:
         dqar.enable(pipe, chosen)
         try:

@@ -118,6 +118,11 @@ def current_timestep(pipe: Any) -> Iterator[Callable[[], int]]:
 @contextmanager
 def restored(transformer: Any) -> Iterator[None]:
     """Take off whatever others' caches put on the transformer and its modules, to the order of these."""
+    for module in transformer.modules():
+        # What a pipeline's own cache contexts left: a list of the modules that had hooks then, out of date.
+        registry = getattr(module, "_diffusers_hook", None)
+        if registry is not None and not registry.hooks:
+            del module._diffusers_hook
     before = [(m, dict(m.__dict__), dict(m._modules)) for m in transformer.modules()]
     try:
         yield

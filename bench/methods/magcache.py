@@ -13,6 +13,7 @@ from diffusers.hooks.mag_cache import _MAG_CACHE_LEADER_BLOCK_HOOK
 from bench.methods.base import Arm, Method, Tried, always
 from bench.methods.hooks import Range, cache_context, checked, restored
 from bench.methods.scheduler import solver
+from dqar.integration.adapter import blocks_of, unwrapped
 
 RATIOS = "mag_ratios"  # found by calibration; without them a generation calibrates
 KNOWN = {
@@ -38,6 +39,8 @@ def apply(pipe: Any, options: dict[str, Any]) -> Iterator[Arm]:
     # Diffusers prints and forgets what it found after the last step: it is made to wait for one more.
     mode = {"calibrate": True, "num_inference_steps": steps + 1} if ratios is None else {RATIOS: ratios}
     with solver(pipe, given) as call, restored(pipe.transformer):
+        if ratios is None:  # a pipeline resets its caches at the end, and what was found with them
+            pipe.transformer._reset_stateful_cache = lambda *args, **kwargs: None
         apply_mag_cache(pipe.transformer, MagCacheConfig(**({"num_inference_steps": steps} | values | mode)))
         with cache_context(pipe.transformer):
             yield Arm(call=call, found=lambda: {RATIOS: _calibrated(pipe.transformer)})
@@ -50,8 +53,11 @@ def resolve(options: dict[str, Any], tried: Tried) -> dict[str, Any]:
 
 
 def _calibrated(transformer: Any) -> list[float]:
-    hook = transformer.transformer_blocks[0]._diffusers_hook.get_hook(_MAG_CACHE_LEADER_BLOCK_HOOK)
-    return list(hook.state_manager.get_state().calibration_ratios)
+    """The ratios of the first guidance branch that ran, by the context that it ran in."""
+    first: Any = blocks_of(unwrapped(transformer))[0]
+    hook = first._diffusers_hook.get_hook(_MAG_CACHE_LEADER_BLOCK_HOOK)
+    states = [state.calibration_ratios for state in hook.state_manager._state_cache.values()]
+    return list(next((found for found in states if found), []))
 
 
 METHOD = Method(check=check, apply=apply, resolve=resolve, by_data=always)

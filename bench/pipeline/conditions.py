@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from bench.pipeline.architectures import ARCHITECTURES
 from bench.spec.run_spec import RunSpec
 
 
@@ -36,6 +37,8 @@ def arguments(spec: RunSpec, pipe: Any, chosen: Sequence[int]) -> dict[str, Any]
     """The arguments of the pipeline's call for images of these numbers."""
     if spec.prompts is None:
         return {"class_labels": list(chosen)}
+    if spec.weights == "random":  # there are no text encoders either
+        return ARCHITECTURES[spec.model].arguments(chosen, pipe.transformer.dtype) | spec.call.given()
     call: dict[str, Any] = {"prompt": [spec.prompts.texts[number] for number in chosen]}
     if spec.prompts.has_negatives:
         call["negative_prompt"] = [spec.prompts.negatives[number] for number in chosen]

@@ -39,11 +39,11 @@ class ModelFacts:
             class_names=names,
             train_steps=_count(scheduler, "num_train_timesteps", 10**6),
             pipeline=str(index.get("_class_name")),
-            flow_matching=_is_flow(scheduler),
+            flow_matching=is_flow(scheduler),
         )
 
 
-def _is_flow(scheduler: dict[str, Any]) -> bool:
+def is_flow(scheduler: dict[str, Any]) -> bool:
     """Whether a scheduler's configuration is one of flow matching."""
     named = str(scheduler.get("_class_name")).startswith("FlowMatch")
     return named or scheduler.get("prediction_type") == "flow_prediction"

@@ -13,6 +13,7 @@ from bench.errors import BadInput
 from bench.machine import hashing
 from bench.machine.device import device_type
 from bench.pipeline import facts, hub, signatures
+from bench.pipeline.architectures import ARCHITECTURES
 from bench.pipeline.facts import ModelFacts
 from bench.spec.run_spec import RunSpec
 from bench.spec.settings import Settings
@@ -37,7 +38,8 @@ def with_weights(settings: Settings) -> Literal["trained", "random"]:
     try:
         check(directory(settings.model))
     except BadInput as error:
-        if not (settings.random and is_hub_id(settings.model)):
+        known = settings.prompts is None or settings.model in ARCHITECTURES
+        if not (settings.random and is_hub_id(settings.model) and known):
             raise
         log.warning("%s; random weights instead (time and memory only)", error)
         return "random"
@@ -131,7 +133,8 @@ def weights(component: Path) -> list[Path]:
 def fingerprint(spec: RunSpec) -> str:
     """A hash of all files that make the model, or of the architecture where weights are random."""
     if spec.weights == "random":
-        return hashlib.sha256(f"random {spec.model} {json.dumps(DIT_XL)}".encode()).hexdigest()[:16]
+        text = ARCHITECTURES[spec.model].text if spec.prompts else json.dumps(DIT_XL)
+        return hashlib.sha256(f"random {spec.model} {text}".encode()).hexdigest()[:16]
     path = directory(spec.model)
     index = facts.read(path / "model_index.json")
     tokenizers = [name for name in index if "tokenizer" in name]
@@ -142,6 +145,10 @@ def fingerprint(spec: RunSpec) -> str:
 
 def facts_of(spec: RunSpec) -> ModelFacts:
     """What the model's files say of it, or its architecture where weights are random."""
+    if spec.weights == "random" and spec.prompts:
+        found = ARCHITECTURES[spec.model]
+        flow = facts.is_flow({"_class_name": found.scheduler.kind, **found.scheduler.options})
+        return ModelFacts(found.layers, None, {}, 1000, found.pipeline, flow)
     if spec.weights == "random":
         return ModelFacts(DIT_XL["num_layers"], DIT_XL["num_embeds_ada_norm"], {}, 1000)  # type: ignore[arg-type]
     return ModelFacts.of(directory(spec.model))
@@ -188,6 +195,8 @@ VAE = {
 
 def _random(spec: RunSpec, dtype: Any) -> Any:
     """The same architecture with random weights: its time and memory are the trained model's."""
+    if spec.prompts:
+        return ARCHITECTURES[spec.model].build(dtype)
     import torch
     from diffusers import AutoencoderKL, DDIMScheduler, DiTPipeline, DiTTransformer2DModel
 

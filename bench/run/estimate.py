@@ -11,7 +11,12 @@ from bench.spec.run_spec import RunSpec, groups
 
 # FLOPs of an image and step with guidance, decoder included: DiT-XL/2 at 256 x 256 takes 118.6 GMACs a call
 # (Peebles and Xie 2023), the embedded model's are counted (`limits.flops_generation` of its records).
-FLOPS = {"embedded": 1.5e9, "embedded-t2i": 5.3e8, "facebook/DiT-XL-2-256": 5.0e11}
+FLOPS = {
+    "embedded": 1.5e9, "embedded-t2i": 5.3e8, "facebook/DiT-XL-2-256": 5.0e11,
+    # Counted on their architectures (`bench.pipeline.architectures`) at the suites' sizes.
+    "stabilityai/stable-diffusion-3-medium-diffusers": 1.8e13, "black-forest-labs/FLUX.1-dev": 7.5e13,
+    "PixArt-alpha/PixArt-Sigma-XL-2-1024-MS": 1.4e13, "Wan-AI/Wan2.1-T2V-1.3B-Diffusers": 1.5e14,
+}  # fmt: skip
 # Seconds besides generations: to start a process and load; to count and compare a configuration; the process
 # that measures its memory; to compile one arm.
 PROCESS_S, CONFIGURATION_S, MEMORY_S, COMPILE_S = 10.0, 6.0, 8.0, 60.0

@@ -10,7 +10,9 @@ from typing import Self
 
 from tqdm import tqdm
 
+from bench.errors import BadInput
 from bench.machine import provenance
+from bench.machine.device import device_type
 from bench.pipeline import models
 from bench.record import Record
 from bench.run import preflight
@@ -38,6 +40,7 @@ class SuiteRun:
     def of_suite(cls, suite: Suite, results: Path, only: str | None = None, force: bool = False) -> Self:
         """The run of a suite, or of its configuration `only`, see `of`; it looks for the model's weights."""
         specs = suite.specs(only)
+        _check_device(suite)
         weights = models.with_weights(suite.file)
         specs = [spec.model_copy(update={"weights": weights}) for spec in specs]
         preflight.check_model(specs)
@@ -88,6 +91,15 @@ class SuiteRun:
         now = [r.name for r in records if r.name in asked - self.finished]
         before = [record.name for record in records if record.name not in now]
         return f"measured now: {_listed(now)}; measured before: {_listed(before)}"
+
+
+def _check_device(suite: Suite) -> None:
+    """BadInput where the suite's own model is too large for this machine."""
+    if suite.file.device == "cuda" and device_type() != "cuda" and not suite.overrides.get("model"):
+        raise BadInput(
+            f"run: {suite.name} needs a CUDA device: {suite.file.model} is too large for a CPU; allowed: a"
+            " device that torch can use, or a small model of the kind (--model)"
+        )
 
 
 def _listed(names: Sequence[str]) -> str:

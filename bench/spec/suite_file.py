@@ -77,6 +77,7 @@ class SuiteFile(Settings):
     """The content of a suite file."""
 
     title: str
+    device: Literal["any", "cuda"] = "any"  # cuda: its model is too large for a CPU
     report: Literal["suite", "machine"] = "suite"  # what the report's directory is named after
     # The command that runs the suite and writes its page, in place of `run` and `report`: a module of
     # bench.studies. This field is the one place that says so.
