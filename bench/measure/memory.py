@@ -13,9 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import psutil
 import pynvml
@@ -25,11 +23,11 @@ from pydantic import BaseModel
 from bench.machine import nvml
 from bench.machine.device import device_type
 from bench.machine.process import ALLOCATOR, die_with
+from bench.measure.sampler import Sampled, sample
 from bench.pipeline.session import Session
 from bench.record import Memory
 from bench.spec.run_spec import RunSpec
 
-SAMPLE_S = 0.02  # NVML has no peak counter, so its peak is sampled: a lower bound
 WINDOW_S = 1.0  # of the energy counter, which advances about every 100 ms
 
 
@@ -38,14 +36,6 @@ class Job(BaseModel):
 
     spec: RunSpec
     parent: int
-
-
-class Sampled(NamedTuple):
-    """What the sampler saw, and what it cost."""
-
-    peak: int  # bytes
-    samples: int
-    cpu_share: float  # its CPU seconds / wall seconds
 
 
 def measure(spec: RunSpec) -> Memory:
@@ -156,19 +146,6 @@ def device_peak() -> Iterator[list[Sampled]]:
         ours.send("stop")
         found.append(ours.recv())
         sampler.join()
-
-
-def sample(uuid: str, parent: int, pipe: Connection[Any, Any]) -> None:
-    """Send the most device bytes seen until the other end says stop, with what the looking cost."""
-    die_with(parent)
-    handle, peak, samples = nvml.by_uuid(uuid), 0, 0
-    pipe.send("ready")
-    cpu, wall = time.process_time(), time.perf_counter()
-    while samples == 0 or not pipe.poll(SAMPLE_S):
-        peak = max(peak, pynvml.nvmlDeviceGetMemoryInfo(handle).used)
-        samples += 1
-    share = (time.process_time() - cpu) / (time.perf_counter() - wall)
-    pipe.send(Sampled(peak, samples, share))
 
 
 if __name__ == "__main__":

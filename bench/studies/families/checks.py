@@ -54,6 +54,15 @@ class Examination:
         generate(pipe, self.configuration, TWO_CALLS, steps=1)
         return pipe
 
+    @cached_property
+    def before(self) -> dict[str, tuple[Any, ...]]:
+        """What the pipeline consists of before DQAR has ever been enabled on it."""
+        return state_of(self.pipe)
+
+    def _spoilt(self) -> None:
+        """Make the model again where it is needed next."""
+        del self.pipe, self.before
+
     def untouched(self, loop: Loop) -> Run:
         """The generation without DQAR."""
         if loop not in self._untouched:
@@ -69,7 +78,7 @@ class Examination:
         if demand.loop.halves and not self.configuration.halves:
             return Outcome(NOT_APPLICABLE, "its batch holds one sample")
         plain = self.untouched(demand.loop)
-        before = state_of(self.pipe)
+        before = self.before
         judged = self._judge(demand, plain)
         left = self._restored(before, demand, plain)
         return Outcome(WRONG, left) if left and judged.allowed else judged
@@ -110,10 +119,10 @@ class Examination:
             again = generate(self.pipe, self.configuration, demand.loop) if demand.again else plain
             same = all(map(identical, again.outputs, plain.outputs)) and again.work == plain.work
         except Exception as error:
-            del self.pipe
+            self._spoilt()
             return f"disable: {line_of(error)}"
         if left or not same:
-            del self.pipe
+            self._spoilt()
         return left or ("" if same else "after disable the outputs are not the untouched model's")
 
 

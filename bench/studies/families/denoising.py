@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -100,8 +101,12 @@ def _branch(model: Any, name: str | None) -> contextlib.AbstractContextManager[A
 
 
 def _return_dict(model: nn.Module, as_dict: bool) -> dict[str, bool]:
-    takes = "return_dict" in inspect.signature(type(model).forward).parameters
-    return {"return_dict": as_dict} if takes else {}
+    return {"return_dict": as_dict} if _takes_return_dict(type(model)) else {}
+
+
+@functools.cache
+def _takes_return_dict(kind: type[nn.Module]) -> bool:
+    return "return_dict" in inspect.signature(kind.forward).parameters
 
 
 @contextlib.contextmanager
