@@ -168,3 +168,13 @@ def warm_processes(preloaded: None, monkeypatch: pytest.MonkeyPatch) -> None:
     import warm
 
     monkeypatch.setattr(subprocess, "Popen", warm.WarmPopen)
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Plots are files without a drawing, here and in warm processes: for tests of what stands beside them."""
+    from PIL import Image
+
+    from bench.report.plots import style
+
+    monkeypatch.setattr(style, "_drawn", lambda figure: Image.new("RGB", (8, 8)))

@@ -21,7 +21,7 @@ from bench.run.worker import Job
 from bench.spec.run_spec import RunSpec, groups
 from bench.spec.settings import TimingSettings
 
-NAMES = [f"run-{i:02}" for i in range(16)]  # more than are finished between twenty kills
+NAMES = [f"run-{i:02}" for i in range(32)]  # more than a busy machine finishes between twenty kills
 LIMITS = Limits(
     flops_generation=1e9,
     attention_share=0.2,
@@ -55,7 +55,7 @@ def work(log: Path) -> None:
     die_with(jobs[0].parent)
     for job in jobs:
         note(log, f"start {job.spec.name} {os.getpid()}")
-        time.sleep(0.1)
+        time.sleep(float(os.environ.get("LIGHT_PAUSE", "0.1")))
         job.store.write(job.record(status="ok", limits=LIMITS), picture=b"not really a picture")
         note(log, f"wrote {job.spec.name} {os.getpid()}")
 

@@ -17,7 +17,7 @@ from bench.spec.suite import Suite
 from bench.store import validation
 
 ROOT = Path(__file__).parents[1]
-pytestmark = pytest.mark.usefixtures("warm_processes")
+pytestmark = pytest.mark.usefixtures("warm_processes", "undrawn")
 
 
 def bench(*arguments: object, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:

@@ -66,7 +66,7 @@ def kill_after(results: Path, log: Path, events: int, delay: float) -> bool:
     return process.wait() == -signal.SIGKILL
 
 
-def test_killed_suites_resume(tmp_path: Path, warm_processes: None) -> None:
+def test_killed_suites_resume(tmp_path: Path, warm_processes: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Killed at 20 random moments and started again, a suite ends with the records of an undisturbed
     one; what was finished is never touched again; no worker outlives its parent."""
     results, log, rng = tmp_path / "results", tmp_path / "log", random.Random(0)
@@ -75,6 +75,7 @@ def test_killed_suites_resume(tmp_path: Path, warm_processes: None) -> None:
         assert kill_after(results, log, rng.choice((0, 1, 1, 2)), rng.uniform(0.0, 0.15))
         assert all(gone(int(pid)) for _, _, pid in started(log))
         assert had.items() <= finished(results).items()
+    monkeypatch.setenv("LIGHT_PAUSE", "0")  # what is left need take no while
     assert start(results, log).wait() == 0
 
     assert sorted(finished(results)) == NAMES
@@ -89,31 +90,33 @@ def test_killed_suites_resume(tmp_path: Path, warm_processes: None) -> None:
 
 
 def test_a_killed_run_of_the_real_worker_resumes(
-    tiny_suite: Path, tmp_path: Path, request: pytest.FixtureRequest
+    tiny_suite: Path, tmp_path: Path, warm_processes: None, undrawn: None
 ) -> None:
     """`bench run`, killed while its second configuration is measured, goes on with that one."""
     runs = [{"name": name, "method": "baseline"} for name in ("first", "second")]
+    timing = {"min_pairs": 10, "max_pairs": 10, "warmup": 0}  # long enough for the kill to meet
     content = yaml.safe_load(tiny_suite.read_text()) | {"quality": {"n": 0, "converged_n": 0}, "runs": runs}
-    tiny_suite.write_text(yaml.safe_dump(content))
+    tiny_suite.write_text(yaml.safe_dump(content | {"timing": timing}))
     results = tmp_path / "results"
-    command = [sys.executable, "-m", "bench", "run", str(tiny_suite)]
-    command += ["--results", str(results), "--reports", str(tmp_path)]
+    command = [sys.executable, "-m", "bench", "run", tiny_suite, "--results", results, "--reports", tmp_path]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command, cwd=HERE.parent, env=environment, stdout=subprocess.DEVNULL)
     while not (had := finished(results)) and process.poll() is None:
         time.sleep(0.02)
-    time.sleep(random.Random(0).uniform(0.0, 1.0))
+    time.sleep(random.Random(0).uniform(0.0, 0.3))
     process.kill()
     assert process.wait() == -signal.SIGKILL
     assert list(had) == ["first"]
-    request.getfixturevalue("warm_processes")  # what was killed were new interpreters
     assert subprocess.run(command, cwd=HERE.parent, env=environment, capture_output=True).returncode == 0
     assert sorted(finished(results)) == ["first", "second"]
     assert had.items() <= finished(results).items()
 
 
-def test_two_suites_at_once_share_the_work(tmp_path: Path, warm_processes: None) -> None:
+def test_two_suites_at_once_share_the_work(
+    tmp_path: Path, warm_processes: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Two suites on one folder run each configuration once between them and corrupt nothing."""
+    monkeypatch.setenv("LIGHT_PAUSE", "0.01")
     results, log = tmp_path / "results", tmp_path / "log"
     both = [start(results, log) for _ in range(2)]
     assert [process.wait() for process in both] == [0, 0]

@@ -16,7 +16,7 @@ import torch
 
 from bench.machine import nvml
 from bench.machine.process import ALLOCATOR
-from bench.measure import memory
+from bench.measure import memory, sampler
 from bench.spec.run_spec import RunSpec
 
 # NVML as the spawned sampler imports it: the bytes in use differ from look to look.
@@ -71,7 +71,7 @@ def test_the_sampler_sees_the_peak_and_tells_its_cost(faked: pytest.MonkeyPatch)
         time.sleep(0.5)
     ((peak, samples, share),) = sampled
     assert peak == 300
-    assert 5 <= samples <= 1 + 0.5 / memory.SAMPLE_S + 5
+    assert 5 <= samples <= 1 + 0.5 / sampler.SAMPLE_S + 5
     assert 0 < share < 0.5
 
 

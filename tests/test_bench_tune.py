@@ -36,7 +36,7 @@ def test_a_study_resumes_and_its_front_is_one(tiny_model_dir: Path, tmp_path: Pa
     assert again._trial(trial) == pytest.approx(trial.values)  # type: ignore[arg-type]
 
 
-def test_the_page_and_its_files(tiny_model_dir: Path, tmp_path: Path) -> None:
+def test_the_page_and_its_files(tiny_model_dir: Path, tmp_path: Path, undrawn: None) -> None:
     """The command writes a page with a row and a loadable configuration for each point."""
     folders = ["--results", str(tmp_path / "results"), "--reports", str(tmp_path / "reports")]
     arguments = ["--model", str(tiny_model_dir), "--trials", "3", "--steps", "6", "--images", "2"]

@@ -135,7 +135,7 @@ def test_a_damaged_pack_is_no_image(packed: Path, file: str) -> None:
 
 
 def test_a_published_suite_has_its_records_images_and_page(
-    tiny_suite: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, warm_processes: None
+    tiny_suite: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, warm_processes: None, undrawn: None
 ) -> None:
     """`publish` moves a run's records with their content, and writes the page; the local place is empty, so
     that the next run measures again; published again, the page is the same."""

@@ -141,7 +141,7 @@ def test_provenance_shows_differences(report: Path) -> None:
     assert any("**WARNING**" in line and "inputs.sources" in line for line in head.splitlines())
 
 
-def test_the_head_has_title_command_and_commit(tmp_path: Path) -> None:
+def test_the_head_has_title_command_and_commit(tmp_path: Path, undrawn: None) -> None:
     """The question is the title, also in the index; above the summary stand the exact command, commit,
     machine, versions and seed."""
     facts = {
@@ -158,7 +158,7 @@ def test_the_head_has_title_command_and_commit(tmp_path: Path) -> None:
     assert "*Does it help?*" in write_index(tmp_path).read_text()
 
 
-def test_goals_are_judged_by_whole_intervals(tmp_path: Path) -> None:
+def test_goals_are_judged_by_whole_intervals(tmp_path: Path, undrawn: None) -> None:
     """A goal is met or missed by a whole interval and unclear else, of a metric or of a ratio to another
     metric or to another run; what was not measured is not judged."""
     fast, slow = (made(n, "dqar", speed, 0.1, ratio=0.5) for n, speed in (("fast", 1.2), ("slow", 1.0)))
@@ -188,7 +188,7 @@ def at_batch(size: int, options: dict[str, Any], **changes: Any) -> Record:
     return made(name, "dqar", 1.1, 0.1, config=config, **changes)
 
 
-def test_peaks_are_drawn_over_the_batch_size(tmp_path: Path) -> None:
+def test_peaks_are_drawn_over_the_batch_size(tmp_path: Path, undrawn: None) -> None:
     """A line is what differs in its batch size alone, in order, with what did not fit; a value that is null
     or zero is no point, and a report of one batch size has no such plot."""
     held = memory().model_copy(update={"torch_allocated_peak": 3 * 10**9, "cache_bytes": 0})
@@ -220,7 +220,7 @@ def test_the_command_has_the_options_that_were_given() -> None:
     assert command("mine", asked, [same]) == "python -m bench run mine"
 
 
-def test_random_weights_are_stated_first(tmp_path: Path) -> None:
+def test_random_weights_are_stated_first(tmp_path: Path, undrawn: None) -> None:
     """A suite on random weights states in its first line that it measures time and memory only."""
     config = {"model": "facebook/DiT-XL-2-256", "weights": "random", "batch_size": 1}
     bare = made("quick", "dqar", 1.2, 0.1, 0.3, quality=None, config=config)
@@ -229,7 +229,7 @@ def test_random_weights_are_stated_first(tmp_path: Path) -> None:
     assert first.startswith("**Random weights")
 
 
-def test_only_failures_still_make_a_report(tmp_path: Path) -> None:
+def test_only_failures_still_make_a_report(tmp_path: Path, undrawn: None) -> None:
     """A suite of which nothing finished has a report that names what failed, and recommends nothing."""
     page = written([failed()], tmp_path, tmp_path / "out")
     assert "`too-big`" in section(page, "Failures") and "| question |" not in page.read_text()

@@ -137,7 +137,7 @@ def test_who_is_on_a_front_is_counted() -> None:
     assert [int(n) for n in re.findall(r"(\d) of", lines[0])] == [3, 1] and "`dpm-20`" in lines[0]
 
 
-def test_few_methods_have_no_front(tmp_path: Path) -> None:
+def test_few_methods_have_no_front(tmp_path: Path, undrawn: None) -> None:
     """A suite of one method and fewer steps has the plain plot, and neither fronts nor their text."""
     kept = [record for record in few() if record.method != "taylorseer"]
     assert compare(kept) is None
