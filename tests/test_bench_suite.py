@@ -129,7 +129,7 @@ def goal(**changes: Any) -> dict[str, Any]:
         ({"runs": []}, ["runs", "at least 1"]),
         ({"runs": [{"name": "a/b", "method": "baseline"}]}, ["runs.0.name", "'a/b'", "pattern"]),
         ({"runs": GOOD["runs"] * 2}, ["name", "'baseline'", "twice"]),
-        (run("teacache"), ["r", "method", "'teacache'", "allowed", "fewer_steps"]),
+        (run("bettercache"), ["r", "method", "'bettercache'", "allowed", "fewer_steps"]),
         (run("baseline", x=1), ["r", "'x'", "allowed: none"]),
         (run("dqar", layer_fracton=1), ["r", "'layer_fracton'", "layer_fraction"]),
         (run("dqar", layer_fraction=2), ["r", "layer_fraction", "2", "0 to 1"]),
