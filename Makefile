@@ -12,7 +12,7 @@ FILES  := $(wildcard bench/suites/*.yaml)
 SUITES := $(basename $(notdir $(filter-out $(shell grep -l '^command:' $(FILES)),$(FILES))))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup bench report publish generate reproduce signals families tune calibrate policy control $(SUITES)
+.PHONY: help setup bench report publish generate reproduce signals prompt-length families tune calibrate policy control $(SUITES)
 .PHONY: gpu-check asv asv-html asv-compare asv-check browser test torture mutants lint clean
 
 help:  ## List the targets
@@ -27,10 +27,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	touch $@
 
 bench: setup  ## Run the suite that fits this machine (or SUITE=name MODEL=path) and write its report
-	$(PY) -m bench run $(SUITE) $(if $(MODEL),--model $(MODEL)) $(ARGS)
+	$(PY) -m bench run $(SUITE) $(if $(MODEL),--model $(MODEL)) $(if $(PROMPTS),--prompts $(PROMPTS)) $(ARGS)
 
 $(SUITES): setup
-	$(PY) -m bench run $@ $(if $(MODEL),--model $(MODEL)) $(ARGS)
+	$(PY) -m bench run $@ $(if $(MODEL),--model $(MODEL)) $(if $(PROMPTS),--prompts $(PROMPTS)) $(ARGS)
 
 report: setup  ## Write the report of SUITE again from the records of this machine
 	$(PY) -m bench report $(SUITE) $(ARGS)
@@ -39,13 +39,16 @@ publish: setup  ## Move the records and the report of SUITE to what is committed
 	$(PY) -m bench publish $(SUITE) $(ARGS)
 
 generate: setup  ## Images and a grid of them (ARGS="--dqar recommended" with reuse)
-	$(PY) -m bench generate $(if $(MODEL),--model $(MODEL)) $(ARGS)
+	$(PY) -m bench generate $(if $(MODEL),--model $(MODEL)) $(if $(PROMPTS),--prompts $(PROMPTS)) $(ARGS)
 
 reproduce: setup  ## The published tables of the original specification, with what is measured here
 	$(PY) -m bench reproduce $(if $(MODEL),--model $(MODEL)) $(ARGS)
 
 signals: setup  ## How well entropy and SNR predict the error of reuse
 	$(PY) -m bench signals $(if $(MODEL),--model $(MODEL)) $(ARGS)
+
+prompt-length: setup  ## Measure whether entropy or reuse error depends on a prompt's length
+	$(PY) -m bench prompt-length $(if $(MODEL),--model $(MODEL)) $(if $(PROMPTS),--prompts $(PROMPTS)) $(ARGS)
 
 families: setup  ## Every transformer class of diffusers and tiny pipelines: right, refused, wrong or crashed
 	$(PY) -m bench families $(ARGS)
@@ -54,7 +57,7 @@ tune: setup  ## Search DQAR's fields for the Pareto front of speedup and drift; 
 	$(PY) -m bench tune $(if $(MODEL),--model $(MODEL)) $(ARGS)
 
 calibrate: setup  ## Search for plans and write them to PLANS (ARGS="--solver ddim --target baseline")
-	$(PY) -m bench calibrate --out $(PLANS) $(if $(MODEL),--model $(MODEL)) $(ARGS)
+	$(PY) -m bench calibrate --out $(PLANS) $(if $(MODEL),--model $(MODEL)) $(if $(PROMPTS),--prompts $(PROMPTS)) $(ARGS)
 
 policy: setup  ## Trace the model, train a policy into POLICY, and compare it at equal reuse
 	$(PY) -m bench policy trace $(if $(MODEL),--model $(MODEL))
