@@ -25,6 +25,7 @@ from bench.report.tables.columns import (
     lookup,
     significant,
     table,
+    whole,
 )
 from bench.report.tables.runs import NAME
 
@@ -116,7 +117,7 @@ def front_table(fronts: Fronts, shown: bool = False) -> Table:
     columns = [
         *NAME,
         Column("solver", "solver", "", of=solver),
-        Column("steps", "steps", "", fixed(0), of=steps),
+        Column("steps", "steps", "", whole, of=steps),
         Column("speedup ↑ (×)", "speedup", "timing.speedup", fixed(2)),
         Column("limit (×)", "limit", "limits.speedup_limit", fixed(2)),
         Column("limit realised (%)", "realised_percent", "limits.realised", fixed(0), 100),
