@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import chdir
 from pathlib import Path
 
@@ -23,6 +24,8 @@ from mutmut.stats import status_by_exit_code
 
 ROOT = Path(__file__).parents[1]
 STATE = ROOT / ".mutants"
+COPIES = STATE / "mutants"  # as mutmut calls it
+LOG = STATE / "log"
 ENOUGH = 0.85  # share of killed mutants
 KILLED = ("killed", "timeout")
 LIVED = (0, 5, 33)  # pytest's exit codes for passed and for no test, and mutmut's own for no test
@@ -63,7 +66,7 @@ SKIPPED = (
 # The fork server imports the tests once; each mutant is a fork of it, in which nothing was called before.
 SETTINGS = """
 [tool.mutmut]
-source_paths = ["{module}"]
+source_paths = {modules}
 pytest_add_cli_args_test_selection = {tests}
 pytest_add_cli_args = ["-p", "no:cacheprovider", "-p", "no:timeout", "-n0", {skipped}]
 use_git_change_detection = false
@@ -74,19 +77,17 @@ timeout_constant = 3.0
 """
 
 
-def prepare(module: str) -> Path:
-    """The directory where mutmut runs on `module`: its settings, the module, and a copy of the rest."""
-    place = STATE / module.removesuffix(".py").replace("/", "-")
-    copies = place / "mutants"  # as mutmut calls it
+def prepare(modules: Sequence[str]) -> None:
+    """Put settings, the modules and a copy of the rest where mutmut runs."""
     for name in ("bench", "dqar", "tests"):
-        shutil.copytree(ROOT / name, copies / name, dirs_exist_ok=True, copy_function=_copied)
-    tests = json.dumps([f"tests/{name}" for name in TESTS[module]])
+        shutil.copytree(ROOT / name, COPIES / name, dirs_exist_ok=True, copy_function=_copied)
+    tests = dict.fromkeys(f"tests/{name}" for module in modules for name in TESTS[module])
     skipped = ", ".join(f'"--deselect=tests/{name}"' for name in SKIPPED)
-    settings = SETTINGS.format(module=module, tests=tests, skipped=skipped)
-    (place / "pyproject.toml").write_text((ROOT / "pyproject.toml").read_text() + settings)
-    (place / module).parent.mkdir(parents=True, exist_ok=True)
-    (place / module).write_text(undecorated((ROOT / module).read_text()))
-    return place
+    settings = SETTINGS.format(modules=json.dumps(modules), tests=json.dumps([*tests]), skipped=skipped)
+    (STATE / "pyproject.toml").write_text((ROOT / "pyproject.toml").read_text() + settings)
+    for module in modules:
+        (STATE / module).parent.mkdir(parents=True, exist_ok=True)
+        (STATE / module).write_text(undecorated((ROOT / module).read_text()))
 
 
 def _copied(source: str, target: str) -> None:
@@ -117,36 +118,32 @@ def undecorated(source: str) -> str:
     return "".join(lines)
 
 
-def mutate(module: str, children: int) -> tuple[Counter[str], list[str]]:
-    """How many mutants of a module came to what, and the change of each that no test noticed."""
-    place = prepare(module)
-    _ask_again(place / "mutants", module)
-    log = place / "log"
-    with log.open("w") as stream:
+def mutate(modules: Sequence[str], children: int) -> None:
+    """Run what was not decided before, and what no test noticed then: the tests may have changed."""
+    prepare(modules)
+    (COPIES / "mutmut-stats.json").unlink(missing_ok=True)  # which tests reach which function
+    for decided in (COPIES / f"{module}.meta" for module in modules):
+        if decided.exists():
+            content = json.loads(decided.read_text())
+            codes = content["exit_code_by_key"].items()
+            content["exit_code_by_key"] = {name: None if code in LIVED else code for name, code in codes}
+            decided.write_text(json.dumps(content))
+    with LOG.open("w") as stream:
         command = [sys.executable, "-m", "mutmut", "run", "--max-children", str(children)]
-        done = subprocess.run(command, cwd=place, stdout=stream, stderr=subprocess.STDOUT, check=False)
+        done = subprocess.run(command, cwd=STATE, stdout=stream, stderr=subprocess.STDOUT, check=False)
     if done.returncode:
-        raise SystemExit(f"{module}: mutmut failed; see {log}")
-    with chdir(place):
+        raise SystemExit(f"mutmut failed; see {LOG}")
+
+
+def outcomes(module: str) -> tuple[Counter[str], list[str]]:
+    """How many mutants of a module came to what, and the change of each that no test noticed."""
+    with chdir(STATE):
         decided = SourceFileMutationData(path=Path(module))
         decided.load()
-        outcomes = {name: status_by_exit_code[code] for name, code in decided.exit_code_by_key.items()}
-        alive = [name for name, outcome in outcomes.items() if outcome not in KILLED]
-        changes = [
-            f"# {name}: {outcomes[name]}\n{get_diff_for_mutant(name, path=module)}\n" for name in alive
-        ]
-    return Counter(outcomes.values()), changes
-
-
-def _ask_again(copies: Path, module: str) -> None:
-    """Forget which mutants lived, and which tests reach which function: the tests may have changed."""
-    (copies / "mutmut-stats.json").unlink(missing_ok=True)
-    decided = copies / f"{module}.meta"
-    if decided.exists():
-        content = json.loads(decided.read_text())
-        codes = content["exit_code_by_key"]
-        content["exit_code_by_key"] = {name: None if code in LIVED else code for name, code in codes.items()}
-        decided.write_text(json.dumps(content))
+        found = {name: status_by_exit_code[code] for name, code in decided.exit_code_by_key.items()}
+        alive = [name for name, outcome in found.items() if outcome not in KILLED]
+        changes = [f"# {name}: {found[name]}\n{get_diff_for_mutant(name, path=module)}\n" for name in alive]
+    return Counter(found.values()), changes
 
 
 def _row(module: str, found: Counter[str]) -> str:
@@ -167,17 +164,16 @@ def main() -> int:
     options = parser.parse_args()
     if unknown := set(options.modules) - set(TESTS):
         parser.error(f"MODULE: {', '.join(sorted(unknown))} not known; allowed: {', '.join(TESTS)}")
+    modules = options.modules or [*TESTS]
+    mutate(modules, options.children)
     table = f"{'module':<34} {'mutants':>8} {'killed':>8} {'survived':>9} {'timeout':>8} {'%':>6}\n"
     everything: Counter[str] = Counter()
-    for module in options.modules or TESTS:
-        found, survivors = mutate(module, options.children)
-        for survivor in survivors:
-            sys.stdout.write(survivor)
+    for module in modules:
+        found, survivors = outcomes(module)
+        sys.stdout.writelines(survivors)
         table += _row(module, found)
         everything += found
-        sys.stdout.write(_row(module, found))
-        sys.stdout.flush()
-    sys.stdout.write("\n" + table + _row("all", everything))
+    sys.stdout.write(table + _row("all", everything))
     return int(_share(everything) < ENOUGH)
 
 
