@@ -57,6 +57,9 @@ def test_generate_makes_images_of_prompts(tmp_path: Path, prompts: str) -> None:
         (["prompt-length", "--prompts", "emoji"], "prompt 1 has 2 words; needed: at least 12"),
         (["calibrate", "--out", "x", *MODEL, "--solver", "euler"], "--solver: 'euler' is not known"),
         (["signals", *MODEL], "takes prompts"),
+        (["tune", *MODEL], "takes prompts"),
+        (["policy", "trace", *MODEL], "takes prompts; allowed: a model of class labels"),
+        (["profile", "smoke", "baseline", *MODEL], "takes prompts"),
     ],
 )
 def test_what_does_not_fit_is_one_line(command: list[str], why: str) -> None:
@@ -78,6 +81,18 @@ def test_calibrate_searches_plans_of_a_flow(tmp_path: Path, prompts: str) -> Non
     plan = SavedPlan.load(file)
     assert plan.facts["prompts"] == Prompts.read(prompts).public()
     assert 0 < plan.facts["held_out"]["mean"] < 2 and plan.facts["cost"] <= 0.5
+
+
+def test_tune_and_profile_take_prompts(tmp_path: Path, prompts: str) -> None:
+    """A trial is measured on a flow; a generation's seconds are told by the parts of joint blocks."""
+    few = ["--steps", 4, "--results", tmp_path / "r", "--reports", tmp_path / "p"]
+    tuned = run("tune", *MODEL, "--prompts", prompts, "--trials", 1, "--images", 2, "--pairs", 2, *few)
+    assert tuned.exit_code == 0, tuned.output
+    given = ["--prompts", prompts, "--out", tmp_path / "profile", "--repeats", 1, "--steps", 4]
+    profiled = run("profile", "embedded-t2i", "maximum-age2", *given)
+    assert profiled.exit_code == 0, profiled.output
+    shown = {line.split("|")[1].strip() for line in profiled.output.splitlines() if line.count("|") > 5}
+    assert {"attention", "MLP", "decoder"} <= shown
 
 
 def test_prompt_length_measures_prefixes_of_prompts(tmp_path: Path, prompts: str) -> None:

@@ -28,6 +28,7 @@ from bench.machine.device import device_type
 from bench.pipeline import models
 from bench.pipeline.facts import ModelFacts
 from bench.record import Target
+from bench.run.preflight import check_model
 from bench.spec.run_spec import RunSpec, shown_model
 from bench.spec.suite import Suite
 from bench.store.places import REPORTS, RESULTS
@@ -79,6 +80,7 @@ def profile(
     model: Annotated[
         str | None, typer.Option(help="A directory or a hub id, in place of the suite's model.")
     ] = None,
+    prompts: PromptsOption = None,
     steps: Annotated[
         int | None, typer.Option(min=1, max=1000, help="Denoising steps, in place of the suite's.")
     ] = None,
@@ -87,11 +89,12 @@ def profile(
     ] = 3,
 ) -> None:
     """Show which part of a generation takes how long, the the baseline's and a run's, and write traces."""
-    suite = Suite.load(chosen(name), model=model)
+    suite = Suite.load(chosen(name), model=model, prompts=prompts)
     (spec,) = suite.specs(run)
     from bench.studies.profile import compare, page
 
     changes: dict[str, object] = {"weights": models.with_weights(spec)}
+    check_model([spec.model_copy(update=changes)])
     if steps:
         changes["num_inference_steps"] = steps
     folder = out or Path("outputs/profile") / f"{suite.name}-{run}"
@@ -208,6 +211,7 @@ def prompt_length(
 def tune(
     trials: Annotated[int, typer.Option(min=1, help="Trials to add to the study.")] = 40,
     model: Model = "embedded",
+    prompts: PromptsOption = None,
     steps: Annotated[int, typer.Option(min=2, max=1000, help="Denoising steps.")] = 25,
     images: Annotated[
         int, typer.Option(min=2, help="The number of images of a trial, and of unseen ones.")
@@ -223,7 +227,7 @@ def tune(
     from bench.studies.tune.search import Tuner
 
     storage = results / "tune" / provenance.machine() / ".cache" / "study.db"
-    tuner = Tuner(model, steps, images, guidance, storage)
+    tuner = Tuner(model, steps, images, guidance, storage, prompts_of(prompts))
     tuner.search(trials)
     facts = {
         "machine": provenance.machine(), "model": shown_model(model), "steps": steps, "pairs": pairs,

@@ -6,7 +6,9 @@ from pydantic import ValidationError
 
 from bench.errors import BadInput, describe
 from bench.pipeline import models
+from bench.pipeline.facts import ModelFacts, shown
 from bench.pipeline.session import Session
+from bench.pipeline.signatures import OF_LABELS
 from bench.spec.run_spec import RunSpec
 
 HELD_OUT = 3  # every third class is kept for the evaluation
@@ -22,6 +24,8 @@ def open_session(model: str, steps: int, guidance: float, seed: int, evaluation:
         raise BadInput(f"guidance: {guidance} is not allowed; allowed: above 1, for guided pictures")
     spec = _spec(model, steps, guidance, seed)
     models.check(models.directory(model))
+    if ModelFacts.of(models.directory(model)).pipeline != OF_LABELS:
+        raise BadInput(f"policy: --model: {shown(model)} takes prompts; allowed: a model of class labels")
     session = Session.open(spec)
     session.labels = side(session.labels, evaluation)
     return session

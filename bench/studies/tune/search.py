@@ -20,6 +20,7 @@ from bench.measure import flops, images, timing
 from bench.pipeline import models
 from bench.pipeline.session import Session
 from bench.record import Mean, Median
+from bench.spec.prompts import Prompts
 from bench.spec.run_spec import RunSpec
 from bench.spec.settings import TimingSettings
 
@@ -40,17 +41,26 @@ class Point:
 class Tuner:
     """A model, the baseline's pictures, and a stored study."""
 
-    def __init__(self, model: str, steps: int, pictures: int, guidance: float, storage: Path) -> None:
-        models.check(models.directory(model))
+    def __init__(
+        self,
+        model: str,
+        steps: int,
+        pictures: int,
+        guidance: float,
+        storage: Path,
+        prompts: Prompts | None = None,
+    ) -> None:
         self.spec = RunSpec(
             suite="tune", name="tune", method="dqar", model=model, batch_size=pictures,
-            num_inference_steps=steps, guidance_scale=guidance,
+            num_inference_steps=steps, guidance_scale=guidance, prompts=prompts,
         )  # fmt: skip
+        models.check_settings(self.spec)
         self.session = Session.open(self.spec)
         self.seen, self.unseen = range(pictures), range(pictures, 2 * pictures)
         self.base: Tensor = self.session.baseline(self.seen).latents
         self.flops = flops.count(self.session).generation(steps)
-        self.study = _study(storage, f"{self.session.spec.model}-{steps}-{pictures}-{guidance:g}")
+        texts = f"-{prompts.digest}" if prompts else ""
+        self.study = _study(storage, f"{self.session.spec.model}-{steps}-{pictures}-{guidance:g}{texts}")
 
     def search(self, trials: int) -> None:
         """Run so many more trials."""
