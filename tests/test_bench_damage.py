@@ -18,6 +18,7 @@ from bench.cli.main import app
 from bench.run.runner import Runner
 from bench.store import images, validation
 
+pytestmark = pytest.mark.usefixtures("warm_processes")
 VICTIM, OTHER = "run-00", "run-01"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -42,9 +43,9 @@ def test_each_step_measures_something_at_toy_size(step: Step, rig: Rig) -> None:
 
 
 @pytest.fixture(scope="module")
-def rig() -> Rig:
-    """One loaded pipeline for all steps."""
-    return Rig(TOY)
+def rig(tiny_model_dir: Path) -> Rig:
+    """One loaded pipeline for all steps: toy size, and a smaller model still."""
+    return Rig(replace(TOY, model=str(tiny_model_dir)))
 
 
 def test_identity_holds_on_a_cpu(rig: Rig) -> None:

@@ -63,7 +63,7 @@ def run_light(results: Path) -> list[str]:
     return [line.split()[1] for line in lines if line.startswith("wrote")]
 
 
-def test_only_the_machine_that_made_a_record_resumes_it(tmp_path: Path) -> None:
+def test_only_the_machine_that_made_a_record_resumes_it(tmp_path: Path, warm_processes: None) -> None:
     """Records copied from a machine of the same kind are measured again; one's own are not."""
     mine, theirs = tmp_path / "mine", tmp_path / "theirs"
     assert run_light(theirs) == light_worker.NAMES[:2]
@@ -72,7 +72,7 @@ def test_only_the_machine_that_made_a_record_resumes_it(tmp_path: Path) -> None:
     assert run_light(mine) == run_light(theirs) == []
 
 
-def test_a_run_says_what_it_will_do(tmp_path: Path) -> None:
+def test_a_run_says_what_it_will_do(tmp_path: Path, warm_processes: None) -> None:
     """The first line counts what is there and what is finished on this machine, and names time and place."""
     specs = [light_worker.spec(name) for name in light_worker.NAMES[:4]]
     run_light(tmp_path / "results")
