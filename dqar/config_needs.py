@@ -74,7 +74,7 @@ SKIPPED_OUTPUTS = Need(
     "skipped steps or branches (model_steps, step_interval, guidance_interval or plan_path)", _skips_branches
 )
 FORECASTS = Need(
-    "forecast_order above 0, or skipped steps or branches",
-    lambda c: c.forecast_order > 0 or _skips_branches(c),
+    "forecast_order above 0 with layers to reuse, or skipped steps or branches",
+    lambda c: (c.forecast_order > 0 and _reuses_layers(c)) or _skips_branches(c),
 )
 BOTH_HALVES = Need("guidance_interval = 1", lambda c: c.guidance_interval == 1)

@@ -134,7 +134,7 @@ def _branches(config: DQARConfig, snr: FloatArray) -> BranchArray:
     """Which steps run, and that only each `guidance_interval`-th of these runs both branches: `model_steps`
     spread over all, or each `step_interval`-th as far as warm-up and SNR window allow."""
     if config.model_steps is not None:
-        return _spread_branches(config, snr, config.model_steps)
+        return _spread_branches(config, snr, steps_that_run(config.model_steps, len(snr)))
     branches = np.full(len(snr), BOTH, dtype=np.int8)
     idle = single = 0
     for step, step_snr in enumerate(snr):
@@ -146,6 +146,11 @@ def _branches(config: DQARConfig, snr: FloatArray) -> BranchArray:
             idle, single = 0, (single + 1) % config.guidance_interval
             branches[step] = CONDITIONAL if single else BOTH
     return branches
+
+
+def steps_that_run(asked: int | float, steps: int) -> int:
+    """How many of `steps` run where so many, or this share of them, are asked for: at least two."""
+    return asked if isinstance(asked, int) else max(2, round(asked * steps))
 
 
 def _spread_branches(config: DQARConfig, snr: FloatArray, run: int) -> BranchArray:

@@ -79,6 +79,15 @@ def share(below_one: bool = False) -> Rule:
     return Rule(lambda v: is_number(v) and 0 <= v <= 1, "a number from 0 to 1")
 
 
+def count_or_share(low: int) -> Rule:
+    """A whole number from `low` to MAX_COUNT, or a share between 0 and 1."""
+    whole = count(low)
+    return Rule(
+        lambda v: whole.allows(v) or (isinstance(v, float) and 0 < v < 1),
+        f"{whole.allowed}, or a share between 0 and 1",
+    )
+
+
 def choice(values: Sequence[Any]) -> Rule:
     """One of `values`, of the same type."""
     return Rule(

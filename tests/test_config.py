@@ -17,7 +17,7 @@ from diffusers import DiTPipeline
 
 import dqar
 from dqar import DQARConfig, config_table
-from dqar.config import PRESETS
+from dqar.config import BALANCED, PRESETS
 from dqar.config_option import options
 from dqar.errors import DQARError, DQARWarning, short_repr
 from dqar.policy.mlp_policy import ReusePolicy
@@ -131,10 +131,12 @@ WITHOUT_EFFECT: list[tuple[dict[str, Any], dict[str, Any]]] = [
             "adaptive_tolerance": 0.3, "probe_interval": 5, "adaptive_entropy": False,
             "base_prompt_length": 100, "prompt_length": 40, "entropy_scales": (0.5,) * 6, "entropy_stride": 3,
             "entropy_interval": 2, "policy_path": "POLICY:1", "reuse_threshold": 0.9, "log_snr_share": 0.4,
-            "output_order": 2, "output_correction": 0.2, "forecast_over": "step", "deviation_tolerance": 0.5,
+            "output_order": 2, "output_correction": 0.2, "deviation_tolerance": 0.5,
         },
     ),
     ({}, {"schedule_type": "custom", "custom_schedule": (2.0,) * 6}),
+    ({"forecast_order": 0}, {"forecast_over": "step"}),
+    ({"use_layer_scheduling": True, "layer_fraction": 0.0}, {"forecast_over": "step"}),
     (
         {"use_layer_scheduling": True, "schedule_type": "custom", "custom_schedule": (0.4,) * 6},
         {"layer_fraction": 0.2, "early_phase_end": 0.2, "mid_phase_end": 0.6, "adaptive_tolerance": 0.3},
@@ -145,7 +147,7 @@ WITHOUT_EFFECT: list[tuple[dict[str, Any], dict[str, Any]]] = [
         {
             "entropy_threshold": 2.0, "snr_low": 0.5, "snr_high": 5.0, "warmup_steps": 8,
             "warmup_fraction": 0.6, "max_age": 3, "deep_layer_snr_threshold": 1.0, "targets": "both",
-            "forecast_order": 1, "reuse_mode": "kv", "cfg_sharing": True, "quantization_bits": 4,
+            "forecast_order": 2, "reuse_mode": "kv", "cfg_sharing": True, "quantization_bits": 4,
             "quantization_mode": "per_channel",
         },
     ),
@@ -221,6 +223,7 @@ def test_presets_and_copies_warn_of_nothing_old() -> None:
         for name in PRESETS:
             DQARConfig.preset(name, layer_fraction=0.0, model_steps=16)
             DQARConfig.preset(name)
+        DQARConfig.preset(BALANCED)
     with pytest.warns(DQARWarning, match="layer_fraction = 0.2"):
         config = DQARConfig(layer_fraction=0.2)
     with warnings.catch_warnings():
@@ -306,6 +309,11 @@ BAD: list[tuple[str, Any]] = [
     ("forecast_over", "time"),
     ("step_interval", 0),
     ("model_steps", 1),
+    ("model_steps", 0.0),
+    ("model_steps", 1.0),
+    ("model_steps", 12.5),
+    ("model_steps", True),
+    ("model_steps", math.nan),
     ("log_snr_share", 1.5),
     ("guidance_interval", 0),
     ("output_order", 3),
@@ -404,3 +412,18 @@ def test_summary_before_anything_ran_says_so(pipe: DiTPipeline) -> None:
     dqar.enable(pipe)
     with pytest.raises(RuntimeError, match="no generation"):
         dqar.summary(pipe)
+
+
+def test_without_a_configuration_one_step_of_five_is_skipped(pipe: DiTPipeline) -> None:
+    """`enable(pipe)` does what the preset `balanced` says, on any number of steps; no layer is reused, and
+    the published presets do not forecast."""
+    for steps, skipped in ((10, 2), (7, 1), (3, 1), (2, 0), (1, 0)):
+        dqar.enable(pipe)
+        generate(pipe, steps=steps)
+        found = dqar.summary(pipe)
+        assert int(np.sum(found.skipped)) == skipped and "reused" not in found.reasons
+    dqar.enable(pipe)
+    latents = generate(pipe)
+    dqar.enable(pipe, DQARConfig.preset(BALANCED, model_steps=8))
+    assert torch.equal(generate(pipe), latents)
+    assert {DQARConfig.preset(name).forecast_order for name in PRESETS} == {0}

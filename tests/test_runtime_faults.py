@@ -42,6 +42,7 @@ def config(**changes: Any) -> DQARConfig:
     """Two of three steps reused from the second on, kept as computed."""
     free = {
         "snr_low": 0.0, "warmup_steps": 0, "warmup_fraction": 0.0, "max_age": 2, "quantization_bits": 16,
+        "forecast_order": 0,
     }  # fmt: skip
     return DQARConfig(**free | changes)
 

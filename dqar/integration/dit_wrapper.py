@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from dqar.config import DQARConfig
+from dqar.config import BALANCED, DQARConfig
 from dqar.integration.pipeline import Handle, attach
 from dqar.integration.summary import Summary
 
@@ -31,7 +31,7 @@ class DQARDiTWrapper(nn.Module):
         super().__init__()
         self.transformer = transformer
         self.scheduler = scheduler
-        self.dqar_config = config or DQARConfig()
+        self.dqar_config = config or DQARConfig.preset(BALANCED)
         self._handle: Handle | None = self._attach()
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from dqar.config import DQARConfig
+from dqar.config import BALANCED, DQARConfig
 from dqar.core.snr import noise_kind
 from dqar.integration.adapter import Adapter, unwrapped
 from dqar.integration.attention_processor import DQARAttentionProcessor
@@ -156,7 +156,7 @@ def enable(pipe: Any, config: DQARConfig | None = None, policy: ReusePolicy | No
     Args:
         pipe: A diffusers pipeline with a `transformer`, perhaps a `transformer_2`, and a `scheduler`. It is
             called as before, with any scheduler; another configuration replaces the one before.
-        config: What may be reused, and when; None = the defaults.
+        config: What may be reused, and when; None = `DQARConfig.preset("balanced")`, which skips whole steps.
         policy: Decides in place of the policy that `config` names.
 
     Raises:
@@ -169,17 +169,16 @@ def enable(pipe: Any, config: DQARConfig | None = None, policy: ReusePolicy | No
                 "allowed: a diffusers pipeline with a transformer and a scheduler"
             )
     noise_kind(pipe.scheduler)
+    config = config or DQARConfig.preset(BALANCED)
     previous = getattr(pipe, HANDLE, None)
     models = [model for name in TRANSFORMERS if (model := getattr(pipe, name, None)) is not None]
     parts = [
-        prepare(model, config or DQARConfig(), lambda: pipe.scheduler, previous, pipe=pipe, policy=policy)
-        for model in models
+        prepare(model, config, lambda: pipe.scheduler, previous, pipe=pipe, policy=policy) for model in models
     ]
     if previous is not None:
         previous.remove()
         parts = [
-            prepare(model, config or DQARConfig(), lambda: pipe.scheduler, None, pipe=pipe, policy=policy)
-            for model in models
+            prepare(model, config, lambda: pipe.scheduler, None, pipe=pipe, policy=policy) for model in models
         ]
     for prepared in parts:
         prepared.install()

@@ -11,7 +11,7 @@ from dqar import DQARConfig
 # Every second step reused from the first one on, in every layer, kept as computed.
 REUSE = DQARConfig(
     warmup_steps=0, warmup_fraction=0.0, snr_low=0.0, snr_high=float("inf"), max_age=1,
-    use_layer_scheduling=False, quantization_bits=16,
+    use_layer_scheduling=False, quantization_bits=16, forecast_order=0,
 )  # fmt: skip
 
 

@@ -32,6 +32,7 @@ OPEN: dict[str, Any] = {  # all rules off: each candidate adds its own
     "entropy_threshold": math.inf,
     "snr_low": 0.0,
     "snr_high": math.inf,
+    "forecast_order": 0,  # what the traces that the policy learned from measured
 }
 
 Floats = npt.NDArray[np.float64]
