@@ -32,7 +32,7 @@ LIVED = (0, 5, 33)  # pytest's exit codes for passed and for no test, and mutmut
 
 # Module -> the tests that are about it, in tests/: those that are fast.
 TESTS: dict[str, tuple[str, ...]] = {
-    "bench/stats.py": ("test_bench_stats.py", "test_bench_control.py"),
+    "bench/stats.py": ("test_bench_stats.py",),
     "bench/report/selection.py": ("test_report_selection.py", "test_report_text.py"),
     "bench/report/tables/columns.py": ("test_report_columns.py", "test_report_tables.py"),
     "bench/report/tables/pareto.py": ("test_report_ratios.py", "test_report_tables.py"),

@@ -176,6 +176,7 @@ def test_known_entropies_forbid_until_measured_again() -> None:
     assert ReuseGate(gated, 3).forbids(entropy).tolist() == [False, True, True]
     off = [ReuseGate(gated, 3, adaptive=AdaptiveLayerScheduler(3, 0.1)), ReuseGate(GateConfig(), 3)]
     assert [gate.forbids(entropy).tolist() for gate in off] == [[False] * 3] * 2
+    assert [gate.forbids(entropy).dtype for gate in off] == [np.bool_] * 2
 
 
 def test_change_is_expected_over_the_steps_of_reuse() -> None:

@@ -44,6 +44,7 @@ def config(**fields: Any) -> DQARConfig:
         ({"guidance_interval": 4, "snr_low": 0.5}, OUTSIDE_AT_3, [2, 1, 1, 2, 1, 1, 1, 2]),
         ({"model_steps": 4, "log_snr_share": 0.0}, RISING, [2, 0, 2, 0, 0, 2, 0, 2]),
         ({"model_steps": 4, "log_snr_share": 0.0, "guidance_interval": 2}, RISING, [2, 0, 2, 0, 0, 2, 0, 1]),
+        ({"model_steps": 4, "log_snr_share": 0.0, "guidance_interval": 3}, RISING, [2, 0, 2, 0, 0, 1, 0, 2]),
     ],
 )
 def test_branches_that_run(fields: dict[str, Any], snr: np.ndarray[Any, Any], branches: list[int]) -> None:

@@ -56,7 +56,7 @@ def _row_entropies(rows: Tensor, key: Tensor) -> Tensor:
 
 def _masked_entropies(rows: Tensor, key: Tensor, mask: Tensor, stride: int) -> Tensor:
     scores = torch.matmul(rows, key.transpose(-1, -2)).float()
-    mask = mask[..., ::stride, :] if mask.shape[-2] > 1 else mask
+    mask = mask[..., ::stride, :]  # of a single row, itself
     scores = scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
     log_p = scores.log_softmax(-1)
     # A key that is masked has p = 0, and 0 ln 0 = 0; a query that may look nowhere has no entropy.
