@@ -18,6 +18,7 @@ from bench.pipeline import conditions, models
 from bench.pipeline.session import Session
 from bench.record import Record
 from bench.run.preflight import check_model
+from bench.run.runner import skip_reason
 from bench.spec.prompts import MOST, Prompts, shipped
 from bench.spec.run_spec import RunSpec
 from bench.spec.settings import QualitySettings
@@ -185,6 +186,18 @@ def test_a_pipeline_that_cannot_be_measured_is_refused(tmp_path: Path) -> None:
         index.write_text(json.dumps(content))
         with pytest.raises(BadInput, match=why):
             models.check(tmp_path)
+
+
+def test_calibrated_dbcache_needs_back_blocks_here(session: Session) -> None:
+    """The gap that is named is one: without back blocks cache-dit's forecast fails, with one it runs."""
+    options = {"threshold": 10.0, "warmup_steps": 1, "taylorseer_order": 1}
+    gap = spec(method="dbcache", options=options)
+    assert "back_blocks" in (skip_reason(gap) or "")
+    with pytest.raises(AssertionError, match="Bn_residual"):
+        session.under(gap).candidate(range(2))
+    runs = spec(method="dbcache", options=options | {"back_blocks": 1})
+    assert skip_reason(runs) is None
+    session.under(runs).candidate(range(2))
 
 
 def test_a_suite_on_prompts_end_to_end(tmp_path: Path) -> None:

@@ -88,13 +88,13 @@ def energy() -> Check:
 
 
 def embedded() -> Check:
-    """The model that ships with the repository."""
+    """The models that ship with the repository."""
     try:
-        path = models.directory("embedded")
-        models.check(path)
+        for name in models.EMBEDDED:
+            models.check(models.directory(name))
     except (BadInput, ImportError) as error:
-        return Check(False, "embedded model", str(error))
-    return Check(True, "embedded model", "bench/embedded/model")
+        return Check(False, "embedded models", str(error))
+    return Check(True, "embedded models", f"{', '.join(models.EMBEDDED)}: bench/embedded")
 
 
 def dit_xl() -> Check:

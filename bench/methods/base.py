@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,6 +22,10 @@ def never(options: dict[str, Any]) -> bool:
 def always(options: dict[str, Any]) -> bool:
     """For methods that decide by what the model computes."""
     return True
+
+
+def nowhere(pipeline: str, options: dict[str, Any]) -> None:
+    """For methods that run on every pipeline."""
 
 
 def as_given(options: dict[str, Any], tried: object) -> dict[str, Any]:
@@ -54,8 +58,8 @@ class Method:
     by_data: Callable[[dict[str, Any]], bool] = never
     # whether the options hold for the run's own number of steps alone, so that no generation may be shorter
     fixed_steps: Callable[[dict[str, Any]], bool] = never
-    # the name of a pipeline's class -> why the method does not run on it, found by trying
-    gaps: Mapping[str, str] = field(default_factory=dict)
+    # (the name of a pipeline's class, options) -> why the method does not run there, as trying showed
+    gap: Callable[[str, dict[str, Any]], str | None] = nowhere
     # (options, the arm after an untimed generation under given ones) -> options found by measuring the model
     resolve: Callable[[dict[str, Any], Tried], dict[str, Any]] = as_given
 

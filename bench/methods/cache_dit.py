@@ -78,4 +78,15 @@ def _calibrator(values: dict[str, Any]) -> Any:
     return kinds[values["calibrator"]]() if values["calibrator"] != NONE else None
 
 
-METHOD = Method(check=check, apply=apply, by_data=always)
+def gap(pipeline: str, options: dict[str, Any]) -> str | None:
+    """Why it does not run on a pipeline."""
+    values = checked(options, KNOWN)
+    forecasts = values["taylorseer_order"] or values["calibrator"] != NONE
+    if pipeline != "StableDiffusion3Pipeline" or not forecasts or values["back_blocks"]:
+        return None
+    return (
+        "cache-dit forecasts both streams, and this model's last block returns no text; needed: back_blocks"
+    )
+
+
+METHOD = Method(check=check, apply=apply, by_data=always, gap=gap)

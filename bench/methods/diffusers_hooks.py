@@ -34,10 +34,6 @@ TAYLORSEER_OPTIONS = {
 }
 FORA_OPTIONS = {"interval": INTERVAL}
 FIRST_BLOCK_OPTIONS = {"threshold": Range(float, 0, 10, 0.05)}
-FIRST_BLOCK_GAPS = {
-    "StableDiffusion3Pipeline": "diffusers' hook takes both streams' residuals, and this model's last block"
-    " returns no text"
-}
 FASTERCACHE_OPTIONS = {
     "attention_interval": INTERVAL,
     "unconditional_interval": Range(int, 1, 50, 5),
@@ -74,6 +70,13 @@ def first_block(pipe: Any, values: Values, timestep: Callable[[], int], stack: E
     hooks.apply_first_block_cache(
         pipe.transformer, hooks.FirstBlockCacheConfig(threshold=values["threshold"])
     )
+
+
+def first_block_gap(pipeline: str, options: Values) -> str | None:
+    """Why it does not run on a pipeline."""
+    if pipeline != "StableDiffusion3Pipeline":
+        return None
+    return "diffusers' hook takes both streams' residuals, and this model's last block returns no text"
 
 
 def fastercache(pipe: Any, values: Values, timestep: Callable[[], int], stack: ExitStack) -> None:
@@ -134,5 +137,5 @@ def _applied(pipe: Any, options: Values, attach: Attach, known: dict[str, Range]
 PAB = _method(pab, PAB_OPTIONS)
 TAYLORSEER = _method(taylorseer, TAYLORSEER_OPTIONS)
 FORA = _method(taylorseer, FORA_OPTIONS)
-FIRST_BLOCK = _method(first_block, FIRST_BLOCK_OPTIONS, by_data=always, gaps=FIRST_BLOCK_GAPS)
+FIRST_BLOCK = _method(first_block, FIRST_BLOCK_OPTIONS, by_data=always, gap=first_block_gap)
 FASTERCACHE = _method(fastercache, FASTERCACHE_OPTIONS)

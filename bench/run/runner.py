@@ -36,7 +36,7 @@ WORKER = (sys.executable, "-m", "bench.run.worker")
 def skip_reason(spec: RunSpec) -> str | None:
     """Why a configuration is not measured on its model or under its weights; None where it is."""
     method = methods.get(spec.method)
-    if method.gaps and (why := method.gaps.get(models.facts_of(spec).pipeline)):
+    if why := method.gap(models.facts_of(spec).pipeline, spec.options):
         return f"{spec.method} does not run on this model: {why}"
     if spec.weights == "trained" or not method.by_data(spec.options):
         return None
