@@ -47,7 +47,10 @@ TESTS: dict[str, tuple[str, ...]] = {
     "bench/store/tensors.py": ("test_store_tensors.py",),
     "bench/store/validation.py": ("test_store_records.py", "test_bench_store.py"),
     "dqar/plan.py": ("test_rules.py", "test_plan.py::test_published_reuse_ratio"),
-    "dqar/core/entropy.py": ("test_computers.py",),
+    "dqar/core/entropy.py": (
+        "test_computers.py",
+        "test_entropy.py::test_low_precision_is_measured_in_float32",
+    ),
     "dqar/core/gate_config.py": ("test_gate.py",),
     "dqar/core/quantization.py": ("test_quantization.py", "test_mixed_precision.py::test_bad_budget"),
     "dqar/core/reasons.py": ("test_gate.py", "test_rules.py"),

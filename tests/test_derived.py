@@ -292,3 +292,37 @@ def test_reasons_of_older_records_are_counted_under_the_names_of_today() -> None
     assert read.reasons == {"skipped": 5, "warmup": 1}
     known = {Reason.from_label(label).label for label in read.reasons}
     assert known == set(read.reasons)
+
+
+OWN, BEFORE = [0.25, 0.5, 0.75, 0.5], [0.5, 0.5, 0.25, 0.125]
+SCORED = part(
+    quality(),
+    text_score_per_image=OWN,
+    baseline_text_score_per_image=BEFORE,
+    text_score=stats.mean_interval(OWN),
+    baseline_text_score=stats.mean_interval(BEFORE),
+    text_score_change=stats.mean_interval([-0.25, 0.0, 0.5, 0.375]),
+)
+OTHER = Mean(mean=0.5, low=0.0, high=1.0)
+
+
+def test_text_scores_follow_from_those_of_each_image() -> None:
+    """Both arms' means and that of their paired difference, where there are as many of both."""
+    assert inconsistency(record(quality=SCORED)) is None
+    assert inconsistency(record(quality=part(SCORED, text_score_per_image=[], text_score=OTHER))) is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"text_score": OTHER}, "text_score"),
+        ({"baseline_text_score": OTHER}, "baseline_text_score"),
+        ({"text_score_change": OTHER}, "text_score_change"),
+        ({"text_score_per_image": OWN[:3]}, "text_score_per_image"),
+        ({"baseline_text_score_per_image": BEFORE[:3]}, "baseline_text_score_per_image"),
+    ],
+)
+def test_a_forged_text_score_is_found(changes: dict[str, Any], field: str) -> None:
+    """Each of the three means, and a number of images that differs."""
+    why = inconsistency(record(quality=part(SCORED, **changes)))
+    assert why is not None and why.startswith(f"quality.{field} is ")

@@ -149,6 +149,12 @@ def test_steps_are_spread_between_number_and_log_snr(run: int, share: float, ste
     assert spread(10 * SNR, run, share) == steps
 
 
+@pytest.mark.parametrize("log_snrs", [[2.0, 4.0, 6.0, 8.0, 10.0], [0.0, 0.1, 0.2, 0.3, 0.4]])
+def test_an_even_log_snr_is_spread_evenly(log_snrs: list[float]) -> None:
+    """However large it is, and however little of it there is."""
+    assert spread(np.exp(log_snrs), 3, 1.0) == [0, 2, 4]
+
+
 def test_an_snr_that_stays_is_spread_by_number() -> None:
     """Where the log-SNR does not change it says nothing, and nothing is divided by zero."""
     assert spread(np.ones(5), 3, 0.0) == spread(2 * np.ones(5), 3, 0.0) == [0, 2, 4]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,12 @@ def test_a_place_is_prepared_without_a_trace(there: Store) -> None:
     there.prepare()
     there.prepare()
     assert list(there.folder.iterdir()) == [there.cache] and not list(there.cache.iterdir())
+
+
+def test_the_try_is_where_records_will_stand(there: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not where the system keeps temporary files, which may be another disk."""
+    monkeypatch.setattr(tempfile, "tempdir", str(there.folder / "nowhere"))
+    there.prepare()
 
 
 def test_what_a_record_supersedes_goes(there: Store) -> None:
