@@ -14,14 +14,14 @@ from bench.cli.main import app
 
 def commands(suite: str, model: str) -> list[list[str]]:
     """The command lines, on a suite and a model that take no time."""
-    tiny, policy = ["--model", model, "--steps", "8"], "outputs/policy"
+    tiny, policy = ["--model", model, "--steps", "6"], "outputs/policy"
     return [
         ["run", suite], ["run", suite], ["report", suite], ["show", suite], ["list"], ["validate", "results"],
         ["compare", "results/local", "results/local"],
         ["report", "cost-xl", "--results", "results/published"],
         ["generate", *tiny, "--n", "2"], ["profile", suite, "half", "--repeats", "1"],
         ["signals", *tiny, "--images", "4"],
-        ["policy", "trace", *tiny, "--trajectories", "4", "--finals", "3"],
+        ["policy", "trace", *tiny, "--trajectories", "3", "--finals", "3"],
         ["policy", "train"], ["policy", "train", "--out", policy],
         ["policy", "eval", *tiny, "--n", "2", "--targets", "0.2", "--policy", policy], ["asv", "html"],
     ]  # fmt: skip

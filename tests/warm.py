@@ -23,7 +23,7 @@ from typing import Any, NoReturn
 
 OWN = ("bench", "dqar")
 OWN = ("bench", "dqar")
-MODULES = ("bench", "bench.run.worker")
+MODULES = ("bench", "bench.run.worker", "bench.measure.memory")
 SCRIPTS = ("every_command.py", "faulty_worker.py", "light_worker.py")  # of the tests
 PIPES = (("p2cread", "p2cwrite"), ("c2pread", "c2pwrite"), ("errread", "errwrite"))  # as Popen names them
 _SIGNATURE = inspect.signature(subprocess.Popen._execute_child)  # type: ignore[attr-defined]
@@ -32,6 +32,7 @@ _SIGNATURE = inspect.signature(subprocess.Popen._execute_child)  # type: ignore[
 def preload() -> None:
     """Import here what the forks would otherwise import one by one."""
     import bench.cli.main
+    import bench.measure.memory
     import bench.measure.quality
     import bench.measure.timing
     import bench.pipeline.session
