@@ -321,6 +321,8 @@ class DQARConfig(GateConfig):
             "snr_high": math.inf,
             "forecast_order": 0,
         }
+        if overrides.get("use_layer_scheduling") is False:
+            del published["schedule_type"], published["layer_fraction"]  # they would have no effect
         return cls(**published | overrides)
 
     @classmethod

@@ -14,7 +14,10 @@ from PIL import Image
 from bench.errors import BadInput
 from bench.run.preflight import check
 from bench.spec import external_files
+from bench.spec.run_spec import RunSpec
 from bench.spec.settings import QualitySettings
+from dqar.evaluation.metrics import _inception
+from dqar.policy.mlp_policy import ABOUT, WEIGHTS, ReusePolicy
 
 Make = Callable[[Path], object]
 
@@ -99,3 +102,22 @@ def test_weights_that_would_run_code_are_refused(tmp_path: Path) -> None:
 
     torch.save({"a": Path("x")}, tmp_path / "code.pth")
     assert "inception_weights" in refused(inception_weights=str(tmp_path / "code.pth"))
+
+
+@pytest.mark.parametrize("file", [WEIGHTS, ABOUT])
+def test_a_policys_content_is_part_of_the_key(tmp_path: Path, file: str) -> None:
+    """A record that one policy made does not stand for another in the same directory."""
+    ReusePolicy().save(tmp_path)
+    options = {"use_learned_policy": True, "policy_path": str(tmp_path)}
+    spec = RunSpec(suite="tiny", name="run", method="dqar", model="embedded", options=options)
+    before = external_files.plan(spec)
+    assert external_files.plan(spec) == before
+    (tmp_path / file).write_bytes((tmp_path / file).read_bytes() + b" ")
+    assert external_files.plan(spec) != before
+
+
+def test_weights_that_are_a_pipe_are_not_waited_for(tmp_path: Path) -> None:
+    """`compute_fid` names a pipe in place of Inception's weights at once."""
+    os.mkfifo(tmp_path / "pipe.pth")
+    with pytest.raises(ValueError, match="inception_weights = "):
+        _inception(tmp_path / "pipe.pth")

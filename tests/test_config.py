@@ -223,6 +223,7 @@ def test_presets_and_copies_warn_of_nothing_old() -> None:
         for name in PRESETS:
             DQARConfig.preset(name, layer_fraction=0.0, model_steps=16)
             DQARConfig.preset(name)
+            DQARConfig.preset(name, use_layer_scheduling=False)
         DQARConfig.preset(BALANCED)
     with pytest.warns(DQARWarning, match="layer_fraction = 0.2"):
         config = DQARConfig(layer_fraction=0.2)

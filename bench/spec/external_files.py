@@ -46,7 +46,7 @@ def plan(spec: RunSpec) -> dict[str, str]:
         return {}
     from bench.methods.dqar import named_files
 
-    return {what: _digest(path) for what, path in named_files(spec.options).items()}
+    return {what: _content(path) for what, path in named_files(spec.options).items()}
 
 
 def digests(quality: QualitySettings) -> dict[str, str]:
@@ -58,7 +58,15 @@ def digests(quality: QualitySettings) -> dict[str, str]:
     return found
 
 
+def _content(path: Path) -> str:
+    """A hash of a plan's file, or of all files in a policy's directory."""
+    if path.is_dir():
+        return hashing.digest(sorted(file for file in path.rglob("*") if file.is_file()), path)
+    return hashing.digest([path], path.parent)
+
+
 def _digest(path: Path) -> str:
+    """A hash of a file, or of the images in a directory."""
     if path.is_dir():
         from dqar.evaluation.image_files import found
 

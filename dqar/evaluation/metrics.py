@@ -144,6 +144,8 @@ def _inception(path: str | Path | None) -> str:
     file_name = inception.URL_INCEPTION_V3.rpartition("/")[2]
     file = Path(path or Path(torch.hub.get_dir()) / "checkpoints" / file_name)
     try:
+        if not file.is_file():  # opening a pipe would wait for a writer
+            raise FileNotFoundError(file)
         # torch-fidelity unpickles whatever the file holds; this reading admits tensors alone.
         torch.load(file, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, pickle.UnpicklingError, EOFError) as error:
