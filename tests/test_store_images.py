@@ -46,12 +46,25 @@ def test_a_pack_has_its_distinct_tiles_in_rows(tmp_path: Path) -> None:
         "across": 2,
         "mosaics": {"a.png": [[0, 1], [2, 3]], "b.png": [[0, 1], [2, 4]], "hidden.png": None},
     }
+    assert " " not in (tmp_path / "pack" / "images.json").read_text()
+    with logged("bench.store.images") as messages:
+        assert images.mosaic(tmp_path / "pack", "hidden.png") is None
+    assert not messages
     with Image.open(tmp_path / "pack" / "images.webp") as stored:
         assert stored.size == (8, 12) and not np.asarray(stored)[8:, 4:].any()
     for name, pixels in (("a.png", one), ("b.png", other)):
         read = images.mosaic(tmp_path / "pack", name)
         assert read is not None and np.array_equal(read, pixels)
         assert images.accounted(tmp_path / "pack", name) and images.published(tmp_path / "pack", name)
+
+
+def test_a_pack_of_one_tile_is_that_tile(tmp_path: Path) -> None:
+    """Where all tiles are equal there is one, and nothing beside it."""
+    tile = noise(4, 4)
+    pixels = np.concatenate([np.concatenate([tile, tile], axis=1)] * 2)
+    images.pack([saved(tmp_path / "a.png", pixels)], ["a.png"], tmp_path)
+    with Image.open(tmp_path / "images.webp") as stored:
+        assert np.array_equal(np.asarray(stored), tile)
 
 
 def test_a_pack_of_what_nobody_shows_is_an_index(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from test_store_images import logged, noise, saved
 from bench.errors import BadInput
 from bench.machine import hashing, provenance
 from bench.record import SCHEMA_VERSION
+from bench.spec.prompts import Prompts
 from bench.spec.run_spec import RunSpec
 from bench.spec.settings import QualitySettings
 from bench.store import keys, validation
@@ -252,6 +253,9 @@ def test_a_key_is_of_sources_model_and_machine(tmp_path: Path, monkeypatch: pyte
     assert keys.inputs(spec, tmp_path / "results") == found
     elsewhere = keys.inputs(spec, tmp_path / "elsewhere")
     assert elsewhere.pop("machine_id") != found.pop("machine_id") and elsewhere == found
+    prompts = Prompts(file="p.txt", texts=("a face",), negatives=("",))
+    prompted = spec.model_copy(update={"prompts": prompts})
+    assert keys.inputs(prompted, tmp_path / "results")["prompts"] == prompts.digest
     weights = tmp_path / "weights"
     weights.write_text("it")
     used = spec.model_copy(
