@@ -2,7 +2,8 @@
 
 Each directory imports only from those above it in this list, and `dqar` imports nothing from here:
 
-    errors, record, stats   what everything shares: errors of one line, the schema of a result, intervals
+    errors, record, stats, interrupts   what everything shares: errors of one line, the schema of a result,
+                            intervals, Ctrl-C
     machine                 the device, provenance, NVML, processes, files written whole
     methods                 the baseline, DQAR and its competitors; a method knows a pipeline, not a suite
     spec                    a suite file becomes a list of RunSpec, whose options the methods check

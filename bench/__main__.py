@@ -4,6 +4,9 @@
 import sys
 
 try:
+    import bench.interrupts
+
+    bench.interrupts.leave_at_once()
     from bench.cli.boundary import main
 
     code = main()

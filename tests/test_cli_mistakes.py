@@ -241,6 +241,23 @@ def test_ctrl_c_while_libraries_load_is_one_line() -> None:
         assert (done.returncode, done.stderr) == (130, "interrupted: run it again to resume\n"), module
 
 
+def test_ctrl_c_that_comes_out_of_a_library_as_another_error_is_one_line() -> None:
+    """An interrupt while a command imports what it needs may end as an ImportError or a panic of compiled
+    code; it is still an interrupt."""
+    code = (
+        "import signal, sys; from bench import interrupts; from bench.cli.boundary import guarded\n"
+        "class Panic(BaseException): pass\n"
+        "def run():\n"
+        "    try: signal.raise_signal(signal.SIGINT)\n"
+        "    except KeyboardInterrupt: raise {'panic': Panic, 'import': ImportError}[sys.argv[1]]('broken')\n"
+        "interrupts.interruptible(); sys.exit(guarded(run))\n"
+    )
+    for kind in ("panic", "import"):
+        command = [sys.executable, "-c", code, kind]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200)
+        assert (done.returncode, done.stderr) == (130, "interrupted: run it again to resume\n"), kind
+
+
 def test_a_killed_probe_leaves_nothing(tmp_path: Path) -> None:
     """Killed while it tries whether results can be written, the store leaves no file behind."""
     code = (

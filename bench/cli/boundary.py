@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from bench import interrupts
 from bench.cli.options import BAD_INPUT, INTERRUPTED
 from bench.errors import BadInput, NonFinite, describe, shortened
 from dqar.errors import DQARError
@@ -19,6 +20,7 @@ def main() -> int:
     """Run the command line of this process; its exit code."""
     from bench.cli.main import app
 
+    interrupts.interruptible()
     return guarded(lambda: app(prog_name="python -m bench", standalone_mode=False))
 
 
@@ -39,8 +41,11 @@ def guarded(run: Callable[[], Any]) -> int:
         return INTERRUPTED
     except OSError as error:
         return _system(error)
-    except Exception as error:
-        line = expected(error)
+    except BaseException as error:
+        if interrupts.was_interrupted():  # in the middle of an import it came out as something else
+            _say("interrupted: run it again to resume")
+            return INTERRUPTED
+        line = expected(error) if isinstance(error, Exception) else None
         if line is None:
             raise
         _say(line)
