@@ -9,8 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
+from bench.cli import options
 from bench.cli.main import app
 from bench.run.estimate import estimate
 from bench.spec.suite import Suite
@@ -124,3 +126,11 @@ def test_the_studies_are_done_within_an_hour() -> None:
     """What a machine with two cores has to run for all studies takes no longer than that."""
     suites = [Suite.load(name) for name in (*STUDIES, "reproduce", "quality")]
     assert sum(estimate(suite.configurations).low for suite in suites) < 60 * 60
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="on a CUDA device `auto` is another suite")
+def test_auto_measures_every_model_that_ships() -> None:
+    """Without a device `auto` means a suite of each embedded model, and a single one its first."""
+    names = options.all_chosen("auto")
+    assert {Suite.load(name).file.model for name in names} == {"embedded", "embedded-t2i"}
+    assert options.chosen("auto") == names[0] and options.all_chosen("gate") == ("gate",)

@@ -11,7 +11,17 @@ import typer
 from tabulate import tabulate
 
 from bench.cli import studies
-from bench.cli.options import OK, REGRESSED, PromptsOption, Reports, Results, SuiteName, chosen, commands
+from bench.cli.options import (
+    OK,
+    REGRESSED,
+    PromptsOption,
+    Reports,
+    Results,
+    SuiteName,
+    all_chosen,
+    chosen,
+    commands,
+)
 from bench.cli.policy import app as policy_app
 from bench.cli.regression import app as asv_app
 from bench.cli.reporting import measured_on, report_of, table
@@ -64,10 +74,18 @@ def run(
 ) -> None:
     """Run a suite: one record a configuration, then the report. Resumes where it was stopped.
 
+    On a CPU `auto` is a suite for each model that ships; with --model, --prompts or --only, the first.
     Exit code 0: all done; 1: a run failed (its record says why); 2: bad input.
     """
     quality = dict(zip(FILES, (inception_weights, reference, lpips_weights), strict=True)) | {"n": images}
-    suite = Suite.load(chosen(name), seed=seed, model=model, prompts=prompts, quality=quality)
+    names = all_chosen(name) if model is prompts is only is None else (chosen(name),)
+    suites = [Suite.load(one, seed=seed, model=model, prompts=prompts, quality=quality) for one in names]
+    failed = [_measured(suite, results, reports, only, force) for suite in suites]
+    raise typer.Exit(REGRESSED if any(failed) else OK)
+
+
+def _measured(suite: Suite, results: Path, reports: Path, only: str | None, force: bool) -> bool:
+    """Run one suite and write its report; whether a configuration that was asked for failed."""
     if suite.command:
         raise BadInput(
             f"run: {suite.name!r} is not allowed; allowed: its own command, python -m bench {suite.command}"
@@ -85,8 +103,7 @@ def run(
     typer.echo(table(records))
     typer.echo(suite_run.closing(records))
     typer.echo(f"records: {store.folder}\nreport:  {written}")
-    failed = [r.name for r in records if r.status == "failed" and only in (None, r.name)]
-    raise typer.Exit(REGRESSED if failed else OK)
+    return any(record.status == "failed" and only in (None, record.name) for record in records)
 
 
 @command

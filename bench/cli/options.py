@@ -36,21 +36,29 @@ Steps = Annotated[int, typer.Option(help="Number of denoising steps.")]
 Guidance = Annotated[float, typer.Option(min=0, help="Weight of classifier-free guidance.")]
 
 
+EMBEDDED = ("embedded", "embedded-t2i")  # a suite for each model that ships
+
+
 def chosen(name: str) -> str:
-    """The suite that `auto` means on this machine.
+    """The suite, or the first of those, that `auto` means on this machine; see `all_chosen`."""
+    return all_chosen(name)[0]
+
+
+def all_chosen(name: str) -> tuple[str, ...]:
+    """The suites that `auto` means on this machine: on a CPU one for each model that ships.
 
     Raises:
         BadInput: there is a GPU that torch cannot use; then `auto` must not mean the CPU in silence.
     """
     if name != "auto":
-        return name
+        return (name,)
     if device_type() == "cuda":
-        return "a100"
+        return ("a100",)
     if why := unusable_gpu():
         raise BadInput(
             f"auto: {why}; allowed: mend that, hide the GPU (CUDA_VISIBLE_DEVICES=), or the suite embedded"
         )
-    return "embedded"
+    return EMBEDDED
 
 
 def prompts_of(name: str | None) -> Prompts | None:
