@@ -36,7 +36,8 @@ WORKER = (sys.executable, "-m", "bench.run.worker")
 def skip_reason(spec: RunSpec) -> str | None:
     """Why a configuration is not measured on its model or under its weights; None where it is."""
     method = methods.get(spec.method)
-    if why := method.gap(models.facts_of(spec).pipeline, spec.options):
+    # Every method runs on the pipeline of class labels, whose files need not be looked at.
+    if spec.prompts and (why := method.gap(models.facts_of(spec).pipeline, spec.options)):
         return f"{spec.method} does not run on this model: {why}"
     if spec.weights == "trained" or not method.by_data(spec.options):
         return None
