@@ -18,6 +18,8 @@ from dqar.core.reasons import FORMER_LABELS
 
 Target = Literal["baseline", "converged"]  # what a drift is from
 
+CLIP = "CLIP"  # how the name of a text scorer begins that is one; the score of no other is a CLIP score
+
 # 2: lpips, and of a distance precision, recall and `missing`; its kid and n_reference may be null.
 SCHEMA_VERSION = 2
 
@@ -192,7 +194,8 @@ class Quality(Part):
     psnr_db: Mean | None  # null where every image is identical
     ssim: Mean
     lpips: Mean | None  # perceptual distance by VGG16, 0 = equal; null without its weights
-    # Cosine of an image and its own prompt by `text_scorer`; null where images are of class labels.
+    # Cosine of an image and its own prompt by `text_scorer` (by CLIP 100 times that, at least 0); null where
+    # images are of class labels.
     text_score: Mean | None = None
     baseline_text_score: Mean | None = None
     text_score_change: Mean | None = None  # the method's minus the baseline's, image by image

@@ -12,6 +12,13 @@ from diffusers import DiTPipeline
 from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY, register_feature_extractor
 
+from bench.errors import BadInput
+from bench.measure import text_score
+from bench.measure.samples import Samples
+from bench.pipeline.session import Session
+from bench.spec import external_files
+from bench.spec.run_spec import RunSpec
+from bench.spec.settings import QualitySettings
 from dqar.evaluation.metrics import compute_clip_score, compute_fid
 from dqar.evaluation.profiling import profile_inference
 
@@ -97,6 +104,31 @@ def test_clip_score(clip: Path) -> None:
     assert scores[0] == pytest.approx(scores[1], abs=1e-3) and 0 <= scores[0] <= 100
     with pytest.raises(ValueError, match="prompts has 1 entries; allowed: one per image, 12"):
         compute_clip_score(pictures(), prompts[:1], clip)
+
+
+def test_clip_weights_make_text_scores_clip_scores(clip: Path) -> None:
+    """Given a CLIP, the harness scores every image by it and says so; its digest enters the key, no path."""
+    quality = QualitySettings(n=2, converged_n=0, clip_weights=str(clip))
+    spec = RunSpec(
+        suite="s", name="n", method="baseline", model="embedded-t2i", prompts="emoji", quality=quality,
+    )  # fmt: skip
+    text_score.check(quality)
+    base, cand = (Samples(torch.zeros(2, 4, 16, 16), pictures(2) // part) for part in (1, 2))
+    missing: dict[str, str] = {}
+    session = Session(pipe=None, spec=spec, labels=[0, 1])
+    found = text_score.text_scores(session, base, cand, missing)
+    expected = compute_clip_score(cand.images, ["running shirt", "hugging face"], clip)
+    assert found["text_score"].mean == pytest.approx(expected, abs=1e-4)
+    assert found["text_scorer"] == f"CLIP ({clip.name})" and "own_prompt_wins" in missing
+    assert external_files.digests(quality)["clip_weights"]
+    assert spec.public()["quality"]["clip_weights"] == clip.name
+
+
+def test_a_directory_that_is_no_clip_is_refused(tmp_path: Path) -> None:
+    """The option is named, before anything runs; without it a record's configuration is as it was."""
+    with pytest.raises(BadInput, match=r"quality\.clip_weights"):
+        text_score.check(QualitySettings(clip_weights=str(tmp_path)))
+    assert "clip_weights" not in QualitySettings().public()
 
 
 def test_clip_score_needs_a_model(tmp_path: Path) -> None:

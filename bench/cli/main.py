@@ -70,6 +70,12 @@ def run(
     lpips_weights: Annotated[
         str | None, typer.Option(help="The directory of LPIPS's weights [default: torch hub's cache].")
     ] = None,
+    clip_weights: Annotated[
+        str | None,
+        typer.Option(
+            help="A directory with a CLIP model of transformers, which makes text scores CLIP scores."
+        ),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Measure finished configurations again.")] = False,
 ) -> None:
     """Run a suite: one record a configuration, then the report. Resumes where it was stopped.
@@ -77,7 +83,8 @@ def run(
     On a CPU `auto` is a suite for each model that ships; with --model, --prompts or --only, the first.
     Exit code 0: all done; 1: a run failed (its record says why); 2: bad input.
     """
-    quality = dict(zip(FILES, (inception_weights, reference, lpips_weights), strict=True)) | {"n": images}
+    files = (inception_weights, reference, lpips_weights, clip_weights)
+    quality = dict(zip(FILES, files, strict=True)) | {"n": images}
     names = all_chosen(name) if model is prompts is only is None else (chosen(name),)
     suites = [Suite.load(one, seed=seed, model=model, prompts=prompts, quality=quality) for one in names]
     failed = [_measured(suite, results, reports, only, force) for suite in suites]

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from bench import stats
+from bench.machine.device import device_type
 from bench.measure.samples import Samples
 from bench.pipeline.session import Session
+from bench.record import CLIP
+from bench.spec.external_files import usable
+from bench.spec.settings import QualitySettings
+from dqar.evaluation.metrics import clip_scores
 
 # The embedded scorer compares images and prompts of the embedded model's kind alone.
-NO_SCORER = "no scorer for this model's images: the embedded one knows the embedded model's alone"
+NO_SCORER = "the embedded scorer knows the embedded model's images alone; --clip-weights gives another"
 
 
 def text_scores(session: Session, base: Samples, cand: Samples, missing: dict[str, str]) -> dict[str, Any]:
@@ -19,13 +25,33 @@ def text_scores(session: Session, base: Samples, cand: Samples, missing: dict[st
     spec = session.spec
     if spec.prompts is None:
         return {}
+    texts = [spec.prompts.texts[session.label(i)] for i in range(len(cand.images))]
+    if spec.quality.clip_weights:
+        missing["own_prompt_wins"] = "measured by the embedded scorer alone"
+        path = Path(spec.quality.clip_weights)
+        own, before = (
+            clip_scores(arm.images, texts, path, device=device_type()).tolist() for arm in (cand, base)
+        )
+        return _fields(own, before, f"{CLIP} ({path.resolve().name})")
     if spec.model != "embedded-t2i" or spec.quality.extractor is None:
         missing["text_score"] = NO_SCORER if spec.model != "embedded-t2i" else "no extractor in the suite"
         return {}
     from bench.embedded.text_to_image import scorer
 
-    texts = [spec.prompts.texts[session.label(i)] for i in range(len(cand.images))]
     own, before = (scorer.text_scores(arm.images, texts).tolist() for arm in (cand, base))
+    wins = _wins(scorer.embed_images(cand.images), scorer.embed_prompts(texts), texts)
+    return _fields(own, before, scorer.SCORER) | {"own_prompt_wins": wins}
+
+
+def check(quality: QualitySettings) -> None:
+    """BadInput unless CLIP's weights, where given, can be used."""
+    if quality.clip_weights:
+        with usable("clip_weights", quality.clip_weights):
+            clip_scores(torch.zeros(1, 3, 64, 64, dtype=torch.uint8), ["a word"], quality.clip_weights)
+
+
+def _fields(own: list[float], before: list[float], scorer: str) -> dict[str, Any]:
+    """The scores of the candidate's and the baseline's images, and of the paired differences."""
     change = [a - b for a, b in zip(own, before, strict=True)]
     return {
         "text_score": stats.mean_interval(own),
@@ -33,8 +59,7 @@ def text_scores(session: Session, base: Samples, cand: Samples, missing: dict[st
         "text_score_change": stats.mean_interval(change),
         "text_score_per_image": own,
         "baseline_text_score_per_image": before,
-        "own_prompt_wins": _wins(scorer.embed_images(cand.images), scorer.embed_prompts(texts), texts),
-        "text_scorer": scorer.SCORER,
+        "text_scorer": scorer,
     }
 
 

@@ -23,10 +23,11 @@ def _lines(quality: QualitySettings) -> Iterator[str]:
     for field, path in given.items():
         _check_kind(field, path)
     if given:  # else torch need not be loaded
-        from bench.measure import features, perceptual, reference
+        from bench.measure import features, perceptual, reference, text_score
 
         features.check(quality)
         perceptual.check(quality)
+        text_score.check(quality)
         if held := reference.check(quality):
             yield f"reference: {held}"
 

@@ -20,6 +20,7 @@ INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"  # torch-fidelity's
 ALLOWED = {
     "inception_weights": f"allowed: torch-fidelity's {INCEPTION_FILE}",
     "reference": "allowed: a directory of images, or an .npz with arr_0, or mu and sigma",
+    "clip_weights": "allowed: a directory with a transformers CLIP model in safetensors and its processor",
     "lpips_weights": f"allowed: a directory with {' and '.join(LPIPS_FILES)}",
 }
 
@@ -51,7 +52,10 @@ def plan(spec: RunSpec) -> dict[str, str]:
 
 def digests(quality: QualitySettings) -> dict[str, str]:
     """A hash of the contents of each file in use, by the field that names it."""
-    found = {field: _digest(path) for field, path in quality.files().items()}
+    found = {field: _digest(path) for field, path in quality.files().items() if field != "clip_weights"}
+    if quality.clip_weights:
+        clip = Path(quality.clip_weights)
+        found["clip_weights"] = hashing.digest(sorted(f for f in clip.rglob("*") if f.is_file()), clip)
     folder = lpips_folder(quality)
     if folder:
         found["lpips_weights"] = hashing.digest([folder / name for name in LPIPS_FILES], folder)

@@ -10,7 +10,12 @@ from pydantic import Field, model_validator
 from bench.spec.part import SuitePart
 from bench.spec.prompts import PromptFile
 
-FILES = ("inception_weights", "reference", "lpips_weights")  # fields of QualitySettings that are paths
+FILES = (
+    "inception_weights",
+    "reference",
+    "lpips_weights",
+    "clip_weights",
+)  # fields of QualitySettings that are paths
 LONGEST_S = 7 * 24 * 3600.0  # a week: a limit that is none would hide a hang
 LONGEST_NAME = 128  # characters: with its key it is a file's, of at most 255
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._=+-]*$", max_length=LONGEST_NAME)]
@@ -49,6 +54,7 @@ class QualitySettings(SuitePart):
     inception_weights: File | None = None  # torch-fidelity's: in place of `extractor`, makes FD FID
     reference: File | None = None  # a directory of images, or an .npz as ADM publishes them
     lpips_weights: File | None = None  # a directory with torch-fidelity's; null: torch hub's cache
+    clip_weights: File | None = None  # a directory with transformers' CLIP: makes the text score a CLIP score
 
     @model_validator(mode="after")
     def _bounds(self) -> Self:
@@ -63,7 +69,10 @@ class QualitySettings(SuitePart):
 
     def public(self) -> dict[str, Any]:
         """The settings as a record holds them: of each path the last part."""
-        return self.model_dump() | {field: path.resolve().name for field, path in self.files().items()}
+        shown = self.model_dump() | {field: path.resolve().name for field, path in self.files().items()}
+        if self.clip_weights is None:  # as before there was the field
+            del shown["clip_weights"]
+        return shown
 
 
 class CallSettings(SuitePart):

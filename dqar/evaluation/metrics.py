@@ -77,6 +77,17 @@ def compute_clip_score(
         InvalidValue: There is no such model, or images and prompts differ in number.
         MissingExtra: transformers is not installed.
     """
+    return float(clip_scores(images, prompts, model_path, batch_size, device).mean())
+
+
+def clip_scores(
+    images: Images,
+    prompts: Sequence[str],
+    model_path: str | Path,
+    batch_size: int = 32,
+    device: str = "cpu",
+) -> Tensor:
+    """The CLIP score of each image, float `[n]`; arguments and errors are those of `compute_clip_score`."""
     pixels = as_uint8(images)
     if len(pixels) != len(prompts):
         raise InvalidValue(f"prompts has {len(prompts)} entries; allowed: one per image, {len(pixels)}")
@@ -86,7 +97,7 @@ def compute_clip_score(
         _cosines(model, processor, pixels[i : i + batch_size], list(prompts[i : i + batch_size]))
         for i in range(0, len(pixels), batch_size)
     ]
-    return float(100 * torch.cat(cosines).clamp_min(0).mean())
+    return 100 * torch.cat(cosines).clamp_min(0)
 
 
 @torch.no_grad()

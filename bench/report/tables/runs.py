@@ -6,10 +6,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pandas as pd
 
-from bench.record import Distance, Record
+from bench.record import CLIP, Distance, Record
 from bench.report.escape import escape
 from bench.report.setup import solver
 from bench.report.tables.columns import Column, Table, ends, fixed, lookup, significant, table, whole
@@ -46,7 +47,7 @@ LOSS = [
     Column("SSIM ↑", "ssim", "quality.ssim", fixed(4), interval="±"),
     Column("LPIPS ↓", "lpips", "quality.lpips", fixed(4), interval="±"),
 ]
-# Of suites on prompts. The scorer is the embedded one, hence no CLIP score.
+# Of suites on prompts; see `text_columns`.
 TEXT = [
     Column("text score ↑", "text_score", "quality.text_score", fixed(3), interval="±"),
     Column("text score − baseline's", "text_score_change", "quality.text_score_change", fixed(4)),
@@ -72,9 +73,17 @@ def main_columns(records: Sequence[Record]) -> list[Column]:
         Column(fd_title(records), "fd", "quality.to_reference.fd", significant(3)),
         Column("KID ↓", "kid", "quality.to_reference.kid", significant(2)),
     ]
-    text = TEXT if any(record.config.get("prompts") for record in records) else []
+    text = text_columns(records) if any(record.config.get("prompts") for record in records) else []
     several = len({solver(record) for record in records} - {None}) > 1
     return [*NAME, *[SOLVER] * several, *SPEED, *REUSE, *LOSS, *text, *distances, *PEAKS]
+
+
+def text_columns(records: Sequence[Record]) -> list[Column]:
+    """The columns of text scores, which are CLIP scores where CLIP alone was the scorer."""
+    scorers = {lookup(record, "quality.text_scorer") for record in records} - {None}
+    if not scorers or not all(scorer.startswith(CLIP) for scorer in scorers):
+        return TEXT
+    return [replace(column, title=column.title.replace("text score", "CLIP score")) for column in TEXT]
 
 
 def main_table(records: Sequence[Record]) -> Table:

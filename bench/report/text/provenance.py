@@ -25,6 +25,7 @@ _OPTIONS = {
     "--inception-weights": "quality.inception_weights",
     "--reference": "quality.reference",
     "--lpips-weights": "quality.lpips_weights",
+    "--clip-weights": "quality.clip_weights",
 }
 
 
