@@ -28,6 +28,8 @@ os.environ["OMP_NUM_THREADS"] = "1"
 # Processes that tests start import this checkout, whichever one is installed.
 os.environ["PYTHONPATH"] = str(Path(__file__).parents[1])
 
+gc.disable()  # while libraries are imported: what they define is no garbage
+
 # What takes longest begins first, or one process would end long after the other.
 LONGEST = (
     "transformer_classes", "published", "compile", "report_front", "tiny_pipelines", "gpu_check", "waits",
@@ -48,7 +50,14 @@ def pytest_collection_finish() -> None:
     would walk a million objects of modules each time."""
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)  # whatever a library has set
+    gc.enable()
     gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def frozen() -> None:
+    """What a file's first tests import, and the files before it left, is not walked in each collection."""
     gc.freeze()
 
 
