@@ -31,6 +31,7 @@ from dqar.config_option import option, without_effect
 from dqar.config_yaml import read_fields, write_fields
 from dqar.core.gate_config import GateConfig, warned_before
 from dqar.errors import invalid_value
+from dqar.presets import BALANCED, PRESETS, preset_fields
 from dqar.validation import (
     FORECAST_COORDINATES,
     QUANTIZATION_BITS,
@@ -51,14 +52,6 @@ from dqar.validation import (
 )
 
 __all__ = ["BALANCED", "PRESETS", "DQARConfig", "GateConfig"]
-
-# The configurations published for DiT-XL/2: layers are enabled linearly after 20 % of the steps, with the
-# step warm-up and the SNR and entropy gates off. Name -> share of the layers.
-PRESETS = {"conservative": 0.33, "recommended": 0.50, "aggressive": 0.66, "maximum": 1.0}
-
-# What `enable` does where no configuration is given: of what needs no calibration the fastest that clearly
-# loses nothing measurable on the models that ship. No layer reuses anything; one step of five is skipped.
-BALANCED = "balanced"
 
 _GATE, _SCHEDULE, _REUSE = "reuse_gate", "layer_scheduling", "reuse"
 
@@ -304,26 +297,7 @@ class DQARConfig(GateConfig):
         Raises:
             InvalidValue: For an unknown name, or a field that is out of range.
         """
-        if name == BALANCED:
-            skipping = {"use_layer_scheduling": True, "layer_fraction": 0.0, "model_steps": 0.8}
-            return cls(**skipping | overrides)
-        if name not in PRESETS:
-            raise invalid_value("preset", name, ", ".join((BALANCED, *PRESETS)))
-        published: dict[str, Any] = {
-            "schedule_type": "linear",
-            "layer_fraction": PRESETS[name],
-            "warmup_fraction": 0.2,
-            "warmup_steps": 0,
-            "max_age": None,
-            "use_layer_scheduling": True,
-            "entropy_threshold": math.inf,
-            "snr_low": 0.0,
-            "snr_high": math.inf,
-            "forecast_order": 0,
-        }
-        if overrides.get("use_layer_scheduling") is False:
-            del published["schedule_type"], published["layer_fraction"]  # they would have no effect
-        return cls(**published | overrides)
+        return cls(**preset_fields(name, overrides))
 
     @classmethod
     def from_yaml(cls, path: str | Path) -> DQARConfig:

@@ -8,8 +8,8 @@ import re
 from statistics import median
 from typing import Any
 
+from page_checks import INTERVAL, REPORTS, RESULTS, N, cells, equal, explain, sentences
 from sentence_checks import same
-from test_report_sentences_studies import INTERVAL, REPORTS, RESULTS, N, cells, equal, explain, sentences
 
 from bench.store import validation
 

@@ -9,77 +9,21 @@ import gzip
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Callable
 from statistics import fmean, median
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from page_checks import INTERVAL, REPORTS, RESULTS, ROOT, Forms, N, cells, equal, explain, interval, sentences
 from scipy.stats import rankdata
 from sentence_checks import same
 
-from bench.record import Mean, Median
 from bench.report.page import Page
-from bench.studies.tune.report import write_report as write_tuned
-from bench.studies.tune.search import Point
 
-ROOT = Path(__file__).parents[1]
-REPORTS, RESULTS = ROOT / "reports", ROOT / "results" / "published"
 PLANS = ROOT / "bench" / "embedded" / "plans"
-N = r"(-?\d+(?:\.\d+)?)"
-INTERVAL = rf"{N} \[{N}, {N}\]"
-Forms = Mapping[str, Callable[..., None]]
 Array = NDArray[np.float64]
-
-
-def explain(text: str, forms: Forms) -> str:
-    """Check every number that has a form; what is left of the lines that hold a digit and have none."""
-    for pattern, check in forms.items():
-        found = list(re.finditer(pattern, text))
-        assert found, f"no sentence of the form {pattern}"
-        for match in found:
-            check(*match.groups())
-        text = re.sub(pattern, " ¤ ", text)
-    text = re.sub(r"`[^`]*`|\]\([^)]*\)", " ", text)
-    return "\n".join(line for line in text.split("\n") if re.search(r"\d", line))
-
-
-def sentences(page: Path) -> str:
-    """A page's text: its title and paragraphs, neither tables nor the comment at its end."""
-    body = re.sub(r"<details>.*?</details>", "", page.read_text(encoding="utf-8"), flags=re.S)
-    kept = [line for line in body.split("\n") if not line.startswith(("|", "<!--", "!["))]
-    return re.sub(r"(?<=\S)\n(?=[^\n#-])", " ", "\n".join(kept))
-
-
-def cells(page: Path, first: str) -> list[list[str]]:
-    """The rows of the table whose first title is `first`."""
-    lines = page.read_text(encoding="utf-8").split("\n")
-    start = next(i for i, line in enumerate(lines) if line.startswith(f"| {first} |"))
-    table = lines[start + 2 :]
-    end = next(i for i, line in enumerate(table) if not line.startswith("|"))
-    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in table[:end]]
-
-
-def equal(*expected: object) -> Callable[..., None]:
-    """A check that each number shown is the one expected; what is given in full is rounded as it is shown."""
-
-    def check(*shown: str) -> None:
-        for text, value in zip(shown, expected, strict=True):
-            if isinstance(value, float):
-                same(text, value)
-            else:
-                assert text == str(value)
-
-    return check
-
-
-def interval(shown: str, found: Mapping[str, float]) -> None:
-    values = re.findall(N, shown)
-    for text, key in zip(values, ("mean", "low", "high"), strict=True):
-        same(text, found[key])
-
 
 CALIBRATED = sorted(path.name for path in (REPORTS / "calibrate").iterdir() if path.is_dir())
 
@@ -292,61 +236,6 @@ def test_the_regression_gates_check() -> None:
             len({row["run"] for row in others}), len({row["name"] for row in rows})
         ),
         rf"slowdown of {N}% was caught in {N} of {N}": caught,
-    })  # fmt: skip
-    assert not left
-
-
-def test_the_families_totals() -> None:
-    """Totals and headline are what counting the page's own rows gives, class by class."""
-    page = REPORTS / "families" / "README.md"
-    classes, pipelines = cells(page, "configuration"), cells(page, "pipeline")
-    pinned = re.search(r"^diffusers==(\S+)", (ROOT / "constraints.txt").read_text(), re.M)
-    assert pinned
-    for first, table, titles_from in (("transformer classes", classes, 2), ("pipelines", pipelines, 3)):
-        for number, row in enumerate(cells(page, first)):
-            column = Counter(line[titles_from + number] for line in table)
-            equal(*(column[kind] for kind in ("yes", "refused", "wrong", "crashed", "-")))(*row[1:])
-    attention, skipped = (sum(row[i] == "yes" for row in classes) for i in (3, 6))
-    right = sum(set(row[3:9]) <= {"yes", "refused", "-"} for row in pipelines)
-    text = sentences(page).split("Every class of")[0]
-    left = explain(text, {
-        rf"Of {N} configurations of the {N} denoising transformer classes in diffusers ([\d.]+\d)": equal(
-            len(classes), len({row[1] for row in classes}), pinned[1]
-        ),
-        rf"is right on {N} and skipping whole steps on {N}": equal(attention, skipped),
-        rf"of {N} pipelines {N} are right": equal(len(pipelines), right),
-    })  # fmt: skip
-    assert not left
-    every = [cell for row in (*classes, *pipelines) for cell in row]
-    assert ("nothing is wrong" in text) == ("wrong" not in every)
-    assert ("nothing crashes" in text) == ("crashed" not in every)
-
-
-def test_a_tuning_studys_page(tmp_path: Path) -> None:
-    """Each number of its sentences is one of the trials' and points' that it is made from."""
-    drifts = (Mean(mean=0.0567, low=0.05, high=0.06), Mean(mean=0.0765, low=0.07, high=0.08))
-    speedups = (Median(median=1.2, low=1.1, high=1.3), Median(median=1.4, low=1.3, high=1.5))
-    points = [
-        Point({"max_age": 2}, 1.234, 0.0456, drifts[0], speedups[0]),
-        Point({"max_age": 3}, 1.456, 0.0654, drifts[1], speedups[1]),
-    ]
-    facts = {
-        "machine": "box",
-        "model": "embedded",
-        "steps": 17,
-        "guidance": 4.0,
-        "pictures": 8,
-        "pairs": 5,
-        "shape": {},
-    }
-    page = write_tuned(points, [(1.0, 0.0)] * 23, facts, tmp_path)
-    left = explain(sentences(page).replace("95 %", ""), {
-        rf"Of {N} trials {N} are on the front, from {N}× by FLOPs at drift of {N} to {N}× at {N}, on": equal(
-            23, 2, 1.234, 0.0567, 1.456, 0.0765
-        ),
-        rf"{N} steps, guidance {N}; {N} trials on {N} images each": equal(17, 4, 23, 8),
-        rf"{N} pairs with the baseline": equal(5),
-        rf"the drift on {N} images of other seeds": equal(8),
     })  # fmt: skip
     assert not left
 
