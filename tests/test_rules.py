@@ -124,6 +124,8 @@ def test_what_the_rules_allow_is_a_table() -> None:
     assert table.dtype == np.bool_
     assert allowed(config(max_age=1), RISING[:4], 1).tolist() == [[False], [True], [False], [True]]
     assert allowed(config(), RISING[:4], 2, saved=SAVED).tolist() == [[False] * 2, [False] * 2, [True] * 2, [True] * 2]  # fmt: skip  # noqa: E501
+    scaled = config(entropy_threshold=2.0, entropy_scales=(1.0, 2.0))
+    assert allowed(scaled, RISING[:2], 2).tolist() == [[False] * 2, [True] * 2]
     unguided = allowed(config(), RISING[:4], 2, guided=False, saved=SAVED)
     assert unguided.tolist() == [[False] * 2, [True, False], [True] * 2, [True] * 2]
 
