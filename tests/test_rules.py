@@ -72,6 +72,12 @@ def test_each_layer_has_the_first_reason() -> None:
     assert found.blocked.dtype == np.int8
 
 
+def test_deep_layers_wait_for_their_snr() -> None:
+    """The deeper half is reused from its threshold on only."""
+    found = rules(config(deep_layer_snr_threshold=1.5), np.array([1.0, 2.0]), 2)
+    assert found.blocked.tolist() == [[Reason.REUSED, Reason.DEEP_SNR], [Reason.REUSED] * 2]
+
+
 def test_skipped_steps_block_nothing_else() -> None:
     """A skipped step is skipped for all layers; beside conditional-only steps, both branches compute."""
     skipping = rules(config(step_interval=2), RISING[:3], 2)

@@ -45,7 +45,7 @@ def test_records_stand_by_suite_and_machine(there: Store, tmp_path: Path) -> Non
     """<results>/<suite>/<machine>/<name>-<key>.json, and what only the machine needs in .cache."""
     assert there.path("run", "k") == tmp_path / "tiny" / "m" / "run-k.json"
     assert there.path("run", "k", ".png") == tmp_path / "tiny" / "m" / "run-k.png"
-    assert there.cache == tmp_path / "tiny" / "m" / ".cache"
+    assert there.cache == tmp_path / "tiny" / "m" / ".cache" and there.machine == "m"
 
 
 def test_a_place_is_prepared_without_a_trace(there: Store) -> None:
