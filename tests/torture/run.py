@@ -52,6 +52,7 @@ class Torture:
     rng: random.Random
     counts: Counter[str] = field(default_factory=Counter)
     examples: dict[str, list[str]] = field(default_factory=dict)
+    trace: bytes = b""  # of a policy's training
 
     @property
     def results(self) -> Path:
@@ -80,7 +81,7 @@ class Torture:
         """One command with an input that nobody should write."""
         rng, file = self.rng, self.work / "fuzz.yaml"
         suite = yaml.safe_load((self.work / "tiny.yaml").read_text())
-        kind = rng.choice(("suite", "shipped", "config", "plan", "model", "record", "line"))
+        kind = rng.choice(("suite", "shipped", "config", "plan", "model", "record", "trace", "line"))
         if kind == "line":
             self.bench(*fuzz.command_line(self.work, rng))
         elif kind in ("suite", "shipped"):
@@ -98,6 +99,9 @@ class Torture:
             run = {"name": "a", "method": "dqar", "options": {"plan_path": str(self.work / "plan.json")}}
             file.write_text(yaml.safe_dump(suite | {"runs": [run]}))
             self.bench("show", file)
+        elif kind == "trace":
+            (self.work / "trace.safetensors").write_bytes(fuzz.garbled(self.trace, rng))
+            self.bench("policy", "train", "--trace", "trace.safetensors", "--out", self.work / "policy")
         elif kind == "model":
             shutil.rmtree(self.work / "odd", ignore_errors=True)
             shutil.copytree(self.work / "model", self.work / "odd")
@@ -265,6 +269,16 @@ def prepare(work: Path) -> None:
     (work / "tiny.yaml").write_text(yaml.safe_dump(suite))
 
 
+def trace() -> bytes:
+    """A trace of four trajectories, as `python -m bench policy trace` writes it."""
+    import torch
+    from safetensors.torch import save
+
+    rows, columns = torch.arange(64), {"features": torch.rand(64, 4), "layer": torch.arange(64) % 4}
+    columns |= {"trajectory": rows // 16, "reuse_error": torch.rand(64), "final_reuse_error": torch.rand(64)}
+    return save(columns, {"dqar_trace": "{}"})
+
+
 def main() -> int:
     """Torture, print the counts, and exit with 1 where anything went wrong."""
     tries, seed = (int(value) for value in (*sys.argv[1:3], *("1000", "0")[len(sys.argv) - 1 :]))
@@ -280,6 +294,7 @@ def main() -> int:
     torture = Torture(work, random.Random(seed))
     try:
         prepare(work)
+        torture.trace = trace()
         torture.run(tries)
     except KeyboardInterrupt:
         print("interrupted")  # noqa: T201
