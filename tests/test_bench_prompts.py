@@ -17,6 +17,7 @@ from bench.measure import flops
 from bench.pipeline import conditions, models
 from bench.pipeline.session import Session
 from bench.record import Record
+from bench.report.tables.runs import text_columns
 from bench.run.preflight import check_model
 from bench.run.runner import skip_reason
 from bench.spec.prompts import MOST, Prompts, shipped
@@ -241,6 +242,10 @@ runs:
     text = page.read_text()
     assert "text score" in text and "CLIP score" not in text
     assert "first_block does not run on this model" in text
+    by_clip = two.model_copy(update={"text_scorer": "CLIP (given)"})
+    record = records["two"].model_copy(update={"quality": by_clip})
+    assert [column.title for column in text_columns([record])][:1] == ["CLIP score ↑"]
+    assert text_columns([record, records["two"]])[0].title == "text score ↑"
     (table,) = (tmp_path / "reports").rglob("configurations.csv")
     assert "text_score_change_low" in table.read_text().splitlines()[0]
 
