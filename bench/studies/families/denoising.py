@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -101,12 +101,12 @@ def _branch(model: Any, name: str | None) -> contextlib.AbstractContextManager[A
 
 
 def _return_dict(model: nn.Module, as_dict: bool) -> dict[str, bool]:
-    return {"return_dict": as_dict} if _takes_return_dict(type(model)) else {}
+    return {"return_dict": as_dict} if _takes_return_dict(type(model).forward) else {}
 
 
 @functools.cache
-def _takes_return_dict(kind: type[nn.Module]) -> bool:
-    return "return_dict" in inspect.signature(kind.forward).parameters
+def _takes_return_dict(forward: Callable[..., Any]) -> bool:
+    return "return_dict" in inspect.signature(forward).parameters
 
 
 @contextlib.contextmanager
