@@ -178,6 +178,15 @@ def test_what_pairs_come_to() -> None:
     assert few.verdict == "AMBIGUOUS" and "4 undisturbed" in few.verdict_why
 
 
+def test_what_pairs_come_to_is_seeded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The intervals of speedup and seconds are those of the seed."""
+    monkeypatch.setattr(stats, "RESAMPLES", 5)
+    pairs = [(one, other) for one, other in VALUES]
+    found = stats.timed(pairs, 40, 0.02, seed=7)
+    assert found.speedup == stats.speedup(pairs, 7) != stats.speedup(pairs, 0)
+    assert found.baseline_s == stats.median_interval(VALUES[:, 0], 7) != stats.median_interval(VALUES[:, 0])
+
+
 def test_an_interval_knows_its_value_and_width() -> None:
     """Each kind gives its own statistic as the value, half the width absolute and relative, and whether a
     number lies inside, the ends included."""

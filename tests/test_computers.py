@@ -314,6 +314,9 @@ def test_a_flow_schedule_is_answered_by_its_steps() -> None:
     assert solver_sensitivity(flow) == pytest.approx(steps)
     assert solver_sensitivity(flow, begin=2) == pytest.approx([0.0, 0.0, *steps[2:]])
     assert flow.step_index is None and solver_sensitivity(flow).dtype == np.float64
+    dpm = scheduled(DPMSolverMultistepScheduler)
+    solver_sensitivity(dpm)
+    assert dpm.model_outputs == [None, None]  # what it has seen is its own
 
 
 def test_schedules_are_remembered_up_to_a_number() -> None:
