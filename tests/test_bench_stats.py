@@ -180,7 +180,7 @@ def test_what_pairs_come_to() -> None:
 
 def test_what_pairs_come_to_is_seeded(monkeypatch: pytest.MonkeyPatch) -> None:
     """The intervals of speedup and seconds are those of the seed."""
-    monkeypatch.setattr(stats, "RESAMPLES", 5)
+    monkeypatch.setattr(stats, "RESAMPLES", 50)
     pairs = [(one, other) for one, other in VALUES]
     found = stats.timed(pairs, 40, 0.02, seed=7)
     assert found.speedup == stats.speedup(pairs, 7) != stats.speedup(pairs, 0)
