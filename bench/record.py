@@ -159,6 +159,19 @@ class Memory(Part):
     missing: dict[str, str]  # field -> why it is null
 
 
+def _current_text(text: Any) -> Any:
+    """Texts of records by today's word for an image."""
+    return text.replace("pictures", "images") if isinstance(text, str) else text
+
+
+def _current_texts(missing: Any) -> Any:
+    return {k: _current_text(v) for k, v in missing.items()} if isinstance(missing, dict) else missing
+
+
+Text = Annotated[str, BeforeValidator(_current_text)]
+Missing = Annotated[dict[str, str], BeforeValidator(_current_texts)]  # field -> why it is null
+
+
 class Worst(Part):
     """One of the images that lie furthest from the baseline's."""
 
@@ -179,10 +192,10 @@ class Distance(Part):
     precision: float | None  # share of the generated images that lie among the reference's
     recall: float | None  # share of the reference's images that lie among the generated
     extractor: str
-    reference: str  # a description of what it is measured against
+    reference: Text  # a description of what it is measured against
     n: int  # generated images
     n_reference: int | None  # null where the reference is statistics that do not say
-    missing: dict[str, str] = Field(default_factory=dict)  # field -> why it is null
+    missing: Missing = Field(default_factory=dict)
 
 
 class Quality(Part):
@@ -217,7 +230,7 @@ class Quality(Part):
     # PNG in the record's directory: row 0 baseline, row 1 candidate, worst first.
     image: str | None = Field(validation_alias=AliasChoices("image", "picture"))
     image_sha256: str | None = None  # of its pixels, see `bench.store.images`; null in older records
-    missing: dict[str, str]
+    missing: Missing
 
 
 def _current_reasons(counts: Any) -> Any:

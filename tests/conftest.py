@@ -62,7 +62,7 @@ def frozen() -> None:
 
 
 def build_tiny_pipeline(layers: int = 6) -> DiTPipeline:
-    """A stock DiTPipeline with seeded random weights: 6 layers, width 32, 16 tokens, 16 px pictures."""
+    """A stock DiTPipeline with seeded random weights: 6 layers, width 32, 16 tokens, 16 px images."""
     import torch
 
     pipe, generator = _built(layers)

@@ -56,7 +56,7 @@ def work(log: Path) -> None:
     for job in jobs:
         note(log, f"start {job.spec.name} {os.getpid()}")
         time.sleep(float(os.environ.get("LIGHT_PAUSE", "0.1")))
-        job.store.write(job.record(status="ok", limits=LIMITS), picture=b"not really a picture")
+        job.store.write(job.record(status="ok", limits=LIMITS), image=b"not really an image")
         note(log, f"wrote {job.spec.name} {os.getpid()}")
 
 

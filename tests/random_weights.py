@@ -17,7 +17,7 @@ class _Unloaded(FeatureExtractorInceptionV3):  # type: ignore[misc]
     """Inception that takes no weights from its file, but random ones."""
 
     def load_state_dict(self, *_: Any) -> None:
-        """Scaled as He et al. 2015 do, or nothing would be left of a picture after so many layers."""
+        """Scaled as He et al. 2015 do, or nothing would be left of an image after so many layers."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight)

@@ -36,7 +36,7 @@ def test_files_that_are_not_there(field: str) -> None:
     assert refused(**{field: "/nowhere/x"}).startswith(f"quality.{field}: '/nowhere/x': does not exist")
 
 
-def picture(path: Path, side: int = 64) -> Path:
+def sample(path: Path, side: int = 64) -> Path:
     path.parent.mkdir(exist_ok=True)
     Image.new("RGB", (side, side)).save(path)
     return path
@@ -54,14 +54,14 @@ MU, SIGMA = np.zeros(2048), np.zeros((2048, 2048), np.float32)
     ("make", "said"),
     [
         (lambda path: path.mkdir(), "no images in it; allowed: .png, "),
-        (lambda path: [picture(path / "a.png"), picture(path / "b.png", 32)], "of one size"),
-        (lambda path: [picture(path / "a.png")], "it holds 1 images; needed: 4 or more"),
-        (lambda path: [picture(path / f"{i}.png", 32) for i in range(4)], "images of (32, 32); without"),
+        (lambda path: [sample(path / "a.png"), sample(path / "b.png", 32)], "of one size"),
+        (lambda path: [sample(path / "a.png")], "it holds 1 images; needed: 4 or more"),
+        (lambda path: [sample(path / f"{i}.png", 32) for i in range(4)], "images of (32, 32); without"),
         (
-            lambda path: [picture(path / "a.png"), (path / "b.gif").touch()],
+            lambda path: [sample(path / "a.png"), (path / "b.gif").touch()],
             "b.gif: images of this format are",
         ),
-        (lambda path: os.mkfifo(picture(path / "a.png").with_name("b.png")), "b.png is no regular file"),
+        (lambda path: os.mkfifo(sample(path / "a.png").with_name("b.png")), "b.png is no regular file"),
         (os.mkfifo, "is no regular file"),
         (npz(arr_0=PIXELS[:0]), "it holds 0 images; needed: 4 or more"),
         (lambda path: [path.mkdir(), (path / "a.png").write_text("x")], "a.png is not readable"),
@@ -75,7 +75,7 @@ MU, SIGMA = np.zeros(2048), np.zeros((2048, 2048), np.float32)
     ],
 )
 def test_references_that_cannot_be_used(tmp_path: Path, make: Make, said: str) -> None:
-    """Folders without pictures of one size, broken files, wrong keys, types and shapes, and
+    """Folders without images of one size, broken files, wrong keys, types and shapes, and
     statistics without Inception are each told apart."""
     path = tmp_path / "ref.npz"
     make(path)

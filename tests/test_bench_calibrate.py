@@ -85,7 +85,7 @@ def test_the_search_finds_what_is_to_be_found() -> None:
 
 
 def test_a_try_ends_where_it_is_clearly_behind() -> None:
-    """It loses if its pictures are worse beyond their scatter, not for one gone elsewhere."""
+    """It loses if its images are worse beyond their scatter, not for one gone elsewhere."""
     candidate = next(iter(initial_candidates(SNR)))
     other = Point(0.5, (0.1, 0.2, 0.1, 0.3, 0.2, 0.4), candidate)
     assert Point(0.5, (0.12, 0.24, 0.13), candidate).loses_to(other)
@@ -95,7 +95,7 @@ def test_a_try_ends_where_it_is_clearly_behind() -> None:
 
 @pytest.fixture(scope="module")
 def calibrated(tiny_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a real calibration of the tiny model on two pictures in eight steps, run twice."""
+    """The folder of a real calibration of the tiny model on two images in eight steps, run twice."""
     folder = tmp_path_factory.mktemp("calibrate")
     where = [f"--{name}={folder / name}" for name in ("out", "results", "reports")]
     for _ in range(2):
@@ -158,7 +158,7 @@ def test_a_plans_cost_is_of_what_runs(second: int, tiny_model_dir: Path, tmp_pat
         target="baseline",
         steps=6,
         plan_steps=6,
-        pictures=2,
+        samples=2,
         guidance=4.0,
         results=tmp_path,
     )
@@ -176,7 +176,7 @@ def test_a_plans_cost_is_of_what_runs(second: int, tiny_model_dir: Path, tmp_pat
 
 
 def test_its_page_shows_what_was_held_out(calibrated: Path) -> None:
-    """The page has its sentence, its pictures, and a row for each plan with the drift of unseen pictures."""
+    """The page has its sentence, its images, and a row for each plan with the drift of unseen images."""
     page = calibrated / "reports" / "calibrate" / "dpm-converged" / "README.md"
     text = page.read_text()
     assert "**Summary:** plans for dpm_solver++" in text
@@ -204,7 +204,7 @@ def test_bad_input_is_one_line(given: list[str], said: str, tmp_path: Path) -> N
 
 
 def test_a_plan_is_part_of_the_key(tmp_path: Path) -> None:
-    """Another content of the plan's file is another key, of the candidate's pictures too, and not of the
+    """Another content of the plan's file is another key, of the candidate's images too, and not of the
     baseline's; a file that is no plan is refused when the suite is read."""
     path, found = tmp_path / "plan.json", []
     spec = RunSpec(

@@ -48,7 +48,7 @@ def write(folder: Path, speedup: float, width: float = 0.005, **changes: Any) ->
 
 
 def quality(fid: float) -> dict[str, Any]:
-    """With a FID of 50 pictures."""
+    """With a FID of 50 images."""
     some = {"mean": 0.1, "low": 0.1, "high": 0.1}
     distance = {
         "fd": fid, "kid": some, "precision": 0.5, "recall": 0.5, "n": 50, "n_reference": 50,
@@ -63,7 +63,7 @@ def quality(fid: float) -> dict[str, Any]:
 
 
 def test_a_fid_is_compared_under_its_full_name(tmp_path: Path) -> None:
-    """A FID of few pictures carries n and bias into the comparison, and is comparable only to one
+    """A FID of few images carries n and bias into the comparison, and is comparable only to one
     against a reference of the same contents; a speedup is comparable all the same."""
     a, b = (write(tmp_path / name, 1.2, fid=fid, reference="x") for name, fid in (("a", 9.0), ("b", 12.0)))
     (row,) = compared(a, b, "quality.to_reference.fd", 0.02, cross_machine=False)

@@ -54,7 +54,7 @@ def test_a_disk_that_cannot_be_written(tmp_path: Path, tiny_suite: Path, command
     """One line says so, the exit code is 2, and the earlier record is there, byte for byte, with
     no fragment beside it."""
     old = record("half").model_copy(update={"environment": {"machine": provenance.machine()}})
-    Store(tmp_path / "before", "tiny", provenance.machine()).write(old, picture=b"png")
+    Store(tmp_path / "before", "tiny", provenance.machine()).write(old, image=b"png")
     (tmp_path / "disk").mkdir()
     keep = "cp -r disk/. after; rm -f after/filler; exit $code"
     done = subprocess.run(

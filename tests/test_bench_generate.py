@@ -1,4 +1,4 @@
-"""Pictures for people to look at: files, grid, classes by name, and mistakes in one line."""
+"""Images for people to look at: files, grid, classes by name, and mistakes in one line."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def generate(*arguments: object) -> Result:
 
 
 def test_pictures_and_their_grid(tiny_model_dir: Path, tmp_path: Path) -> None:
-    """Each picture is a file, all of them a grid; DQAR makes others and says what it reused, and the
+    """Each image is a file, all of them a grid; DQAR makes others and says what it reused, and the
     same seed untouched makes the same ones again."""
     made = {}
     for name, more in {"one": [], "two": [], "reused": ["--dqar", "maximum"]}.items():
@@ -34,14 +34,14 @@ def test_pictures_and_their_grid(tiny_model_dir: Path, tmp_path: Path) -> None:
 
 
 def test_classes_by_number(tiny_model_dir: Path, tmp_path: Path) -> None:
-    """Another class with the same seed is another picture."""
-    pictures = set()
+    """Another class with the same seed is another image."""
+    samples = set()
     for label in (0, 1):
         folder = tmp_path / str(label)
         arguments = ("--model", tiny_model_dir, "--n", 1, "--classes", label, "--out", folder)
         assert generate(*arguments).exit_code == 0
-        pictures.add((folder / "0000.png").read_bytes())
-    assert len(pictures) == 2
+        samples.add((folder / "0000.png").read_bytes())
+    assert len(samples) == 2
 
 
 @pytest.mark.parametrize(

@@ -45,8 +45,8 @@ def test_psnr_of_a_known_error() -> None:
     assert images.psnr(black, black).item() == float("inf")
 
 
-def test_ssim_of_constant_pictures() -> None:
-    """For constants only the luminance term is left; identical pictures give 1."""
+def test_ssim_of_constant_images() -> None:
+    """For constants only the luminance term is left; identical images give 1."""
     a = torch.full((1, 3, 16, 16), 100, dtype=torch.uint8)
     b = torch.full((1, 3, 16, 16), 200, dtype=torch.uint8)
     c1 = (0.01 * 255) ** 2
@@ -56,7 +56,7 @@ def test_ssim_of_constant_pictures() -> None:
 
 
 def test_drift_is_relative() -> None:
-    """Twice the latent is a drift of 1, whatever its size; each picture has its own."""
+    """Twice the latent is a drift of 1, whatever its size; each image has its own."""
     x = torch.randn(3, 4, 8, 8)
     factors = torch.tensor([1.0, 2.0, 0.5]).view(3, 1, 1, 1)
     assert images.drift(x * factors, x).tolist() == pytest.approx([0.0, 1.0, 0.5])
@@ -91,16 +91,16 @@ def test_distances_between_gaussians() -> None:
 
 
 def test_the_kernel_distance_of_paired_sets_is_not_below_zero() -> None:
-    """Pictures of the same seeds, hardly changed, are as far apart as two samples of one kind."""
+    """Images of the same seeds, hardly changed, are as far apart as two samples of one kind."""
     base = torch.randn(160, 8, generator=torch.Generator().manual_seed(0))
     blocks = distributions.kernel_blocks(base + 1e-3, base)
     assert len(blocks) == 10
     assert sum(blocks) / 10 == pytest.approx(0, abs=0.2)
 
 
-def test_the_interval_of_a_kernel_distance_of_few_pictures() -> None:
-    """Of 24 pictures there are ten blocks, whose interval holds 0 in four of five samples of one kind (that
-    of two blocks: in fewer than half); of still fewer there are as many as have two pictures each."""
+def test_the_interval_of_a_kernel_distance_of_few_images() -> None:
+    """Of 24 images there are ten blocks, whose interval holds 0 in four of five samples of one kind (that
+    of two blocks: in fewer than half); of still fewer there are as many as have two images each."""
     rng = torch.Generator().manual_seed(0)
     held = 0
     for _ in range(60):
@@ -197,8 +197,8 @@ def test_fewer_steps_may_gain_what_they_save(tiny_model_dir: Path) -> None:
     assert 1.5 < limits.speedup_limit < 2
 
 
-def test_a_picture_does_not_depend_on_its_batch(tiny_model_dir: Path) -> None:
-    """Picture 3 is the same latent alone and among others, up to rounding."""
+def test_an_image_does_not_depend_on_its_batch(tiny_model_dir: Path) -> None:
+    """Image 3 is the same latent alone and among others, up to rounding."""
     session = Session.open(spec(tiny_model_dir))
     alone = session.baseline(range(3, 4)).latents
     among = session.baseline(range(2, 5)).latents[1:2]
@@ -206,7 +206,7 @@ def test_a_picture_does_not_depend_on_its_batch(tiny_model_dir: Path) -> None:
 
 
 def test_pairs_are_interleaved_until_a_reason_to_stop(tiny_model_dir: Path) -> None:
-    """Both arms make the same pictures, in an order that varies; the reason to stop is noted."""
+    """Both arms make the same images, in an order that varies; the reason to stop is noted."""
     session = Session.open(spec(tiny_model_dir, timing={"min_pairs": 2, "max_pairs": 3,
                                 "warmup": 0, "target_halfwidth": 1e-9}))  # fmt: skip
     order: list[str] = []
@@ -222,9 +222,9 @@ def test_pairs_are_interleaved_until_a_reason_to_stop(tiny_model_dir: Path) -> N
 def _note_calls(session: Session, arm: str, order: list[str]) -> None:
     original = getattr(session, arm)
 
-    def noted(pictures: range) -> Generation:
+    def noted(samples: range) -> Generation:
         order.append(arm)
-        made: Generation = original(pictures)
+        made: Generation = original(samples)
         return made
 
     setattr(session, arm, noted)
@@ -232,7 +232,7 @@ def _note_calls(session: Session, arm: str, order: list[str]) -> None:
 
 def test_a_spent_budget_stops_at_the_least_number_of_pairs(tiny_model_dir: Path) -> None:
     """With no budget left, a run still times the pairs it must, and no more, though quality wants
-    the pictures of more."""
+    the images of more."""
     settings = {"min_pairs": 2, "max_pairs": 9, "warmup": 0, "budget_s": 1e-6,
                 "target_halfwidth": 1e-9}  # fmt: skip
     wanted = spec(tiny_model_dir, timing=settings, quality={"n": 8, "converged_n": 0})
@@ -319,8 +319,8 @@ def test_fewer_steps_drift_from_the_converged_trajectory(tiny_model_dir: Path, t
     session = Session.open(spec(tiny_model_dir, "fewer_steps", options={"steps": 2}))
     pairs = timing.measure(session, say=lambda text: None)
     cache = Cache(tmp_path, keys.inputs(session.spec))
-    found, picture = quality.measure(session, pairs, cache, "p.png", lambda text: None)
-    assert found and picture and found.drift_converged and found.baseline_drift_converged
+    found, sample = quality.measure(session, pairs, cache, "p.png", lambda text: None)
+    assert found and sample and found.drift_converged and found.baseline_drift_converged
     assert found.drift_converged.mean > found.baseline_drift_converged.mean > 0
     assert found.worst[0].drift == pytest.approx(max(found.drift_per_image))
     assert not found.identical

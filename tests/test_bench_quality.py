@@ -54,7 +54,7 @@ def spec(model: str = "embedded", **quality: Any) -> RunSpec:
 
 
 def test_precision_and_recall_of_half_of_the_modes() -> None:
-    """Pictures like one of two kinds lie all among the real ones, of which they cover half."""
+    """Images like one of two kinds lie all among the real ones, of which they cover half."""
     rng = torch.Generator().manual_seed(0)
     one, other, made = (torch.randn(200, 2, generator=rng) for _ in range(3))
     found = distributions.distance(made, torch.cat([one, other + 100]), "identity", "two Gaussians")
@@ -64,7 +64,7 @@ def test_precision_and_recall_of_half_of_the_modes() -> None:
 
 
 def test_what_cannot_be_had_of_a_reference_is_null_with_its_reason() -> None:
-    """Of statistics alone there is an FD and nothing else; of few pictures no precision."""
+    """Of statistics alone there is an FD and nothing else; of few images no precision."""
     made = torch.randn(20, 4, generator=torch.Generator().manual_seed(0))
     unit = Statistics(np.zeros(4), np.eye(4))
     of_statistics = distributions.distance(made, None, "identity", "a Gaussian", unit)
@@ -76,7 +76,7 @@ def test_what_cannot_be_had_of_a_reference_is_null_with_its_reason() -> None:
 
 
 def test_lpips_is_zero_for_equals_and_grows_with_the_difference(lpips_weights: Path) -> None:
-    """Each picture has its own distance: none from itself, more the more it differs."""
+    """Each image has its own distance: none from itself, more the more it differs."""
     base = noise(3, side=32)
     near = (base.float() * 0.9).to(torch.uint8)
     far = torch.stack([base[0], near[1], 255 - base[2]])
@@ -88,7 +88,7 @@ def test_a_run_with_every_file(
     tiny_model_dir: Path, tmp_path: Path, inception: Path, lpips_weights: Path
 ) -> None:
     """With weights and a reference from files a run has LPIPS, and a FID that follows the
-    reference's mean and covariance: from a point at a distance of 10 from the pictures' mean it is
+    reference's mean and covariance: from a point at a distance of 10 from the images' mean it is
     100 and their total variance."""
     reference = tmp_path / "adm.npz"
     files = {"inception_weights": inception, "lpips_weights": lpips_weights, "reference": reference}
@@ -132,7 +132,7 @@ def test_without_weights_the_names_say_so(
 
 
 def measured(folder: Path, **given: str) -> dict[str, Distance | None]:
-    """The distances of 20 pictures of noise by the embedded extractor."""
+    """The distances of 20 images of noise by the embedded extractor."""
     base, cand = (Samples(torch.zeros(20, 4, 8, 8), noise(20, seed=i)) for i in (0, 1))
     wanted = spec(n=20, **given)
     missing: dict[str, str] = {}
@@ -141,18 +141,18 @@ def measured(folder: Path, **given: str) -> dict[str, Distance | None]:
     return found
 
 
-def save_pictures(folder: Path, images: Tensor) -> Path:
+def save_samples(folder: Path, images: Tensor) -> Path:
     (folder / "class").mkdir(parents=True)
     for i, image in enumerate(images):
         Image.fromarray(image.permute(1, 2, 0).numpy()).save(folder / "class" / f"{i:03d}.png")
     return folder
 
 
-def test_a_folder_and_an_array_of_the_same_pictures_are_one_reference(tmp_path: Path) -> None:
-    """Pictures come out of a folder, its subfolders included, as they do out of `arr_0`: another
+def test_a_folder_and_an_array_of_the_same_images_are_one_reference(tmp_path: Path) -> None:
+    """Images come out of a folder, its subfolders included, as they do out of `arr_0`: another
     reference has another distance, from features kept apart."""
     real = noise(18, seed=2)
-    folder = save_pictures(tmp_path / "real", real)
+    folder = save_samples(tmp_path / "real", real)
     np.savez(tmp_path / "real.npz", arr_0=real.permute(0, 2, 3, 1).numpy())
     assert torch.equal(torch.cat(list(Reference(folder).chunks())), real)
     one, other = (measured(tmp_path, reference=str(tmp_path / name)) for name in ("real", "real.npz"))
@@ -169,16 +169,14 @@ def test_the_contents_of_files_are_part_of_the_key(tmp_path: Path) -> None:
     """Other contents under the same name make another key, the same elsewhere do not."""
     found = []
     for place, seed in (("a", 0), ("b", 0), ("c", 1)):
-        folder = save_pictures(tmp_path / place / "real", noise(2, seed=seed))
+        folder = save_samples(tmp_path / place / "real", noise(2, seed=seed))
         wanted = spec(reference=str(folder))
         found.append(keys.key_of(wanted.public(), keys.inputs(wanted)))
     assert found[0] == found[1] != found[2]
 
 
-def test_inception_weights_make_no_picture_again(
-    tiny_model_dir: Path, tmp_path: Path, inception: Path
-) -> None:
-    """A run with other weights finds all pictures of the one before."""
+def test_inception_weights_make_no_image_again(tiny_model_dir: Path, tmp_path: Path, inception: Path) -> None:
+    """A run with other weights finds all images of the one before."""
     session = Session.open(spec(str(tiny_model_dir)))
     for given in ({}, {"inception_weights": str(inception)}):
         session.spec = spec(str(tiny_model_dir), **given)

@@ -20,15 +20,15 @@ from bench.studies.signals.rows import Study
 LAYERS = 5
 
 
-def made(entropy_matters: bool, pictures: int = 8) -> pd.DataFrame:
+def made(entropy_matters: bool, samples: int = 8) -> pd.DataFrame:
     """Rows whose ln(error) is -0.5 log_snr + a constant a layer, + entropy where it matters."""
     rng = np.random.default_rng(0)
-    picture, step, layer = (i.ravel() for i in np.indices((pictures, 30, LAYERS)))
+    sample, step, layer = (i.ravel() for i in np.indices((samples, 30, LAYERS)))
     entropy, log_snr = rng.normal(2, 0.5, len(layer)), step / 5 - 3
     error = (
         -0.5 * log_snr + 0.3 * layer + (entropy if entropy_matters else 0) + rng.normal(0, 0.1, len(layer))
     )
-    columns = {"picture": picture, "label": picture, "step": step, "layer": layer, "entropy": entropy}
+    columns = {"image": sample, "label": sample, "step": step, "layer": layer, "entropy": entropy}
     noise = rng.normal(size=len(layer))
     return pd.DataFrame(columns | {"log_snr": log_snr, "latent_norm": noise, "hold": np.exp(error)})
 
@@ -76,11 +76,11 @@ def test_the_default_gate_follows_from_the_shares() -> None:
 
 
 def test_a_study_of_the_tiny_model(tiny_model_dir: Path, tmp_path: Path) -> None:
-    """Measured rows hold each picture, step and layer once, survive their file, and make a page, twice
+    """Measured rows hold each image, step and layer once, survive their file, and make a page, twice
     the same."""
-    study = Study.measured(str(tiny_model_dir), pictures=4, steps=6, guidance=4.0, seed=0)
+    study = Study.measured(str(tiny_model_dir), samples=4, steps=6, guidance=4.0, seed=0)
     assert len(study.rows) == 4 * (6 - FIRST) * 6
-    assert study.rows.groupby(["picture", "step", "layer"]).size().eq(1).all()
+    assert study.rows.groupby(["image", "step", "layer"]).size().eq(1).all()
     assert (study.rows[["hold", "forecast", "entropy"]] > 0).all().all()
     study.save(tmp_path / "rows")
     again = Study.load(tmp_path / "rows")

@@ -41,7 +41,7 @@ def there(tmp_path: Path) -> Store:
 def test_a_record_is_read_as_it_was_written(there: Store) -> None:
     """Writing and reading gives the same record, sealed, with no validation error and no temporary file."""
     made = record()
-    there.write(made, picture=b"png")
+    there.write(made, image=b"png")
     path = there.path(made.name, made.key)
     assert validation.read(path) == keys.seal(made)
     assert validation.validation_error(path) is None

@@ -53,7 +53,7 @@ def test_no_suite_sets_what_is_switched_off(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["baselines", "baselines-cuda"])
-def test_baselines_are_measured_for_one_picture_and_for_many(name: str) -> None:
+def test_baselines_are_measured_for_one_image_and_for_many(name: str) -> None:
     """Each kind of baseline there is has its control and a reuse over it, at batch 1 and at a larger one."""
     found = {(over(s), s.batch_size == 1, s.method) for s in Suite.load(name).configurations}
     kinds = ["eager", "compiled", "compiled with CUDA graphs"][: 3 if name.endswith("cuda") else 2]

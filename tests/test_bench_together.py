@@ -47,7 +47,7 @@ def sessions(model: Path, *methods: str) -> list[Session]:
 
 
 def test_a_round_has_one_baseline(tiny_model_dir: Path) -> None:
-    """All get the same baseline seconds and pictures in each round, and names who shared them; the order
+    """All get the same baseline seconds and images in each round, and names who shared them; the order
     within a round varies."""
     said: list[str] = []
     made = timing.measure_together(sessions(tiny_model_dir, "baseline", "dqar", "fewer_steps"), said.append)
@@ -62,7 +62,7 @@ def test_a_round_has_one_baseline(tiny_model_dir: Path) -> None:
 
 
 def test_what_is_made_does_not_depend_on_who_is_beside(tiny_model_dir: Path) -> None:
-    """A method makes bit for bit the pictures that it makes alone, and so does the baseline."""
+    """A method makes bit for bit the images that it makes alone, and so does the baseline."""
     (alone,) = timing.measure_together(sessions(tiny_model_dir, "dqar"), lambda text: None)
     *_, among = timing.measure_together(
         sessions(tiny_model_dir, "taylorseer", "first_block", "dqar"), lambda text: None

@@ -15,7 +15,7 @@ from bench.studies.tune.search import Tuner
 
 
 def tuner(model: Path, storage: Path) -> Tuner:
-    return Tuner(str(model), steps=8, pictures=2, guidance=4.0, storage=storage)
+    return Tuner(str(model), steps=8, images=2, guidance=4.0, storage=storage)
 
 
 def test_a_study_resumes_and_its_front_is_one(tiny_model_dir: Path, tmp_path: Path) -> None:

@@ -93,7 +93,7 @@ def test_a_polynomial_is_forecast_exactly(order: int) -> None:
 
 
 def drifts(*candidates: dict[str, Any]) -> Iterator[tuple[float, int]]:
-    """Drift of two pictures of the embedded model in 20 steps under each one's options, and the bytes its
+    """Drift of two images of the embedded model in 20 steps under each one's options, and the bytes its
     cache held at most."""
     spec = RunSpec(
         suite="t", name="t", method="dqar", model="embedded", num_inference_steps=20, batch_size=2

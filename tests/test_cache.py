@@ -18,7 +18,7 @@ from dqar.core.quantization import KVQuantizer, MixedPrecisionKVQuantizer
 from dqar.utils.helpers import load_dit_model
 
 TOKENS, WIDTH, LAYERS = 16, 32, 6  # the tiny pipeline's
-NUMBERS = 4 * TOKENS * WIDTH  # of one output: two pictures, each with guidance
+NUMBERS = 4 * TOKENS * WIDTH  # of one output: two images, each with guidance
 
 
 @pytest.mark.parametrize(("bits", "per_number"), [(16, 4.0), (8, 1.0), (4, 0.5)])

@@ -117,7 +117,7 @@ def memory_of_a_graph(pipe: DiTPipeline) -> Iterator[None]:
 def test_what_is_kept_outlives_the_next_replay(
     pipe: DiTPipeline, change: dict[str, Any], graphed: bool
 ) -> None:
-    """Over memory that each call overwrites, the pictures are those over memory that stays, to the bit."""
+    """Over memory that each call overwrites, the images are those over memory that stays, to the bit."""
     config = DQARConfig.preset("maximum", quantization_bits=16, **change)
     dqar.enable(pipe, config)
     expected = generate(pipe)

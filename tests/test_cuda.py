@@ -193,23 +193,23 @@ def fresh_compiler() -> None:
 
 
 def test_the_baseline_runs_as_cuda_graphs(fresh_compiler: None) -> None:
-    """Captured, then replayed, it makes the eager pictures up to rounding, each time the same, and no part
+    """Captured, then replayed, it makes the eager images up to rounding, each time the same, and no part
     of it fell back."""
-    session, pictures = Session.open(graphs()), range(2)
-    made = [session.baseline(pictures) for _ in range(4)]
+    session, samples = Session.open(graphs()), range(2)
+    made = [session.baseline(samples) for _ in range(4)]
     assert counters["inductor"]["cudagraph_skips"] == 0
     assert torch.equal(made[-1].latents, made[-2].latents)
-    assert drift(made[-1].latents, eagerly(graphs()).baseline(pictures).latents) < 1e-2
+    assert drift(made[-1].latents, eagerly(graphs()).baseline(samples).latents) < 1e-2
 
 
 def test_reuse_runs_as_cuda_graphs(fresh_compiler: None) -> None:
-    """A plan's masks, each a graph, make the pictures that they make eagerly."""
+    """A plan's masks, each a graph, make the images that they make eagerly."""
     options = {"preset": "maximum", "use_layer_scheduling": False, "max_age": 2, "warmup_fraction": 0.0}
-    spec, pictures = graphs(method="dqar", options=options), range(2)
+    spec, samples = graphs(method="dqar", options=options), range(2)
     session = Session.open(spec)
-    made = [session.candidate(pictures) for _ in range(4)]
+    made = [session.candidate(samples) for _ in range(4)]
     assert session.reuse is not None and session.reuse.ratio > 0.2
-    assert drift(made[-1].latents, eagerly(spec).candidate(pictures).latents) < 1e-2
+    assert drift(made[-1].latents, eagerly(spec).candidate(samples).latents) < 1e-2
 
 
 def test_a_profile_of_the_device(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ def generate(pipe: Any, labels: list[int], seed: int = 0) -> torch.Tensor:
 
 
 def test_the_stock_pipeline_paints_every_named_class(pipe: Any) -> None:
-    """A picture of every class name comes out, in range, finite, and no two classes alike."""
+    """An image of every class name comes out, in range, finite, and no two classes alike."""
     images = generate(pipe, pipe.get_label_ids(list(embedded.CLASSES)))
     assert images.shape == (len(embedded.CLASSES), 3, 64, 64)
     assert float(images.min()) >= 0 and float(images.max()) <= 1 and images.isfinite().all()
@@ -40,7 +40,7 @@ def test_the_stock_pipeline_paints_every_named_class(pipe: Any) -> None:
 
 
 def test_labels_matter_and_seeds_repeat(pipe: Any) -> None:
-    """The same seed repeats the picture to the bit; another label changes it."""
+    """The same seed repeats the image to the bit; another label changes it."""
     first = generate(pipe, [9])
     assert torch.equal(first, generate(pipe, [9]))
     assert not torch.allclose(first, generate(pipe, [10]), atol=0.05)
@@ -82,14 +82,14 @@ def test_registering_twice_is_harmless() -> None:
 
 
 def test_torch_fidelity_accepts_the_extractor() -> None:
-    """FD of a set of pictures against itself is 0 through `calculate_metrics`."""
+    """FD of a set of images against itself is 0 through `calculate_metrics`."""
     import torch_fidelity
 
     images = torch.randint(256, (120, 3, 64, 64), dtype=torch.uint8)
     dataset = [image for image in images]
     metrics = torch_fidelity.calculate_metrics(
-        input1=_Pictures(dataset),
-        input2=_Pictures(dataset),
+        input1=_Images(dataset),
+        input2=_Images(dataset),
         feature_extractor=extractor.register(),
         fid=True,
         cuda=False,
@@ -99,7 +99,7 @@ def test_torch_fidelity_accepts_the_extractor() -> None:
     assert abs(metrics["frechet_inception_distance"]) < 1e-3
 
 
-class _Pictures(torch.utils.data.Dataset[torch.Tensor]):
+class _Images(torch.utils.data.Dataset[torch.Tensor]):
     def __init__(self, images: list[torch.Tensor]) -> None:
         self.images = images
 
@@ -111,7 +111,7 @@ class _Pictures(torch.utils.data.Dataset[torch.Tensor]):
 
 
 def test_features_do_not_depend_on_the_batch() -> None:
-    """A picture's features are the same alone and among others, and fit the documented shape."""
+    """An image's features are the same alone and among others, and fit the documented shape."""
     images = torch.randint(256, (5, 3, 64, 64), dtype=torch.uint8)
     features = extractor.extract(images)
     assert features.shape == (5, extractor.FEATURES) and features.dtype == torch.float32
@@ -119,7 +119,7 @@ def test_features_do_not_depend_on_the_batch() -> None:
 
 
 def test_features_tell_held_out_classes_apart() -> None:
-    """Nearest class mean of the training features names most held-out pictures (chance: 5 %)."""
+    """Nearest class mean of the training features names most held-out images (chance: 5 %)."""
     train, labels = extractor.reference_features("train"), extractor.reference_labels("train")
     means = torch.stack([train[labels == label].mean(dim=0) for label in labels.unique()])
     nearest = torch.cdist(extractor.reference_features("heldout"), means).argmin(dim=1)
@@ -143,7 +143,7 @@ def test_samples_are_nearer_to_their_class_than_to_others(pipe: Any) -> None:
         (torch.zeros(1, 3, 32, 32, dtype=torch.uint8), "(1, 3, 32, 32)"),
     ],
 )
-def test_wrong_pictures_are_refused_by_name(images: torch.Tensor, error: str) -> None:
+def test_wrong_images_are_refused_by_name(images: torch.Tensor, error: str) -> None:
     """The message names the dtype or shape that was given."""
     with pytest.raises((TypeError, ValueError)) as caught:
         extractor.extract(images)
@@ -162,7 +162,7 @@ def test_variants_of_a_sign_stay_on_one_side() -> None:
     assert cook == {"1F373"}
 
 
-def test_folding_gives_unit_latents_and_keeps_the_pictures() -> None:
+def test_folding_gives_unit_latents_and_keeps_the_images() -> None:
     """After folding, latents have mean 0 and std 1 a channel, and reconstructions are unchanged."""
     torch.manual_seed(0)
     model = vae.new_vae().eval()

@@ -24,7 +24,7 @@ from dqar.evaluation.profiling import profile_inference
 
 
 class MeanColour(FeatureExtractorBase):  # type: ignore[misc]
-    """A picture's mean red, green and blue."""
+    """An image's mean red, green and blue."""
 
     def __init__(self, name: str, features_list: list[str], **options: Any) -> None:
         super().__init__(name, features_list)
@@ -44,20 +44,20 @@ class MeanColour(FeatureExtractorBase):  # type: ignore[misc]
         """It need not be."""
         return False
 
-    def forward(self, pictures: torch.Tensor) -> tuple[torch.Tensor]:
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor]:
         """`[n, 3, h, w]` -> `[n, 3]`."""
-        return (pictures.double().mean((2, 3)),)
+        return (images.double().mean((2, 3)),)
 
 
-def pictures(count: int = 12) -> torch.Tensor:
+def images(count: int = 12) -> torch.Tensor:
     return torch.randint(0, 200, (count, 3, 8, 8), generator=torch.Generator().manual_seed(0)).byte()
 
 
 def test_frechet_distance_is_named_by_its_extractor() -> None:
-    """Pictures shifted by 10 in each channel are 300 apart in mean colour, called fd, never fid."""
+    """Images shifted by 10 in each channel are 300 apart in mean colour, called fd, never fid."""
     if "mean-colour" not in FEATURE_EXTRACTORS_REGISTRY:
         register_feature_extractor("mean-colour", MeanColour)
-    found = compute_fid(pictures() + 10, pictures(), extractor="mean-colour")
+    found = compute_fid(images() + 10, images(), extractor="mean-colour")
     assert found.keys() == {"fd", "extractor"} and found["extractor"] == "mean-colour"
     assert found["fd"] == pytest.approx(300.0, rel=1e-4)
 
@@ -66,12 +66,12 @@ def test_fid_needs_inception(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     """Without Inception weights, or with a file that is none, the error names the option."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     with pytest.raises(ValueError, match="inception_weights = None is not allowed; allowed: a path to "):
-        compute_fid(pictures(), pictures())
+        compute_fid(images(), images())
     (tmp_path / "weights.pth").write_bytes(b"no weights")
     with pytest.raises(ValueError, match="inception_weights = "):
-        compute_fid(pictures(), pictures(), inception_weights=tmp_path / "weights.pth")
+        compute_fid(images(), images(), inception_weights=tmp_path / "weights.pth")
     with pytest.raises(ValueError, match="extractor = 'none' is not allowed; allowed: inception"):
-        compute_fid(pictures(), pictures(), extractor="none")
+        compute_fid(images(), images(), extractor="none")
 
 
 @pytest.fixture(scope="module")
@@ -100,10 +100,10 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_clip_score(clip: Path) -> None:
     """The score is from 0 to 100 and does not depend on how the pairs are cut into batches."""
     prompts = ["a dog", "a cat", "the sea", "a hat"] * 3
-    scores = [compute_clip_score(pictures(), prompts, clip, batch_size=size) for size in (12, 5)]
+    scores = [compute_clip_score(images(), prompts, clip, batch_size=size) for size in (12, 5)]
     assert scores[0] == pytest.approx(scores[1], abs=1e-3) and 0 <= scores[0] <= 100
     with pytest.raises(ValueError, match="prompts has 1 entries; allowed: one per image, 12"):
-        compute_clip_score(pictures(), prompts[:1], clip)
+        compute_clip_score(images(), prompts[:1], clip)
 
 
 def test_clip_weights_make_text_scores_clip_scores(clip: Path) -> None:
@@ -134,7 +134,7 @@ def test_a_directory_that_is_no_clip_is_refused(tmp_path: Path) -> None:
 def test_clip_score_needs_a_model(tmp_path: Path) -> None:
     """A directory without a CLIP model is one line that names the option."""
     with pytest.raises(ValueError, match=r"model_path = .* allowed: a directory with a CLIP model") as error:
-        compute_clip_score(pictures(1), ["a dog"], tmp_path)
+        compute_clip_score(images(1), ["a dog"], tmp_path)
     assert "\n" not in str(error.value)
 
 

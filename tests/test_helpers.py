@@ -33,16 +33,16 @@ def test_load_dit_model(tiny_model_dir: Path, tmp_path: Path) -> None:
 
 
 def test_save_images(tmp_path: Path) -> None:
-    """A folder gets one file a picture, a file name one grid, and pixels come back as they were."""
-    pictures = torch.randint(0, 256, (5, 3, 4, 6), dtype=torch.uint8)
-    files = save_images(pictures, tmp_path / "folder")
+    """A folder gets one file an image, a file name one grid, and pixels come back as they were."""
+    images = torch.randint(0, 256, (5, 3, 4, 6), dtype=torch.uint8)
+    files = save_images(images, tmp_path / "folder")
     assert [file.name for file in files] == [f"{i:04d}.png" for i in range(5)]
     with Image.open(files[4]) as image:
-        assert torch.equal(as_uint8([image])[0], pictures[4])
-    (grid,) = save_images(pictures.permute(0, 2, 3, 1).numpy(), tmp_path / "grid.png")
+        assert torch.equal(as_uint8([image])[0], images[4])
+    (grid,) = save_images(images.permute(0, 2, 3, 1).numpy(), tmp_path / "grid.png")
     with Image.open(grid) as image:
         assert image.size == (18, 8)  # three columns, two rows
-        assert torch.equal(as_uint8([image])[0][:, 4:, 6:12], pictures[4])
+        assert torch.equal(as_uint8([image])[0][:, 4:, 6:12], images[4])
 
 
 def test_bad_images() -> None:

@@ -124,7 +124,7 @@ def test_trajectory_that_starts_late_keeps_its_place(pipe: DiTPipeline) -> None:
     assert np.array_equal(dqar.summary(pipe).map, planned[4:])
 
 
-def test_linear_and_linear_reverse_give_different_pictures(pipe: DiTPipeline) -> None:
+def test_linear_and_linear_reverse_give_different_images(pipe: DiTPipeline) -> None:
     """The schedule type reaches the decision: the two published schedules differ in their output."""
     latents = []
     for kind in ("linear", "linear_reverse"):

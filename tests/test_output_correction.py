@@ -158,8 +158,8 @@ def test_corrections_bring_the_images_nearer_to_the_baseline() -> None:
         suite="t", name="t", method="dqar", model="embedded", batch_size=2, scheduler="ddim",
         timestep_spacing="trailing", options={},
     )  # fmt: skip
-    session, pictures = Session.open(spec), range(2)
-    goal, drift = session.baseline(pictures).latents, {}
+    session, samples = Session.open(spec), range(2)
+    goal, drift = session.baseline(samples).latents, {}
     for correction in (DQARConfig().output_correction, 0.0):
         options = {
             "preset": "maximum",
@@ -168,5 +168,5 @@ def test_corrections_bring_the_images_nearer_to_the_baseline() -> None:
             "output_correction": correction,
         }
         session.spec = spec.model_copy(update={"options": options})
-        drift[correction] = images.drift(session.candidate(pictures).latents, goal)
+        drift[correction] = images.drift(session.candidate(samples).latents, goal)
     assert (drift[0.5] / drift[0.0]).log().mean() < -0.1

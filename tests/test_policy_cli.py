@@ -94,7 +94,7 @@ def test_walk_is_the_stock_pipeline(session: Session) -> None:
 
 
 def test_features_are_those_of_the_running_gate(session: Session, rows: Trace, policy_dir: Path) -> None:
-    """A gated run of the same picture shows its policy the traced features up to the first reuse."""
+    """A gated run of the same image shows its policy the traced features up to the first reuse."""
     recorder = Recorder(load_policy(policy_dir))
     every_step = learned(policy_dir).replace(entropy_interval=1)  # as a trace measures
     with enabled(session.pipe, every_step, recorder):

@@ -90,7 +90,7 @@ def model(tiny_model_dir: Path) -> Path:
 
 
 def test_quick_start(model: Path) -> None:
-    """The Quick Start runs verbatim, gives a finite picture a label, and followed all 50 steps."""
+    """The Quick Start runs verbatim, gives a finite image a label, and followed all 50 steps."""
     names = run(model)
     assert names["latents"].dtype == torch.float16
     size = names["pipe"].transformer.config.sample_size

@@ -156,7 +156,7 @@ def test_solver_is_shown_only_where_it_differs() -> None:
 
 
 def test_same_records_same_bytes(found: list[Record], results: Path, report: Path) -> None:
-    """Rendering the same hundred records again gives the same Markdown, tables and pictures."""
+    """Rendering the same hundred records again gives the same Markdown, tables and images."""
     again = written(found, results, results.parents[2] / "reports" / "again").parent
     first = {path.name: path.read_bytes() for path in report.parent.iterdir()}
     assert first == {path.name: path.read_bytes() for path in again.iterdir()}

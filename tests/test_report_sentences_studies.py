@@ -118,7 +118,7 @@ def _policy_forms(found: dict[str, Any]) -> Forms:
         rf"would allow {N}%": equal(100 * trained["best_ratio"]),
         rf"is {N} \(Spearman, {N} single": equal(final["spearman"], final["rows"]),
         rf"is {N} on the {N} of held-out": equal(final["label_spearman"], final["label_rows"]),
-        rf"bootstrap over pictures, {N} %": equal(95),
+        rf"bootstrap over images, {N} %": equal(95),
         rf"drifts by {N}": equal(f"{found['control_drift']:g}"),
     }  # fmt: skip
 

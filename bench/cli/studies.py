@@ -231,7 +231,7 @@ def tune(
     tuner.search(trials)
     facts = {
         "machine": provenance.machine(), "model": shown_model(model), "steps": steps, "pairs": pairs,
-        "pictures": images, "guidance": guidance, "shape": shape_of(tuner.session.pipe),
+        "images": images, "guidance": guidance, "shape": shape_of(tuner.session.pipe),
     }  # fmt: skip
     done = [trial.values for trial in tuner.study.trials if trial.values]
     page = write_report(tuner.front(pairs), done, facts, reports / "tune")
@@ -277,7 +277,7 @@ def calibrate(
 
     study = Study(
         model=model, solver=solver, target=target, steps=steps, plan_steps=plan_steps or steps,
-        pictures=images, guidance=guidance, results=results, prompts=prompts_of(prompts),
+        images=images, guidance=guidance, results=results, prompts=prompts_of(prompts),
     )  # fmt: skip
     found = study.run(trials, wanted, out, start)
     page = write_report(found, study.facts, reports / "calibrate" / study.name)

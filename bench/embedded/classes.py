@@ -1,4 +1,4 @@
-"""The classes: emoji subcategories merged so that pictures of one class share a layout."""
+"""The classes: emoji subcategories merged so that images of one class share a layout."""
 
 from __future__ import annotations
 

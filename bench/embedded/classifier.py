@@ -1,4 +1,4 @@
-"""Training of the feature extractor: a classifier of the same pictures, whose head is dropped."""
+"""Training of the feature extractor: a classifier of the same images, whose head is dropped."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def augment(images: Tensor, draw: torch.Generator) -> Tensor:
 
 
 def make_loss(model: Classifier, data: EmojiData) -> Callable[[int], Tensor]:
-    """Cross-entropy of one augmented batch of training pictures."""
+    """Cross-entropy of one augmented batch of training images."""
     images, labels = data.split("train")
     weights = balanced_weights(labels)
 
@@ -85,7 +85,7 @@ def load(work: Path) -> Classifier:
 
 @torch.inference_mode()
 def accuracy(model: Classifier, data: EmojiData) -> float:
-    """Share of held-out pictures classified right."""
+    """Share of held-out images classified right."""
     images, labels = data.split("heldout")
     return float((model(to_float(images)).argmax(dim=1) == labels).float().mean())
 

@@ -1,4 +1,4 @@
-"""Emoji pictures of two vendors as one tensor dataset with class labels and a held-out split."""
+"""Emoji images of two vendors as one tensor dataset with class labels and a held-out split."""
 
 from __future__ import annotations
 
@@ -73,9 +73,9 @@ def fetch(folder: Path, vendor: str) -> Path:
 
 
 def unpack(archive: Path, vendor: str) -> tuple[list[dict[str, Any]], dict[str, bytes]]:
-    """The emoji table and the 64 px pictures by file name; nothing else is read."""
+    """The emoji table and the 64 px images by file name; nothing else is read."""
     prefix = f"package/img/{vendor}/64/"
-    pictures: dict[str, bytes] = {}
+    files: dict[str, bytes] = {}
     table: list[dict[str, Any]] = []
     with tarfile.open(archive) as tar:
         for member in tqdm(tar, desc=f"unpack {vendor}", unit="file"):
@@ -85,8 +85,8 @@ def unpack(archive: Path, vendor: str) -> tuple[list[dict[str, Any]], dict[str, 
                 if member.name.endswith(".json"):
                     table = json.load(content)
                 else:
-                    pictures[member.name.removeprefix(prefix)] = content.read()
-    return table, pictures
+                    files[member.name.removeprefix(prefix)] = content.read()
+    return table, files
 
 
 def variants(emoji: dict[str, Any], spec: ClassSpec) -> Iterator[str]:
@@ -98,9 +98,9 @@ def variants(emoji: dict[str, Any], spec: ClassSpec) -> Iterator[str]:
                 yield emoji["skin_variations"][tone]["image"]
 
 
-def decode(picture: bytes) -> Tensor:
+def decode(content: bytes) -> Tensor:
     """PNG to uint8 [3, 64, 64], composed on white."""
-    image = Image.open(io.BytesIO(picture)).convert("RGBA")
+    image = Image.open(io.BytesIO(content)).convert("RGBA")
     canvas = Image.new("RGBA", image.size, "white")
     canvas.alpha_composite(image)
     rgb = np.asarray(canvas.convert("RGB").resize((64, 64)), dtype=np.uint8)
@@ -108,20 +108,20 @@ def decode(picture: bytes) -> Tensor:
 
 
 def _class_rows(
-    spec: ClassSpec, table: list[dict[str, Any]], pictures: dict[str, bytes]
+    spec: ClassSpec, table: list[dict[str, Any]], files: dict[str, bytes]
 ) -> Iterator[tuple[Tensor, bool]]:
     members = sorted((e for e in table if spec.accepts(e)), key=lambda e: e["unified"])
     heldout = heldout_keys({sign_key(e["unified"]) for e in members})
     for emoji in members:
         for name in variants(emoji, spec):
-            if name in pictures:
-                yield decode(pictures[name]), sign_key(emoji["unified"]) in heldout
+            if name in files:
+                yield decode(files[name]), sign_key(emoji["unified"]) in heldout
 
 
 def _rows(folder: Path, vendor: str) -> Iterator[tuple[Tensor, int, bool]]:
-    table, pictures = unpack(fetch(folder, vendor), vendor)
+    table, files = unpack(fetch(folder, vendor), vendor)
     for label, spec in enumerate(CLASSES):
-        for image, heldout in _class_rows(spec, table, pictures):
+        for image, heldout in _class_rows(spec, table, files):
             yield image, label, heldout
 
 

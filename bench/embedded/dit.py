@@ -1,4 +1,4 @@
-"""The diffusion transformer: v-prediction on unit-scale latents, one class label a picture."""
+"""The diffusion transformer: v-prediction on unit-scale latents, one class label an image."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def training_latents(data: EmojiData, vae: Any) -> tuple[Tensor, Tensor]:
 
 
 def balanced_weights(labels: Tensor) -> Tensor:
-    """Sampling weights under which a class of n pictures is drawn in proportion to sqrt(n)."""
+    """Sampling weights under which a class of n images is drawn in proportion to sqrt(n)."""
     return labels.bincount()[labels].float().rsqrt()
 
 

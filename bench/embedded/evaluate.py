@@ -1,4 +1,4 @@
-"""Figures of the shipped model: reconstruction, distance to real pictures, memorisation, a grid."""
+"""Figures of the shipped model: reconstruction, distance to real images, memorisation, a grid."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ SEED = 4
 
 
 def sample(pipe: Any, labels: Tensor, guidance: float, batch: int = 50, steps: int = STEPS) -> Tensor:
-    """Pictures uint8 [n, 3, 64, 64] by the pipeline of its own scheduler, one generator seed a batch."""
+    """Images uint8 [n, 3, 64, 64] by the pipeline of its own scheduler, one generator seed a batch."""
     pipe.set_progress_bar_config(disable=True)
-    pictures = []
+    samples = []
     for start in tqdm(range(0, len(labels), batch), desc="sample", unit="batch"):
         images = pipe(
             class_labels=labels[start : start + batch].tolist(),
@@ -33,8 +33,8 @@ def sample(pipe: Any, labels: Tensor, guidance: float, batch: int = 50, steps: i
             generator=torch.Generator().manual_seed(SEED * 10_000 + start),
             output_type="pt",
         ).images
-        pictures.append((images.float() * 255).round().to(torch.uint8))
-    return torch.cat(pictures)
+        samples.append((images.float() * 255).round().to(torch.uint8))
+    return torch.cat(samples)
 
 
 def like(labels: Tensor, n: int) -> Tensor:
@@ -54,15 +54,15 @@ def match(pool: Tensor, wanted: Tensor) -> Tensor:
     return torch.cat(chosen)
 
 
-def distances(data: EmojiData, pictures: Tensor, wanted: Tensor) -> dict[str, Any]:
-    """FD of `pictures` to the held-out ones beside those of real pictures, each with both n."""
+def distances(data: EmojiData, samples: Tensor, wanted: Tensor) -> dict[str, Any]:
+    """FD of `samples` to the held-out ones beside those of real images, each with both n."""
     heldout, _ = data.split("heldout")
     train, train_labels = data.split("train")
     real = extract(heldout)
     order = torch.randperm(len(real), generator=torch.Generator().manual_seed(SEED))
     halves = order.chunk(2)
     matched = extract(train[match(train_labels, wanted)])
-    generated = extract(pictures)
+    generated = extract(samples)
     pairs = {
         "samples to held-out": (generated, real),
         "training to held-out, same classes": (matched, real),
@@ -75,44 +75,44 @@ def distances(data: EmojiData, pictures: Tensor, wanted: Tensor) -> dict[str, An
     }
 
 
-def nearest(pictures: Tensor, pool: Tensor) -> tuple[Tensor, Tensor]:
+def nearest(samples: Tensor, pool: Tensor) -> tuple[Tensor, Tensor]:
     """RMSE [n] (0 to 1) to the nearest of `pool` or its mirror image, and its index [n]."""
     flat = (pool.float() / 255).flatten(1)
     mirrored = (pool.flip(-1).float() / 255).flatten(1)
-    query = (pictures.float() / 255).flatten(1)
+    query = (samples.float() / 255).flatten(1)
     both = torch.minimum(torch.cdist(query, flat), torch.cdist(query, mirrored))
     best = both.min(dim=1)
     return best.values / query.shape[1] ** 0.5, best.indices
 
 
-def memorisation(data: EmojiData, pictures: Tensor) -> dict[str, float]:
-    """How near samples lie to training pictures, beside how near unseen real pictures do."""
+def memorisation(data: EmojiData, samples: Tensor) -> dict[str, float]:
+    """How near samples lie to training images, beside how near unseen real images do."""
     train, _ = data.split("train")
-    ours, real = nearest(pictures, train)[0], nearest(data.split("heldout")[0], train)[0]
+    ours, real = nearest(samples, train)[0], nearest(data.split("heldout")[0], train)[0]
     return {
-        "samples: median RMSE to the nearest training picture": float(ours.median()),
-        "held-out: median RMSE to the nearest training picture": float(real.median()),
+        "samples: median RMSE to the nearest training image": float(ours.median()),
+        "held-out: median RMSE to the nearest training image": float(real.median()),
         "held-out: 5th percentile": float(real.quantile(0.05)),
         "share of samples below it": float((ours < real.quantile(0.05)).float().mean()),
     }
 
 
-def figures(data: EmojiData, pictures: Tensor, wanted: Tensor, work: Path) -> dict[str, Any]:
-    """All figures of the README for `pictures` [n, 3, 64, 64] of classes `wanted` [n]."""
+def figures(data: EmojiData, samples: Tensor, wanted: Tensor, work: Path) -> dict[str, Any]:
+    """All figures of the README for `samples` [n, 3, 64, 64] of classes `wanted` [n]."""
     return {
         "vae_psnr_heldout_db": psnr(load_folded(data, work), data.split("heldout")[0]),
         "extractor_accuracy_heldout": classifier.accuracy(classifier.load(work), data),
-        "frechet_distance": distances(data, pictures, wanted),
-        "memorisation": memorisation(data, pictures),
+        "frechet_distance": distances(data, samples, wanted),
+        "memorisation": memorisation(data, samples),
     }
 
 
-def grid(pictures: Tensor, labels: Tensor, columns: int = 6) -> Image.Image:
-    """One class a row with its name: the first pictures of each class as they came, none chosen."""
+def grid(samples: Tensor, labels: Tensor, columns: int = 6) -> Image.Image:
+    """One class a row with its name: the first images of each class as they came, none chosen."""
     sheet = Image.new("RGB", (100 + 66 * columns, 66 * len(CLASSES)), "white")
     for row, spec in enumerate(CLASSES):
         ImageDraw.Draw(sheet).text((4, 66 * row + 26), spec.name, fill="black")
-        for column, picture in enumerate(pictures[labels == row][:columns]):
-            tile = Image.fromarray(picture.permute(1, 2, 0).numpy())
+        for column, sample in enumerate(samples[labels == row][:columns]):
+            tile = Image.fromarray(sample.permute(1, 2, 0).numpy())
             sheet.paste(tile, (100 + 66 * column, 66 * row + 1))
     return sheet.quantize(128)

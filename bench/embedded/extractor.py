@@ -1,7 +1,7 @@
-"""96 features of a 64x64 picture, for torch-fidelity: FD and KID where Inception does not fit.
+"""96 features of a 64x64 image, for torch-fidelity: FD and KID where Inception does not fit.
 
 A small network trained to tell this data's classes apart (see `classifier.py`). Its distances are
-no FID: they compare pictures of this kind only, and say so by the extractor's name.
+no FID: they compare images of this kind only, and say so by the extractor's name.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class EmojiExtractor(FeatureExtractorBase):  # type: ignore[misc]
 
     @staticmethod
     def get_dummy_input_for_compile() -> Tensor:
-        """One black picture."""
+        """One black image."""
         return torch.zeros(1, 3, 64, 64, dtype=torch.uint8)
 
     def forward(self, input: Tensor) -> tuple[Tensor, ...]:
@@ -100,7 +100,7 @@ def extract(images_uint8: Tensor) -> Tensor:
 
 
 def reference_features(split: str = "heldout") -> Tensor:
-    """Stored features [n, 96] float32 of the real pictures of a split, "heldout" or "train"."""
+    """Stored features [n, 96] float32 of the real images of a split, "heldout" or "train"."""
     return _reference(f"{split}.features").float()
 
 

@@ -1,4 +1,4 @@
-"""`python -m bench.embedded.train`: everything from the pictures to the shipped model."""
+"""`python -m bench.embedded.train`: everything from the images to the shipped model."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def main() -> None:
 
 @app.command("data")
 def data_command(work: Work = WORK) -> None:
-    """Fetch the pictures with `npm pack` and build the dataset."""
+    """Fetch the images with `npm pack` and build the dataset."""
     data.load(work / "data")
 
 
@@ -57,8 +57,8 @@ def vae_command(minutes: Minutes = 14, until: Until = "", steps: Steps = None, w
 @app.command("dit")
 def dit_command(minutes: Minutes = 60, until: Until = "", steps: Steps = None, work: Work = WORK) -> None:
     """Train the transformer on the autoencoder's latents."""
-    pictures = data.load(work / "data")
-    dit.train(pictures, vae.load_folded(pictures, work), work, budget(minutes, until, steps))
+    dataset = data.load(work / "data")
+    dit.train(dataset, vae.load_folded(dataset, work), work, budget(minutes, until, steps))
 
 
 @app.command("extractor")
@@ -66,9 +66,9 @@ def extractor_command(
     minutes: Minutes = 1.7, until: Until = "", steps: Steps = None, work: Work = WORK
 ) -> None:
     """Train the feature extractor; write it and the reference features."""
-    pictures = data.load(work / "data")
-    classifier.train(pictures, work, budget(minutes, until, steps))
-    classifier.export(pictures, work)
+    dataset = data.load(work / "data")
+    classifier.train(dataset, work, budget(minutes, until, steps))
+    classifier.export(dataset, work)
 
 
 @app.command("export")
@@ -79,18 +79,18 @@ def export_command(work: Work = WORK) -> None:
 
 @app.command("evaluate")
 def evaluate_command(
-    samples: Annotated[int, typer.Option(help="How many pictures to generate.")] = 1000,
+    samples: Annotated[int, typer.Option(help="How many images to generate.")] = 1000,
     guidance: Annotated[float, typer.Option(help="Guidance scale.")] = 4.0,
     work: Work = WORK,
 ) -> None:
     """Measure the figures of the README and draw the grid, on bfloat16 samples."""
     from bench.embedded import evaluate, load_pipeline
 
-    pictures = data.load(work / "data")
-    wanted = evaluate.like(pictures.split("heldout")[1], samples)
+    dataset = data.load(work / "data")
+    wanted = evaluate.like(dataset.split("heldout")[1], samples)
     painted = evaluate.sample(load_pipeline(torch.bfloat16), wanted, guidance)
     evaluate.grid(painted, wanted).save(HERE / "samples.png", optimize=True)
-    found = evaluate.figures(pictures, painted, wanted, work)
+    found = evaluate.figures(dataset, painted, wanted, work)
     text = json.dumps({"guidance": guidance, "steps": evaluate.STEPS, **found}, indent=2)
     (HERE / "figures.json").write_text(text + "\n")
     print(text)

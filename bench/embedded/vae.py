@@ -1,4 +1,4 @@
-"""The autoencoder: 64x64 RGB pictures to 4x16x16 latents of unit scale."""
+"""The autoencoder: 64x64 RGB images to 4x16x16 latents of unit scale."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SEED = 1
 
 
 def new_vae() -> Any:
-    """0.9 M parameters; no attention in the middle, as the pictures are small."""
+    """0.9 M parameters; no attention in the middle, as the images are small."""
     return AutoencoderKL(
         block_out_channels=(32, 64, 64),
         down_block_types=("DownEncoderBlock2D",) * 3,

@@ -70,14 +70,14 @@ def count(session: Session) -> Cost:
 def candidate(session: Session) -> float:
     """FLOPs of one generation of a batch by the method, whatever it reuses, forecasts or leaves out.
 
-    Where the pictures decide what it reuses, the whole batch is made once more; else one picture will do,
+    Where the images decide what it reuses, the whole batch is made once more; else one image will do,
     for products grow with the rows.
     """
     session, spec = copy(session), session.spec  # the reuse that is reported stays that of timed generations
-    pictures = spec.batch_size if get(spec.method).by_data(spec.options) else 1
+    samples = spec.batch_size if get(spec.method).by_data(spec.options) else 1
     with torch.compiler.set_stance("force_eager"), counting() as counter:
-        session.candidate(range(pictures))
-    return float(counter.get_total_flops()) * spec.batch_size / pictures
+        session.candidate(range(samples))
+    return float(counter.get_total_flops()) * spec.batch_size / samples
 
 
 @contextmanager

@@ -69,21 +69,21 @@ class Session:
         whole = spec.compile or get(spec.method).fixed_steps(spec.options)
         return {} if whole else {"num_inference_steps": max(2, steps // 5)}
 
-    def label(self, picture: int) -> int:
+    def label(self, sample: int) -> int:
         """The number of an image's class or prompt, by the image's number within the run."""
-        return self.labels[picture % len(self.labels)]
+        return self.labels[sample % len(self.labels)]
 
-    def baseline(self, pictures: range, **call: Any) -> Generation:
+    def baseline(self, samples: range, **call: Any) -> Generation:
         """The untouched pipeline makes these images; `call` overrides its arguments."""
-        return generate(self.pipe, self.arguments(pictures) | call)
+        return generate(self.pipe, self.arguments(samples) | call)
 
-    def candidate(self, pictures: range, **call: Any) -> Generation:
+    def candidate(self, samples: range, **call: Any) -> Generation:
         """The method makes the same images: same labels or prompts, same noise; `call` overrides the rest."""
         with get(self.spec.method).apply(self.pipe, self.spec.options | self.resolved) as arm:
             try:
-                made = generate(self.pipe, self.arguments(pictures) | arm.call | call)
+                made = generate(self.pipe, self.arguments(samples) | arm.call | call)
             except NonFinite as error:
-                raise NonFinite(f"{error}; {self._diagnose(pictures, arm)}") from error
+                raise NonFinite(f"{error}; {self._diagnose(samples, arm)}") from error
             self.reuse, self.cache_bytes = arm.reuse(), arm.cache_bytes()
         return made
 
@@ -108,26 +108,26 @@ class Session:
     @contextmanager
     def _tried(self, options: dict[str, Any]) -> Iterator[Arm]:
         """The arm after an untimed generation of few images under other options."""
-        pictures = range(min(TRACED, self.spec.batch_size))
+        samples = range(min(TRACED, self.spec.batch_size))
         with get(self.spec.method).apply(self.pipe, options) as arm:
-            generate(self.pipe, self.arguments(pictures) | arm.call)
+            generate(self.pipe, self.arguments(samples) | arm.call)
             yield arm
 
-    def arguments(self, pictures: range) -> dict[str, Any]:
+    def arguments(self, samples: range) -> dict[str, Any]:
         """The arguments of the pipeline's call; each image has a generator of its own, so that
         it does not depend on the batch that it is in."""
         spec = self.spec
         return {
-            **conditions.arguments(spec, self.pipe, [self.label(i) for i in pictures]),
-            "generator": [torch.Generator("cpu").manual_seed(spec.seed + i) for i in pictures],
+            **conditions.arguments(spec, self.pipe, [self.label(i) for i in samples]),
+            "generator": [torch.Generator("cpu").manual_seed(spec.seed + i) for i in samples],
             "guidance_scale": spec.guidance_scale,
             "num_inference_steps": spec.num_inference_steps,
             "output_type": "pt",
         }
 
-    def _diagnose(self, pictures: range, arm: Arm) -> str:
+    def _diagnose(self, samples: range, arm: Arm) -> str:
         with first_non_finite(self.pipe.transformer) as found:
-            self.pipe(**self.arguments(pictures) | arm.call)
+            self.pipe(**self.arguments(samples) | arm.call)
         return found[0] if found else "not reproduced by a second generation"
 
 
@@ -135,7 +135,7 @@ def generate(pipe: Any, arguments: dict[str, Any]) -> Generation:
     """Call the pipeline once; NonFinite where a latent or an image is NaN or infinite."""
     with final_latents(pipe) as seen, stopwatch() as seconds:
         made = pipe(**arguments)
-    images = pictures_of(made)
+    images = images_of(made)
     latents = torch.cat(seen).float().cpu()
     if not torch.isfinite(latents).all():
         raise NonFinite("the final latent is NaN or infinite")
@@ -145,7 +145,7 @@ def generate(pipe: Any, arguments: dict[str, Any]) -> Generation:
     return Generation(seconds[0], latents, images.mul(255).round().to("cpu", torch.uint8))
 
 
-def pictures_of(made: Any) -> Tensor:
+def images_of(made: Any) -> Tensor:
     """The images of a pipeline's output, float [batch, 3, height, width]; of a video its frames side by side,
     [batch, 3, height, frames * width]."""
     if hasattr(made, "images"):

@@ -82,8 +82,8 @@ def main() -> None:
     jobs = TypeAdapter(list[Job]).validate_json(sys.stdin.read())
     die_with(jobs[0].parent)
     try:
-        for job, record, picture in records(jobs):
-            job.store.write(record, picture)
+        for job, record, image in records(jobs):
+            job.store.write(record, image)
     except BadInput as error:
         sys.exit(_said(str(error)))
 
@@ -171,7 +171,7 @@ def finish(job: Job, shared: Shared, i: int, peaks: Memory | Exception | None) -
             raise error
     file = job.store.path(spec.name, job.key, ".png").name
     cache = Cache(job.store.cache, job.inputs)
-    shown, picture = quality.measure(session, pairs, cache, file, _naming(spec.name))
+    shown, image = quality.measure(session, pairs, cache, file, _naming(spec.name))
     timed = timing.summarise(pairs, spec)
     record = job.record(
         status="ok",
@@ -182,7 +182,7 @@ def finish(job: Job, shared: Shared, i: int, peaks: Memory | Exception | None) -
         reuse=session.traced(),
         limits=flops.limits(session, shared.cost, timed),
     )
-    return record, picture
+    return record, image
 
 
 def _naming(name: str) -> Callable[[str], None]:

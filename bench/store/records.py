@@ -50,10 +50,10 @@ class Store:
         path = self.path(name, key)
         return path.exists() and not validation_error(path) and read(path).status == "ok"
 
-    def write(self, record: Record, picture: bytes | None = None) -> None:
+    def write(self, record: Record, image: bytes | None = None) -> None:
         """Write the record, and its image first; only then remove those it supersedes."""
-        if picture is not None:
-            write_atomic(self.path(record.name, record.key, ".png"), picture)
+        if image is not None:
+            write_atomic(self.path(record.name, record.key, ".png"), image)
         text = seal(record).model_dump_json()
         write_atomic(self.path(record.name, record.key), text.encode())
         for path in self.folder.iterdir():

@@ -100,8 +100,8 @@ def compare(spec: RunSpec, out: Path, repeats: int = 3) -> Comparison:
     Writes `trace-baseline.json.gz` and `trace.json.gz`, Chrome traces of the last ones, to `out`.
     """
     out.mkdir(parents=True, exist_ok=True)
-    session, pictures = Session.open(spec), range(spec.batch_size)
-    timed = [(session.baseline(pictures), session.candidate(pictures)) for _ in range(1 + repeats)][1:]
+    session, samples = Session.open(spec), range(spec.batch_size)
+    timed = [(session.baseline(samples), session.candidate(samples)) for _ in range(1 + repeats)][1:]
     walls = [statistics.median(made.seconds for made in arm) for arm in zip(*timed, strict=True)]
     options = spec.options | session.resolved
     seen = [

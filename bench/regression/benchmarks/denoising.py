@@ -39,7 +39,7 @@ class Step:
 
 
 class Made:
-    """A generation of two pictures in ten steps."""
+    """A generation of two images in ten steps."""
 
     params = CONFIGURATIONS
     param_names = ("configuration",)

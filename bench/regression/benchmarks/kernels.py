@@ -11,7 +11,7 @@ HEADS, WIDTH = 6, 32
 
 
 class Entropy:
-    """Attention entropy from q and k of two pictures with guidance."""
+    """Attention entropy from q and k of two images with guidance."""
 
     params = ([64, 256], [1, 15])
     param_names = ("tokens", "stride")

@@ -16,7 +16,7 @@ from bench.spec.run_spec import RunSpec
 
 SKIPPING = {"layer_fraction": 0.0, "model_steps": 5}  # whole steps skipped, as on the front
 CONFIGURATIONS = ("baseline", "conservative", "recommended", "aggressive", "maximum", "skipping")
-PICTURES = range(2)
+SAMPLES = range(2)
 SLOWDOWN = float(os.environ.get("DQAR_ASV_SLOWDOWN", "1"))  # `bench asv check` plants one
 
 
@@ -42,6 +42,6 @@ def under(configuration: str) -> Any:
 
 def generation() -> Generation:
     """One generation by the pipeline as it stands, slower where a slowdown is planted."""
-    made = session().baseline(PICTURES)
+    made = session().baseline(SAMPLES)
     time.sleep(made.seconds * (SLOWDOWN - 1))
     return made

@@ -60,17 +60,17 @@ class Point:
     """A plan that was tried."""
 
     cost: float  # share of the model's FLOPs over a generation that it runs, 1 = all
-    drifts: tuple[float, ...]  # of each picture
+    drifts: tuple[float, ...]  # of each image
     candidate: CandidatePlan
 
     @property
     def score(self) -> float:
-        """What plans are compared by, less is better: the geometric mean, for a picture that another plan
+        """What plans are compared by, less is better: the geometric mean, for an image that another plan
         would have sent elsewhere altogether is more chance than the plan's doing."""
         return math.exp(np.log(self.drifts).mean())
 
     def loses_to(self, other: Point) -> bool:
-        """Whether it is behind on the pictures that it has, by more than one standard error of their paired
+        """Whether it is behind on the images that it has, by more than one standard error of their paired
         log-ratios: the rest need not be made."""
         ratios = np.log(self.drifts) - np.log(other.drifts[: len(self.drifts)])
         return float(ratios.mean()) > float(ratios.std(ddof=1)) / math.sqrt(len(ratios))

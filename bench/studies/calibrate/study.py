@@ -1,12 +1,12 @@
 """`python -m bench calibrate`: search, then write the best plan at each speedup asked for, and judge it on
-pictures that the search never saw."""
+images that the search never saw."""
 
 from __future__ import annotations
 
 import json
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -37,7 +37,7 @@ OTHER_GUIDANCE = 0.5  # of that calibrated for: whether a plan holds there too
 
 @dataclass(frozen=True)
 class Found:
-    """A plan that was written, and what it does to pictures held out: all of it stands in its file."""
+    """A plan that was written, and what it does to images held out: all of it stands in its file."""
 
     file: Path
     plan: SavedPlan
@@ -49,7 +49,7 @@ class Found:
 
     @property
     def drift(self) -> float:
-        """Of the calibration pictures."""
+        """Of the calibration images."""
         return float(self.plan.facts["drift"])
 
     @property
@@ -64,7 +64,7 @@ class Found:
 
     @property
     def baseline(self) -> Mean:
-        """The baseline's own drift from the same target on the pictures held out."""
+        """The baseline's own drift from the same target on the images held out."""
         return Mean(**self.plan.facts["baseline"])
 
 
@@ -77,7 +77,7 @@ class Study:
     target: Target
     steps: int  # the baseline's, whose cost is 1
     plan_steps: int  # the plan's own, of which most are skipped
-    pictures: int
+    images: int
     guidance: float
     results: Path
     prompts: Prompts | None = None  # of a model that takes prompts
@@ -92,7 +92,7 @@ class Study:
     def spec(self) -> RunSpec:
         """The configuration under test; the baseline is DDIM at the same steps and spacing, of a flow its own
         scheduler."""
-        n = self.pictures
+        n = self.images
         flow = ModelFacts.of(models.directory(self.model)).flow_matching
         baseline: dict[str, Any] = {} if flow else {"scheduler": "ddim", "timestep_spacing": "trailing"}
         solver = {} if self.solver == OWN else {"scheduler": self.solver}
@@ -188,12 +188,17 @@ def _kept(file: Path, layers: int) -> tuple[Any, list[Point]]:
             point.candidate.plan(layers)
             if not (0 < point.cost < math.inf and all(0 <= drift < math.inf for drift in point.drifts)):
                 raise ValueError("a plan's cost or drift is out of range")
-        return kept["facts"], points
+        return current_facts(kept["facts"]), points
     except (DQARError, KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         why = without_path(error, file)
         raise BadInput(
             f"calibrate: {file.name}: damaged: {why}; needed: the archive as it was, or its removal"
         ) from error
+
+
+def current_facts(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The facts of a study by today's names: `images` were once `pictures`."""
+    return {"images" if name == "pictures" else name: value for name, value in facts.items()}
 
 
 def _point(entry: dict[str, Any]) -> Point:

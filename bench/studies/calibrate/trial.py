@@ -1,4 +1,4 @@
-"""A trial: a whole generation of the calibration pictures under a plan, and how far it ends from its goal."""
+"""A trial: a whole generation of the calibration images under a plan, and how far it ends from its goal."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ from dqar.plan import BOTH, FloatArray, rules
 from dqar.policy.saved_plan import SavedPlan
 
 LARGE = 1e9  # a tolerance that lets every forecast pass, but has it looked at
-HEAT = 8  # pictures between two looks at whether a try is still worth it
-APART = 10_000  # between the seeds of calibration pictures and those held out
+HEAT = 8  # images between two looks at whether a try is still worth it
+APART = 10_000  # between the seeds of calibration images and those held out
 
 
 class Trials:
@@ -44,7 +44,7 @@ class Trials:
         models.check_settings(spec)
         self.session = Session.open(spec)
         self.kind = target
-        self.pictures = range(spec.batch_size)
+        self.samples = range(spec.batch_size)
         self.cache = Cache(
             results / "calibrate" / provenance.machine() / ".cache", keys.inputs(spec, results)
         )
@@ -65,13 +65,13 @@ class Trials:
             return schedule_snr(pipe.scheduler)
 
     def __call__(self, candidate: CandidatePlan, archive: Archive) -> Point | None:
-        """Try a plan on the calibration pictures, until it is clear that the archive has a better one."""
+        """Try a plan on the calibration images, until it is clear that the archive has a better one."""
         plan = candidate.plan(self.layers)
         cost = self.cost(plan)
         drifts: list[float] = []
         best = archive.at(cost)
-        for first in range(0, len(self.pictures), HEAT):
-            heat = self.pictures[first : first + HEAT]
+        for first in range(0, len(self.samples), HEAT):
+            heat = self.samples[first : first + HEAT]
             made, _ = self._made(self.session, plan, heat)
             drifts += _drift(made, self.target[heat.start : heat.stop]).tolist()
             point = Point(cost, tuple(drifts), candidate)
@@ -89,7 +89,7 @@ class Trials:
 
     def expected(self, plan: SavedPlan) -> FloatArray:
         """The relative error of the forecast at each step that runs, the last one's at those that do not."""
-        _, summary = self._made(self.session, plan, self.pictures, deviation_tolerance=LARGE)
+        _, summary = self._made(self.session, plan, self.samples, deviation_tolerance=LARGE)
         known = np.flatnonzero(np.isfinite(summary.deviation))
         if not known.size:
             return np.ones(len(summary.deviation))
@@ -97,7 +97,7 @@ class Trials:
         return np.maximum(summary.deviation[last], 1e-6)
 
     def held_out(self, plan: SavedPlan, guidance: float | None = None) -> tuple[Tensor, Tensor]:
-        """Each picture's drift under the plan, and the baseline's own from the converged latents, on other
+        """Each image's drift under the plan, and the baseline's own from the converged latents, on other
         seeds and labels, with another guidance if given."""
         spec, half = self.session.spec, len(self.session.labels) // 2
         labels = self.session.labels[half:] + self.session.labels[:half]
@@ -107,28 +107,28 @@ class Trials:
             "guidance_scale": guidance or spec.guidance_scale,
         }
         other = Session(self.session.pipe, spec.model_copy(update=changes), labels=labels)
-        made, target = self._made(other, plan, self.pictures)[0], self._target(other)
+        made, target = self._made(other, plan, self.samples)[0], self._target(other)
         return _drift(made, target), _drift(self._own(other), target)
 
     def _made(
-        self, session: Session, plan: SavedPlan, pictures: range, **options: Any
+        self, session: Session, plan: SavedPlan, samples: range, **options: Any
     ) -> tuple[Tensor, Summary]:
-        """The final latents of the session's pictures under the plan, and what was reused."""
+        """The final latents of the session's images under the plan, and what was reused."""
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "plan.json"
             plan.save(path)
             given = session.spec.options | {"plan_path": str(path)} | options
             with get("dqar").apply(session.pipe, given) as arm:
-                made = generate(session.pipe, session.arguments(pictures) | arm.call)
+                made = generate(session.pipe, session.arguments(samples) | arm.call)
                 return made.latents, dqar.summary(session.pipe)
 
     def _target(self, session: Session) -> Tensor:
         return converged(session, self.cache) if self.kind == "converged" else self._own(session)
 
     def _own(self, session: Session) -> Tensor:
-        """The baseline's latents of the session's pictures, made once and kept."""
+        """The baseline's latents of the session's images, made once and kept."""
         key = self.cache.key(session.spec)
-        made = self.cache.kept(f"own-{key}", lambda: {"latents": session.baseline(self.pictures).latents})
+        made = self.cache.kept(f"own-{key}", lambda: {"latents": session.baseline(self.samples).latents})
         return made["latents"]
 
 

@@ -47,11 +47,11 @@ class Candidate:
     nothing: float
     most: float
     fields: dict[str, Any] = field(default_factory=dict)
-    policy: Callable[[int], Any] | None = None  # picture -> what decides in policy mode
+    policy: Callable[[int], Any] | None = None  # image -> what decides in policy mode
 
 
 class Measured(NamedTuple):
-    """One candidate at one value of its parameter: reuse ratio and drift of each picture, `[n]`."""
+    """One candidate at one value of its parameter: reuse ratio and drift of each image, `[n]`."""
 
     parameter: float
     ratio: Floats
@@ -92,7 +92,7 @@ def candidates(policy: ReusePolicy, folder: Path, entropy: float) -> list[Candid
     window = {"snr_low": 0.1, "snr_high": 10.0}  # the original specification's
     linear = {"use_layer_scheduling": True, "schedule_type": "linear"}
     return [
-        Candidate(POLICY, "reuse_threshold", 1.0, 0.0, learned, lambda picture: policy),
+        Candidate(POLICY, "reuse_threshold", 1.0, 0.0, learned, lambda sample: policy),
         Candidate("SNR + entropy", "entropy_threshold", 0.0, 1.1 * entropy, window),
         Candidate("schedule alone", "warmup_fraction", 0.999, 0.0, linear),
         Candidate("random mask", "reuse_threshold", 1.0, 0.0, learned, RandomMask),
@@ -100,66 +100,66 @@ def candidates(policy: ReusePolicy, folder: Path, entropy: float) -> list[Candid
 
 
 class Arena:
-    """Pictures `0` to `n - 1` of a session: as the untouched pipeline makes them, and as others do.
+    """Images `0` to `n - 1` of a session: as the untouched pipeline makes them, and as others do.
 
     `control` is the drift of runs that measure but reuse nothing: 0, or something is wrong.
     """
 
     def __init__(self, session: Session, folder: Path, n: int, max_age: int, progress: bool = True) -> None:
-        self.session, self.pipe, self.pictures = session, session.pipe, range(n)
+        self.session, self.pipe, self.samples = session, session.pipe, range(n)
         self.base = OPEN | shape_of(session.pipe) | {"max_age": max_age}
-        self.bar = tqdm(desc="eval", unit="picture", disable=not progress)
-        self.reference = [self._latent(i) for i in self.pictures]
+        self.bar = tqdm(desc="eval", unit="image", disable=not progress)
+        self.reference = [self._latent(i) for i in self.samples]
         learned = {"use_learned_policy": True, "policy_path": str(folder)}
         recorder = Candidate("recorder", "reuse_threshold", 1.0, 0.0, learned)
-        self.features: list[Tensor] = []  # a picture's, [steps, layers, 4]
-        self.control = max(self._record(recorder, i) for i in self.pictures)
+        self.features: list[Tensor] = []  # an image's, [steps, layers, 4]
+        self.control = max(self._record(recorder, i) for i in self.samples)
 
     def config(self, who: Candidate, parameter: float, bits: int = 16) -> DQARConfig:
         """The runtime's configuration for a candidate."""
         return DQARConfig(**self.base | who.fields | {who.parameter: parameter, "quantization_bits": bits})
 
     def highest_entropy(self) -> float:
-        """Over all pictures, steps and layers, nats."""
+        """Over all images, steps and layers, nats."""
         return max(float(rows[..., 0].nan_to_num().max()) for rows in self.features)
 
     def measure(self, who: Candidate, parameter: float, bits: int = 16) -> Measured:
-        """Make every picture with the candidate's reuse."""
-        made = [self._measure(who, parameter, bits, i) for i in self.pictures]
+        """Make every image with the candidate's reuse."""
+        made = [self._measure(who, parameter, bits, i) for i in self.samples]
         ratio, drift = (np.array(column) for column in zip(*made, strict=True))
         return Measured(parameter, ratio, drift)
 
     def replay(self, who: Candidate, parameter: float) -> float:
         """The mean reuse ratio that the gate would choose, on the features seen without any reuse."""
         config = self.config(who, parameter)
-        return float(np.mean([self._replay(config, who, i) for i in self.pictures]))
+        return float(np.mean([self._replay(config, who, i) for i in self.samples]))
 
-    def _latent(self, picture: int) -> Tensor:
+    def _latent(self, sample: int) -> Tensor:
         with final_latents(self.pipe) as seen:
-            self.pipe(**self.session.arguments(range(picture, picture + 1)))
+            self.pipe(**self.session.arguments(range(sample, sample + 1)))
         self.bar.update()
         return torch.cat(seen).float().cpu()
 
-    def _drift(self, picture: int) -> float:
-        return float(images.drift(self._latent(picture), self.reference[picture])[0])
+    def _drift(self, sample: int) -> float:
+        return float(images.drift(self._latent(sample), self.reference[sample])[0])
 
-    def _measure(self, who: Candidate, parameter: float, bits: int, picture: int) -> tuple[float, float]:
-        with enabled(self.pipe, self.config(who, parameter, bits), who.policy and who.policy(picture)):
-            drift = self._drift(picture)
+    def _measure(self, who: Candidate, parameter: float, bits: int, sample: int) -> tuple[float, float]:
+        with enabled(self.pipe, self.config(who, parameter, bits), who.policy and who.policy(sample)):
+            drift = self._drift(sample)
             return dqar.summary(self.pipe).ratio, drift
 
-    def _record(self, who: Candidate, picture: int) -> float:
+    def _record(self, who: Candidate, sample: int) -> float:
         recorder = Recorder()
         with enabled(self.pipe, self.config(who, who.nothing), recorder):
-            drift = self._drift(picture)
+            drift = self._drift(sample)
         self.features.append(torch.stack(recorder.rows))
         return drift
 
-    def _replay(self, config: DQARConfig, who: Candidate, picture: int) -> float:
-        rows = self.features[picture].double().numpy()
+    def _replay(self, config: DQARConfig, who: Candidate, sample: int) -> float:
+        rows = self.features[sample].double().numpy()
         entropy, (log_snr, norm, time) = rows[..., 0], rows[:, 0, 1:].T
         snr, layers = np.exp(log_snr), rows.shape[1]
-        gate = ReuseGate(config, layers, policy=who.policy and who.policy(picture))
+        gate = ReuseGate(config, layers, policy=who.policy and who.policy(sample))
         known, reused = entropy[0], np.zeros((len(rows), layers), dtype=np.bool_)
         for step, blocked in enumerate(rules(config, snr, layers).blocked):
             known = np.where(reused[step - 1], known, entropy[step])  # of the last computation

@@ -29,7 +29,7 @@ def evaluate(
 ) -> Iterator[dict[str, Any]]:
     """All figures so far, ready for JSON, after each target; a row a candidate, target and quantisation.
 
-    `over_policy` of a row is its drift less the policy's on the same pictures: above 0 the policy is
+    `over_policy` of a row is its drift less the policy's on the same images: above 0 the policy is
     better; null where not both reach the target. BadInput where the policy is for another number of layers.
     """
     _check_fits(session.pipe, folder)
@@ -106,13 +106,13 @@ def _row(who: Candidate, at: Measured, policy: Measured, target: float, bits: in
         "method": who.name,
         "target": target,
         "bits": bits,
-        "parameter": {who.parameter: at.parameter},
+        "option": {who.parameter: at.parameter},
         "ratio": float(at.ratio.mean()),
         "equal": equal,
         "drift": _interval(at.drift),
         "over_policy": _interval(at.drift - policy.drift) if comparable else None,
-        "ratio_per_picture": at.ratio.tolist(),
-        "drift_per_picture": at.drift.tolist(),
+        "ratio_per_image": at.ratio.tolist(),
+        "drift_per_image": at.drift.tolist(),
     }
 
 
@@ -130,7 +130,7 @@ def _setting(session: Session, policy: ReusePolicy, n: int, max_age: int) -> dic
         "environment": provenance.provenance(spec.seed),
         "model": {"name": shown_model(spec.model), "fingerprint": models.fingerprint(spec)},
         "policy": {"kind": type(policy).__name__, "figures": policy.metrics},
-        "pictures": {"n": n, "seeds": [spec.seed, spec.seed + n], "classes": session.labels},
+        "images": {"n": n, "seeds": [spec.seed, spec.seed + n], "classes": session.labels},
         "steps": spec.num_inference_steps,
         "guidance": spec.guidance_scale,
         "max_age": max_age,

@@ -24,6 +24,12 @@ STYLES = {
     "schedule alone": MethodStyle("#009E73", "^", "-."),
     "random mask": MethodStyle("#8a8a8a", "v", ":"),
 }
+_FORMER = {
+    "pictures": "images",
+    "knob": "option",
+    "ratio_per_picture": "ratio_per_image",
+    "drift_per_picture": "drift_per_image",
+}
 PLOT = "drift.png"
 TABLE = "methods.csv"
 DODGE = 0.2  # percentage points: equal reuse would draw intervals over one another
@@ -32,14 +38,22 @@ VERBS = {"better": "drifts less than", "worse": "drifts more than", "same": "doe
 
 def write_report(found: Mapping[str, Any], out: Path) -> Path:
     """Write README.md and its plot to `out`; the path of the page."""
+    found = current_fields(found)
     out.mkdir(parents=True, exist_ok=True)
     plot(found["rows"], out / PLOT)
     write_csv(out / TABLE, list(found["rows"]))
     return page(found).write(out)
 
 
+def current_fields(found: Mapping[str, Any]) -> dict[str, Any]:
+    """A comparison by today's names of its fields, of one that was measured before they were renamed."""
+    named = {_FORMER.get(name, name): value for name, value in found.items()}
+    rows = [{_FORMER.get(name, name): value for name, value in row.items()} for row in found["rows"]]
+    return named | {"rows": rows}
+
+
 def page(found: Mapping[str, Any]) -> Page:
-    """The page."""
+    """The page of a comparison that has today's names."""
     said = headline(found["rows"])
     parts = [
         f"**Summary:** {said}",
@@ -127,7 +141,7 @@ def _points(rows: Sequence[Row], shift: float) -> tuple[list[float], list[float]
 
 
 def _cells(row: Row) -> list[str]:
-    option, value = next(iter((row.get("parameter") or row["knob"]).items()))
+    option, value = next(iter(row["option"].items()))
     reuse = f"{row['ratio']:.2%}" + ("" if row["equal"] else " (not the target)")
     drift = interval(Mean(**row["drift"]), 4)
     over = interval(Mean(**row["over_policy"]), 4) if row["over_policy"] else DASH
@@ -136,7 +150,7 @@ def _cells(row: Row) -> list[str]:
 
 
 def _setup(found: Mapping[str, Any]) -> str:
-    images, model = found["pictures"], found["model"]
+    images, model = found["images"], found["model"]
     return (
         f"Model {code(model['name'])}, {found['steps']} steps, guidance {found['guidance']}, on "
         f"{escape(found['environment']['machine'])}. {images['n']} images, one at a time, of seeds "
@@ -167,7 +181,7 @@ def _reading(found: Mapping[str, Any]) -> str:
     return (
         "## How to read it\n\n"
         "Drift is ||x - x_0|| / ||x_0|| of the final latents, x_0 the untouched pipeline's of the same seed "
-        "and class. Intervals are of the mean, by bootstrap over pictures, 95 %. The last column is paired: "
+        "and class. Intervals are of the mean, by bootstrap over images, 95 %. The last column is paired: "
         "where its interval lies above 0 the policy is better, below 0 the other. A run that measures all "
         f"and reuses nothing drifts by {found['control_drift']:g}."
     )

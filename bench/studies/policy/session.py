@@ -1,4 +1,4 @@
-"""A model with its pictures: those that a policy may learn from, and those kept for its evaluation."""
+"""A model with its images: those that a policy may learn from, and those kept for its evaluation."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ HELD_OUT = 3  # every third class is kept for the evaluation
 
 
 def open_session(model: str, steps: int, guidance: float, seed: int, evaluation: bool) -> Session:
-    """Load `model` with its stock scheduler; picture i has seed + i, and a class of the side asked for.
+    """Load `model` with its stock scheduler; image i has seed + i, and a class of the side asked for.
 
     The two sides share no class; the caller sees to it that they share no seed. BadInput names what
     cannot be used.
     """
     if guidance <= 1:
-        raise BadInput(f"guidance: {guidance} is not allowed; allowed: above 1, for guided pictures")
+        raise BadInput(f"guidance: {guidance} is not allowed; allowed: above 1, for guided images")
     spec = _spec(model, steps, guidance, seed)
     models.check(models.directory(model))
     if ModelFacts.of(models.directory(model)).pipeline != OF_LABELS:

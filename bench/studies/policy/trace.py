@@ -30,14 +30,14 @@ FINALS = 16  # single reuses a trajectory that are followed to the final latent
 
 
 def trace(session: Session, trajectories: int, finals: int = FINALS, progress: bool = True) -> Trace:
-    """Trace so many pictures of the session, one trajectory each.
+    """Trace so many images of the session, one trajectory each.
 
     Damage is the relative L2 change of the guided noise prediction when one layer alone serves its
     output of the step before; `finals` of them a trajectory are also followed to the final latent.
     """
     with by_hand(session.pipe) as manual, torch.no_grad():
-        pictures = tqdm(range(trajectories), desc="trace", unit="trajectory", disable=not progress)
-        parts = [follow(Walk(session, manual, i), i, finals) for i in pictures]
+        samples = tqdm(range(trajectories), desc="trace", unit="trajectory", disable=not progress)
+        parts = [follow(Walk(session, manual, i), i, finals) for i in samples]
     columns = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     return Trace(**columns, metadata=_metadata(session, trajectories))
 
@@ -69,16 +69,16 @@ class Step:
 
 
 class Walk:
-    """One picture's denoising as `DiTPipeline` does it, a prediction at a time."""
+    """One image's denoising as `DiTPipeline` does it, a prediction at a time."""
 
-    def __init__(self, session: Session, manual: ManualReuse, picture: int) -> None:
+    def __init__(self, session: Session, manual: ManualReuse, sample: int) -> None:
         spec = session.spec
         self.transformer, self.manual, self.layers = session.pipe.transformer, manual, manual.layers
         self.guidance = spec.guidance_scale
-        self.labels = torch.tensor([session.label(picture), NULL_CLASS], device=self.transformer.device)
+        self.labels = torch.tensor([session.label(sample), NULL_CLASS], device=self.transformer.device)
         scheduler = copy.deepcopy(session.pipe.scheduler)
         scheduler.set_timesteps(spec.num_inference_steps, device=self.transformer.device)
-        self.start = Step(0, self._noise(spec.seed + picture), scheduler)
+        self.start = Step(0, self._noise(spec.seed + sample), scheduler)
         self.snr = schedule_snr(scheduler)
         self.time = scheduler.timesteps.double().tolist()
         self.training_steps = scheduler.config.num_train_timesteps

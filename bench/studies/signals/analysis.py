@@ -1,7 +1,7 @@
 """How well each signal ranks errors, and how much of the error's logarithm it explains, with intervals.
 
-Intervals are over pictures, each with a seed and a class of its own: whole pictures are resampled, for
-the rows of one picture are anything but independent.
+Intervals are over images, each with a seed and a class of its own: whole images are resampled, for
+the rows of one image are anything but independent.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ SIGNALS = ("entropy", "log_snr", "latent_norm")
 Array = NDArray[np.float64]
 
 # What an error's logarithm is regressed on. A calibration is a constant a layer, learned on other
-# pictures; SNR enters with its square, for errors rise at both ends of a trajectory.
+# images; SNR enters with its square, for errors rise at both ends of a trajectory.
 MODELS: dict[str, tuple[str, ...]] = {
     "SNR": ("snr",),
     "entropy": ("entropy",),
@@ -32,7 +32,7 @@ MODELS: dict[str, tuple[str, ...]] = {
 
 
 class Ranking(NamedTuple):
-    """Rank correlation of a signal with an error, mean over groups and pictures."""
+    """Rank correlation of a signal with an error, mean over groups and images."""
 
     signal: str
     error: str
@@ -41,7 +41,7 @@ class Ranking(NamedTuple):
 
 
 class Explained(NamedTuple):
-    """Share of the variance of ln(error) that a model explains on pictures that it was not fitted to."""
+    """Share of the variance of ln(error) that a model explains on images that it was not fitted to."""
 
     model: str
     error: str
@@ -62,11 +62,11 @@ def rankings(rows: pd.DataFrame, error: str) -> list[Ranking]:
 
 
 def _ranked(rows: pd.DataFrame, signal: str, error: str, group: str) -> Mean:
-    """Spearman's correlation in each group of each picture; a picture's mean is one value."""
-    ranks = rows.groupby(["picture", group])[[signal, error]].rank()
-    ranks[["picture", group]] = rows[["picture", group]]
-    each = ranks.groupby(["picture", group])[[signal, error]].apply(_pearson, signal, error)
-    return stats.mean_interval(each.groupby("picture").mean().to_numpy())
+    """Spearman's correlation in each group of each image; an image's mean is one value."""
+    ranks = rows.groupby(["image", group])[[signal, error]].rank()
+    ranks[["image", group]] = rows[["image", group]]
+    each = ranks.groupby(["image", group])[[signal, error]].apply(_pearson, signal, error)
+    return stats.mean_interval(each.groupby("image").mean().to_numpy())
 
 
 def _pearson(group: pd.DataFrame, a: str, b: str) -> float:
@@ -76,21 +76,21 @@ def _pearson(group: pd.DataFrame, a: str, b: str) -> float:
 
 
 def explained(rows: pd.DataFrame, error: str) -> list[Explained]:
-    """What each model explains of ln(error): fitted on one half of the pictures, tried on the other,
+    """What each model explains of ln(error): fitted on one half of the images, tried on the other,
     and the other way round."""
     return [Explained(name, error, _explained(rows, error, parts)) for name, parts in MODELS.items()]
 
 
 def added(rows: pd.DataFrame, error: str, model: str) -> Mean:
-    """What entropy adds to the share that `model` explains, the two models tried on the same pictures."""
+    """What entropy adds to the share that `model` explains, the two models tried on the same images."""
     parts = MODELS[model]
     less, more = (_left(rows, error, each) for each in (parts, (*parts, "entropy")))
-    return _share(rows["picture"].to_numpy(), less - more, _whole(rows, error))
+    return _share(rows["image"].to_numpy(), less - more, _whole(rows, error))
 
 
 def _explained(rows: pd.DataFrame, error: str, parts: tuple[str, ...]) -> Mean:
     whole = _whole(rows, error)
-    return _share(rows["picture"].to_numpy(), whole - _left(rows, error, parts), whole)
+    return _share(rows["image"].to_numpy(), whole - _left(rows, error, parts), whole)
 
 
 def _whole(rows: pd.DataFrame, error: str) -> Array:
@@ -100,10 +100,10 @@ def _whole(rows: pd.DataFrame, error: str) -> Array:
 
 
 def _left(rows: pd.DataFrame, error: str, parts: tuple[str, ...]) -> Array:
-    """The squared residual of each row, by the model fitted on the other half of the pictures."""
+    """The squared residual of each row, by the model fitted on the other half of the images."""
     target = np.log(rows[error].to_numpy(dtype=float))
     design = np.column_stack([np.ones(len(rows)), *(_PARTS[part](rows) for part in parts)])
-    even = rows["picture"].to_numpy() % 2 == 0
+    even = rows["image"].to_numpy() % 2 == 0
     left = np.empty(len(rows))
     for fitted, tried in ((even, ~even), (~even, even)):
         weights = np.linalg.lstsq(design[fitted], target[fitted], rcond=None)[0]
@@ -111,9 +111,9 @@ def _left(rows: pd.DataFrame, error: str, parts: tuple[str, ...]) -> Array:
     return left
 
 
-def _share(picture: Array, explained: Array, whole: Array) -> Mean:
-    """Explained of the whole variance, its interval by resampling pictures."""
-    sums = pd.DataFrame({"explained": explained, "whole": whole}).groupby(picture).sum()
+def _share(sample: Array, explained: Array, whole: Array) -> Mean:
+    """Explained of the whole variance, its interval by resampling images."""
+    sums = pd.DataFrame({"explained": explained, "whole": whole}).groupby(sample).sum()
     return stats.ratio_of_sums(sums["explained"], sums["whole"])
 
 

@@ -1,4 +1,4 @@
-"""Signals and errors of untouched generations: for each picture, step and layer of attention."""
+"""Signals and errors of untouched generations: for each image, step and layer of attention."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from dqar.integration.pipeline import attention_layers
 FIRST = 2  # steps before a linear forecast has the two outputs that it draws its line through
 
 
-def table(session: Session, pictures: int, progress: bool = True) -> pd.DataFrame:
-    """One row a picture, step and layer: picture, label, step, layer, entropy (nats), log_snr,
+def table(session: Session, samples: int, progress: bool = True) -> pd.DataFrame:
+    """One row an image, step and layer: image, label, step, layer, entropy (nats), log_snr,
     latent_norm, and the relative errors `hold` and `forecast` of the layer's output."""
-    numbers = tqdm(range(pictures), desc="signals", unit="picture", disable=None if progress else True)
-    return pd.concat([_picture(session, number) for number in numbers], ignore_index=True)
+    numbers = tqdm(range(samples), desc="signals", unit="image", disable=None if progress else True)
+    return pd.concat([_sample(session, number) for number in numbers], ignore_index=True)
 
 
-def _picture(session: Session, number: int) -> pd.DataFrame:
+def _sample(session: Session, number: int) -> pd.DataFrame:
     pipe = session.pipe
     reuse_nothing = {"layer_fraction": 0, "trace_entropy": True, "entropy_stride": 1}
     dqar.enable(pipe, dqar.DQARConfig.preset("maximum", **shape_of(pipe) | reuse_nothing))
@@ -50,7 +50,7 @@ def _rows(
     steps, layers = entropy.shape
     step, layer = (index[FIRST:].ravel() for index in np.indices((steps, layers)))
     columns = {
-        "picture": number,
+        "image": number,
         "label": label,
         "step": step,
         "layer": layer,

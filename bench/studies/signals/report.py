@@ -34,7 +34,7 @@ def write_report(rows: pd.DataFrame, facts: Mapping[str, Any], out: Path) -> Pat
     _csv([Explained(m, e, a) for e, found in more.items() for m, a in found.items()], out / "added.csv")
     content = {
         "facts": facts,
-        "images": rows["picture"].nunique(),
+        "images": rows["image"].nunique(),
         "classes": rows["label"].nunique(),
         "steps": rows["step"].nunique(),
         "layers": rows["layer"].nunique(),

@@ -37,7 +37,7 @@ class Study:
     def measured(
         cls,
         model: str,
-        pictures: int,
+        images: int,
         steps: int,
         guidance: float,
         seed: int,
@@ -60,7 +60,7 @@ class Study:
         }
         if prompts is not None:
             facts |= {"prompts": prompts.public(), "tokens": prompt_tokens(session)}
-        return cls(rows(session, pictures), facts)
+        return cls(rows(session, images), facts)
 
     def save(self, folder: Path) -> Path:
         """Write both files to `folder`; the path of the rows. BadInput where that fails."""
@@ -86,6 +86,7 @@ def _rows(path: Path) -> pd.DataFrame:
         unpacked = zlib.decompressobj(wbits=31).decompress(content, MAX_BYTES + 1)  # 31: of gzip's format
         if len(unpacked) > MAX_BYTES:
             raise ValueError(f"unpacks to more than {MAX_BYTES:,} bytes")
-        return pd.read_csv(io.BytesIO(unpacked))
+        rows: pd.DataFrame = pd.read_csv(io.BytesIO(unpacked))
+        return rows.rename(columns={"picture": "image"})  # the former name
     except (zlib.error, ValueError) as error:  # pandas' errors are ValueErrors
         raise InvalidFile(f"rows = {short_repr(str(path))}: {' '.join(str(error).split())[:200]}") from error

@@ -33,41 +33,41 @@ class Point:
 
     options: dict[str, Any]
     limit: float  # speedup that FLOPs allow at the reuse measured
-    drift: float  # on the trial's pictures
-    held_out: Mean  # drift on pictures that no trial saw
+    drift: float  # on the trial's images
+    held_out: Mean  # drift on images that no trial saw
     speedup: Median  # seconds, in pairs
 
 
 class Tuner:
-    """A model, the baseline's pictures, and a stored study."""
+    """A model, the baseline's images, and a stored study."""
 
     def __init__(
         self,
         model: str,
         steps: int,
-        pictures: int,
+        images: int,
         guidance: float,
         storage: Path,
         prompts: Prompts | None = None,
     ) -> None:
         self.spec = RunSpec(
-            suite="tune", name="tune", method="dqar", model=model, batch_size=pictures,
+            suite="tune", name="tune", method="dqar", model=model, batch_size=images,
             num_inference_steps=steps, guidance_scale=guidance, prompts=prompts,
         )  # fmt: skip
         models.check_settings(self.spec)
         self.session = Session.open(self.spec)
-        self.seen, self.unseen = range(pictures), range(pictures, 2 * pictures)
+        self.seen, self.unseen = range(images), range(images, 2 * images)
         self.base: Tensor = self.session.baseline(self.seen).latents
         self.flops = flops.count(self.session).generation(steps)
         texts = f"-{prompts.digest}" if prompts else ""
-        self.study = _study(storage, f"{self.session.spec.model}-{steps}-{pictures}-{guidance:g}{texts}")
+        self.study = _study(storage, f"{self.session.spec.model}-{steps}-{images}-{guidance:g}{texts}")
 
     def search(self, trials: int) -> None:
         """Run so many more trials."""
         self.study.optimize(self._trial, n_trials=trials, show_progress_bar=True)
 
     def front(self, pairs: int) -> list[Point]:
-        """The study's Pareto front, fastest first, each point's seconds and unseen pictures measured."""
+        """The study's Pareto front, fastest first, each point's seconds and unseen images measured."""
         best = sorted(self.study.best_trials, key=lambda trial: -trial.values[0])
         distinct = {str(trial.values): trial for trial in best}
         base = self.session.baseline(self.unseen).latents

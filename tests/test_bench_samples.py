@@ -1,4 +1,4 @@
-"""Pictures are made once for each arm and seed range, kept, and shared by all quality figures."""
+"""Images are made once for each arm and seed range, kept, and shared by all quality figures."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def spec(model: Path, method: str = "baseline", **changes: Any) -> RunSpec:
 def collected(
     session: Session, folder: Path, pairs: timing.Pairs | None = None
 ) -> tuple[tuple[Samples, Samples], list[str]]:
-    """The pictures, and what was said while pictures were made."""
+    """The images, and what was said while images were made."""
     said: list[str] = []
     cache = Cache(folder, keys.inputs(session.spec))
     return samples.collect(session, pairs or timing.Pairs(), cache, said.append), said
@@ -50,7 +50,7 @@ def same(a: Samples, b: Samples) -> bool:
 
 
 def test_pictures_are_timed_or_made_and_never_again(tiny_model_dir: Path, tmp_path: Path) -> None:
-    """Timing's pictures are used as they are, those beyond are made, with progress told; afterwards
+    """Timing's images are used as they are, those beyond are made, with progress told; afterwards
     all come from the store without a model."""
     session = Session.open(spec(tiny_model_dir, "dqar"))
     pairs = timing.measure(session, say=lambda text: None)
@@ -76,8 +76,8 @@ def test_a_killed_run_makes_only_what_is_missing(tiny_model_dir: Path, tmp_path:
     assert same(again, base)
 
 
-def test_the_baselines_pictures_are_the_whole_suites(tiny_model_dir: Path, tmp_path: Path) -> None:
-    """Another configuration makes its own pictures only; the same with more pictures makes the
+def test_the_baselines_images_are_the_whole_suites(tiny_model_dir: Path, tmp_path: Path) -> None:
+    """Another configuration makes its own images only; the same with more images makes the
     rest; another seed or number of steps makes all."""
     collected(Session.open(spec(tiny_model_dir)), tmp_path)
     _, other = collected(Session.open(spec(tiny_model_dir, "dqar")), tmp_path)
@@ -91,7 +91,7 @@ def test_the_baselines_pictures_are_the_whole_suites(tiny_model_dir: Path, tmp_p
 
 
 def test_pictures_do_not_depend_on_what_is_done_with_them(tiny_model_dir: Path, tmp_path: Path) -> None:
-    """Another extractor, another timing or another name finds the pictures there; another option of
+    """Another extractor, another timing or another name finds the images there; another option of
     the method or another source does not."""
     plain = spec(tiny_model_dir, "dqar")
     cache = Cache(tmp_path, keys.inputs(plain))
@@ -106,7 +106,7 @@ def test_pictures_do_not_depend_on_what_is_done_with_them(tiny_model_dir: Path, 
 
 
 def test_reuse_is_that_of_a_timed_generation(tiny_model_dir: Path, tmp_path: Path) -> None:
-    """Making pictures outside the timing leaves what the session knows of the timed ones alone."""
+    """Making images outside the timing leaves what the session knows of the timed ones alone."""
     session = Session.open(spec(tiny_model_dir, "dqar"))
     pairs = timing.measure(session, say=lambda text: None)
     timed = session.reuse
@@ -115,10 +115,10 @@ def test_reuse_is_that_of_a_timed_generation(tiny_model_dir: Path, tmp_path: Pat
 
 
 @pytest.mark.parametrize("times", [1, 2])
-def test_the_control_is_identical_beyond_the_timed_pictures(
+def test_the_control_is_identical_beyond_the_timed_images(
     tiny_model_dir: Path, tmp_path: Path, times: int
 ) -> None:
-    """The baseline against itself drifts by exactly 0, on fresh pictures and on kept ones."""
+    """The baseline against itself drifts by exactly 0, on fresh images and on kept ones."""
     wanted = spec(tiny_model_dir)
     given = keys.inputs(wanted)
     job = Job(spec=wanted, key=keys.key_of(wanted.public(), given), inputs=given, results=tmp_path, parent=0)
