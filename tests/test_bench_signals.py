@@ -78,7 +78,7 @@ def test_the_default_gate_follows_from_the_shares() -> None:
 def test_a_study_of_the_tiny_model(tiny_model_dir: Path, tmp_path: Path) -> None:
     """Measured rows hold each image, step and layer once, survive their file, and make a page, twice
     the same."""
-    study = Study.measured(str(tiny_model_dir), samples=4, steps=6, guidance=4.0, seed=0)
+    study = Study.measured(str(tiny_model_dir), images=4, steps=6, guidance=4.0, seed=0)
     assert len(study.rows) == 4 * (6 - FIRST) * 6
     assert study.rows.groupby(["image", "step", "layer"]).size().eq(1).all()
     assert (study.rows[["hold", "forecast", "entropy"]] > 0).all().all()

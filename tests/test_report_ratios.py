@@ -26,7 +26,8 @@ def front() -> Front:
         run(*fields)
         for fields in (("a", "fora", 2.5), ("b", "pab", 2.0), ("c", "dqar", 1.5), ("d", "x", 1.25))
     ]
-    full = Level(0.05, *named, any=named[0])
+    fastest, second, ours, same_solver = named
+    full = Level(0.05, fastest, second, ours, same_solver, any=fastest)
     return Front(AXES[1], [], frozenset(), [Level(0.01, None, None, None, None, None), full], [])
 
 
@@ -58,7 +59,7 @@ def compared() -> list[Comparison]:
     one = Curve(np.array([0.01, 0.04]), np.array([1.0, 2.0]), np.array([0.5, 1.0]), np.array([2.0, 4.0]))
     other = Curve(np.array([0.02, 0.08]), np.array([3.0, 3.0]), np.array([2.5, 2.5]), np.array([3.5, 3.5]))
     return [
-        Comparison("seconds", "baseline's solver", 1.2, one, True),
+        Comparison("seconds", "the baseline's solver", 1.2, one, True),
         Comparison("FLOPs", "any solver", 1.0, other, True),
     ]
 

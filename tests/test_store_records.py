@@ -64,11 +64,11 @@ def test_the_try_is_where_records_will_stand(there: Store, monkeypatch: pytest.M
 def test_what_a_record_supersedes_goes(there: Store) -> None:
     """Records and images of that name with another key, and its own fragments; nothing else."""
     old, new = record("run", 1), record("run", 2)
-    there.write(old, sample=b"old")
+    there.write(old, image=b"old")
     others = ["run-more-k.json", "run-k.txt", "images.json", f".run-{old.key}.9.tmp", ".other-k.9.tmp"]
     for name in [*others, f".run-{new.key}.9.tmp"]:
         (there.folder / name).write_text("it")
-    there.write(new, sample=b"new")
+    there.write(new, image=b"new")
     kept = {there.path("run", new.key).name, there.path("run", new.key, ".png").name}
     assert {path.name for path in there.folder.iterdir()} == kept | set(others)
     assert there.path("run", new.key, ".png").read_bytes() == b"new"
