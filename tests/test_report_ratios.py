@@ -69,8 +69,8 @@ def test_ratios_are_a_row_for_each_drift_and_comparison() -> None:
     found = pareto.ratio_table(AXES[0], compared())
     assert found.name == "ratio-baseline"
     assert found.rows() == [
-        ["seconds", "baseline's solver", "0.0100", "1.00 [0.50, 2.00]"],
-        ["seconds", "baseline's solver", "0.0400", "2.00 [1.00, 4.00]"],
+        ["seconds", "the baseline's solver", "0.0100", "1.00 [0.50, 2.00]"],
+        ["seconds", "the baseline's solver", "0.0400", "2.00 [1.00, 4.00]"],
         ["FLOPs", "any solver", "0.0200", "3.00 [2.50, 3.50]"],
         ["FLOPs", "any solver", "0.0800", "3.00 [2.50, 3.50]"],
     ]
@@ -80,7 +80,7 @@ def test_ratios_are_a_row_for_each_drift_and_comparison() -> None:
 def test_ratios_at_few_drifts_are_a_column_for_each_comparison() -> None:
     """At the ends of each range and the levels between all; outside its range a comparison has a dash."""
     lines = pareto.ratio_grid(compared()).splitlines()
-    assert lines[0] == "| drift | seconds, baseline's solver (goal 1.2×) | FLOPs, any solver (goal 1×) |"
+    assert lines[0] == "| drift | seconds, the baseline's solver (goal 1.2×) | FLOPs, any solver (goal 1×) |"
     assert lines[2:] == [
         "| 0.0100 | 1.00 [0.50, 2.00] | – |",
         "| 0.0200 | 1.41 [0.71, 2.83] | 3.00 [2.50, 3.50] |",
