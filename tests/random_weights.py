@@ -33,7 +33,7 @@ def inception(path: Path) -> Path:
 
 
 def lpips(folder: Path) -> Path:
-    """A folder with LPIPS's own layers, positive as the trained ones are, and VGG16."""
+    """A directory with LPIPS's own layers, positive as the trained ones are, and VGG16."""
     torch.manual_seed(0)
     widths = enumerate((64, 128, 256, 512, 512))
     own = {f"lin{i}.model.1.weight": torch.rand(1, width, 1, 1) for i, width in widths}

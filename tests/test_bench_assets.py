@@ -75,7 +75,7 @@ MU, SIGMA = np.zeros(2048), np.zeros((2048, 2048), np.float32)
     ],
 )
 def test_references_that_cannot_be_used(tmp_path: Path, make: Make, said: str) -> None:
-    """Folders without images of one size, broken files, wrong keys, types and shapes, and
+    """Directories without images of one size, broken files, wrong keys, types and shapes, and
     statistics without Inception are each told apart."""
     path = tmp_path / "ref.npz"
     make(path)
@@ -83,7 +83,7 @@ def test_references_that_cannot_be_used(tmp_path: Path, make: Make, said: str) -
 
 
 def test_weights_that_cannot_be_used(tmp_path: Path) -> None:
-    """Broken files and weights of something else are refused, and so is a folder without VGG16."""
+    """Broken files and weights of something else are refused, and so is a directory without VGG16."""
     broken, other = tmp_path / "broken.pth", tmp_path / "other.pth"
     broken.write_text("no weights")
     torch.save({"a": torch.zeros(1)}, other)
@@ -94,7 +94,7 @@ def test_weights_that_cannot_be_used(tmp_path: Path) -> None:
         torch.save({"a": torch.zeros(1)}, tmp_path / name)
     hub = torch.hub._hub_dir
     assert "Missing key(s)" in refused(lpips_weights=str(tmp_path))
-    assert torch.hub._hub_dir == hub, "a look into the folder changed where torch looks for weights"
+    assert torch.hub._hub_dir == hub, "a look into the directory changed where torch looks for weights"
 
 
 def test_weights_that_would_run_code_are_refused(tmp_path: Path) -> None:

@@ -95,7 +95,7 @@ def test_a_try_ends_where_it_is_clearly_behind() -> None:
 
 @pytest.fixture(scope="module")
 def calibrated(tiny_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a real calibration of the tiny model on two images in eight steps, run twice."""
+    """The directory of a real calibration of the tiny model on two images in eight steps, run twice."""
     folder = tmp_path_factory.mktemp("calibrate")
     where = [f"--{name}={folder / name}" for name in ("out", "results", "reports")]
     for _ in range(2):

@@ -1,4 +1,4 @@
-"""Comparing folders and revisions of records: verdicts, reasons and exit codes."""
+"""Comparing directories and revisions of records: verdicts, reasons and exit codes."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def test_an_unknown_metric_is_named(tmp_path: Path, metric: str) -> None:
 
 
 def test_nothing_to_compare(tmp_path: Path) -> None:
-    """A folder without any record cannot be compared."""
+    """A directory without any record cannot be compared."""
     a = write(tmp_path / "a", 1.2)
     (tmp_path / "empty").mkdir()
     with pytest.raises(BadInput, match="empty: no records"):
@@ -160,7 +160,7 @@ def test_each_machine_is_compared_with_itself(tmp_path: Path) -> None:
 
 @pytest.fixture
 def history(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The current folder, a git repository: records committed as `fast`, then as `slow`."""
+    """The current directory, a git repository: records committed as `fast`, then as `slow`."""
     repository = tmp_path / "repository"
     for tag, speedup in (("fast", 1.4), ("slow", 1.2)):
         write(repository / "results", speedup)
@@ -187,7 +187,7 @@ def test_commits_are_compared(history: Path) -> None:
     assert run("fast:results/tiny", "fast")[0] == 0
 
 
-def test_a_revision_is_found_from_a_folder_below(history: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_revision_is_found_from_a_directory_below(history: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A revision's records are those at the top of the repository, wherever one stands in it."""
     (history / "below").mkdir()
     monkeypatch.chdir(history / "below")
@@ -202,7 +202,7 @@ def test_a_revision_is_found_from_a_folder_below(history: Path, monkeypatch: pyt
     ],
 )
 def test_a_place_that_is_neither_is_named(history: Path, place: str, said: str) -> None:
-    """What is no folder and no revision, or a revision without records, is one line and exit 2."""
+    """What is no directory and no revision, or a revision without records, is one line and exit 2."""
     code, output = run("fast", place)
     assert code == 2
     assert output.startswith(said)

@@ -97,8 +97,8 @@ def test_a_damaged_record_is_named_and_made_again(
     assert validate(tmp_path)[0] == 0
 
 
-def test_copies_in_other_folders_are_named(tmp_path: Path) -> None:
-    """A record copied under another machine's or suite's folder is named with where it belongs."""
+def test_copies_in_other_directories_are_named(tmp_path: Path) -> None:
+    """A record copied under another machine's or suite's directory is named with where it belongs."""
     run(tmp_path)
     machine = of(tmp_path, VICTIM).parent
     shutil.copytree(machine, tmp_path / "light" / "elsewhere")

@@ -57,7 +57,7 @@ def test_files_that_fail_late_are_records_without_their_paths(tiny_model_dir: Pa
     """Weights that cannot be read when they are needed fail the run, which names them, but not where
     they are."""
     place = tmp_path / "secret"
-    (place / "real").mkdir(parents=True)  # a folder is no file of weights
+    (place / "real").mkdir(parents=True)  # a directory is no file of weights
     quality = {"n": 4, "converged_n": 0, "extractor": None, "inception_weights": str(place / "real")}
     record = attempted(spec(tiny_model_dir, "baseline", quality=quality), tmp_path / "results")
     assert record.status == "failed" and "real" in (record.reason or "")

@@ -115,7 +115,7 @@ def test_a_killed_run_of_the_real_worker_resumes(
 def test_two_suites_at_once_share_the_work(
     tmp_path: Path, warm_processes: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two suites on one folder run each configuration once between them and corrupt nothing."""
+    """Two suites on one directory run each configuration once between them and corrupt nothing."""
     monkeypatch.setenv("LIGHT_PAUSE", "0.01")
     results, log = tmp_path / "results", tmp_path / "log"
     both = [start(results, log) for _ in range(2)]

@@ -55,7 +55,7 @@ def test_what_depends_on_data(method: str, options: dict[str, Any], depends: boo
 
 
 def record_of(given: RunSpec, results: Path) -> tuple[Record, Path]:
-    """The record that the runner leaves of a run, and its folder."""
+    """The record that the runner leaves of a run, and its directory."""
     Runner(results=results, worker=WORKER).run(given)
     (path,) = results.rglob(f"{given.name}-*.json")
     return Record.model_validate_json(path.read_text()), path.parent

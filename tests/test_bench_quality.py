@@ -148,8 +148,8 @@ def save_samples(folder: Path, images: Tensor) -> Path:
     return folder
 
 
-def test_a_folder_and_an_array_of_the_same_images_are_one_reference(tmp_path: Path) -> None:
-    """Images come out of a folder, its subfolders included, as they do out of `arr_0`: another
+def test_a_directory_and_an_array_of_the_same_images_are_one_reference(tmp_path: Path) -> None:
+    """Images come out of a directory, its subdirectories included, as they do out of `arr_0`: another
     reference has another distance, from features kept apart."""
     real = noise(18, seed=2)
     folder = save_samples(tmp_path / "real", real)

@@ -141,9 +141,9 @@ def test_a_full_disk_leaves_what_was_there(there: Store) -> None:
     assert [p.suffix for p in there.folder.iterdir()] == [".json"]
 
 
-def test_a_folder_that_cannot_be_written_is_found_before_anything_runs(tmp_path: Path) -> None:
+def test_a_directory_that_cannot_be_written_is_found_before_anything_runs(tmp_path: Path) -> None:
     """Where results cannot be written, `prepare` says so in one line."""
-    (tmp_path / "results").write_text("a file, where a folder should be")
+    (tmp_path / "results").write_text("a file, where a directory should be")
     with pytest.raises(BadInput, match=r"^results: [^\n]+ cannot be written"):
         Store(tmp_path / "results", "tiny", "m").prepare()
 

@@ -21,7 +21,7 @@ from bench.embedded.text_to_image import emoji, mmdit, scorer_training
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
-Work = Annotated[Path, typer.Option(help="Folder of the data and the checkpoints.")]
+Work = Annotated[Path, typer.Option(help="Directory of the data and the checkpoints.")]
 Minutes = Annotated[float, typer.Option(help="Busy minutes to train.")]
 Until = Annotated[str, typer.Option(help="Local time HH:MM at which training must have ended.")]
 Steps = Annotated[int | None, typer.Option(help="Fixed number of steps in place of minutes.")]

@@ -20,7 +20,7 @@ BATCH = 16  # images
 
 
 def check(quality: QualitySettings) -> None:
-    """BadInput unless the folder of weights, where given, has those of torch-fidelity's LPIPS."""
+    """BadInput unless the directory of weights, where given, has those of torch-fidelity's LPIPS."""
     path = quality.lpips_weights
     if path is None:
         return

@@ -1,6 +1,6 @@
 """Is the gate right? Repetitions of one commit must raise no alarm, a planted slowdown must raise one.
 
-Everything runs as `make asv` runs it, into a folder of its own: each repetition is stored under a
+Everything runs as `make asv` runs it, into a directory of its own: each repetition is stored under a
 commit of its own, for asv keeps results by commit, though the code is the same.
 """
 

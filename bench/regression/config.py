@@ -15,7 +15,7 @@ def written(folder: Path, given: Path = GIVEN, **changes: Path) -> Path:
     """A copy of the configuration in `folder`, with paths that hold there.
 
     Args:
-        folder: An existing directory.
+        directory: An existing directory.
         given: The configuration.
         changes: Other paths by key, such as `results_dir`.
 

@@ -172,7 +172,7 @@ def _writing(out: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise BadInput(
-            f"calibrate: --out: {out} cannot be written: {error.strerror}; needed: a folder"
+            f"calibrate: --out: {out} cannot be written: {error.strerror}; needed: a directory"
         ) from error
 
 

@@ -81,7 +81,7 @@ def load_trace(path: Path) -> Trace:
 
 
 def load_policy(folder: Path) -> ReusePolicy:
-    """Read the policy of a folder; BadInput where there is none."""
+    """Read the policy of a directory; BadInput where there is none."""
     try:
         return ReusePolicy.load(folder)
     except ValueError as error:
