@@ -76,8 +76,8 @@ asv: setup  ## Run the regression benchmarks on this commit and store their samp
 asv-html: setup  ## Make pages of what is stored, under reports/local/asv
 	$(PY) -m bench asv html
 
-# make itself exits 2 whatever failed; where the code counts, call the command: 1 a regression, 2 cannot say.
-asv-compare: setup  ## Compare BASE=commit with this one; fails on a regression, or where it cannot say
+# make itself exits 2 whatever failed; where the code counts, call the command: 1 a regression, 2 inconclusive.
+asv-compare: setup  ## Compare BASE=commit with this one; fails on a regression, or where it is inconclusive
 	$(PY) -m bench asv compare $(BASE)
 
 asv-check: setup  ## Test the gate: ten unchanged repetitions raise no alarm, a planted 20 % does

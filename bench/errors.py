@@ -1,4 +1,4 @@
-"""The failures that the harness expects, each said in one line."""
+"""The failures that the harness expects, each stated in one line."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def describe(error: ValidationError, model: type[BaseModel] | None) -> str:
     field = ".".join(str(part)[:80] for part in first["loc"]) or "suite"
     if first["type"] == "extra_forbidden":
         allowed = _siblings(first["loc"][:-1], model) if model else []
-        said = f"{field}: unknown field" + (f"; allowed: {', '.join(allowed)}" if allowed else "")
+        text = f"{field}: unknown field" + (f"; allowed: {', '.join(allowed)}" if allowed else "")
     elif first["type"] == "missing":
-        said = f"{field}: missing; it must be given"
+        text = f"{field}: missing; it must be given"
     else:
-        said = f"{field}: {_short(first['input'])} is not allowed: {one_line(first['msg'])}"
-    return said + (f" (and {len(rest)} more)" if rest else "")
+        text = f"{field}: {_short(first['input'])} is not allowed: {one_line(first['msg'])}"
+    return text + (f" (and {len(rest)} more)" if rest else "")
 
 
 def _siblings(loc: tuple[int | str, ...], model: type[BaseModel]) -> list[str]:
@@ -67,7 +67,7 @@ def listed(names: Sequence[str], most: int = 40) -> str:
 
 
 def without_path(error: object, path: object) -> str:
-    """What a reader of foreign files said, without the path that the caller names in its own way."""
+    """The message of a reader of external files, without the path that the caller names in its own way."""
     text = one_line(error)
     return text.partition(f"{str(path)!r} ")[2] or text
 

@@ -194,7 +194,7 @@ class Distance(Part):
     extractor: str
     reference: Text  # a description of what it is measured against
     n: int  # generated images
-    n_reference: int | None  # null where the reference is statistics that do not say
+    n_reference: int | None  # null where the reference is statistics that do not state it
     missing: Missing = Field(default_factory=dict)
 
 

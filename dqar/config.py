@@ -106,9 +106,9 @@ class DQARConfig(GateConfig):
         False,
         flag(),
         _SCHEDULE,
-        """Enable reuse layer by layer as `schedule_type` says; without it all layers are eligible after the
-        warm-up. Off by default (the original specification: on): with it the drift is no lower, and the reuse
-        falls from 28 % to 24 % (suite `gate`).""",
+        """Enable reuse layer by layer according to `schedule_type`; without it all layers are eligible after
+        the warm-up. Off by default (the original specification: on): with it the drift is no lower, and the
+        reuse falls from 28 % to 24 % (suite `gate`).""",
         key="enabled",
         needs=(SCHEDULE_BESIDE_PLAN,),
     )

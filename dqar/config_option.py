@@ -103,7 +103,7 @@ def changed(config: Any) -> dict[str, Any]:
 
 
 def without_effect(config: Any) -> dict[str, str]:
-    """Fields that were changed and have no effect as the others stand, each with a line that says why."""
+    """Fields that were changed and have no effect as the others stand, each with a line that states why."""
     known = options(type(config))
     found = {}
     for name, value in changed(config).items():

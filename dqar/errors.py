@@ -28,7 +28,7 @@ class MissingExtra(DQARError, ImportError):
 
 
 class NonFinite(DQARError):
-    """Images or latents hold NaN or infinite values; the message says which."""
+    """Images or latents hold NaN or infinite values; the message states which."""
 
 
 def invalid_value(field: str, value: Any, allowed: str) -> InvalidValue:

@@ -1,4 +1,4 @@
-"""All that the original specification's configuration file says: model, reuse, policy and sampler."""
+"""All of the original specification's configuration file: model, reuse, policy and sampler."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 BranchArray = npt.NDArray[np.int8]  # [steps] of Branches
 
-# Flow matching begins at an SNR of 0 and may end at infinity, where log-SNR says nothing more.
+# Flow matching begins at an SNR of 0 and may end at infinity, where log-SNR is not finite.
 SNR_RANGE = (1e-5, 1e5)
 
 
@@ -78,7 +78,7 @@ def positions(config: DQARConfig, snr: FloatArray) -> FloatArray:
 
 
 def log_snr(snr: FloatArray) -> FloatArray:
-    """ln SNR, `[steps]`, clipped to where it says something."""
+    """ln SNR, `[steps]`, clipped to a finite range."""
     return np.asarray(np.log(np.clip(snr, *SNR_RANGE)))
 
 
@@ -96,7 +96,7 @@ def rules(
     guided: bool = True,
     saved: SavedPlan | None = None,
 ) -> Rules:
-    """What the rules that depend on no data say: those of the configuration, or a saved plan's.
+    """What the data-independent rules decide: those of the configuration, or a saved plan's.
 
     `snr` is the SNR of each step, `[steps]`. A cache entry's presence and age are the gate's to judge.
     Raises `ValueError` for a plan of other steps or layers.

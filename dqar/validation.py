@@ -96,7 +96,7 @@ def choice(values: Sequence[Any]) -> Rule:
 
 
 def text(meaning: str) -> Rule:
-    """Text that is not empty; `meaning` says of what."""
+    """Text that is not empty; `meaning` states of what."""
     return Rule(lambda v: isinstance(v, str) and v != "", meaning)
 
 

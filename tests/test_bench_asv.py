@@ -208,20 +208,26 @@ def test_pages_that_cannot_be_made_leave_those_before(
 
 
 def samples(rng: np.random.Generator, seconds: float) -> list[float]:
-    """Three passes of twelve samples: the machine's pace differs between passes, each sample scatters."""
-    paces = np.exp(rng.normal(0, 0.02, 3)).repeat(12)
-    return list(seconds * paces * np.exp(np.abs(rng.standard_t(3, 36)) * 0.03))
+    """Three passes of twelve samples: the machine's speed differs between passes, each sample scatters."""
+    speeds = np.exp(rng.normal(0, 0.02, 3)).repeat(12)
+    return list(seconds * speeds * np.exp(np.abs(rng.standard_t(3, 36)) * 0.03))
+
+
+def test_results_under_former_names_compare() -> None:
+    """A stored reference benchmark of an earlier version is the reference; so is a renamed parameter."""
+    assert gate.current_name("kernels.Yardstick.time_feed_forward") == gate.REFERENCE
+    assert gate.current_name("denoising.Step.time_step('foretold')") == "denoising.Step.time_step('skipping')"
 
 
 def test_a_slowdown_of_a_fifth_is_caught_and_no_change_is_no_alarm() -> None:
     """In ten repetitions each: 20 % slower is SLOWER every time, unchanged never, also on a machine
     that is itself 15 % slower the second time, which the reference benchmark tells."""
     rng = np.random.default_rng(0)
-    for pace in (1.0, 1.15):
+    for speed in (1.0, 1.15):
         for _ in range(10):
             before, yard = (gate.Measured(x[0], x) for x in (samples(rng, 1.0), samples(rng, 1.0)))
-            after = {s: samples(rng, s * pace) for s in (1.0, 1.2)}
-            yard_after = gate.Measured(pace, samples(rng, pace))
+            after = {s: samples(rng, s * speed) for s in (1.0, 1.2)}
+            yard_after = gate.Measured(speed, samples(rng, speed))
             run = {
                 s: gate.rows({"t": before, gate.REFERENCE: yard}, {"t": m, gate.REFERENCE: yard_after})
                 for s, m in ((s, gate.Measured(x[0], x)) for s, x in after.items())

@@ -137,7 +137,7 @@ def older(folder: Path) -> Path:
     return folder
 
 
-def test_flawed_records_are_not_left_out_in_silence(tmp_path: Path) -> None:
+def test_invalid_records_are_not_excluded_silently(tmp_path: Path) -> None:
     """An older schema's record and a truncated one have their rows, which say why, and exit 2."""
     a, b, c = (write(tmp_path / name, 1.2) for name in "abc")
     (cut,) = validation.record_files(c)

@@ -24,7 +24,7 @@ FULL = "mount -t tmpfs -o size=4m none disk; cp -r before/. disk"
 
 
 def possible() -> bool:
-    """Whether this system lets the test mount something that nobody else sees."""
+    """Whether this system lets the test mount something that no other process sees."""
     try:
         return not subprocess.run([*SPACE, "mount -t tmpfs none /mnt"], capture_output=True).returncode
     except OSError:

@@ -15,7 +15,7 @@ def generate(*arguments: object) -> Result:
     return CliRunner().invoke(app, ["generate", "--steps", "4", *map(str, arguments)])
 
 
-def test_pictures_and_their_grid(tiny_model_dir: Path, tmp_path: Path) -> None:
+def test_images_and_their_grid(tiny_model_dir: Path, tmp_path: Path) -> None:
     """Each image is a file, all of them a grid; DQAR makes others and says what it reused, and the
     same seed untouched makes the same ones again."""
     made = {}

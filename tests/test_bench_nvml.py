@@ -93,7 +93,7 @@ def test_throttle_reasons_have_names(device: dict[str, Any]) -> None:
     ],
     ids=["full load", "starved", "unknown clocks", "hot", "idle"],
 )
-def test_what_spoils_a_time(
+def test_what_invalidates_a_time(
     device: dict[str, Any], reasons: int, clocks: tuple[int | None, int | None], invalid: bool
 ) -> None:
     """The power cap invalidates no time while the clock is near its highest, as on every device under full

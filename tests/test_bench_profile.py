@@ -114,7 +114,7 @@ def event(name: str, start: float, end: float, parent: FunctionEvent | None = No
 
 
 def test_kernels_belong_to_the_range_that_launched_them() -> None:
-    """On a device a part has its kernels' time, however late they run; overlap, copies that nobody launched
+    """On a device a part has its kernels' time, however late they run; overlap, copies that nothing launched
     and the shadows of ranges are not counted twice; the rest of the wall clock is the gaps."""
     root = event(f"dqar::{REST}", 0, 100)
     attention = event("dqar::attention", 10, 20, root)

@@ -56,7 +56,7 @@ def made(name: str, drift: float, ratio: float, **resolved: float) -> Record:
 
 
 def test_the_page_tells_agreement_and_claims(tmp_path: Path) -> None:
-    """The page says that all ratios agree, and what the two dead knobs do here."""
+    """The page says that all ratios agree, and what the two options without effect do here."""
     records = [
         made("layers-layer_fraction=1.0", 0.3, 0.39),
         made("reverse-layer_fraction=1.0", 0.4, 0.39),

@@ -49,8 +49,8 @@ def same(a: Samples, b: Samples) -> bool:
     return torch.equal(a.latents, b.latents) and torch.equal(a.images, b.images)
 
 
-def test_pictures_are_timed_or_made_and_never_again(tiny_model_dir: Path, tmp_path: Path) -> None:
-    """Timing's images are used as they are, those beyond are made, with progress told; afterwards
+def test_images_are_timed_or_made_and_never_again(tiny_model_dir: Path, tmp_path: Path) -> None:
+    """Timing's images are used as they are, those beyond are made, with progress reported; afterwards
     all come from the store without a model."""
     session = Session.open(spec(tiny_model_dir, "dqar"))
     pairs = timing.measure(session, say=lambda text: None)
@@ -90,7 +90,7 @@ def test_the_baselines_images_are_the_whole_suites(tiny_model_dir: Path, tmp_pat
         assert len(again) == 8
 
 
-def test_pictures_do_not_depend_on_what_is_done_with_them(tiny_model_dir: Path, tmp_path: Path) -> None:
+def test_images_do_not_depend_on_what_is_done_with_them(tiny_model_dir: Path, tmp_path: Path) -> None:
     """Another extractor, another timing or another name finds the images there; another option of
     the method or another source does not."""
     plain = spec(tiny_model_dir, "dqar")

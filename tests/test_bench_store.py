@@ -80,7 +80,7 @@ def damage(path: Path, how: str) -> Path:
 
 
 @pytest.mark.parametrize("how", ["truncated", "not a record", "misplaced", "checksum mismatch"])
-def test_flaws_are_named(there: Store, how: str) -> None:
+def test_validation_errors_are_named(there: Store, how: str) -> None:
     """A damaged record is named with its validation error, is not finished, and is left out when reading."""
     made = record()
     there.write(made)

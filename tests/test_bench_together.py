@@ -103,7 +103,7 @@ def run(chosen: Sequence[RunSpec], results: Path) -> list[Record]:
     return store.records([each.name for each in chosen])
 
 
-def test_a_process_that_dies_takes_nobody_along(tiny_model_dir: Path, tmp_path: Path) -> None:
+def test_a_process_that_dies_takes_no_other_along(tiny_model_dir: Path, tmp_path: Path) -> None:
     """Where one of a group crashes, each without a record runs alone: the fault's own is the only failed
     record, the others' are complete and say that they had no company."""
     chosen = [spec(tiny_model_dir, name) for name in ("baseline", "crashes", "dqar")]

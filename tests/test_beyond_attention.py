@@ -167,7 +167,7 @@ def test_the_plan_predicts_the_map(pipe: DiTPipeline, interval: int, solver: Any
 
 
 def test_compiled_as_eager() -> None:
-    """MLPs, forecasts and single branches compile as one whole graph for each set of orders and rows."""
+    """MLPs, forecasts and single branches compile as one graph for each set of step decisions and rows."""
     pipe = build_tiny_pipeline(layers=2)  # the compiler's time grows with layers times variants
     torch._dynamo.reset()
     counters.clear()
@@ -177,12 +177,12 @@ def test_compiled_as_eager() -> None:
     dqar.disable(pipe)
     pipe.transformer = torch.compile(pipe.transformer, fullgraph=True, backend="eager", dynamic=False)
     dqar.enable(pipe, config)
-    with decisions_of(pipe) as orders:
+    with decisions_of(pipe) as decisions:
         latents = generate(pipe)
     graphs = counters["stats"]["unique_graphs"]
     assert torch.allclose(latents, eager, rtol=1e-4, atol=1e-4 * float(eager.abs().max()))
     generate(pipe)
-    assert counters["stats"]["unique_graphs"] == graphs == len(orders) > 2
+    assert counters["stats"]["unique_graphs"] == graphs == len(decisions) > 2
 
 
 def saved(folder: Path, reuse: np.ndarray[Any, Any], branches: Any = None, **parts: Any) -> str:

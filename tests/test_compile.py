@@ -1,4 +1,4 @@
-"""Reuse under torch.compile: one whole-graph variant for each set of orders, none twice."""
+"""Reuse under torch.compile: one whole-graph variant for each set of step decisions, none twice."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def compiled_graphs() -> int:
     [{}, {"entropy_threshold": 2.74}, {"reuse_mode": "kv", "quantization_bits": 4}],
     ids=["output", "entropy", "kv"],
 )
-def test_one_variant_for_each_set_of_orders(pipe: DiTPipeline, change: dict[str, Any]) -> None:
-    """With fullgraph=True a run compiles as many graphs as it has distinct orders, a second run none."""
+def test_one_variant_for_each_set_of_decisions(pipe: DiTPipeline, change: dict[str, Any]) -> None:
+    """With fullgraph=True a run compiles as many graphs as it has distinct decisions, a second run none."""
     config = DQARConfig.preset("maximum", max_age=2, **change)
     dqar.enable(pipe, config)
     eager = generate(pipe, steps=6)
@@ -48,15 +48,15 @@ def test_one_variant_for_each_set_of_orders(pipe: DiTPipeline, change: dict[str,
     # The "eager" backend traces and guards as inductor does, and spends no time on generating code.
     pipe.transformer = torch.compile(pipe.transformer, fullgraph=True, backend="eager")
     dqar.enable(pipe, config)
-    with decisions_of(pipe) as orders:
+    with decisions_of(pipe) as decisions:
         generate(pipe, steps=6)
     assert dqar.summary(pipe).ratio > 0
-    assert compiled_graphs() == len(orders) > 1
+    assert compiled_graphs() == len(decisions) > 1
     latents = generate(pipe, steps=6)
-    assert compiled_graphs() == len(orders)
+    assert compiled_graphs() == len(decisions)
     dqar.enable(pipe, config)
     assert torch.equal(generate(pipe, steps=6), latents)
-    assert compiled_graphs() == len(orders)  # nor after it was enabled again
+    assert compiled_graphs() == len(decisions)  # nor after it was enabled again
     assert torch.allclose(latents, eager, rtol=1e-4, atol=1e-4 * float(eager.abs().max()))
 
 

@@ -76,7 +76,7 @@ def test_id2label_survives_saving(tmp_path: Path) -> None:
     assert labels["9"] == "clock"
 
 
-def test_registering_twice_is_harmless() -> None:
+def test_registering_twice_changes_nothing() -> None:
     """torch-fidelity refuses a second registration; ours makes sure there is none."""
     assert extractor.register() == extractor.register() == extractor.EXTRACTOR
 

@@ -202,7 +202,7 @@ def test_prompt_length_scales_the_entropy_threshold(family: Any) -> None:
 
 
 def test_sharing_one_guidance_branch_halves_the_cache(family: Any) -> None:
-    """With two equal latent halves, `cfg_sharing` keeps half the bytes and serves one to both."""
+    """With two equal latent halves, `cfg_sharing` keeps half the bytes and reuses one for both."""
     held = []
     for sharing in (False, True):
         dqar.enable(family, DQARConfig.preset("maximum", cfg_sharing=sharing, quantization_bits=16))

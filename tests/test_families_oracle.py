@@ -73,9 +73,9 @@ def restoring(pipe: Any) -> None:
 def test_doing_nothing_is_no_reuse(examined: Callable[..., Outcome]) -> None:
     """Bit-identical outputs without any work spared are wrong, whatever the summary says."""
     found = examined("attention", enable=nothing, disable=nothing, summary=says(ratio=0.5))
-    assert found == Outcome(WRONG, "nothing was reused; the summary says 0.50")
+    assert found == Outcome(WRONG, "nothing was reused; the summary reports 0.50")
     found = examined("off", enable=nothing, disable=nothing, summary=says(ratio=0.5))
-    assert found == Outcome(WRONG, "the summary says a ratio of 0.50")
+    assert found == Outcome(WRONG, "the summary reports a ratio of 0.50")
     assert examined("off", enable=nothing, disable=nothing, summary=says(ratio=0.0)) == Outcome(RIGHT)
 
 

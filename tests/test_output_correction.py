@@ -85,7 +85,7 @@ def test_a_generation_that_begins_on_the_way_is_not_answered_before_it() -> None
 
 @pytest.mark.parametrize("name", ["DDIMScheduler", "DPMSolverMultistepScheduler"])
 @pytest.mark.parametrize("half", [None, 0, 1])
-def test_full_amends_are_exact_where_outputs_are_piecewise_linear(name: str, half: int | None) -> None:
+def test_a_full_correction_is_exact_where_outputs_are_piecewise_linear(name: str, half: int | None) -> None:
     """Where the true outputs are linear between the steps that run, and all is given back, the solver ends
     where it ends with every step run, both branches or one; with nothing given back it does not."""
     solver = scheduler(name, clip_sample=False) if name == "DDIMScheduler" else scheduler(name)
@@ -131,7 +131,7 @@ def test_full_amends_are_exact_where_outputs_are_piecewise_linear(name: str, hal
     assert (ends(0.0) - every).abs().max() > 0.1
 
 
-def test_a_step_that_moves_nothing_makes_no_amends() -> None:
+def test_a_step_that_moves_nothing_makes_no_correction() -> None:
     """Where the latent hardly answers, or the position is that of the last value, the output stays."""
     for place in (StepPosition(2.0, 0.0), StepPosition(2.0, 1e-9), StepPosition(0.0, 1.0)):
         outputs = OutputForecaster(None, 1, 1.0)

@@ -66,7 +66,7 @@ def test_run_follows_its_plan(pipe: DiTPipeline, name: str, max_age: int | None)
     assert summary.ratio == summary.plan_ratio == planned.mean()
 
 
-def test_max_age_bounds_how_long_an_entry_serves(published_scheduler: DDIMScheduler) -> None:
+def test_max_age_bounds_how_long_an_entry_is_reused(published_scheduler: DDIMScheduler) -> None:
     """With max_age = 3 no layer is reused four times in a row, and some are three times."""
     config = DQARConfig.preset("maximum", max_age=3)
     table = dqar.plan(config, published_scheduler, 50, 28)
@@ -86,7 +86,7 @@ def test_schedules_free_shallow_layers_first(schedule: str, published_scheduler:
 
 
 def test_linear_reverse_mirrors_linear(published_scheduler: DDIMScheduler) -> None:
-    """`linear_reverse` frees as many layers as `linear`, from the other end."""
+    """`linear_reverse` enables as many layers as `linear`, from the other end."""
     linear, reverse = (
         dqar.plan(DQARConfig.preset("recommended", schedule_type=kind), published_scheduler, 50, 28)
         for kind in ("linear", "linear_reverse")
@@ -94,8 +94,8 @@ def test_linear_reverse_mirrors_linear(published_scheduler: DDIMScheduler) -> No
     assert np.array_equal(linear, reverse[:, ::-1])
 
 
-def test_custom_schedule_frees_each_layer_at_its_own_time(published_scheduler: DDIMScheduler) -> None:
-    """A custom schedule frees layer i from its share of the steps on; above 1 never."""
+def test_custom_schedule_enables_each_layer_at_its_own_time(published_scheduler: DDIMScheduler) -> None:
+    """A custom schedule enables layer i from its share of the steps on; above 1 never."""
     config = DQARConfig.preset(
         "maximum", schedule_type="custom", custom_schedule=(0.5, 0.9, 1.1), warmup_fraction=0.0
     )

@@ -56,7 +56,7 @@ def test_layers_are_told_apart() -> None:
 
 
 @pytest.mark.parametrize("policy", policies(), ids=lambda p: type(p).__name__)
-def test_training_finds_harmless_rows(policy: ReusePolicy) -> None:
+def test_training_finds_safe_rows(policy: ReusePolicy) -> None:
     """Training ranks unseen trajectories well above chance and comes near the best ratio at the budget."""
     figures = PolicyTrainer(policy, budget=20.0, epochs=10, batch_size=256, learning_rate=1e-2).fit(trace())
     assert figures.roc_auc > (0.95 if isinstance(policy, LayerWiseReusePolicy) else 0.85)

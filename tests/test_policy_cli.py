@@ -20,11 +20,19 @@ from bench.cli.main import app
 from bench.cli.policy import SHIPPED
 from bench.pipeline import models
 from bench.pipeline.session import Session, final_latents
-from bench.studies.policy.comparison import OPEN, POLICY, Arena, RandomMask, Recorder, candidates, enabled
+from bench.studies.policy.comparison import (
+    OPEN,
+    POLICY,
+    EqualReuse,
+    RandomMask,
+    Recorder,
+    candidates,
+    enabled,
+)
 from bench.studies.policy.evaluate import search
 from bench.studies.policy.report import headline, verdict
 from bench.studies.policy.session import open_session
-from bench.studies.policy.trace import Walk, by_hand, rank_correlation, trace
+from bench.studies.policy.trace import Trajectory, by_hand, rank_correlation, trace
 from bench.studies.policy.train import load_policy, predicted, train
 from dqar import DQARConfig
 from dqar.policy.mlp_policy import LayerWiseReusePolicy
@@ -81,14 +89,14 @@ def test_unchanged_output_has_no_reuse_error(session: Session) -> None:
     assert (found.reuse_error[found.layer != 3] > 0).all()
 
 
-def test_walk_is_the_stock_pipeline(session: Session) -> None:
+def test_trajectory_is_the_stock_pipeline(session: Session) -> None:
     """With nothing reused the final latent is the pipeline's own, and the pipeline is restored after."""
     with final_latents(session.pipe) as seen:
         session.pipe(**session.arguments(range(1)))
     before = [block.attn1.processor for block in session.pipe.transformer.transformer_blocks]
     with by_hand(session.pipe) as manager, torch.no_grad():
-        walk = Walk(session, manager, 0)
-        final = walk.finish(walk.start)
+        trajectory = Trajectory(session, manager, 0)
+        final = trajectory.finish(trajectory.start)
     torch.testing.assert_close(final, seen[0], rtol=1e-6, atol=1e-6)  # seen is divided by the VAE's scale
     assert [block.attn1.processor for block in session.pipe.transformer.transformer_blocks] == before
 
@@ -117,19 +125,25 @@ def test_trained_policy_runs_with_one_sync_a_step(session: Session, policy_dir: 
     assert summary.ratio > 0 and summary.reasons["policy"] > 0
 
 
-def test_replay_foretells_the_measured_ratio(session: Session, policy_dir: Path) -> None:
+def test_replay_predicts_the_measured_ratio(session: Session, policy_dir: Path) -> None:
     """The gate on recorded features chooses nearly what it does in a run; only recording drifts by 0."""
     policy = load_policy(policy_dir)
-    arena = Arena(session, policy_dir, n=2, max_age=2, progress=False)
-    assert arena.control == 0
-    for who in candidates(policy, policy_dir, arena.highest_entropy()):
-        parameter = search(functools.partial(arena.replay, who), who.nothing, who.most, 0.15)
-        measured = arena.measure(who, parameter)
-        assert measured.ratio.mean() == pytest.approx(arena.replay(who, parameter), abs=0.1), who.name
-        assert (measured.drift > 0).all() and arena.replay(who, who.nothing) <= 1 / STEPS, who.name
+    comparison = EqualReuse(session, policy_dir, n=2, max_age=2, progress=False)
+    assert comparison.control == 0
+    for candidate in candidates(policy, policy_dir, comparison.highest_entropy()):
+        parameter = search(
+            functools.partial(comparison.replay, candidate), candidate.no_reuse, candidate.most_reuse, 0.15
+        )
+        measured = comparison.measure(candidate, parameter)
+        assert measured.ratio.mean() == pytest.approx(comparison.replay(candidate, parameter), abs=0.1), (
+            candidate.name
+        )
+        assert (measured.drift > 0).all() and comparison.replay(candidate, candidate.no_reuse) <= 1 / STEPS, (
+            candidate.name
+        )
 
 
-def test_search_finds_the_knob() -> None:
+def test_search_finds_the_value() -> None:
     """A ratio that rises towards an end, on either side; that end itself where even it is too little."""
     assert search(lambda k: 1 - k, 1.0, 0.0, 0.3) == pytest.approx(0.7, abs=0.001)
     assert search(lambda k: k / 4, 0.0, 1.0, 0.1) == pytest.approx(0.4, abs=0.01)

@@ -149,7 +149,7 @@ def test_records(content: Any) -> None:
 @bounded
 @given(changed(ARCHIVE))
 def test_archives_of_a_calibration(content: Any) -> None:
-    """What is no archive is refused by name; it is not begun again over hours of search."""
+    """What is no archive is refused by name; it is not replaced, because hours of search may be in it."""
     read("a.json", json.dumps(content), lambda path: _kept(path, 3))
 
 

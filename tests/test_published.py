@@ -120,7 +120,7 @@ def test_packed_images_come_out_as_they_went_in(packed: Path) -> None:
 
 
 def test_images_that_were_not_published_are_accounted_for(packed: Path) -> None:
-    """One that the report does not show is known but not there; one that nobody knows is missing."""
+    """One that the report does not show is known but not there; an unknown one is missing."""
     assert images.accounted(packed, "c.png") and not images.published(packed, "c.png")
     assert images.mosaic(packed, "c.png") is None
     assert not images.accounted(packed, "d.png")

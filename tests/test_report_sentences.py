@@ -112,7 +112,7 @@ def test_a_wrong_number_is_noticed() -> None:
 
 
 def test_a_number_of_no_known_form_is_noticed() -> None:
-    """A sentence with a number that nobody calculates again is unexplained."""
+    """A sentence with a number that is not calculated again is unexplained."""
     _, records = loaded(published()[0])
     assert Sentence("It is 7 times better.", records, 0.05).explain()
 

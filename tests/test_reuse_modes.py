@@ -59,7 +59,7 @@ def test_output_mode_repeats_the_last_output(pipe: DiTPipeline) -> None:
 
 
 @torch.no_grad()
-def test_kv_mode_attends_anew_to_the_last_keys_and_values(pipe: DiTPipeline) -> None:
+def test_kv_mode_attends_again_to_the_last_keys_and_values(pipe: DiTPipeline) -> None:
     """At a reused step it gives the attention of this step's queries on the K and V last computed."""
     inputs, outputs, reused = seen(pipe, reuse_mode="kv")
     attn = pipe.transformer.transformer_blocks[LAYER].attn1
@@ -71,7 +71,7 @@ def test_kv_mode_attends_anew_to_the_last_keys_and_values(pipe: DiTPipeline) -> 
 
 
 @pytest.mark.parametrize("mode", ["output", "kv"])
-def test_one_branch_serves_both(pipe: DiTPipeline, mode: str) -> None:
+def test_one_branch_is_reused_for_both(pipe: DiTPipeline, mode: str) -> None:
     """With `cfg_sharing` both guidance halves of a reused output are one and the same, the conditional's."""
     inputs, outputs, reused = seen(pipe, cfg_sharing=True, reuse_mode=mode)
     attn = pipe.transformer.transformer_blocks[LAYER].attn1

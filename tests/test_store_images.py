@@ -67,7 +67,7 @@ def test_a_pack_of_one_tile_is_that_tile(tmp_path: Path) -> None:
         assert np.array_equal(np.asarray(stored), tile)
 
 
-def test_a_pack_of_what_nobody_shows_is_an_index(tmp_path: Path) -> None:
+def test_a_pack_of_what_is_not_shown_is_an_index(tmp_path: Path) -> None:
     """Without a shown image there is an index and no image; without images there is nothing."""
     images.pack([saved(tmp_path / "a.png", noise(8, 8))], [], tmp_path / "pack")
     assert [path.name for path in (tmp_path / "pack").iterdir()] == ["images.json"]

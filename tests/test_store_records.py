@@ -93,7 +93,7 @@ def test_only_a_valid_record_is_finished(there: Store) -> None:
 
 
 def test_a_lock_stays_where_it_was_held(there: Store) -> None:
-    """It makes its directory, is held again after an error, and warns of nothing where nobody holds it."""
+    """It makes its directory, is held again after an error, and warns of nothing where it is free."""
     with logged("bench.store.records") as messages:
         for _ in range(2):
             with pytest.raises(KeyError), there.lock("k"):

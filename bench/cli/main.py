@@ -1,4 +1,4 @@
-"""`python -m bench`: run suites, report and compare their records, say what can be measured."""
+"""`python -m bench`: run suites, report and compare their records, show what can be measured."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def run(
     """Run a suite: one record a configuration, then the report. Resumes where it was stopped.
 
     On a CPU `auto` is a suite for each model that ships; with --model, --prompts or --only, the first.
-    Exit code 0: all done; 1: a run failed (its record says why); 2: bad input.
+    Exit code 0: all done; 1: a run failed (its record states why); 2: bad input.
     """
     files = (inception_weights, reference, lpips_weights, clip_weights)
     quality = dict(zip(FILES, files, strict=True)) | {"n": images}
@@ -184,7 +184,7 @@ def list_() -> None:
 
 @command
 def doctor() -> None:
-    """Say what this machine can measure, and what not and why."""
+    """Report what this machine can measure, and what not and why."""
     from bench.cli.doctor import checks
 
     rows = [("yes" if found.there else "no", found.what, found.why) for found in checks()]

@@ -115,7 +115,7 @@ def one_line_errors() -> Iterator[None]:
 
 
 def commands(app: typer.Typer) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """A decorator that registers a function as a command of `app`, its errors told in one line."""
+    """A decorator that registers a function as a command of `app`, its errors reported in one line."""
 
     def command(function: Callable[..., Any]) -> Callable[..., Any]:
         name = function.__name__.removesuffix("_").replace("_", "-")  # `list_` is called list

@@ -76,7 +76,7 @@ def _check_finished(suite: Suite, records: Sequence[Record]) -> None:
             f" first: python -m bench run {suite.name}"
         )
     if any(record.environment.get("git", {}).get("dirty") for record in records):
-        typer.echo(f"{suite.name}: measured on changed sources, which its report says", err=True)
+        typer.echo(f"{suite.name}: measured on changed sources, as its report states", err=True)
 
 
 def _shown(suite: Suite, records: list[Record], store: Store) -> set[str]:

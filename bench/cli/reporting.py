@@ -36,7 +36,7 @@ def measured_on(suite_dir: Path) -> str:
 
 
 def report_of(suite: Suite, records: list[Record], records_dir: Path, out: Path) -> Path:
-    """Write the report of a suite to `out`, and the index of all reports beside it.
+    """Write the report of a suite to `out`, and the index of all reports next to it.
 
     Args:
         suite: the suite that the records are of.

@@ -311,7 +311,7 @@ def control(
 def gpu_check(
     steps: Annotated[str, typer.Option(help="Names of steps, separated by commas [default: all].")] = "",
     toy: Annotated[
-        bool, typer.Option("--toy", help="Try the code on a CPU, at a size that says nothing.")
+        bool, typer.Option("--toy", help="Try the code on a CPU, at a size whose values mean nothing.")
     ] = False,
     budget: Annotated[float, typer.Option(min=1, help="Seconds that the whole check may take.")] = 360,
     results: Results = RESULTS,

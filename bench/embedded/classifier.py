@@ -91,7 +91,7 @@ def accuracy(model: Classifier, data: EmojiData) -> float:
 
 
 def export(data: EmojiData, work: Path) -> None:
-    """Write the feature network and the reference features beside `extractor.py`."""
+    """Write the feature network and the reference features next to `extractor.py`."""
     extractor.FOLDER.mkdir(exist_ok=True)
     save_file(load(work).features.state_dict(), extractor.WEIGHTS)
     extractor._extractor.cache_clear()

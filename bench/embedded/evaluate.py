@@ -55,7 +55,7 @@ def match(pool: Tensor, wanted: Tensor) -> Tensor:
 
 
 def distances(data: EmojiData, samples: Tensor, wanted: Tensor) -> dict[str, Any]:
-    """FD of `samples` to the held-out ones beside those of real images, each with both n."""
+    """FD of `samples` to the held-out ones alongside those of real images, each with both n."""
     heldout, _ = data.split("heldout")
     train, train_labels = data.split("train")
     real = extract(heldout)
@@ -86,7 +86,7 @@ def nearest(samples: Tensor, pool: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def memorisation(data: EmojiData, samples: Tensor) -> dict[str, float]:
-    """How near samples lie to training images, beside how near unseen real images do."""
+    """How near samples lie to training images, alongside how near unseen real images do."""
     train, _ = data.split("train")
     ours, real = nearest(samples, train)[0], nearest(data.split("heldout")[0], train)[0]
     return {

@@ -1,7 +1,7 @@
 """96 features of a 64x64 image, for torch-fidelity: FD and KID where Inception does not fit.
 
 A small network trained to tell this data's classes apart (see `classifier.py`). Its distances are
-no FID: they compare images of this kind only, and say so by the extractor's name.
+no FID: they compare images of this kind only, as the extractor's name states.
 """
 
 from __future__ import annotations

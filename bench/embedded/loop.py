@@ -85,7 +85,7 @@ def seeded(seed: int, step: int) -> torch.Generator:
 
 
 def save_atomic(state: dict[str, Any], path: Path) -> None:
-    """Write beside `path` and rename: a killed run leaves the old file or the new one."""
+    """Write next to `path` and rename: a killed run leaves the old file or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")
     torch.save(state, temporary)

@@ -44,7 +44,7 @@ def make_way(path: Path) -> None:
 
 
 def write_once(path: Path, content: bytes) -> bytes:
-    """What `path` holds; `content`, written whole, where nobody wrote it before.
+    """What `path` holds; `content`, written whole, where no process wrote it before.
 
     Of processes that write at the same time one wins, and all return what it wrote.
 

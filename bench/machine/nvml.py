@@ -1,4 +1,4 @@
-"""What NVML tells about the GPU that torch uses; None where there is none or it does not tell."""
+"""What NVML reports of the GPU that torch uses; None where there is none or it does not report it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ THROTTLES = {
     "hardware power brake": pynvml.nvmlClocksThrottleReasonHwPowerBrakeSlowdown,
 }
 
-KINDS = ("GPU-", "MIG-")  # a whole device, or an instance of one; torch tells neither
+KINDS = ("GPU-", "MIG-")  # a whole device, or an instance of one; torch reports neither
 
 
 @cache
@@ -124,7 +124,7 @@ def foreign() -> int | None:
 
 
 def process_bytes() -> int | None:
-    """Device memory of this process; containers often do not tell."""
+    """Device memory of this process; containers often hide it."""
     processes = ask(pynvml.nvmlDeviceGetComputeRunningProcesses) or []
     return next((p.usedGpuMemory for p in processes if p.pid == os.getpid()), None)
 

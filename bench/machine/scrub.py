@@ -1,7 +1,7 @@
-"""Takes out of texts what tells whose machine it was: absolute paths, the user's name, the host's.
+"""Takes out of texts what identifies the machine: absolute paths, the user's name, the host's.
 
 `scrubbed` goes through a whole record when it is sealed, so that no string in it has to be thought of. A name
-is left alone where it tells nothing: where it is one that many machines share ("root", "runner"), or a
+is kept where it identifies nothing: where it is one that many machines share ("root", "runner"), or a
 word that records hold anyway (a user called "baseline").
 """
 
@@ -137,7 +137,7 @@ def _names() -> dict[str, str]:
     host = {platform.node(), socket.gethostname()}
     names = dict.fromkeys(host | {name.partition(".")[0] for name in host}, "<host>")
     names |= dict.fromkeys(_users(), "<user>")
-    kept = [name for name in names if len(name) >= SHORTEST and not _tells_nothing(name)]
+    kept = [name for name in names if len(name) >= SHORTEST and not _identifies_nothing(name)]
     return {name: names[name] for name in sorted(kept, key=len, reverse=True)}
 
 
@@ -156,7 +156,7 @@ def _home() -> str:
         return ""
 
 
-def _tells_nothing(name: str) -> bool:
+def _identifies_nothing(name: str) -> bool:
     return name.lower() in SHARED_NAMES or name.lower() in _vocabulary() or name.isdigit()
 
 

@@ -34,7 +34,7 @@ class Real(NamedTuple):
 def distances(
     spec: RunSpec, base: Samples, cand: Samples, cache: Cache, missing: dict[str, str]
 ) -> dict[str, Distance | None]:
-    """Both distances; null where they cannot be had, and then `missing` says why."""
+    """Both distances; null where they cannot be had, and then `missing` states why."""
     found: dict[str, Distance | None] = dict.fromkeys(FIELDS)
     extractor = features.chosen(spec.quality)
     if extractor is None or len(cand.images) < FEWEST:

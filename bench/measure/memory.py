@@ -39,12 +39,12 @@ class Job(BaseModel):
 
 
 def measure(spec: RunSpec) -> Memory:
-    """Run the pass; RuntimeError with the last line that the process said, where it fails."""
+    """Run the pass; RuntimeError with the last line that the process printed, where it fails."""
     job = Job(spec=spec, parent=os.getpid()).model_dump_json()
     command = [sys.executable, "-m", __name__]
     done = subprocess.run(command, input=job, capture_output=True, text=True, env=environment())
     if done.returncode:
-        lines = done.stderr.strip().splitlines() or ["nothing said"]
+        lines = done.stderr.strip().splitlines() or ["no message"]
         raise RuntimeError(f"the memory pass ended with {done.returncode}: {lines[-1]}")
     return Memory.model_validate_json(done.stdout.splitlines()[-1])
 
@@ -81,7 +81,7 @@ def isolated(spec: RunSpec) -> Memory:
 
 def _why_missing(name: str) -> str:
     if device_type() == "cuda":
-        return "the device does not tell"
+        return "the device does not report it"
     if name.startswith("sampler_"):
         return "no CUDA device: no sampler ran, for the kernel counts the host's peaks"
     return "no CUDA device"

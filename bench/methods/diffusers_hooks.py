@@ -1,4 +1,4 @@
-"""The caches that diffusers ships, each made to work on a DiT and run as its authors say."""
+"""The caches that diffusers ships, each made to work on a DiT and run as its authors describe."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A transformer under hooks of others: told where the denoising loop is, and restored exactly.
+"""A transformer under hooks of others: informed where the denoising loop is, and restored exactly.
 
 diffusers' caches expect a pipeline that sets a cache context, knows its current timestep, and resets
 their state between runs. `DiTPipeline` does none of it.

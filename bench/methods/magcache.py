@@ -32,7 +32,7 @@ def check(options: dict[str, Any]) -> None:
 
 @contextmanager
 def apply(pipe: Any, options: dict[str, Any]) -> Iterator[Arm]:
-    """Hold by the ratios given, or calibrate where none are; the arm then tells what was found."""
+    """Hold by the ratios given, or calibrate where none are; the arm then reports what was measured."""
     ratios = options.get(RATIOS)
     given = {name: value for name, value in options.items() if name != RATIOS}
     values, steps = checked(given, KNOWN), given["steps"]

@@ -23,7 +23,7 @@ SPACINGS: dict[str, dict[str, Any]] = {
     "exponential": {"use_exponential_sigmas": True},
     "lu": {"use_lu_lambdas": True},
 }
-# Solver -> the spacings of sigmas, and the orders, that it has.
+# Solver -> the spacings of sigmas, and the solver orders, that it has.
 SIGMAS: dict[str, tuple[str, ...]] = {
     "dpm_solver++": ("karras", "exponential", "lu"),
     "unipc": ("karras", "exponential"),
@@ -58,7 +58,7 @@ def _check_detail(name: str, options: dict[str, Any], allowed: Mapping[str, Sequ
 
 @contextmanager
 def solver(pipe: Any, options: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Swap the scheduler as `options` say; yields the arguments of the call that differ."""
+    """Swap the scheduler according to `options`; yields the arguments of the call that differ."""
     before, steps = pipe.scheduler, options.get("steps")
     if options.get("scheduler"):
         pipe.scheduler = from_pipeline(pipe, options["scheduler"], **_details(options))

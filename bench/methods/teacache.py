@@ -154,7 +154,7 @@ def _modulation(block: nn.Module) -> Callable[[dict[str, Any]], Tensor]:
 
 @contextmanager
 def apply(pipe: Any, options: dict[str, Any]) -> Iterator[Arm]:
-    """Hold by the coefficients given, or measure where none are; the arm then tells what fits."""
+    """Hold by the coefficients given, or measure where none are; the arm then reports the fit."""
     given = {name: value for name, value in options.items() if name != COEFFICIENTS}
     values, found = checked(given, KNOWN), options.get(COEFFICIENTS)
     accumulator = Accumulator(values["threshold"], found) if found else None

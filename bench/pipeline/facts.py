@@ -1,4 +1,4 @@
-"""What a model's configuration files say, without loading it or torch: for refusing what it cannot do."""
+"""What a model's configuration files state, without loading it or torch: for refusing what it cannot do."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MOST_LAYERS = 1000  # the deepest diffusion transformers have about a hundred
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """Of a pipeline: None where its files do not say."""
+    """Of a pipeline: None where its files do not state it."""
 
     layers: int | None  # transformer blocks
     classes: int | None  # labels of a class-conditional model

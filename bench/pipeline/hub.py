@@ -1,4 +1,4 @@
-"""Fetching a model from the hub: with limits on silence, and a line that says what is waited for.
+"""Fetching a model from the hub: with limits on silence, and a line that states what is waited for.
 
 The hub's client waits minutes, and more than once, for a server or proxy that accepts a connection and says
 nothing. So it runs in a process of its own, which is stopped when nothing has arrived for a while.
@@ -20,8 +20,8 @@ from bench.machine.process import die_with
 
 FIRST_S = 30.0  # without a first byte
 SILENCE_S = 120.0  # without a further one
-SAY_S = 5.0  # between two lines that say what is waited for
-# Safetensors where there are any: the same weights as .bin would be fetched beside them.
+SAY_S = 5.0  # between two lines that state what is waited for
+# Safetensors where there are any: the same weights as .bin would be fetched as well.
 PATTERNS = ["*.json", "*/*.json", "*/*.txt", "*/*.model", "*/*.safetensors"]
 FALLBACK = [*PATTERNS, "*/*.bin"]
 
@@ -31,7 +31,7 @@ def fetch(model: str, say: Callable[[str], None]) -> Path:
 
     Args:
         model: owner/name.
-        say: Told what is waited for.
+        say: Called with a line that states what is waited for.
 
     Raises:
         BadInput: it cannot be fetched, or nothing arrives for FIRST_S or SILENCE_S seconds.

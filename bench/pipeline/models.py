@@ -105,7 +105,7 @@ def _parts(index: dict[str, Any]) -> list[str]:
 
 
 def _absent(index: dict[str, Any]) -> dict[str, None]:
-    """The components that a pipeline says it does not have, such as the T5 of Stable Diffusion 3."""
+    """The components that a pipeline declares absent, such as the T5 of Stable Diffusion 3."""
     return {name: None for name, kind in index.items() if kind == [None, None]}
 
 
@@ -144,7 +144,7 @@ def fingerprint(spec: RunSpec) -> str:
 
 
 def facts_of(spec: RunSpec) -> ModelFacts:
-    """What the model's files say of it, or its architecture where weights are random."""
+    """What the model's files state of it, or its architecture where weights are random."""
     if spec.weights == "random" and spec.prompts:
         found = ARCHITECTURES[spec.model]
         flow = facts.is_flow({"_class_name": found.scheduler.kind, **found.scheduler.options})

@@ -62,8 +62,8 @@ class Session:
     def short(self) -> dict[str, int]:
         """Overrides for a generation that is neither timed nor looked at: a fifth of the steps.
 
-        Compiled, it takes them all, for each new set of orders makes a variant; so does a plan of its own
-        number of steps.
+        Compiled, it takes them all, because each new set of step decisions compiles a variant; so does a plan
+        of its own number of steps.
         """
         steps, spec = self.spec.num_inference_steps, self.spec
         whole = spec.compile or get(spec.method).fixed_steps(spec.options)

@@ -62,7 +62,7 @@ def holds(rows: pd.DataFrame) -> bool:
 
 
 def headline(rows: pd.DataFrame, slowdown: float) -> str:
-    """The check in one sentence."""
+    """The headline of the check."""
     unchanged, planted = _apart(rows)
     alarms, caught = unchanged["verdict"].isin(gate.ALARMS).sum(), (planted["verdict"] == "SLOWER").sum()
     return (

@@ -23,6 +23,8 @@ from bench.regression.environment import SERIES
 from bench.report.compare import Row
 
 REFERENCE = "kernels.Reference.time_feed_forward"
+# Former names of benchmarks and their parameters: stored results keep them.
+FORMER = {"kernels.Yardstick.": "kernels.Reference.", "'foretold'": "'skipping'"}
 TIME_THRESHOLD = 0.10  # between two runs on a shared machine; a planted 20 % is beyond it
 THRESHOLD = 0.02  # of bytes, shares and errors, which hardly scatter
 ALARMS = {"SLOWER", "WORSE", "FAILED"}
@@ -91,8 +93,8 @@ def _common(before: Mapping[str, Path], after: Mapping[str, Path], wanted: str |
 
 def rows(before: Mapping[str, Measured], after: Mapping[str, Measured]) -> list[Row]:
     """A row for each benchmark of either run."""
-    pace = _pace(before, after)
-    return [_row(n, before.get(n), after.get(n), pace) for n in dict.fromkeys([*before, *after])]
+    machine_speed = _machine_speed(before, after)
+    return [_row(n, before.get(n), after.get(n), machine_speed) for n in dict.fromkeys([*before, *after])]
 
 
 def exit_code(found: Sequence[Row]) -> int:
@@ -124,10 +126,18 @@ def _entries(found: Any) -> Iterator[tuple[str, Measured]]:
         for names, value, each in zip(itertools.product(*params), values, samples, strict=False):
             if value is not None and np.isnan(value):
                 continue  # not asked for: asv has None for what failed
-            yield f"{key}({', '.join(names)})" if names else key, Measured(value, each)
+            name = f"{key}({', '.join(names)})" if names else key
+            yield current_name(name), Measured(value, each)
 
 
-def _pace(before: Mapping[str, Measured], after: Mapping[str, Measured]) -> float:
+def current_name(name: str) -> str:
+    """A stored benchmark's name with its parameters, as the benchmarks name it today."""
+    for former, current in FORMER.items():
+        name = name.replace(former, current)
+    return name
+
+
+def _machine_speed(before: Mapping[str, Measured], after: Mapping[str, Measured]) -> float:
     """How many times faster the machine was before; 1 where the reference benchmark was not measured."""
     known = [run[REFERENCE].samples for run in (before, after) if REFERENCE in run]
     if len(known) < 2 or not all(known):
@@ -136,7 +146,7 @@ def _pace(before: Mapping[str, Measured], after: Mapping[str, Measured]) -> floa
     return other / one
 
 
-def _row(name: str, a: Measured | None, b: Measured | None, pace: float) -> Row:
+def _row(name: str, a: Measured | None, b: Measured | None, machine_speed: float) -> Row:
     if a is None or b is None:
         return Row(name, "", "", "NOT COMPARED", f"only in {'the new' if a is None else 'the base'} commit")
     shown = _shown(a), _shown(b)
@@ -146,16 +156,20 @@ def _row(name: str, a: Measured | None, b: Measured | None, pace: float) -> Row:
     if _failed(a):
         return Row(name, *shown, "NOT COMPARED", "it failed in the base commit")
     if a.samples and b.samples and name != REFERENCE:
-        return Row(name, *shown, *stats.verdict(speedup(a.samples, b.samples, pace), TIME_THRESHOLD))
+        return Row(name, *shown, *stats.verdict(speedup(a.samples, b.samples, machine_speed), TIME_THRESHOLD))
     if name == REFERENCE:
-        return Row(name, *shown, "SAME", f"the reference benchmark: machine-speed factor {1 / pace:.3f}")
+        return Row(
+            name, *shown, "SAME", f"the reference benchmark: machine-speed factor {1 / machine_speed:.3f}"
+        )
     return Row(name, *shown, *_judge(a.value or 0.0, b.value or 0.0))
 
 
-def speedup(before: Samples, after: Samples, pace: float = 1.0) -> Median:
-    """Median before / median after with its interval, times `pace`."""
+def speedup(before: Samples, after: Samples, machine_speed: float = 1.0) -> Median:
+    """Median before / median after with its interval, times `machine_speed`."""
     ratio = stats.ratio_of_medians(before, after)
-    return Median(median=ratio.median * pace, low=ratio.low * pace, high=ratio.high * pace)
+    return Median(
+        median=ratio.median * machine_speed, low=ratio.low * machine_speed, high=ratio.high * machine_speed
+    )
 
 
 def _judge(a: float, b: float) -> tuple[str, str]:

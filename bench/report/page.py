@@ -32,7 +32,7 @@ class Page:
     """A page of Markdown."""
 
     title: str
-    headline: str  # the answer in one sentence, which the index repeats
+    headline: str  # the summary, which the index repeats
     body: str  # all below the title, the headline included
 
     @property
@@ -81,12 +81,12 @@ def write_index(reports: Path) -> Path:
     found_paths = {path.parent.relative_to(reports): path for path in reports.glob("*/**/README.md")}
     pages = {place.as_posix(): path for place, path in found_paths.items() if place.parts[0] != "local"}
     found = [(name, Page.read(pages[name])) for name in sorted(pages, key=_rank)]
-    entries = [(name, f"{name}/README.md", page.title, _sentence(page)) for name, page in found if page]
+    entries = [(name, f"{name}/README.md", page.title, _headline(page)) for name, page in found if page]
     headline = f"{len(entries)} report{'s' * (len(entries) != 1)}"
     return render("index.md.j2", "Reports", headline, {"reports": entries}).write(reports)
 
 
-def _sentence(page: Page) -> str:
+def _headline(page: Page) -> str:
     return page.headline[:1].upper() + page.headline[1:]
 
 

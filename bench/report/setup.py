@@ -18,7 +18,7 @@ def setup(records: Sequence[Record]) -> str:
 
 
 def baseline_solver(record: Record) -> str | None:
-    """The solver of a configuration's baseline, as suites name it; None where the record does not say."""
+    """The solver of a configuration's baseline, as suites name it; None where the record has none."""
     given = record.config.get("scheduler") or record.environment.get("scheduler")
     names: dict[Any, str] = {kind: name for name, kind in SCHEDULERS.items()}
     return names.get(given, given)

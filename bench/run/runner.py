@@ -58,7 +58,7 @@ class Runner:
         jobs = [self._job(spec) for spec in specs]
         self.report(specs[0].name)
         with ExitStack() as locks:
-            for job in sorted(jobs, key=lambda job: job.key):  # in one order: nobody waits in a circle
+            for job in sorted(jobs, key=lambda job: job.key):  # in one order: no deadlock
                 locks.enter_context(job.store.lock(job.key))
             self._work([job for job in jobs if self._to_do(job)])
 
@@ -124,14 +124,14 @@ class Runner:
             process.stdin.write(TypeAdapter(list[Job]).dump_json(list(jobs)).decode())
             process.stdin.close()
         except BrokenPipeError:
-            return  # it died at once: its exit code tells
+            return  # it died at once: its exit code states why
         for line in process.stdout:
             alarm.heard()
             self.report(line.strip())
 
 
 class Alarm(threading.Thread):
-    """Kills a worker that exceeds its configurations' time in all, or says nothing for as long as one of
+    """Kills a worker that exceeds its configurations' time in all, or prints nothing for as long as one of
     them may take."""
 
     def __init__(self, limits: Sequence[float], process: subprocess.Popen[str]) -> None:

@@ -1,6 +1,6 @@
 """One process, one configuration or a few that share a baseline: measure them and write their records.
 
-`python -m bench.run.worker` reads a list of Jobs (JSON) on stdin, says what it is doing on stdout, one line
+`python -m bench.run.worker` reads a list of Jobs (JSON) on stdin, reports its progress on stdout, one line
 at a time, and exits 0 with each one's record written ("ok" or "failed"), or 2 where the store cannot be
 written.
 """
@@ -59,13 +59,13 @@ class Job(BaseModel):
         )
 
     def failure(self, reason: str, trace: str | None = None) -> Record:
-        """A record that says in one line why there are no figures."""
+        """A record whose reason states in one line why there are no values."""
         line = self._scrubbed(" ".join(reason.split()))[:500]
         shown = self._scrubbed(trace) if trace else None
         return self.record(status="failed", reason=line, traceback=shown)
 
     def failed(self, error: Exception) -> Record:
-        """The record of what was raised; BadInput is nobody's record and raised again."""
+        """The record of what was raised; BadInput makes no record and is raised again."""
         if isinstance(error, BadInput):
             raise error
         return self.failure(reason(error), "".join(traceback.format_exception(error)))
@@ -190,7 +190,7 @@ def _naming(name: str) -> Callable[[str], None]:
 
 
 def say(what: str) -> None:
-    """Tell the runner what is going on."""
+    """Report progress to the runner."""
     sys.stdout.write(what + "\n")
     sys.stdout.flush()
 

@@ -45,7 +45,7 @@ class Prompts(SuitePart):
 
     @property
     def digest(self) -> str:
-        """A hash of what the prompts say, 16 hex digits; the file's name and comments are no part of it."""
+        """A hash of the prompts' texts, 16 hex digits; the file's name and comments are no part of it."""
         content = json.dumps([self.texts, self.negatives])
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 

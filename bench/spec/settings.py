@@ -78,7 +78,7 @@ class QualitySettings(SuitePart):
 class CallSettings(SuitePart):
     """Arguments of the pipeline's call beyond those that every pipeline has; null: its own default."""
 
-    true_cfg_scale: float | None = Field(default=None, ge=1, le=1000)  # beside distilled guidance
+    true_cfg_scale: float | None = Field(default=None, ge=1, le=1000)  # in addition to distilled guidance
     height: int | None = Field(default=None, ge=8, le=16384)  # pixels
     width: int | None = Field(default=None, ge=8, le=16384)
     num_frames: int | None = Field(default=None, ge=1, le=10_000)  # of a video

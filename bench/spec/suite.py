@@ -1,4 +1,4 @@
-"""Suites: a YAML file, read and expanded once into a list of `RunSpec`, or one line that says why not."""
+"""Suites: a YAML file, read and expanded once into a list of `RunSpec`, or one line that states why not."""
 
 from __future__ import annotations
 

@@ -80,7 +80,7 @@ class SuiteFile(Settings):
     device: Literal["any", "cuda"] = "any"  # cuda: its model is too large for a CPU
     report: Literal["suite", "machine"] = "suite"  # what the report's directory is named after
     # The command that runs the suite and writes its page, in place of `run` and `report`: a module of
-    # bench.studies. This field is the one place that says so.
+    # bench.studies. This field is the one place that states it.
     command: str | None = None
     subject: Literal["speed", "memory"] = "speed"  # what the report's summary is about
     # Share of the baseline's own drift that a configuration with "no loss" may add to it.

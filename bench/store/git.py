@@ -60,7 +60,7 @@ def _archive(commit: str, directories: Sequence[str], place: str) -> bytes:
 
 
 def _git(*arguments: str, at: str = ".") -> bytes | None:
-    """What git says, None where it fails or is not there."""
+    """What git prints, None where it fails or is not there."""
     try:
         return subprocess.run(["git", "-C", at, *arguments], capture_output=True, check=True).stdout
     except (OSError, ValueError, subprocess.CalledProcessError):

@@ -1,4 +1,4 @@
-"""The images beside records: one PNG each, or packed into one file for a whole directory.
+"""The images of records: one PNG each, or packed into one file for a whole directory.
 
 A record's image is a mosaic: row 0 the baseline's worst images, row 1 the configuration's, square tiles.
 Published directories hold `images.webp`, in which every distinct tile stands once, and `images.json`, which
@@ -35,7 +35,7 @@ _log = logging.getLogger(__name__)
 
 
 def mosaic(directory: Path, name: str) -> Pixels | None:
-    """The image of that name beside the records in `directory`; None where it is missing or damaged."""
+    """The image of that name alongside the records in `directory`; None where it is missing or damaged."""
     try:
         if (directory / name).is_file():
             return _pixels(directory / name)
@@ -47,7 +47,7 @@ def mosaic(directory: Path, name: str) -> Pixels | None:
 
 
 def accounted(directory: Path, name: str) -> bool:
-    """Whether the image is there, or the directory's index says that it was not published."""
+    """Whether the image is there, or the directory's index states that it was not published."""
     if (directory / name).is_file():
         return True
     try:

@@ -67,7 +67,7 @@ def key_of(config: dict[str, Any], given: dict[str, Any]) -> str:
 
 
 def seal(record: Record) -> Record:
-    """The record as it may be written: nothing in it tells whose machine it was, and it has a digest.
+    """The record as it may be written: nothing in it identifies the machine, and it has a digest.
 
     The digest is of its own content: a later edit is found by it.
 

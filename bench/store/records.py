@@ -42,7 +42,7 @@ class Store:
                 os.fsync(probe.fileno())
 
     def path(self, name: str, key: str, suffix: str = ".json") -> Path:
-        """Where the record of that name and key stands, or a file beside it."""
+        """Where the record of that name and key stands, or a file next to it."""
         return self.folder / f"{name}-{key}{suffix}"
 
     def finished(self, name: str, key: str) -> bool:

@@ -1,4 +1,4 @@
-"""Reading records, and what makes one invalid: truncated, misplaced, or not what its digest says."""
+"""Reading records, and what makes one invalid: truncated, misplaced, or a checksum mismatch."""
 
 from __future__ import annotations
 

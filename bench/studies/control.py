@@ -25,7 +25,7 @@ APART = 10_000  # images between two repetitions' seeds: no two share noise or o
 
 
 class Study(NamedTuple):
-    """What the repetitions say together."""
+    """What the repetitions show together."""
 
     intervals: list[Median]  # of each repetition, in order
     covering: int
@@ -103,7 +103,7 @@ def _row(record: Record) -> dict[str, Any]:
 
 
 def headline(found: Study, batch: int) -> str:
-    """The study in one sentence."""
+    """The headline of the study."""
     verdict = "as required" if found.holds else f"fewer than the {REQUIRED:.0%} required"
     return (
         f"the baseline's 95 % interval against itself contains 1 in {found.covering} of "

@@ -1,4 +1,4 @@
-"""Where a generation's time goes, the baseline's beside a method's: a missing speedup gets an address."""
+"""Where a generation's time goes, of the baseline and of a method: where a missing speedup is lost."""
 
 # ruff: noqa: RUF001 - the signs × and − are meant
 
@@ -46,7 +46,7 @@ DEVICE = (
 )
 COMPILED = (
     "\n\nA compiled transformer has no parts to look into: it counts as a whole, with what its cache takes."
-    " The eager run of the same options tells them apart."
+    " The eager run of the same options distinguishes them."
 )
 
 

@@ -147,7 +147,7 @@ def _row(table: published_results.Table, line: Line) -> dict[str, object]:
 
 
 def headline(every: Sequence[Line]) -> str:
-    """The comparison in one sentence."""
+    """The headline of the comparison."""
     agreeing = sum(line.agrees for line in every)
     timings = [line.record.timing for line in every if line.record and line.record.timing]
     faster = sum(timing.verdict == "FASTER" for timing in timings)

@@ -35,7 +35,7 @@ def compute_latent_snr(latent: Tensor, predicted: Tensor, eps: float = 1e-8) -> 
 def schedule_snr(scheduler: Any) -> FloatArray:
     """SNR at each of a diffusers scheduler's `timesteps`, `[steps]`, read on the host.
 
-    In this order, as the scheduler says of itself (Karras et al. 2022, appendix B; Lipman et al. 2023):
+    In this order, as the scheduler describes itself (Karras et al. 2022, appendix B; Lipman et al. 2023):
 
     - flow matching, x = (1 - sigma) x_0 + sigma noise: ((1 - sigma) / sigma)^2, also where a solver runs
       with `use_flow_sigmas`, whose `alphas_cumprod` is then unused;

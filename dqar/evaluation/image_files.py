@@ -1,6 +1,6 @@
 """Directories of images: one reader for `compute_fid` and for the harness's `--reference`.
 
-It finds images in subdirectories and behind links, says how many it read, and refuses by name what it
+It finds images in subdirectories and behind links, reports how many it read, and refuses by name what it
 cannot read: a metric over part of a set would be a metric of another set.
 """
 

@@ -90,7 +90,7 @@ class Adapter:
 
     @property
     def heads(self) -> int | None:
-        """Heads of an attention, where it says so."""
+        """Heads of an attention, where it states them."""
         heads = [getattr(attention, "heads", None) for attention in self.attentions[:1]]
         return heads[0] if heads and isinstance(heads[0], int) else None
 

@@ -113,7 +113,7 @@ class Branch:
         return self._table[step]
 
     def _correct_record(self) -> None:
-        """Where a layer did not do as decided, its record says what it did instead."""
+        """Where a layer did not do as decided, its record states what it did instead."""
         row, did, decided = self.decision.reasons.copy(), self.store.did, self.decision.outcome
         for layer, slots in enumerate(self.store.slots.targets):
             called = [slot for slot in slots if did[slot] != SKIPPED]  # some streams do not always run

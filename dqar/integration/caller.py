@@ -1,5 +1,5 @@
-"""Who calls the transformer. diffusers tells a model nothing of the pipeline that runs it, yet one model may
-serve several pipelines, and whether a batch holds two guidance halves is the pipeline's to know. Both stand
+"""The caller of the transformer. diffusers gives a model no reference to its pipeline, yet one model may be
+in several pipelines, and whether a batch holds two guidance halves is the pipeline's to know. Both stand
 in the frame of the pipeline's `__call__`, a few frames above the transformer's."""
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class Caller(NamedTuple):
     frame: FrameType | None
 
     def doubles(self, batch: int) -> bool | None:
-        """Whether the pipeline runs its latents twice in one batch, for guidance; None = it does not say."""
+        """Whether the pipeline runs its latents twice in one batch, for guidance; None = unknown."""
         if self.frame is None:
             return None
         names = self.frame.f_locals

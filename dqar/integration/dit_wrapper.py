@@ -16,7 +16,7 @@ __all__ = ["DQARConfig", "DQARDiTWrapper"]
 
 
 class DQARDiTWrapper(nn.Module):
-    """A diffusers transformer that reuses attention as `config` says; called like the transformer.
+    """A diffusers transformer that reuses attention according to `config`; called like the transformer.
 
     Attributes it lacks (`config`, `dtype`, ...) are the transformer's. A trajectory is followed along
     `scheduler`'s timesteps; a sampler sets it.

@@ -22,7 +22,7 @@ from dqar.plan import BOTH, Rules
 
 
 class ManualReuse:
-    """DQAR's hooks on a transformer, within a `with`: every call of it does as `decide` said last.
+    """DQAR's hooks on a transformer, within a `with`: every call applies the last `decide`.
 
     Args:
         transformer: A diffusers transformer.

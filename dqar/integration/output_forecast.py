@@ -66,7 +66,7 @@ class Extrapolator:
         return [torch.lerp(forecast, value, 1 + share) for forecast, value in pairs]
 
     def add(self, position: float, values: Tensors) -> None:
-        """Note the values at a position, in memory that nobody else writes."""
+        """Note the values at a position, in memory that nothing else writes."""
         self.skipped = []
         rates = self.nodes.row(0, position, reused=False)
         if self.entries and rates:

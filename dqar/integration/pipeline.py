@@ -151,7 +151,7 @@ def _nothing() -> None:
 
 
 def enable(pipe: Any, config: DQARConfig | None = None, policy: ReusePolicy | None = None) -> None:
-    """Make `pipe`'s transformer reuse attention as `config` says, until `disable`.
+    """Make `pipe`'s transformer reuse attention according to `config`, until `disable`.
 
     Args:
         pipe: A diffusers pipeline with a `transformer`, perhaps a `transformer_2`, and a `scheduler`. It is

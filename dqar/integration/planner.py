@@ -27,7 +27,7 @@ from dqar.policy.warmup import warn_of_covered_warmup
 
 REMEMBERED = 16  # plans
 
-Warn = Callable[[str, str], None]  # an option's name, and what is to be said of it; once
+Warn = Callable[[str, str], None]  # an option's name, and its warning; once
 
 
 class Planner:
@@ -110,7 +110,7 @@ class Planner:
             prompt: Tokens of the prompt.
             inputs: Shape, dtype and device of its latents.
             record: What happened to it before, if it was called before.
-            warn: Says what has no effect.
+            warn: Called with what has no effect.
         """
         config = self.config
         maker = self._maker(run, guided, prompt)

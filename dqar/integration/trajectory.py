@@ -117,7 +117,7 @@ class Trajectory:
 def beginning(scheduler: Any, times: FloatArray, timestep: float) -> tuple[int, Callable[[Any], Any] | None]:
     """Where a generation begins whose first call is at `timestep`, and how the model's timesteps are scaled.
 
-    The scheduler knows where it is, or where it was told to begin; else the timestep is looked for in the
+    The scheduler knows where it is, or where it was set to begin; else the timestep is looked for in the
     schedule as it is, as t / 1000 and as 1 - t / 1000. One that is none of them begins at the first step.
     """
     known = scheduler.step_index if hasattr(type(scheduler), "step_index") else None

@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def write_atomic(path: str | Path, content: bytes | str) -> None:
-    """Write a temporary file beside `path`, flush it to the disk, then rename it.
+    """Write a temporary file next to `path`, flush it to the disk, then rename it.
 
     Args:
         path: The file; it is replaced if it is there. Its directory is made where it is missing.

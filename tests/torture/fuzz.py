@@ -1,4 +1,4 @@
-"""Inputs that nobody should write: mutated suites, configurations, plans, records and command lines."""
+"""Invalid inputs: mutated suites, configurations, plans, records and command lines."""
 
 from __future__ import annotations
 

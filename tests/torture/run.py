@@ -78,7 +78,7 @@ class Torture:
         self.check_leaks()
 
     def fuzz(self) -> None:
-        """One command with an input that nobody should write."""
+        """One command with an invalid input."""
         rng, file = self.rng, self.work / "fuzz.yaml"
         suite = yaml.safe_load((self.work / "tiny.yaml").read_text())
         kind = rng.choice(("suite", "shipped", "config", "plan", "model", "record", "trace", "line"))

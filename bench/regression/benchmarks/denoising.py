@@ -6,13 +6,13 @@ import torch
 
 import dqar
 from bench.measure import images
-from bench.studies.policy.trace import Walk, by_hand
+from bench.studies.policy.trace import Trajectory, by_hand
 
 from .model import CONFIGURATIONS, generation, session, under
 
 
 class Step:
-    """One guided noise prediction: all layers computed, or all attention served from the cache."""
+    """One guided noise prediction: all layers computed, or all attention read from the cache."""
 
     params = (["computed", "reused"], [8, 16])
     param_names = ("attention", "cache_bits")
@@ -22,10 +22,10 @@ class Step:
         """A trajectory's second step, its first one cached."""
         self.by_hand = by_hand(session().pipe, bits)
         manager = self.by_hand.__enter__()
-        self.walk = Walk(session(), manager, 0)
+        self.trajectory = Trajectory(session(), manager, 0)
         with torch.no_grad():
-            first = self.walk.predict(self.walk.start, keep=True)
-        self.step = self.walk.advance(self.walk.start, first)
+            first = self.trajectory.predict(self.trajectory.start, keep=True)
+        self.step = self.trajectory.advance(self.trajectory.start, first)
         self.reused = range(manager.layers) if attention == "reused" else ()
 
     def teardown(self, attention: str, bits: int) -> None:
@@ -35,7 +35,7 @@ class Step:
     @torch.no_grad()
     def time_step(self, attention: str, bits: int) -> None:
         """Seconds of the prediction."""
-        self.walk.predict(self.step, self.reused)
+        self.trajectory.predict(self.step, self.reused)
 
 
 class Made:

@@ -48,7 +48,7 @@ class Quantizer:
         self.quantizer.quantize(self.output)
 
     def time_dequantize(self, tokens: int, bits: int, mode: str) -> None:
-        """Seconds to serve it."""
+        """Seconds to read it back."""
         self.quantizer.dequantize(self.kept)
 
 

@@ -25,18 +25,18 @@ def verdicts(fronts: Fronts) -> list[str]:
 def _goal(front: Front, found: Comparison) -> str:
     """One comparison: the ratio over the whole range, and where the band falls below the goal."""
     curve, start, stop = found.curve, found.curve.drift[0], found.curve.drift[-1]
-    said = (
+    text = (
         f"**({front.axis.mark}) {front.axis.title}, speed by {found.measure}, competitors on "
         f"{found.against}:** DQAR is {curve.ratio.min():.2f}× to {curve.ratio.max():.2f}× as fast "
         f"from drift {three(start)} to {three(stop)}"
     )
     if found.met:
-        return f"{said}; the goal of {found.goal:g}× is met on the whole range."
+        return f"{text}; the goal of {found.goal:g}× is met on the whole range."
     spans = "; ".join(
         f"from {three(span.start)} to {three(span.stop)}, where the band falls to {span.lowest:.2f}×"
         for span in found.missed
     )
-    return f"{said}; the goal of {found.goal:g}× is not met {spans}."
+    return f"{text}; the goal of {found.goal:g}× is not met {spans}."
 
 
 def _without(front: Front) -> list[str]:
@@ -63,10 +63,10 @@ def _on_front(front: Front) -> str:
     """Who is on a front; the baseline is always at its end and is not counted."""
     on = [p.record for p in front.points if p.record.name in front.on and p.record.method != "baseline"]
     others = [record for record in on if record.method != OURS]
-    said = f"**On front ({front.axis.mark}):** {len(on) - len(others)} of DQAR's configurations"
+    text = f"**On front ({front.axis.mark}):** {len(on) - len(others)} of DQAR's configurations"
     if not others:
-        return f"{said} and no competitor's."
-    return f"{said}, and {len(others)} of competitors: {', '.join(named(record) for record in others)}."
+        return f"{text} and no competitor's."
+    return f"{text}, and {len(others)} of competitors: {', '.join(named(record) for record in others)}."
 
 
 def _share(fronts: Fronts) -> list[str]:
@@ -86,8 +86,8 @@ def _share(fronts: Fronts) -> list[str]:
 
 def _elsewhere(fronts: Fronts) -> list[str]:
     names = ", ".join(_code(record) for record in fronts.elsewhere)
-    said = f"**Not compared here,** because they were measured over another baseline: {names}."
-    return [said] if names else []
+    text = f"**Not compared here,** because they were measured over another baseline: {names}."
+    return [text] if names else []
 
 
 def _code(record: Record) -> str:

@@ -62,5 +62,5 @@ def difference(found: Loss) -> str:
         return "not measured pair by pair: no claim"
     shown = f"paired difference {with_interval(found.difference)} over {found.n} images"
     if found.n < MIN_IMAGES:
-        return f"{shown}, too few to tell: at least {MIN_IMAGES} are needed"
+        return f"{shown}, too few to decide: at least {MIN_IMAGES} are needed"
     return f"{shown}, margin {three(found.bound)}: {found.verdict}"

@@ -1,4 +1,4 @@
-"""The headline of a suite's report: one sentence, with intervals, that claims no more than was measured."""
+"""The headline of a suite's report: with intervals, that claims no more than was measured."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _megabytes = fixed(1, " MB")
 
 
 def headline(selection: Selection, setup: str) -> str:
-    """The report in one sentence.
+    """The headline of the report.
 
     Args:
         selection: The suite's records and margin.
@@ -47,10 +47,10 @@ def _lossy(selection: Selection) -> str:
     if selection.baseline_drift is None:
         return "; the converged trajectory was not measured, so whether that is a loss is unknown"
     lowest = selection.lowest_drift
-    said = "; every faster configuration drifts further from the converged trajectory than the baseline"
+    text = "; every faster configuration drifts further from the converged trajectory than the baseline"
     if lowest is None or lowest is selection.faster[0]:
-        return said
-    return f"{said}, the lowest-drift one is {phrases.speed(lowest)}, {phrases.drift(lowest)}"
+        return text
+    return f"{text}, the lowest-drift one is {phrases.speed(lowest)}, {phrases.drift(lowest)}"
 
 
 def _alternative(selection: Selection) -> str:
@@ -77,7 +77,7 @@ def _doubt(record: Record) -> str:
 
 
 def memory_headline(selection: Selection, setup: str) -> str:
-    """The report of a suite about memory in one sentence: what caches hold, and the peaks.
+    """The headline of a suite about memory: what caches hold, and the peaks.
 
     Args:
         selection: The suite's records.

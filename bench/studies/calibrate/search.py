@@ -1,6 +1,6 @@
-"""The search: an archive of the best plan at each cost, whose members are changed a little and tried again.
+"""The search: an archive of the best plan at each cost, whose members are changed a little and evaluated.
 
-A plan found by adding up local errors was worse than a fixed interval, for errors of steps interact: every
+A plan made by adding up local errors was worse than a fixed interval, because errors of steps interact: every
 plan is judged by the final latents of whole generations, and nothing else.
 """
 
@@ -57,7 +57,7 @@ class CandidatePlan:
 
 @dataclass(frozen=True)
 class Point:
-    """A plan that was tried."""
+    """A plan that was evaluated."""
 
     cost: float  # share of the model's FLOPs over a generation that it runs, 1 = all
     drifts: tuple[float, ...]  # of each image
@@ -65,20 +65,20 @@ class Point:
 
     @property
     def score(self) -> float:
-        """What plans are compared by, less is better: the geometric mean, for an image that another plan
-        would have sent elsewhere altogether is more chance than the plan's doing."""
+        """What plans are compared by, less is better: the geometric mean, because an image that leaves its
+        trajectory altogether under a plan does so mostly by chance."""
         return math.exp(np.log(self.drifts).mean())
 
     def loses_to(self, other: Point) -> bool:
         """Whether it is behind on the images that it has, by more than one standard error of their paired
-        log-ratios: the rest need not be made."""
+        log-ratios: the rest need not be generated."""
         ratios = np.log(self.drifts) - np.log(other.drifts[: len(self.drifts)])
         return float(ratios.mean()) > float(ratios.std(ddof=1)) / math.sqrt(len(ratios))
 
 
 def initial_candidates(snr: FloatArray, most: float = 1.0) -> Iterator[CandidatePlan]:
-    """Plans to begin with: shares of `most` of the steps run, spread between evenly in number and evenly in
-    log-SNR, with both branches or every second one with the conditional branch alone."""
+    """Plans to start from: shares of `most` of the steps run, spread between evenly in number and evenly in
+    log-SNR, with both branches or every second one conditional-only."""
     steps = len(snr)
     for share in (0.7, 0.6, 0.52, 0.44, 0.4, 0.36, 0.32, 0.28, 0.26, 0.24, 0.22, 0.2, 0.18, 0.16):
         for mix in (0.45, 0.65):
@@ -99,7 +99,7 @@ class Changes:
         self.rng, self.layers = rng, layers
         self.kinds: list[tuple[float, Callable[[CandidatePlan], CandidatePlan]]] = [
             (0.35, self.shift), (0.2, self.move), (0.1, self.halve), (0.1, self.add),
-            (0.12, self.leave_out), (0.1, self.reuse), (0.05, self.forecast),
+            (0.12, self.skip), (0.1, self.reuse), (0.05, self.forecast),
         ]  # fmt: skip
 
     def __call__(self, candidate: CandidatePlan) -> CandidatePlan:
@@ -139,7 +139,7 @@ class Changes:
         step = self.rng.randrange(1, len(candidate.branches))
         return _with(candidate, step, self.rng.choice((CONDITIONAL, BOTH)))
 
-    def leave_out(self, candidate: CandidatePlan) -> CandidatePlan:
+    def skip(self, candidate: CandidatePlan) -> CandidatePlan:
         """A step that runs is skipped."""
         return _with(candidate, self._running(candidate), NONE)
 
@@ -164,7 +164,7 @@ class Changes:
         return replace(candidate, output_correction=self.rng.choice(CORRECTIONS))
 
     def _running(self, candidate: CandidatePlan) -> int:
-        """A step that runs, the first left out."""
+        """A step that runs, other than the first."""
         return self.rng.choice([i for i, n in enumerate(candidate.branches) if n and i] or [1])
 
 
@@ -176,7 +176,7 @@ def _with(candidate: CandidatePlan, step: int, branches: int) -> CandidatePlan:
 
 
 class Archive:
-    """The plans than which none is both cheaper and better."""
+    """The Pareto front of plans by cost and score."""
 
     def __init__(self, points: Iterable[Point] = ()) -> None:
         self.points: list[Point] = []
@@ -202,14 +202,14 @@ class Archive:
 
 def search(
     archive: Archive,
-    tried: Callable[[CandidatePlan, Archive], Point | None],
+    evaluate: Callable[[CandidatePlan, Archive], Point | None],
     layers: int,
     costs: tuple[float, float],
     seed: int,
 ) -> Iterator[bool]:
-    """Change plans of the archive, those between the two costs equally often; whether each try got in.
+    """Change plans of the archive, those between the two costs equally often; whether each change was kept.
 
-    `tried` gives the plan's point, or None once it is clear that one in the archive is better."""
+    `evaluate` returns the plan's point, or None once it is clear that one in the archive is better."""
     rng = random.Random(seed)
     changed, seen = Changes(rng, layers), {point.candidate for point in archive.points}
     low, high = map(math.log, costs)
@@ -218,5 +218,5 @@ def search(
         if candidate in seen:
             continue
         seen.add(candidate)
-        point = tried(candidate, archive)
+        point = evaluate(candidate, archive)
         yield point is not None and archive.add(point)

@@ -1,4 +1,4 @@
-"""`python -m bench calibrate`: search, then write the best plan at each speedup asked for, and judge it on
+"""`python -m bench calibrate`: search, then write the best plan at each speedup asked for, and measure it on
 images that the search never saw."""
 
 from __future__ import annotations
@@ -37,29 +37,29 @@ OTHER_GUIDANCE = 0.5  # of that calibrated for: whether a plan holds there too
 
 @dataclass(frozen=True)
 class Found:
-    """A plan that was written, and what it does to images held out: all of it stands in its file."""
+    """A plan that was written, and its drift on held-out images: its file holds all of it."""
 
     file: Path
     plan: SavedPlan
 
     @property
     def speedup(self) -> float:
-        """That the transformer's FLOPs allow."""
+        """The speedup that the transformer's FLOPs allow."""
         return float(1 / self.plan.facts["cost"])
 
     @property
     def drift(self) -> float:
-        """Of the calibration images."""
+        """Mean drift of the calibration images."""
         return float(self.plan.facts["drift"])
 
     @property
     def held_out(self) -> Mean:
-        """Drift of other seeds and labels."""
+        """Drift on held-out seeds and labels."""
         return Mean(**self.plan.facts["held_out"])
 
     @property
     def other_guidance(self) -> Mean:
-        """Theirs with half the guidance."""
+        """Drift on the held-out images with half the guidance."""
         return Mean(**self.plan.facts["other_guidance"])
 
     @property
@@ -102,17 +102,17 @@ class Study:
             options=solver | {"steps": self.plan_steps}, quality=QualitySettings(n=n, converged_n=n),
         )  # fmt: skip
 
-    def run(self, tries: int, speedups: Sequence[float], out: Path, start: Path | None) -> list[Found]:
-        """Search by so many tries more than were made before, then write and judge the plans."""
+    def run(self, candidates: int, speedups: Sequence[float], out: Path, start: Path | None) -> list[Found]:
+        """Evaluate so many candidates more than before, then write the best plans and measure them."""
         with _writing(out):  # before the search, which is long
             out.mkdir(parents=True, exist_ok=True)
         trials = Trials(self.spec(), self.target, self.results)
         file = trials.cache.folder / f"{self.name}.json"
-        archive = self._begun(trials, file, start)
+        archive = self._initial_archive(trials, file, start)
         self._keep(archive, file)
         costs = (0.9 / max(speedups), 1.1 / min(speedups))
         steps = search(archive, trials, trials.layers, costs, seed=len(archive.points))
-        with tqdm(range(tries), unit="plan", desc=self.name, disable=None) as bar:
+        with tqdm(range(candidates), unit="plan", desc=self.name, disable=None) as bar:
             for _, better in zip(bar, steps, strict=False):
                 if better:
                     self._keep(archive, file)
@@ -120,13 +120,13 @@ class Study:
         chosen = {id(point): (s, point) for s, point in asked.items()}  # of a plan's names the slowest
         return [self._written(trials, *found, out) for found in reversed(chosen.values())]
 
-    def _begun(self, trials: Trials, file: Path, start: Path | None) -> Archive:
-        """The archive kept from before, or one of plans to begin with and those given."""
+    def _initial_archive(self, trials: Trials, file: Path, start: Path | None) -> Archive:
+        """The archive kept from before, or one of initial candidates and the plans of `start`."""
         if file.exists():
             facts, points = _kept(file, trials.layers)
             if facts == self.facts:
                 return Archive(points)
-            log.warning("%s: was found on something else; started again", file.name)
+            log.warning("%s: the archive is of another study; a new one is started", file.name)
         given = (
             [CandidatePlan.of(SavedPlan.load(path)) for path in sorted(start.glob("*.json"))] if start else []
         )
@@ -135,7 +135,7 @@ class Study:
         share = self.steps / self.plan_steps
         candidates = dict.fromkeys([*finer, *initial_candidates(trials.snr, share)])
         archive = Archive()
-        for candidate in tqdm(candidates, unit="plan", desc="to begin with", disable=None):
+        for candidate in tqdm(candidates, unit="plan", desc="initial candidates", disable=None):
             if (point := trials(candidate, archive)) is not None:
                 archive.add(point)
         return archive
@@ -147,7 +147,7 @@ class Study:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What is searched on what, as files and reports say it."""
+        """What is searched on what, as files and reports state it."""
         facts = {k: v for k, v in asdict(self).items() if k not in ("results", "prompts")}
         prompts = {"prompts": self.prompts.public()} if self.prompts else {}
         return facts | {"model": shown_model(self.model)} | prompts
@@ -179,7 +179,7 @@ def _writing(out: Path) -> Iterator[None]:
 def _kept(file: Path, layers: int) -> tuple[Any, list[Point]]:
     """What an archive was found on, and its plans; BadInput where it is damaged.
 
-    It is not begun again on its own: hours of search may be in it.
+    A damaged archive is not replaced: hours of search may be in it.
     """
     try:
         kept = read_json(file, "archive")
@@ -197,7 +197,7 @@ def _kept(file: Path, layers: int) -> tuple[Any, list[Point]]:
 
 
 def current_facts(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """The facts of a study by today's names: `images` were once `pictures`."""
+    """The facts of a study by today's names: the number of images had another."""
     return {"images" if name == "pictures" else name: value for name, value in facts.items()}
 
 

@@ -1,4 +1,4 @@
-"""A trial: a whole generation of the calibration images under a plan, and how far it ends from its goal."""
+"""A trial: a whole generation of the calibration images under a plan, and how far it ends from its target."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ from dqar.integration.summary import Summary
 from dqar.plan import BOTH, FloatArray, rules
 from dqar.policy.saved_plan import SavedPlan
 
-LARGE = 1e9  # a tolerance that lets every forecast pass, but has it looked at
-HEAT = 8  # images between two looks at whether a try is still worth it
+LARGE = 1e9  # a tolerance that accepts every forecast, but makes the runtime measure it
+BATCH = 8  # images between two checks of whether a trial is still competitive
 APART = 10_000  # between the seeds of calibration images and those held out
 
 
@@ -65,15 +65,15 @@ class Trials:
             return schedule_snr(pipe.scheduler)
 
     def __call__(self, candidate: CandidatePlan, archive: Archive) -> Point | None:
-        """Try a plan on the calibration images, until it is clear that the archive has a better one."""
+        """Evaluate a plan on the calibration images, until it is clear that the archive has a better one."""
         plan = candidate.plan(self.layers)
         cost = self.cost(plan)
         drifts: list[float] = []
         best = archive.at(cost)
-        for first in range(0, len(self.samples), HEAT):
-            heat = self.samples[first : first + HEAT]
-            made, _ = self._made(self.session, plan, heat)
-            drifts += _drift(made, self.target[heat.start : heat.stop]).tolist()
+        for first in range(0, len(self.samples), BATCH):
+            batch = self.samples[first : first + BATCH]
+            made, _ = self._made(self.session, plan, batch)
+            drifts += _drift(made, self.target[batch.start : batch.stop]).tolist()
             point = Point(cost, tuple(drifts), candidate)
             if best is not None and len(drifts) > 1 and point.loses_to(best):
                 return None
@@ -137,6 +137,6 @@ def _drift(made: Tensor, target: Tensor) -> Tensor:
 
 
 def _shares(cost: flops.Cost) -> dict[str, float]:
-    """The share of a call's FLOPs that a reuse of all layers leaves out, by target."""
+    """The share of a call's FLOPs that a reuse of all layers saves, by target."""
     attention, mlp = cost.attention / cost.forward, cost.mlp / cost.forward
     return {"attention": attention, "mlp": mlp, "both": attention + mlp}

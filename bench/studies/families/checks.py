@@ -59,7 +59,7 @@ class Examination:
         """What the pipeline consists of before DQAR has ever been enabled on it."""
         return state_of(self.pipe)
 
-    def _spoilt(self) -> None:
+    def _rebuild(self) -> None:
         """Make the model again where it is needed next."""
         del self.pipe, self.before
 
@@ -73,7 +73,7 @@ class Examination:
         return self._untouched[loop]
 
     def outcome(self, name: str) -> Outcome:
-        """Enable DQAR as the demand says, generate, disable, and judge all of it."""
+        """Enable DQAR as the demand states, generate, disable, and judge all of it."""
         demand = DEMANDS[name]
         if demand.loop.halves and not self.configuration.halves:
             return Outcome(NOT_APPLICABLE, "its batch holds one sample")
@@ -119,22 +119,22 @@ class Examination:
             again = generate(self.pipe, self.configuration, demand.loop) if demand.again else plain
             same = all(map(identical, again.outputs, plain.outputs)) and again.work == plain.work
         except Exception as error:
-            self._spoilt()
+            self._rebuild()
             return f"disable: {line_of(error)}"
         if left or not same:
-            self._spoilt()
+            self._rebuild()
         return left or ("" if same else "after disable the outputs are not the untouched model's")
 
 
 def refusal(text: str) -> Outcome:
-    """A refusal is one line that says what is allowed instead."""
+    """A refusal is one line that states what is allowed instead."""
     if "\n" in text or "allowed" not in text:
         return Outcome(WRONG, f"refused without a word on what is allowed: {text.splitlines()[0]}")
     return Outcome(REFUSED, text)
 
 
 def failure(error: Exception) -> Outcome:
-    """A generation that raised: refused late, where only the call tells, or crashed."""
+    """A generation that raised: refused late, where only the call shows it, or crashed."""
     late = refusal(str(error)) if isinstance(error, ValueError) else None
     if late and late.verdict == REFUSED:
         return Outcome(REFUSED, f"at the first call: {late.why}")
@@ -168,7 +168,7 @@ def _work(demand: Demand, run: Run, plain: Run, summary: Any) -> str:
         return f"blocks {more} computed more than untouched"
     spared = [ours < theirs for ours, theirs in zip(run.work, plain.work, strict=True)]
     if demand.reuses and not any(spared):
-        return f"nothing was reused; the summary says {summary.ratio:.2f}"
+        return f"nothing was reused; the summary reports {summary.ratio:.2f}"
     if demand.reuses and demand.layers and not all(spared):
         return f"blocks {[i for i, ok in enumerate(spared) if not ok]} of {len(spared)} were never reused"
     return "" if demand.reuses or not any(spared) else "work was spared where nothing may be reused"
@@ -177,8 +177,8 @@ def _work(demand: Demand, run: Run, plain: Run, summary: Any) -> str:
 def _ratio(demand: Demand, run: Run, plain: Run, summary: Any) -> str:
     if demand.config.guidance_interval > 1 and demand.reuses:
         return ""  # a branch left out is no layer reused
-    says = summary.ratio > 0
-    return "" if says == demand.reuses else f"the summary says a ratio of {summary.ratio:.2f}"
+    reported = summary.ratio > 0
+    return "" if reported == demand.reuses else f"the summary reports a ratio of {summary.ratio:.2f}"
 
 
 def _entropy(demand: Demand, run: Run, plain: Run, summary: Any) -> str:

@@ -112,7 +112,7 @@ def configurations(*tables: dict[str, Configuration]) -> dict[str, Configuration
 
 @contextlib.contextmanager
 def _nan_where_unset() -> Iterator[None]:
-    """Fill memory that nobody initialises: some classes leave a parameter to chance."""
+    """Fill memory that the class leaves uninitialised: some classes leave a parameter to chance."""
     before = torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(True, warn_only=True)
     try:

@@ -37,6 +37,6 @@ def installed() -> set[str]:
 
 
 def unknown() -> set[str]:
-    """Installed classes that no configuration covers and nobody has called anything but a denoiser."""
+    """Installed classes that no configuration covers and that are not listed as anything but a denoiser."""
     covered = {configuration.model for configuration in CONFIGURATIONS.values()}
     return installed() - covered - NOT_DENOISERS.keys()

@@ -35,7 +35,7 @@ class Demand:
 
     config: DQARConfig
     loop: Loop = _ONE_CALL
-    reuses: bool = True  # blocks must be spared work, and the summary must say so
+    reuses: bool = True  # blocks must be spared work, and the summary must report it
     layers: bool = True  # every block must be
     exact: bool = True
     stale: bool = (

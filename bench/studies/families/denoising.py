@@ -93,7 +93,7 @@ def begin(scheduler: Any, loop: Loop) -> None:
 
 
 def _branch(model: Any, name: str | None) -> contextlib.AbstractContextManager[Any]:
-    """diffusers' name of a branch, where the class takes one; else nothing tells but the scheduler."""
+    """diffusers' name of a branch, where the class takes one; else only the scheduler distinguishes."""
     if name is None or not hasattr(model, "cache_context"):
         return contextlib.nullcontext()
     context: contextlib.AbstractContextManager[Any] = model.cache_context(name)

@@ -1,7 +1,7 @@
 """Reuse by brute force, without DQAR: what a correct runtime's result must be, branch by branch.
 
-Steps are told by the scheduler's `step`, branches by the order of the calls within a step. Modules keep what
-they returned for each branch, and return it, or a forecast from it, at the steps that reuse.
+Steps are distinguished by the scheduler's `step`, branches by the order of the calls within a step. Modules
+keep what they returned for each branch, and return it, or a forecast from it, at the steps that reuse.
 """
 
 from __future__ import annotations

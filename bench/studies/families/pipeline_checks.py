@@ -164,7 +164,7 @@ class PipelineExamination:
         share = (self.steps // 2) / self.steps
         # Skip-layer guidance has calls that leave out layers: there no ratio is the only right one.
         if judged.verdict == RIGHT and self.calls % 1 == 0 and abs(made.summary.ratio - share) > 1e-6:
-            return Outcome(WRONG, f"the summary says {made.summary.ratio:.3f}, reused was {share:.3f}")
+            return Outcome(WRONG, f"the summary reports {made.summary.ratio:.3f}, reused was {share:.3f}")
         return judged
 
     def _check_steps(self, made: Generation) -> Outcome:

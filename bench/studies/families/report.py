@@ -44,7 +44,7 @@ PIPELINE_COLUMNS = {
 
 
 def write_report(classes: Sequence[Examined], pipelines: Sequence[Examined], out: Path) -> Path:
-    """Write README.md to `out`, and the index of all reports beside it; its path."""
+    """Write README.md to `out`, and the index of all reports next to it; its path."""
     content = {
         "version": diffusers.__version__,
         "classes": [_row(row, CLASS_COLUMNS) for row in classes],
@@ -73,7 +73,7 @@ def outcomes_table(rows: Sequence[Examined]) -> str:
 
 
 def headline(classes: Sequence[Examined], pipelines: Sequence[Examined]) -> str:
-    """What came of it all, in one sentence."""
+    """The headline: how many came to which outcome."""
     faults = sum(1 for row in (*classes, *pipelines) for _ in row.faults)
     attention, skipped = (_counts(classes, (demand,))[0] for demand in ("attention", "steps"))
     sound = sum(1 for row in pipelines if not any(row.faults))

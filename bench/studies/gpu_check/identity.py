@@ -83,7 +83,7 @@ def _syncs_per_step(rig: Rig) -> list[int]:
 
 @contextmanager
 def _counted(on_cuda: bool, counts: list[int]) -> Iterator[None]:
-    """Append how many waits torch warns of in the body; 0 without a device, which nobody waits for."""
+    """Append how many waits torch warns of in the body; 0 without a device, where nothing waits."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         if on_cuda:

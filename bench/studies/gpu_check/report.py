@@ -25,7 +25,7 @@ def write_report(results: Sequence[StepResult], machine: str, out: Path) -> Path
 
 
 def headline(results: Sequence[StepResult]) -> str:
-    """The check in one sentence, what was missed before what was met."""
+    """The headline of the check, what was missed before what was met."""
     verdicts = [verdict for result in results for verdict in result.goals.values()]
     failed = [result.step for result in results if result.status != "ok"]
     parts = [f"{verdicts.count(kind)} {kind}" for kind in WORST_FIRST]

@@ -88,7 +88,7 @@ class Rig:
         return RunSpec(**common | fields)
 
     def session(self, spec: RunSpec) -> Session:
-        """A session over the loaded pipeline, compiled where the configuration says so."""
+        """A session over the loaded pipeline, compiled where the configuration asks for it."""
         pipe = copy.copy(self.pipe)
         if spec.compile:
             mode = "reduce-overhead" if spec.cuda_graphs else None

@@ -44,8 +44,8 @@ class Candidate:
 
     name: str
     parameter: str
-    nothing: float
-    most: float
+    no_reuse: float
+    most_reuse: float
     fields: dict[str, Any] = field(default_factory=dict)
     policy: Callable[[int], Any] | None = None  # image -> what decides in policy mode
 
@@ -87,7 +87,7 @@ class Recorder:
 
 
 def candidates(policy: ReusePolicy, folder: Path, entropy: float) -> list[Candidate]:
-    """Who is compared: `policy`, read from `folder`, first; `entropy` is the highest seen, in nats."""
+    """What is compared: `policy`, read from `folder`, first; `entropy` is the highest seen, in nats."""
     learned = {"use_learned_policy": True, "policy_path": str(folder)}
     window = {"snr_low": 0.1, "snr_high": 10.0}  # the original specification's
     linear = {"use_layer_scheduling": True, "schedule_type": "linear"}
@@ -99,10 +99,10 @@ def candidates(policy: ReusePolicy, folder: Path, entropy: float) -> list[Candid
     ]
 
 
-class Arena:
-    """Images `0` to `n - 1` of a session: as the untouched pipeline makes them, and as others do.
+class EqualReuse:
+    """Images `0` to `n - 1` of a session: by the untouched pipeline, and under each candidate.
 
-    `control` is the drift of runs that measure but reuse nothing: 0, or something is wrong.
+    `control` is the drift of runs that measure but reuse nothing: 0, or the comparison is invalid.
     """
 
     def __init__(self, session: Session, folder: Path, n: int, max_age: int, progress: bool = True) -> None:
@@ -115,24 +115,26 @@ class Arena:
         self.features: list[Tensor] = []  # an image's, [steps, layers, 4]
         self.control = max(self._record(recorder, i) for i in self.samples)
 
-    def config(self, who: Candidate, parameter: float, bits: int = 16) -> DQARConfig:
-        """The runtime's configuration for a candidate."""
-        return DQARConfig(**self.base | who.fields | {who.parameter: parameter, "quantization_bits": bits})
+    def config(self, candidate: Candidate, parameter: float, bits: int = 16) -> DQARConfig:
+        """The configuration for a candidate."""
+        return DQARConfig(
+            **self.base | candidate.fields | {candidate.parameter: parameter, "quantization_bits": bits}
+        )
 
     def highest_entropy(self) -> float:
         """Over all images, steps and layers, nats."""
         return max(float(rows[..., 0].nan_to_num().max()) for rows in self.features)
 
-    def measure(self, who: Candidate, parameter: float, bits: int = 16) -> Measured:
+    def measure(self, candidate: Candidate, parameter: float, bits: int = 16) -> Measured:
         """Make every image with the candidate's reuse."""
-        made = [self._measure(who, parameter, bits, i) for i in self.samples]
+        made = [self._measure(candidate, parameter, bits, i) for i in self.samples]
         ratio, drift = (np.array(column) for column in zip(*made, strict=True))
         return Measured(parameter, ratio, drift)
 
-    def replay(self, who: Candidate, parameter: float) -> float:
+    def replay(self, candidate: Candidate, parameter: float) -> float:
         """The mean reuse ratio that the gate would choose, on the features seen without any reuse."""
-        config = self.config(who, parameter)
-        return float(np.mean([self._replay(config, who, i) for i in self.samples]))
+        config = self.config(candidate, parameter)
+        return float(np.mean([self._replay(config, candidate, i) for i in self.samples]))
 
     def _latent(self, sample: int) -> Tensor:
         with final_latents(self.pipe) as seen:
@@ -143,23 +145,25 @@ class Arena:
     def _drift(self, sample: int) -> float:
         return float(images.drift(self._latent(sample), self.reference[sample])[0])
 
-    def _measure(self, who: Candidate, parameter: float, bits: int, sample: int) -> tuple[float, float]:
-        with enabled(self.pipe, self.config(who, parameter, bits), who.policy and who.policy(sample)):
+    def _measure(self, candidate: Candidate, parameter: float, bits: int, sample: int) -> tuple[float, float]:
+        with enabled(
+            self.pipe, self.config(candidate, parameter, bits), candidate.policy and candidate.policy(sample)
+        ):
             drift = self._drift(sample)
             return dqar.summary(self.pipe).ratio, drift
 
-    def _record(self, who: Candidate, sample: int) -> float:
+    def _record(self, candidate: Candidate, sample: int) -> float:
         recorder = Recorder()
-        with enabled(self.pipe, self.config(who, who.nothing), recorder):
+        with enabled(self.pipe, self.config(candidate, candidate.no_reuse), recorder):
             drift = self._drift(sample)
         self.features.append(torch.stack(recorder.rows))
         return drift
 
-    def _replay(self, config: DQARConfig, who: Candidate, sample: int) -> float:
+    def _replay(self, config: DQARConfig, candidate: Candidate, sample: int) -> float:
         rows = self.features[sample].double().numpy()
         entropy, (log_snr, norm, time) = rows[..., 0], rows[:, 0, 1:].T
         snr, layers = np.exp(log_snr), rows.shape[1]
-        gate = ReuseGate(config, layers, policy=who.policy and who.policy(sample))
+        gate = ReuseGate(config, layers, policy=candidate.policy and candidate.policy(sample))
         known, reused = entropy[0], np.zeros((len(rows), layers), dtype=np.bool_)
         for step, blocked in enumerate(rules(config, snr, layers).blocked):
             known = np.where(reused[step - 1], known, entropy[step])  # of the last computation

@@ -14,71 +14,81 @@ from bench.pipeline import models
 from bench.pipeline.session import Session
 from bench.spec.run_spec import shown_model
 from bench.stats import mean_interval
-from bench.studies.policy.comparison import POLICY, Arena, Candidate, Floats, Measured, candidates, enabled
+from bench.studies.policy.comparison import (
+    POLICY,
+    Candidate,
+    EqualReuse,
+    Floats,
+    Measured,
+    candidates,
+    enabled,
+)
 from dqar import DQARConfig
 from dqar.policy.mlp_policy import ReusePolicy
 
 TOLERANCE = 0.01  # of the reuse ratio, within which two are called equal
 AIM = TOLERANCE / 2  # how near the search comes
-TRIES = 3  # measurements that a search may take: a replay is near, not exact
+MEASUREMENTS = 3  # measurements that a search may take: a replay is near, not exact
 BITS = (16, 8)  # of the cache; the parameter is searched at the first
 
 
 def evaluate(
     session: Session, policy: ReusePolicy, folder: Path, n: int, targets: list[float], max_age: int
 ) -> Iterator[dict[str, Any]]:
-    """All figures so far, ready for JSON, after each target; a row a candidate, target and quantisation.
+    """All values so far, ready for JSON, after each target; a row a candidate, target and quantisation.
 
     `over_policy` of a row is its drift less the policy's on the same images: above 0 the policy is
     better; null where not both reach the target. BadInput where the policy is for another number of layers.
     """
     _check_fits(session.pipe, folder)
-    arena = Arena(session, folder, n, max_age)
+    comparison = EqualReuse(session, folder, n, max_age)
     rows: list[dict[str, Any]] = []
-    competitors = candidates(policy, folder, arena.highest_entropy())
+    competitors = candidates(policy, folder, comparison.highest_entropy())
     for target in targets:
-        found = {BITS[0]: [match(arena, who, target) for who in competitors]}
+        found = {BITS[0]: [match(comparison, candidate, target) for candidate in competitors]}
         found[BITS[1]] = [
-            arena.measure(who, at.parameter, BITS[1])
-            for who, at in zip(competitors, found[BITS[0]], strict=True)
+            comparison.measure(candidate, at.parameter, BITS[1])
+            for candidate, at in zip(competitors, found[BITS[0]], strict=True)
         ]
         rows += [
-            _row(who, at, made[0], target, bits)
+            _row(candidate, at, made[0], target, bits)
             for bits, made in found.items()
-            for who, at in zip(competitors, made, strict=True)
+            for candidate, at in zip(competitors, made, strict=True)
         ]
-        yield _setting(session, policy, n, max_age) | {"control_drift": arena.control, "rows": rows}
+        yield _setup(session, policy, n, max_age) | {"control_drift": comparison.control, "rows": rows}
 
 
-def match(arena: Arena, who: Candidate, target: float) -> Measured:
+def match(comparison: EqualReuse, candidate: Candidate, target: float) -> Measured:
     """The candidate at the parameter where its measured ratio is nearest to `target`."""
-    aim, tried = target, []
-    for _ in range(TRIES):
-        parameter = search(lambda k: arena.replay(who, k), who.nothing, who.most, aim)
-        tried.append(arena.measure(who, parameter))
-        miss = target - tried[-1].ratio.mean()
-        if abs(miss) <= AIM or parameter == who.most:
+    aim, measured = target, []
+    for _ in range(MEASUREMENTS):
+        parameter = search(
+            lambda k: comparison.replay(candidate, k), candidate.no_reuse, candidate.most_reuse, aim
+        )
+        measured.append(comparison.measure(candidate, parameter))
+        miss = target - measured[-1].ratio.mean()
+        if abs(miss) <= AIM or parameter == candidate.most_reuse:
             break
         aim += miss
-    return min(tried, key=lambda found: abs(found.ratio.mean() - target))
+    return min(measured, key=lambda found: abs(found.ratio.mean() - target))
 
 
-def search(ratio: Callable[[float], float], nothing: float, most: float, target: float) -> float:
+def search(ratio: Callable[[float], float], no_reuse: float, most_reuse: float, target: float) -> float:
     """The parameter between its two ends at which `ratio`, rising from one to the other, is `target`.
 
-    `most` where even that is too little; of a ratio that jumps over the target, the nearer side.
+    `most_reuse` where even that is too little; of a ratio that jumps over the target, the nearer side.
     """
-    if ratio(most) <= target:
-        return most
-    best, gap = nothing, target
+    if ratio(most_reuse) <= target:
+        return most_reuse
+    best, gap = no_reuse, target
     for _ in range(40):
-        middle = (nothing + most) / 2
+        middle = (no_reuse + most_reuse) / 2
         found = ratio(middle)
         if abs(found - target) < gap:
             best, gap = middle, abs(found - target)
         if gap <= AIM / 4:
             break
-        nothing, most = (middle, most) if found < target else (nothing, middle)
+        no_reuse, most_reuse = (middle, most_reuse) if found < target else (no_reuse, middle)
     return best
 
 
@@ -99,14 +109,14 @@ def check_unseen(policy: ReusePolicy, seed: int, n: int) -> None:
         )
 
 
-def _row(who: Candidate, at: Measured, policy: Measured, target: float, bits: int) -> dict[str, Any]:
+def _row(candidate: Candidate, at: Measured, policy: Measured, target: float, bits: int) -> dict[str, Any]:
     equal = _equal(at, target)
-    comparable = who.name != POLICY and equal and _equal(policy, target)
+    comparable = candidate.name != POLICY and equal and _equal(policy, target)
     return {
-        "method": who.name,
+        "method": candidate.name,
         "target": target,
         "bits": bits,
-        "option": {who.parameter: at.parameter},
+        "option": {candidate.parameter: at.parameter},
         "ratio": float(at.ratio.mean()),
         "equal": equal,
         "drift": _interval(at.drift),
@@ -124,7 +134,7 @@ def _interval(values: Floats) -> dict[str, float]:
     return mean_interval(np.asarray(values)).model_dump()
 
 
-def _setting(session: Session, policy: ReusePolicy, n: int, max_age: int) -> dict[str, Any]:
+def _setup(session: Session, policy: ReusePolicy, n: int, max_age: int) -> dict[str, Any]:
     spec = session.spec
     return {
         "environment": provenance.provenance(spec.seed),

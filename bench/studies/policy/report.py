@@ -54,9 +54,9 @@ def current_fields(found: Mapping[str, Any]) -> dict[str, Any]:
 
 def page(found: Mapping[str, Any]) -> Page:
     """The page of a comparison that has today's names."""
-    said = headline(found["rows"])
+    text = headline(found["rows"])
     parts = [
-        f"**Summary:** {said}",
+        f"**Summary:** {text}",
         _setup(found),
         table(found["rows"]),
         f"[{TABLE}]({TABLE})",
@@ -64,7 +64,7 @@ def page(found: Mapping[str, Any]) -> Page:
         _training(found["policy"]),
         _reading(found),
     ]
-    return Page("The learned policy, at equal reuse", said, "\n\n".join(parts))
+    return Page("The learned policy, at equal reuse", text, "\n\n".join(parts))
 
 
 def headline(rows: Sequence[Row]) -> str:
@@ -164,12 +164,13 @@ def _setup(found: Mapping[str, Any]) -> str:
 def _training(policy: Mapping[str, Any]) -> str:
     f = current_names(policy["figures"])
     trace, final = f["trace"], f["final_reuse_error"]
+    label = f["reuse_error_of"].replace("foreseen", "predicted")  # the former word
     return (
         f"## The policy\n\nA {code(policy['kind'])}, trained on {trace['rows']} measured reuses of "
         f"{trace['seeds'][1] - trace['seeds'][0]} trajectories. On the held-out ones its ROC-AUC is "
         f"{f['roc_auc']:.3f}, and at its own threshold it reuses {f['reuse_ratio']:.1%} of them at a mean "
         f"reuse error of {f['reuse_error']:.5f} (budget {f['budget']:.5f}; knowing every error would allow "
-        f"{f['best_ratio']:.1%}). The reuse error that labels a row is of the {f['reuse_error_of']}.\n\n"
+        f"{f['best_ratio']:.1%}). The reuse error that labels a row is of the {label}.\n\n"
         "One layer's reuse changes the step's guided noise prediction by a relative L2 whose rank "
         f"correlation with the change of the final latent is {final['spearman']:.2f} (Spearman, "
         f"{final['rows']} single reuses followed to the end); that of the label is "

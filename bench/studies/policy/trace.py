@@ -1,4 +1,4 @@
-"""Traces of a model: what the gate would see for each layer and step, and what reuse there breaks."""
+"""Traces of a model: what the gate would see for each layer and step, and the error of reuse there."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ FINALS = 16  # single reuses a trajectory that are followed to the final latent
 def trace(session: Session, trajectories: int, finals: int = FINALS, progress: bool = True) -> Trace:
     """Trace so many images of the session, one trajectory each.
 
-    Damage is the relative L2 change of the guided noise prediction when one layer alone serves its
+    The reuse error is the relative L2 change of the guided noise prediction when a single layer reuses its
     output of the step before; `finals` of them a trajectory are also followed to the final latent.
     """
     with by_hand(session.pipe) as manual, torch.no_grad():
         samples = tqdm(range(trajectories), desc="trace", unit="trajectory", disable=not progress)
-        parts = [follow(Walk(session, manual, i), i, finals) for i in samples]
+        parts = [follow(Trajectory(session, manual, i), i, finals) for i in samples]
     columns = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     return Trace(**columns, metadata=_metadata(session, trajectories))
 
@@ -53,7 +53,7 @@ def rank_correlation(rows: Trace) -> tuple[float, int]:
 
 @contextmanager
 def by_hand(pipe: Any, bits: int = 16) -> Iterator[ManualReuse]:
-    """DQAR's hooks on the pipeline's transformer: whoever calls it decides what it reuses."""
+    """DQAR's hooks on the pipeline's transformer: the caller decides what is reused."""
     config = DQARConfig.preset("maximum", quantization_bits=bits, trace_entropy=True, **shape_of(pipe))
     with ManualReuse(pipe.transformer, config) as manual:
         yield manual
@@ -61,14 +61,14 @@ def by_hand(pipe: Any, bits: int = 16) -> Iterator[ManualReuse]:
 
 @dataclass(frozen=True)
 class Step:
-    """Where a trajectory stands before a step: all that it takes to go on from there."""
+    """The state of a trajectory before a step: all that is needed to continue."""
 
     number: int
     latent: Tensor  # [1, channels, height, width]
     scheduler: Any
 
 
-class Walk:
+class Trajectory:
     """One image's denoising as `DiTPipeline` does it, a prediction at a time."""
 
     def __init__(self, session: Session, manual: ManualReuse, sample: int) -> None:
@@ -104,7 +104,7 @@ class Walk:
 
     def advance(self, step: Step, prediction: Tensor) -> Step:
         """The step after, on a scheduler of its own."""
-        scheduler = copy.deepcopy(step.scheduler)  # a multistep solver remembers what it was given
+        scheduler = copy.deepcopy(step.scheduler)  # a multistep solver keeps earlier predictions
         t = scheduler.timesteps[step.number]
         return Step(step.number + 1, scheduler.step(prediction, t, step.latent).prev_sample, scheduler)
 
@@ -127,20 +127,22 @@ class Walk:
         return inputs
 
 
-def follow(walk: Walk, name: int, finals: int) -> dict[str, Tensor]:
+def follow(trajectory: Trajectory, name: int, finals: int) -> dict[str, Tensor]:
     """The columns of one trajectory, `[(steps - 1) * layers, ...]`, its number being `name`."""
-    chosen = _sample(walk, finals, seed=name)
+    chosen = _sample(trajectory, finals, seed=name)
     rows: list[tuple[Tensor, Tensor]] = []
     ends: dict[int, Tensor] = {}
-    step = walk.advance(walk.start, walk.predict(walk.start, keep=True))
-    while step.number < len(walk):
-        features = walk.features(step)
-        tried = [walk.predict(step, reused=(layer,)) for layer in range(walk.layers)]
+    step = trajectory.advance(trajectory.start, trajectory.predict(trajectory.start, keep=True))
+    while step.number < len(trajectory):
+        features = trajectory.features(step)
+        predictions = [trajectory.predict(step, reused=(layer,)) for layer in range(trajectory.layers)]
         for layer in chosen.get(step.number, ()):
-            ends[len(rows) * walk.layers + layer] = walk.finish(walk.advance(step, tried[layer]))
-        full = walk.predict(step, keep=True)
-        rows.append((features, images.drift(torch.cat(tried), full.expand_as(torch.cat(tried)))))
-        step = walk.advance(step, full)
+            ends[len(rows) * trajectory.layers + layer] = trajectory.finish(
+                trajectory.advance(step, predictions[layer])
+            )
+        full = trajectory.predict(step, keep=True)
+        rows.append((features, images.drift(torch.cat(predictions), full.expand_as(torch.cat(predictions)))))
+        step = trajectory.advance(step, full)
     return _columns(rows, ends, step.latent, name)
 
 
@@ -160,9 +162,9 @@ def _columns(
     }
 
 
-def _sample(walk: Walk, finals: int, seed: int) -> dict[int, list[int]]:
+def _sample(trajectory: Trajectory, finals: int, seed: int) -> dict[int, list[int]]:
     """Step -> layers: where a single reuse is followed to the end, so many in all."""
-    cells = [(step, layer) for step in range(1, len(walk)) for layer in range(walk.layers)]
+    cells = [(step, layer) for step in range(1, len(trajectory)) for layer in range(trajectory.layers)]
     found: dict[int, list[int]] = {}
     for step, layer in random.Random(seed).sample(cells, min(finals, len(cells))):
         found.setdefault(step, []).append(layer)
@@ -178,6 +180,6 @@ def _metadata(session: Session, trajectories: int) -> dict[str, Any]:
         "scheduler": type(session.pipe.scheduler).__name__,
         "steps": spec.num_inference_steps,
         "guidance": spec.guidance_scale,
-        "seeds": [spec.seed, spec.seed + trajectories],  # the last left out
+        "seeds": [spec.seed, spec.seed + trajectories],  # the last one excluded
         "classes": session.labels,
     }

@@ -23,7 +23,7 @@ QUANTILE = 0.3  # of the trace's reuse errors: the budget, where none is given
 
 
 class Candidate(NamedTuple):
-    """A trained policy and what it came to."""
+    """A trained policy and its metrics on held-out trajectories."""
 
     policy: ReusePolicy
     metrics: TrainingMetrics
@@ -32,7 +32,7 @@ class Candidate(NamedTuple):
 def train(
     rows: Trace, budget: float | None, final: bool = True, seed: int = 0, progress: bool = True
 ) -> list[Candidate]:
-    """Both policies trained on the same split, the better by ROC-AUC first; its figures name the trace.
+    """Both policies trained on the same split, the better by ROC-AUC first; its metrics name the trace.
 
     The reuse error is that predicted for the final latent, or with `final` off the step's own. Without a
     `budget` it is what three rows in ten stay below. BadInput where the trainer refuses the budget or
@@ -54,7 +54,7 @@ def train(
 
 
 def predicted(rows: Trace, known: Tensor) -> Trace:
-    """The same rows with the reuse error that each step's is expected to do to the final latent.
+    """The same rows with the reuse error of the final latent that each step's error is expected to cause.
 
     Reuse error at one step grows or fades on the way: log(final / step) is fitted by a cubic in t / T on
     those of the rows `known` [n] of bool that were followed to the end.

@@ -28,7 +28,7 @@ class Exponent(NamedTuple):
 
     @property
     def verdict(self) -> str:
-        """What the interval says."""
+        """The conclusion that the interval allows."""
         if self.b.contains(PUBLISHED):
             return "grows as the published threshold does"
         if max(abs(self.b.low), abs(self.b.high)) < SMALL:

@@ -38,7 +38,7 @@ def write_report(rows: pd.DataFrame, facts: Mapping[str, Any], out: Path) -> Pat
 
 
 def headline(found: Sequence[Exponent]) -> str:
-    """The exponents, in one sentence."""
+    """The headline: the exponents."""
     by = {each.value: each for each in found}
     parts = [
         f"{name} {interval(by[key].b, 3)}" for key, name in (("entropy", "entropy"), ("hold", "hold error"))

@@ -51,7 +51,7 @@ def write_report(rows: pd.DataFrame, facts: Mapping[str, Any], out: Path) -> Pat
 
 
 def headline(ranked: Sequence[Ranking], shares: Sequence[Explained], more: Mapping[str, Mean]) -> str:
-    """What entropy adds, in one sentence, with intervals."""
+    """The headline: what entropy adds, with intervals."""
     entropy = next(r for r in ranked if (r.signal, r.error) == ("entropy", "hold"))
     share = {s.model: s.share for s in shares if s.error == "hold"}
     return (
