@@ -103,9 +103,7 @@ def _measured(suite: Suite, results: Path, reports: Path, only: str | None, forc
 
     suite_run = SuiteRun.of_suite(suite, results, only, force)
     typer.echo(suite_run.opening)
-    suite_run.run()
-    store = suite_run.store
-    records = store.records(suite.names)
+    records, store = suite_run.run(), suite_run.store
     written = report_of(suite, records, store.folder, suite.report_dir(reports, store.machine))
     typer.echo(table(records))
     typer.echo(suite_run.closing(records))

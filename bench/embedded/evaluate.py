@@ -14,7 +14,7 @@ from bench.embedded import classifier
 from bench.embedded.classes import CLASSES
 from bench.embedded.data import EmojiData
 from bench.embedded.extractor import extract
-from bench.embedded.vae import load_folded, psnr
+from bench.embedded.vae import load_folded, reconstruction_psnr
 from dqar.evaluation.frechet import fitted, frechet_distance
 
 STEPS = 50
@@ -100,7 +100,7 @@ def memorisation(data: EmojiData, samples: Tensor) -> dict[str, float]:
 def figures(data: EmojiData, samples: Tensor, wanted: Tensor, work: Path) -> dict[str, Any]:
     """All figures of the README for `samples` [n, 3, 64, 64] of classes `wanted` [n]."""
     return {
-        "vae_psnr_heldout_db": psnr(load_folded(data, work), data.split("heldout")[0]),
+        "vae_psnr_heldout_db": reconstruction_psnr(load_folded(data, work), data.split("heldout")[0]),
         "extractor_accuracy_heldout": classifier.accuracy(classifier.load(work), data),
         "frechet_distance": distances(data, samples, wanted),
         "memorisation": memorisation(data, samples),

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from bench.embedded.data import EmojiData, to_float
 from bench.embedded.loop import Budget, Trainer, load_ema, seeded
+from dqar.evaluation.psnr import psnr
 
 # diffusers imports lazily, which hides its classes from mypy: hence `Any` for its models.
 BATCH = 16
@@ -130,11 +130,10 @@ def load_folded(data: EmojiData, work: Path) -> Any:
 
 
 @torch.no_grad()
-def psnr(vae: Any, images: Tensor) -> float:
-    """Mean over uint8 `images` of the reconstruction's PSNR in dB (peak 255)."""
+def reconstruction_psnr(vae: Any, images: Tensor) -> float:
+    """Mean over uint8 `images` of the reconstruction's PSNR in dB, before rounding."""
     values = []
     for chunk in images.split(64):
         output = vae.decode(vae.encode(to_float(chunk)).latent_dist.mean).sample.clamp(-1, 1)
-        error = F.mse_loss(output, to_float(chunk), reduction="none").mean(dim=(1, 2, 3))
-        values.append(10 * torch.log10(4 / error))
+        values.append(psnr(output, to_float(chunk), peak=2))
     return float(torch.cat(values).mean())

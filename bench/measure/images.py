@@ -26,12 +26,6 @@ def drift(latents: Tensor, reference: Tensor) -> Tensor:
     return gap / size
 
 
-def psnr(images: Tensor, reference: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio in dB, uint8 [n, 3, h, w] -> [n]; infinite where identical."""
-    error = (images.double() - reference.double()).square().flatten(1).mean(dim=1)
-    return 10 * torch.log10(255**2 / error)
-
-
 def ssim(images: Tensor, reference: Tensor) -> Tensor:
     """Structural similarity, uint8 [n, 3, h, w] -> [n].
 

@@ -23,6 +23,7 @@ from bench.record import Mean, Quality, Worst
 from bench.spec.external_files import lpips_folder
 from bench.store.images import digest
 from bench.store.tensors import Cache
+from dqar.evaluation.psnr import psnr
 
 NO_LPIPS = "no VGG16 weights: --lpips-weights gives them, or torch hub's cache"
 
@@ -39,8 +40,8 @@ def measure(
     say("quality")
     missing: dict[str, str] = {}
     drift = images.each(images.drift, cand.latents, base.latents)
-    psnr = images.each(images.psnr, cand.images, base.images)
-    metrics = _paired(drift, psnr, missing)
+    psnr_db = images.each(psnr, cand.images, base.images)
+    metrics = _paired(drift, psnr_db, missing)
     metrics["ssim"] = stats.mean_interval(images.each(images.ssim, cand.images, base.images))
     metrics["lpips"] = _lpips(session, base, cand, missing)
     metrics |= text_scores(session, base, cand, missing)
@@ -54,17 +55,17 @@ def measure(
         drift_per_image=drift.tolist(),
         identical=torch.equal(base.latents, cand.latents),
         latents_sha256=hashlib.sha256(cand.latents.numpy().tobytes()).hexdigest(),
-        worst=_worst(session, order, drift, psnr),
+        worst=_worst(session, order, drift, psnr_db),
         image=image,
         image_sha256=digest(mosaic),
         missing=missing,
     ), mosaic
 
 
-def _paired(drift: Tensor, psnr: Tensor, missing: dict[str, str]) -> dict[str, Any]:
-    finite = psnr[torch.isfinite(psnr)]
-    if len(finite) < len(psnr):
-        missing["psnr_db"] = f"{len(psnr) - len(finite)} of {len(psnr)} images are identical"
+def _paired(drift: Tensor, psnr_db: Tensor, missing: dict[str, str]) -> dict[str, Any]:
+    finite = psnr_db[torch.isfinite(psnr_db)]
+    if len(finite) < len(psnr_db):
+        missing["psnr_db"] = f"{len(psnr_db) - len(finite)} of {len(psnr_db)} images are identical"
     return {
         "drift": stats.mean_interval(drift),
         "psnr_db": stats.mean_interval(finite) if len(finite) else None,
@@ -79,7 +80,7 @@ def _lpips(session: Session, base: Samples, cand: Samples, missing: dict[str, st
     return stats.mean_interval(lpips(cand.images, base.images, folder))
 
 
-def _worst(session: Session, order: Tensor, drift: Tensor, psnr: Tensor) -> list[Worst]:
+def _worst(session: Session, order: Tensor, drift: Tensor, psnr_db: Tensor) -> list[Worst]:
     names = conditions.names(session.spec, session.pipe)
     return [
         Worst(
@@ -87,7 +88,7 @@ def _worst(session: Session, order: Tensor, drift: Tensor, psnr: Tensor) -> list
             seed=session.spec.seed + i,
             label=names.get(session.label(i), f"class {session.label(i)}"),
             drift=drift[i].item(),
-            psnr_db=psnr[i].item() if torch.isfinite(psnr[i]) else None,
+            psnr_db=psnr_db[i].item() if torch.isfinite(psnr_db[i]) else None,
         )
         for i in order.tolist()
     ]

@@ -35,6 +35,7 @@ class SuiteRun:
     results: Path
     force: bool
     finished: frozenset[str]  # names of configurations that this machine measured before
+    reported: Sequence[str]  # names of those whose records the report shows, others of the suite included
 
     @classmethod
     def of_suite(cls, suite: Suite, results: Path, only: str | None = None, force: bool = False) -> Self:
@@ -44,16 +45,23 @@ class SuiteRun:
         weights = models.with_weights(suite.file)
         specs = [spec.model_copy(update={"weights": weights}) for spec in specs]
         preflight.check_model(specs)
-        return cls.of(specs, results, force)
+        return cls.of(specs, results, force, suite.names)
 
     @classmethod
-    def of(cls, specs: Sequence[RunSpec], results: Path, force: bool = False) -> Self:
+    def of(
+        cls,
+        specs: Sequence[RunSpec],
+        results: Path,
+        force: bool = False,
+        reported: Sequence[str] | None = None,
+    ) -> Self:
         """The run of some configurations of one suite.
 
         Args:
             specs: at least one.
             results: the root of the records.
             force: measure finished ones again.
+            reported: names whose records `run` returns, where they are not those of `specs`.
 
         Raises:
             BadInput: `results` cannot be written, or holds published records.
@@ -63,7 +71,8 @@ class SuiteRun:
         store.prepare()
         runner = Runner(results=results)
         finished = frozenset(spec.name for spec in specs if not force and runner.is_finished(spec))
-        return cls(specs=specs, store=store, results=results, force=force, finished=finished)
+        names = [spec.name for spec in specs] if reported is None else reported
+        return cls(specs=specs, store=store, results=results, force=force, finished=finished, reported=names)
 
     @property
     def opening(self) -> str:
@@ -77,13 +86,13 @@ class SuiteRun:
         )
 
     def run(self) -> list[Record]:
-        """Measure what is not finished, with a progress bar; the records of all."""
+        """Measure what is not finished, with a progress bar; the records of all that the report shows."""
         with tqdm(total=len(self.specs), unit="run", disable=None, file=sys.stderr) as bar:
             runner = Runner(results=self.results, force=self.force, report=bar.set_description_str)
             for group in groups(self.specs):
                 runner.run(*group)
                 bar.update(len(group))
-        return self.store.records([spec.name for spec in self.specs])
+        return self.store.records(self.reported)
 
     def closing(self, records: Sequence[Record]) -> str:
         """Which of `records` were measured now and which before."""
