@@ -158,7 +158,7 @@ def test_a_plans_cost_is_of_what_runs(second: int, tiny_model_dir: Path, tmp_pat
         target="baseline",
         steps=6,
         plan_steps=6,
-        samples=2,
+        images=2,
         guidance=4.0,
         results=tmp_path,
     )
