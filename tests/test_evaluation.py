@@ -113,7 +113,7 @@ def test_clip_weights_make_text_scores_clip_scores(clip: Path) -> None:
         suite="s", name="n", method="baseline", model="embedded-t2i", prompts="emoji", quality=quality,
     )  # fmt: skip
     text_score.check(quality)
-    base, cand = (Samples(torch.zeros(2, 4, 16, 16), pictures(2) // part) for part in (1, 2))
+    base, cand = (Samples(torch.zeros(2, 4, 16, 16), images(2) // part) for part in (1, 2))
     missing: dict[str, str] = {}
     session = Session(pipe=None, spec=spec, labels=[0, 1])
     found = text_score.text_scores(session, base, cand, missing)

@@ -54,7 +54,7 @@ def test_a_tuning_studys_page(tmp_path: Path) -> None:
         "model": "embedded",
         "steps": 17,
         "guidance": 4.0,
-        "pictures": 8,
+        "images": 8,
         "pairs": 5,
         "shape": {},
     }
