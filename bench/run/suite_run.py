@@ -92,7 +92,7 @@ class SuiteRun:
             for group in groups(self.specs):
                 runner.run(*group)
                 bar.update(len(group))
-        return self.store.records(self.reported)
+        return self.store.records(list(self.reported))
 
     def closing(self, records: Sequence[Record]) -> str:
         """Which of `records` were measured now and which before."""
