@@ -98,7 +98,17 @@ def test_a_killed_run_of_the_real_worker_resumes(
     content = yaml.safe_load(tiny_suite.read_text()) | {"quality": {"n": 0, "converged_n": 0}, "runs": runs}
     tiny_suite.write_text(yaml.safe_dump(content | {"timing": timing}))
     results = tmp_path / "results"
-    command = [sys.executable, "-m", "bench", "run", tiny_suite, "--results", results, "--reports", tmp_path]
+    command: list[str | Path] = [
+        sys.executable,
+        "-m",
+        "bench",
+        "run",
+        tiny_suite,
+        "--results",
+        results,
+        "--reports",
+        tmp_path,
+    ]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command, cwd=HERE.parent, env=environment, stdout=subprocess.DEVNULL)
     while not (had := finished(results)) and process.poll() is None:
