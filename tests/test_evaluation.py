@@ -17,6 +17,7 @@ from bench.measure import text_score
 from bench.measure.samples import Samples
 from bench.pipeline.session import Session
 from bench.spec import external_files
+from bench.spec.prompts import Prompts
 from bench.spec.run_spec import RunSpec
 from bench.spec.settings import QualitySettings
 from dqar.evaluation.metrics import compute_clip_score, compute_fid
@@ -110,7 +111,8 @@ def test_clip_weights_make_text_scores_clip_scores(clip: Path) -> None:
     """Given a CLIP, the harness scores every image by it and says so; its digest enters the key, no path."""
     quality = QualitySettings(n=2, converged_n=0, clip_weights=str(clip))
     spec = RunSpec(
-        suite="s", name="n", method="baseline", model="embedded-t2i", prompts="emoji", quality=quality,
+        suite="s", name="n", method="baseline", model="embedded-t2i", prompts=Prompts.read("emoji"),
+        quality=quality,
     )  # fmt: skip
     text_score.check(quality)
     base, cand = (Samples(torch.zeros(2, 4, 16, 16), images(2) // part) for part in (1, 2))

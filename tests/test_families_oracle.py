@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 import dqar
 from bench.cli.main import app
-from bench.studies.families import checks, emulation, study
+from bench.studies.families import checks, emulation
 from bench.studies.families.checks import CRASHED, REFUSED, RIGHT, WRONG, Examination, Outcome, refusal
 from bench.studies.families.configurations import CONFIGURATIONS
 from bench.studies.families.demands import DEMANDS
@@ -203,7 +203,7 @@ def test_the_command_examines_what_it_is_asked_for(tmp_path: Path, monkeypatch: 
     """One configuration in a process of its own: a table, exit code 0 and no page; an unknown name is bad
     input."""
     forks = multiprocessing.get_context("fork")  # which have the imports of a new process already
-    monkeypatch.setattr(study.multiprocessing, "get_context", lambda method: forks)
+    monkeypatch.setattr(multiprocessing, "get_context", lambda method: forks)
     out = ["--reports", str(tmp_path)]
     done = CliRunner().invoke(app, ["families", "--only", "prior", *out])
     assert done.exit_code == 0 and "nothing is wrong and nothing crashed" in done.output
