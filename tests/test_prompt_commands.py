@@ -104,7 +104,7 @@ def test_prompt_length_measures_prefixes_of_prompts(tmp_path: Path, prompts: str
     assert done.exit_code == 0, done.output
     (facts,) = (tmp_path / "r").rglob("facts.json")
     assert json.loads(facts.read_text())["tokens"] == 16  # padding included: the same for every prompt
-    rows = pd.read_csv(facts.with_name("rows.csv.gz"))
+    rows = pd.read_csv(facts.with_name("rows.csv.xz"))
     assert sorted(rows["words"].unique()) == [1, 2, 4, 8, 12]
     assert (rows["entropy"] > 0).all() and (rows["hold"] > 0).all()
     page = (tmp_path / "p" / "prompt-length" / "README.md").read_text()

@@ -5,8 +5,8 @@
 from __future__ import annotations
 
 import csv
-import gzip
 import json
+import lzma
 import re
 from collections import Counter
 from collections.abc import Callable
@@ -125,8 +125,8 @@ def _policy_forms(found: dict[str, Any]) -> Forms:
 
 def signal_rows() -> dict[str, Array]:
     """The published study's columns, each [images, steps, layers]."""
-    file = next(RESULTS.glob("signals/*/rows.csv.gz"))
-    with gzip.open(file, "rt") as stream:
+    file = next(RESULTS.glob("signals/*/rows.csv.xz"))
+    with lzma.open(file, "rt") as stream:
         rows = list(csv.DictReader(stream))
     shape = [len({row[key] for row in rows}) for key in ("picture", "step", "layer")]
     return {key: np.array([float(row[key]) for row in rows]).reshape(shape) for key in rows[0]}

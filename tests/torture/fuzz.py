@@ -137,7 +137,7 @@ def corrupt(path: Path, rng: random.Random) -> str:
 def _mutated_file(path: Path, rng: random.Random) -> bytes:
     try:
         return as_json(json.loads(path.read_text()), rng)
-    except ValueError:
+    except (ValueError, RecursionError):  # not JSON, or nested too deep: damaged by an earlier try
         return garbled(path.read_bytes(), rng)
 
 

@@ -149,7 +149,7 @@ def write(data: TextData, n: int) -> str:
     rows = {split: choose(data, split, n) for split in ("train", "names")}
     images = {split: sample(pipe, prompts_of(data, chosen)) for split, chosen in rows.items()}
     shown = {split: list(zip(prompts_of(data, rows[split]), images[split], strict=True)) for split in rows}
-    grid(shown["train"][:40] + shown["names"][:24]).save(HERE / "samples.png", optimize=True)
+    grid(shown["train"][:40] + shown["names"][:24]).save(HERE / "samples.webp", quality=70, method=6)
     drawn = nearest_pairs(data, shown["train"][:12])
     grid(drawn, columns=6).save(HERE / "nearest.png", optimize=True)
     found = {"guidance": GUIDANCE, "steps": STEPS, **metrics(data, images, rows)}

@@ -17,7 +17,7 @@ from bench.machine.files import write_atomic
 from bench.record import Interval
 
 MAX_BYTES = 190_000
-SAMPLE_QUALITY = 60  # of WebP
+SAMPLE_QUALITY = 40  # of WebP
 DPI = 150
 GREY = "#8a8a8a"
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import gzip
 import io
 import json
-import zlib
+import lzma
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from bench.studies.signals.measure import prompt_tokens, table
 from dqar.errors import InvalidFile, short_repr
 from dqar.utils.foreign import read_bytes, read_json
 
+ROWS = "rows.csv.xz"
 MAX_BYTES = 2**28  # of the rows, unpacked: the published study has 2 MB
 
 
@@ -65,9 +65,9 @@ class Study:
     def save(self, folder: Path) -> Path:
         """Write both files to `folder`; the path of the rows. BadInput where that fails."""
         text = self.rows.to_csv(index=False, float_format="%.6g")
-        write_atomic(folder / "rows.csv.gz", gzip.compress(text.encode(), mtime=0))
+        write_atomic(folder / ROWS, lzma.compress(text.encode(), preset=9))
         write_atomic(folder / "facts.json", json.dumps(self.facts, indent=1).encode())
-        return folder / "rows.csv.gz"
+        return folder / ROWS
 
     @classmethod
     def load(cls, folder: Path) -> Self:
@@ -77,16 +77,16 @@ class Study:
             InvalidFile: another file, or one that unpacks to more than `MAX_BYTES`.
         """
         facts = read_json(folder / "facts.json", "facts")
-        return cls(_rows(folder / "rows.csv.gz"), facts)
+        return cls(_rows(folder / ROWS), facts)
 
 
 def _rows(path: Path) -> pd.DataFrame:
     content = read_bytes(path, "rows")
     try:
-        unpacked = zlib.decompressobj(wbits=31).decompress(content, MAX_BYTES + 1)  # 31: of gzip's format
+        unpacked = lzma.LZMADecompressor().decompress(content, MAX_BYTES + 1)
         if len(unpacked) > MAX_BYTES:
             raise ValueError(f"unpacks to more than {MAX_BYTES:,} bytes")
         rows: pd.DataFrame = pd.read_csv(io.BytesIO(unpacked))
         return rows.rename(columns={"picture": "image"})  # the former name
-    except (zlib.error, ValueError) as error:  # pandas' errors are ValueErrors
+    except (lzma.LZMAError, EOFError, ValueError) as error:  # pandas' errors are ValueErrors
         raise InvalidFile(f"rows = {short_repr(str(path))}: {' '.join(str(error).split())[:200]}") from error
