@@ -174,6 +174,23 @@ def _verdict(s: Sentence, count: str, verdict: str) -> None:
     assert int(count) == found[verdict]  # type: ignore[index]
 
 
+def _losses(s: Sentence, count: str, verdict: str) -> None:
+    """How many have the verdict by the normal approximation; one whose bound is near an end may be either."""
+    sure = near = 0
+    for record in s.finished:
+        quality = record.quality
+        if record.method == "baseline" or quality is None or not quality.drift_converged_per_image:
+            continue
+        baseline = quality.baseline_drift_converged_per_image
+        gaps = [a - b for a, b in zip(quality.drift_converged_per_image, baseline, strict=True)]
+        error = 1.96 * (fmean((gap - fmean(gaps)) ** 2 for gap in gaps) / len(gaps)) ** 0.5
+        low, high, bound = fmean(gaps) - error, fmean(gaps) + error, s.margin * fmean(baseline)
+        found = "no loss" if high < bound else "loss" if low > bound else "inconclusive"
+        close = min(abs(low - bound), abs(high - bound)) < 0.5 * error
+        near, sure = near + close, sure + (found == verdict and not close)
+    assert sure <= int(count) <= sure + near
+
+
 def _unclaimed(s: Sentence, count: str) -> None:
     without = [
         r for r in s.finished
@@ -272,6 +289,7 @@ FORMS: dict[str, tuple[str, Callable[..., None]]] = {
     "itself": (rf"baseline against itself: {V} {BOUNDS}", _itself),
     "verdict": (r"(\d+) (AMBIGUOUS|FASTER|SLOWER|SAME)", _verdict),
     "unclaimed": (r"(\d+) no claim", _unclaimed),
+    "losses": (r"(\d+) (no loss|loss|inconclusive)\b", _losses),
     "few": (r"show (\d+) of (\d+) configurations", _few),
     "compared": (r"all (\d+) configurations compared", _compared),
     "configurations": (r"(?<![\d.])(\d+) configurations?(?= on|,)", _configurations),
