@@ -16,7 +16,7 @@ from transformers import CLIPTokenizer
 import dqar
 from bench import embedded
 from bench.embedded.data import VENDORS
-from bench.embedded.text_to_image import emoji, evaluate, mmdit, prompts, scorer, scorer_training
+from bench.embedded.text_to_image import emoji, evaluate, mmdit, prompts, scorer
 from dqar import DQARConfig
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -107,7 +107,7 @@ def test_samples_fit_their_own_prompt_better_than_others(pipe: Any) -> None:
     texts = list(SAMPLED)
     images = evaluate.sample(pipe, texts, steps=14)
     scores = scorer.embed_images(images) @ scorer.embed_prompts(texts).T
-    assert scorer_training.own_above_other(scores, texts) >= 0.9
+    assert scorer.own_above_other(scores, texts) >= 0.9
 
 
 def test_the_number_of_zero_tokens_is_the_users_choice(pipe: Any) -> None:
@@ -230,7 +230,7 @@ def test_words_are_plain_and_the_sign_keeps_its_own_names() -> None:
 def test_pairs_with_equal_prompts_do_not_count() -> None:
     """Of the six ordered pairs of three images, the two of one prompt are no pairs; three of four are won."""
     scores = torch.tensor([[0.9, 0.9, 0.1], [0.5, 0.5, 0.7], [0.2, 0.2, 0.3]])
-    assert scorer_training.own_above_other(scores, ["a", "a", "b"]) == 0.75
+    assert scorer.own_above_other(scores, ["a", "a", "b"]) == 0.75
 
 
 def test_scores_do_not_depend_on_the_batch() -> None:

@@ -38,8 +38,11 @@ def text_scores(session: Session, base: Samples, cand: Samples, missing: dict[st
         return {}
     from bench.embedded.text_to_image import scorer
 
-    own, before = (scorer.text_scores(arm.images, texts).tolist() for arm in (cand, base))
-    wins = _wins(scorer.embed_images(cand.images), scorer.embed_prompts(texts), texts)
+    prompts, images = scorer.embed_prompts(texts), scorer.embed_images(cand.images)
+    own = (images * prompts).sum(dim=-1).tolist()
+    before = (scorer.embed_images(base.images) * prompts).sum(dim=-1).tolist()
+    # Where no prompt differs from another there is no pair.
+    wins = scorer.own_above_other(images @ prompts.T, texts) if len(set(texts)) > 1 else None
     return _fields(own, before, scorer.SCORER) | {"own_prompt_wins": wins}
 
 
@@ -61,20 +64,3 @@ def _fields(own: list[float], before: list[float], scorer: str) -> dict[str, Any
         "baseline_text_score_per_image": before,
         "text_scorer": scorer,
     }
-
-
-def _wins(images: torch.Tensor, prompts: torch.Tensor, texts: list[str]) -> float | None:
-    """The share of pairs of an image and another prompt in which its own prompt has the higher score.
-
-    Args:
-        images: unit vectors [n, d].
-        prompts: unit vectors [n, d] of their prompts.
-        texts: the prompts; an equal one is no other prompt.
-
-    Returns:
-        The share, None where no prompt differs from another.
-    """
-    scores = images @ prompts.T
-    other = torch.tensor([[a != b for b in texts] for a in texts])
-    wins = scores.diagonal()[:, None] > scores
-    return wins[other].float().mean().item() if other.any() else None

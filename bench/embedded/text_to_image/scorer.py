@@ -115,3 +115,13 @@ def text_scores(images_uint8: Tensor, texts: list[str]) -> Tensor:
     if len(images_uint8) != len(texts):
         raise ValueError(f"prompts: {len(texts)}; allowed: one for each of the {len(images_uint8)} images")
     return (embed_images(images_uint8) * embed_prompts(texts)).sum(dim=-1)
+
+
+def own_above_other(scores: Tensor, texts: list[str]) -> float:
+    """Share of pairs (image i, prompt j with another text) in which image i fits its own prompt better.
+
+    `scores` [n, n] holds image i against prompt j; equal prompts make no pair.
+    """
+    numbers = torch.tensor([sorted(set(texts)).index(text) for text in texts])
+    pairs = numbers[:, None] != numbers
+    return float((scores.diagonal()[:, None] > scores)[pairs].float().mean())

@@ -93,16 +93,6 @@ def export(work: Path) -> None:
     scorer._scorer.cache_clear()
 
 
-def own_above_other(scores: Tensor, texts: list[str]) -> float:
-    """Share of pairs (image i, prompt j with another text) in which image i fits its own prompt better.
-
-    `scores` [n, n] holds image i against prompt j; equal prompts make no pair.
-    """
-    numbers = torch.tensor([sorted(set(texts)).index(text) for text in texts])
-    pairs = numbers[:, None] != numbers
-    return float((scores.diagonal()[:, None] > scores)[pairs].float().mean())
-
-
 def retrieval(images: Tensor, texts: list[str]) -> dict[str, Any]:
     """How often an image's own prompt scores above another, and among the best 1 and 5 of them all."""
     embedded = scorer.embed_images(images)
@@ -113,7 +103,7 @@ def retrieval(images: Tensor, texts: list[str]) -> dict[str, Any]:
     return {
         "n": len(texts),
         "distinct prompts": len(distinct),
-        "own prompt above another": own_above_other(scores[:, own], texts),
+        "own prompt above another": scorer.own_above_other(scores[:, own], texts),
         "own prompt first": float((rank == 0).float().mean()),
         "own prompt among five": float((rank < 5).float().mean()),
     }
