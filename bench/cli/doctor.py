@@ -55,7 +55,10 @@ def cuda() -> Check:
     """A CUDA device that torch can use."""
     if device_type() == "cuda":
         return Check(True, "CUDA", torch.cuda.get_device_name())
-    why = unusable_gpu() or "torch finds no device: suites run on the CPU, `auto` is embedded"
+    why = (
+        unusable_gpu()
+        or f"torch finds no device: suites run on the CPU, `auto` is {' and '.join(models.EMBEDDED)}"
+    )
     return Check(False, "CUDA", why)
 
 

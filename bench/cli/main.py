@@ -14,6 +14,7 @@ from bench.cli import studies
 from bench.cli.options import (
     OK,
     REGRESSED,
+    ModelOverride,
     PromptsOption,
     Reports,
     Results,
@@ -53,9 +54,7 @@ def run(
     seed: Annotated[
         int | None, typer.Option(help="The seed of the first image, in place of the suite's.")
     ] = None,
-    model: Annotated[
-        str | None, typer.Option(help="A directory or a hub id, in place of the suite's model.")
-    ] = None,
+    model: ModelOverride = None,
     prompts: PromptsOption = None,
     images: Annotated[
         int | None, typer.Option(min=0, help="The number of images that quality is measured on.")

@@ -12,6 +12,7 @@ import typer
 
 from bench.errors import BadInput, one_line, shortened
 from bench.machine.device import device_type, unusable_gpu
+from bench.pipeline.models import EMBEDDED
 from bench.spec.prompts import Prompts
 from dqar.errors import DQARError
 
@@ -19,6 +20,9 @@ OK, REGRESSED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 Results = Annotated[Path, typer.Option(help="Directory of the records.")]
 Reports = Annotated[Path, typer.Option(help="Directory of the reports.")]
+ModelOverride = Annotated[
+    str | None, typer.Option("--model", help="A directory or a hub id, in place of the suite's model.")
+]
 Model = Annotated[
     str, typer.Option(help="The model: embedded, embedded-t2i, a pipeline's directory, or a hub id.")
 ]
@@ -36,16 +40,13 @@ Steps = Annotated[int, typer.Option(help="Number of denoising steps.")]
 Guidance = Annotated[float, typer.Option(min=0, help="Weight of classifier-free guidance.")]
 
 
-EMBEDDED = ("embedded", "embedded-t2i")  # a suite for each model that ships
-
-
 def chosen(name: str) -> str:
     """The suite, or the first of those, that `auto` means on this machine; see `all_chosen`."""
     return all_chosen(name)[0]
 
 
 def all_chosen(name: str) -> tuple[str, ...]:
-    """The suites that `auto` means on this machine: on a CPU one for each model that ships.
+    """The suites that `auto` means on this machine: on a CPU that of each model that ships, by its name.
 
     Raises:
         BadInput: there is a GPU that torch cannot use; then `auto` must not mean the CPU in silence.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,6 +13,7 @@ from bench.cli.options import (
     REGRESSED,
     Guidance,
     Model,
+    ModelOverride,
     PromptsOption,
     Reports,
     Results,
@@ -32,6 +34,9 @@ from bench.run.preflight import check_model
 from bench.spec.run_spec import RunSpec, shown_model
 from bench.spec.suite import Suite
 from bench.store.places import REPORTS, RESULTS
+
+if TYPE_CHECKING:  # which loads torch
+    from bench.studies.signals.rows import Study as Rows
 
 app = typer.Typer()
 command = commands(app)
@@ -77,9 +82,7 @@ def profile(
     out: Annotated[
         Path | None, typer.Option(help="The report's directory [default: outputs/profile/SUITE-NAME].")
     ] = None,
-    model: Annotated[
-        str | None, typer.Option(help="A directory or a hub id, in place of the suite's model.")
-    ] = None,
+    model: ModelOverride = None,
     prompts: PromptsOption = None,
     steps: Annotated[
         int | None, typer.Option(min=1, max=1000, help="Denoising steps, in place of the suite's.")
@@ -88,7 +91,7 @@ def profile(
         int, typer.Option(min=1, help="Generations of each arm, without the profiler and with it.")
     ] = 3,
 ) -> None:
-    """Show which part of a generation takes how long, the the baseline's and a run's, and write traces."""
+    """Show which part of a generation takes how long, the baseline's and a run's, and write traces."""
     suite = Suite.load(chosen(name), model=model, prompts=prompts)
     (spec,) = suite.specs(run)
     from bench.studies.profile import compare, page
@@ -104,9 +107,7 @@ def profile(
 
 @command
 def reproduce(
-    model: Annotated[
-        str | None, typer.Option(help="A directory or a hub id, in place of the suite's model.")
-    ] = None,
+    model: ModelOverride = None,
     results: Results = RESULTS,
     reports: Reports = REPORTS,
 ) -> None:
@@ -174,9 +175,7 @@ def signals(
     from bench.studies.signals.rows import Study
 
     study = Study.measured(model, images, steps, guidance, seed, prompts_of(prompts))
-    path = study.save(results / "signals" / provenance.machine())
-    page = write_report(study.rows, study.facts, reports / "signals")
-    typer.echo(f"{page.read_text()}\nrows:   {path}\nreport: {page}")
+    _finish(study, "signals", write_report, results, reports)
 
 
 @command
@@ -202,8 +201,13 @@ def prompt_length(
         raise BadInput("prompt-length: --prompts: not given; needed: a file with one a line")
     check(given)
     study = Study.measured(model, len(given.texts), steps, guidance, seed, given, measured)
-    path = study.save(results / "prompt-length" / provenance.machine())
-    page = write_report(study.rows, study.facts, reports / "prompt-length")
+    _finish(study, "prompt-length", write_report, results, reports)
+
+
+def _finish(study: Rows, name: str, write_report: Callable[..., Path], results: Path, reports: Path) -> None:
+    """Keep a study's rows, write its page and print it."""
+    path = study.save(results / name / provenance.machine())
+    page = write_report(study.rows, study.facts, reports / name)
     typer.echo(f"{page.read_text()}\nrows:   {path}\nreport: {page}")
 
 

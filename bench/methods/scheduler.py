@@ -23,13 +23,13 @@ SPACINGS: dict[str, dict[str, Any]] = {
     "exponential": {"use_exponential_sigmas": True},
     "lu": {"use_lu_lambdas": True},
 }
-# Solver -> the spacings of sigmas, and the solver orders, that it has.
+# Solver of several orders -> the spacings of sigmas that it has.
 SIGMAS: dict[str, tuple[str, ...]] = {
     "dpm_solver++": ("karras", "exponential", "lu"),
     "unipc": ("karras", "exponential"),
     "deis": ("karras", "exponential"),
 }
-ORDERS: dict[str, tuple[int, ...]] = {"dpm_solver++": (1, 2, 3), "unipc": (1, 2, 3), "deis": (1, 2, 3)}
+ORDERS = dict.fromkeys(SIGMAS, (1, 2, 3))
 OPTIONS = ("steps", "scheduler", "spacing", "solver_order")
 
 

@@ -54,8 +54,7 @@ def digests(quality: QualitySettings) -> dict[str, str]:
     """A hash of the contents of each file in use, by the field that names it."""
     found = {field: _digest(path) for field, path in quality.files().items() if field != "clip_weights"}
     if quality.clip_weights:
-        clip = Path(quality.clip_weights)
-        found["clip_weights"] = hashing.digest(sorted(f for f in clip.rglob("*") if f.is_file()), clip)
+        found["clip_weights"] = _content(Path(quality.clip_weights))
     folder = lpips_folder(quality)
     if folder:
         found["lpips_weights"] = hashing.digest([folder / name for name in LPIPS_FILES], folder)
@@ -63,7 +62,7 @@ def digests(quality: QualitySettings) -> dict[str, str]:
 
 
 def _content(path: Path) -> str:
-    """A hash of a plan's file, or of all files in a policy's directory."""
+    """A hash of a file, or of all files in a directory."""
     if path.is_dir():
         return hashing.digest(sorted(file for file in path.rglob("*") if file.is_file()), path)
     return hashing.digest([path], path.parent)
@@ -75,7 +74,7 @@ def _digest(path: Path) -> str:
         from dqar.evaluation.image_files import found
 
         return hashing.digest(found(path)[0], path)
-    return hashing.digest([path], path.parent)
+    return _content(path)
 
 
 def lpips_folder(quality: QualitySettings) -> Path | None:

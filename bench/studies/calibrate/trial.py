@@ -51,7 +51,7 @@ class Trials:
         self.target = self._target(self.session)
         self.shares = _shares(flops.count(self.session))
 
-    @property
+    @cached_property
     def layers(self) -> int:
         """Layers of the model."""
         return int(shape_of(self.session.pipe)["num_layers"])
