@@ -69,6 +69,7 @@ class Cache:
         self.inputs: Streams = ()
         self.residual: list[Tensor] = []
         self.last_input: Tensor | None = None
+        self.distance = math.nan  # of this step's input from the last one's
         self.last_output: Tensor | None = None
         self.changes: list[tuple[float, float]] = []  # of input and output, relative, where all steps run
         for number, block in enumerate(self.blocks):
@@ -90,15 +91,14 @@ class Cache:
         return run
 
     def _begin(self, given: dict[str, Any], streams: Streams) -> None:
-        modulated, self.inputs = self.modulated(given), streams
-        first = self.at.step == 0 or self.last_input is None
-        distance = 0.0 if first or self.last_input is None else change(modulated, self.last_input)
-        self.last_input = modulated
-        held = not first and self.accumulator is not None and self.accumulator.holds(distance)
-        self.holds = held and self.at.step < self.at.steps - 1
-        if self.accumulator is not None and not self.holds:
+        before = self.last_input if self.at.step else None
+        self.last_input, self.inputs = self.modulated(given), streams
+        self.distance = math.nan if before is None else change(self.last_input, before)
+        self.holds = False
+        if self.accumulator is not None and 0 < self.at.step < self.at.steps - 1:
+            self.holds = self.accumulator.holds(self.distance)
+        elif self.accumulator is not None:  # the first step and the last always run
             self.accumulator.change = 0.0
-        self.distance = math.nan if first else distance
 
     def _held(self, streams: Streams) -> Streams:
         held = [value + added for value, added in zip(streams, self.residual, strict=False)]
