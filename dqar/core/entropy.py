@@ -34,11 +34,19 @@ def entropy_from_qk(
 ) -> Tensor:
     """Mean attention entropy over every `stride`-th query row, without the full attention matrix.
 
-    `query` `[batch, heads, queries, width]` and `key` `[batch, heads, keys, width]`; `scale` multiplies
-    their products. H = -sum p ln p with ln p = log_softmax(s), in float32.
-    Exact over the rows it takes; `chunk` of them are held at a time (None = all). `mask`, broadcastable to
-    `[batch, heads, queries, keys]`, is what scaled dot-product attention takes: true where a query may look,
-    or a number to add to each product; `chunk` is then not used. Returns a scalar tensor, nats.
+    H = -sum p ln p with ln p = log_softmax(s), in float32, exact over the rows that it takes.
+
+    Args:
+        query: `[batch, heads, queries, width]`.
+        key: `[batch, heads, keys, width]`.
+        scale: Factor on their products; scaled dot-product attention has width^-0.5.
+        stride: Distance of the rows that are measured; 1 = all.
+        chunk: Rows that are held at a time; None = all. Not used with a mask.
+        mask: Broadcastable to `[batch, heads, queries, keys]`, as scaled dot-product attention takes it: true
+            where a query attends, or a number to add to each product. None = all attend to all.
+
+    Returns:
+        A scalar tensor, float32, nats.
     """
     rows = query[:, :, ::stride] * scale
     if mask is not None:
@@ -81,7 +89,14 @@ class AttentionEntropyComputer:
         self._recorded: dict[tuple[int, int], float | Tensor] = {}
 
     def from_weights(self, weights: Tensor) -> Tensor:
-        """Mean entropy of attention weights `[..., queries, keys]`, a scalar tensor, nats."""
+        """Mean entropy of attention weights.
+
+        Args:
+            weights: `[..., queries, keys]`, rows that sum to 1.
+
+        Returns:
+            A scalar tensor, float32, nats.
+        """
         return compute_attention_entropy(weights)
 
     def from_qk(self, query: Tensor, key: Tensor, scale: float | None = None) -> Tensor:
@@ -98,11 +113,22 @@ class AttentionEntropyComputer:
         return entropy_from_qk(query, key, scale or query.shape[-1] ** -0.5, self.stride, self.chunk)
 
     def record(self, layer: int, step: int, value: float | Tensor) -> None:
-        """Record a layer's entropy at a step; a tensor stays on its device until the history is read."""
+        """Record a layer's entropy at a step, in place of an earlier one.
+
+        Args:
+            layer: Number of the layer, from 0.
+            step: Number of the step, from 0.
+            value: Nats; a tensor stays on its device until the history is read.
+        """
         self._recorded[step, layer] = value
 
     def history(self) -> npt.NDArray[np.float64]:
-        """What was recorded, `[steps, layers]` up to the last of each; nan where nothing was."""
+        """What was recorded.
+
+        Returns:
+            `[steps, layers]` up to the last of each, nats; nan where nothing was recorded, `[0, 0]` before
+            anything is.
+        """
         if not self._recorded:
             return np.empty((0, 0))
         steps, layers = (list(axis) for axis in zip(*self._recorded, strict=True))

@@ -191,7 +191,11 @@ class GateConfig:
 
 @contextmanager
 def warned_before(names: Iterable[str]) -> Iterator[None]:
-    """Within the context, configurations do not warn again of these fields."""
+    """Within the context, configurations do not warn again of these fields.
+
+    Args:
+        names: Fields of a `GateConfig`; other fields warn as ever.
+    """
     token = _warned.set(frozenset(names))
     try:
         yield

@@ -29,11 +29,19 @@ class QuantizedTensor:
         return self.values.nbytes + self.scale.nbytes
 
     def clone(self) -> QuantizedTensor:
-        """A copy in memory of its own."""
+        """Copy the tensors that are held.
+
+        Returns:
+            The same numbers in memory of their own.
+        """
         return replace(self, values=self.values.clone(), scale=self.scale.clone())
 
     def dequantize(self) -> Tensor:
-        """Return the tensor in its first shape and dtype."""
+        """Compute the numbers that the stored ones stand for.
+
+        Returns:
+            A new tensor of the original shape and dtype.
+        """
         values = self.values if self.bits == 8 else _unpack(self.values, self.shape)
         return torch.mul(values, self.scale).to(self.dtype)
 
@@ -62,7 +70,13 @@ class KVQuantizer:
         self.levels = 2 ** (bits - 1) - 1
 
     def quantize(self, x: Tensor) -> QuantizedTensor | Tensor:
-        """Return `x` in fewer bits, or `x` itself at 16.
+        """Store a tensor in fewer bits.
+
+        Args:
+            x: `[batch, heads, tokens, width]` or `[batch, tokens, heads * width]`, of any floating dtype.
+
+        Returns:
+            The tensor in `bits` bits with its scales; `x` itself at 16.
 
         Raises:
             InvalidValue: `per_head`, and the heads do not divide the width.
@@ -75,7 +89,14 @@ class KVQuantizer:
         return QuantizedTensor(stored, scale, x.shape, x.dtype, self.bits)
 
     def dequantize(self, stored: QuantizedTensor | Tensor) -> Tensor:
-        """Return the tensor that `quantize` was given, within half a scale."""
+        """Restore what `quantize` stored.
+
+        Args:
+            stored: What `quantize` returned.
+
+        Returns:
+            A tensor of the original shape and dtype, within half a scale of what was stored.
+        """
         return stored if isinstance(stored, Tensor) else stored.dequantize()
 
     def _max_abs(self, x: Tensor) -> Tensor:

@@ -40,7 +40,13 @@ class Reason(IntEnum):
 
     @classmethod
     def from_label(cls, label: str) -> Reason:
-        """The reason of a label, also of one that was renamed since.
+        """Look a reason up by its label.
+
+        Args:
+            label: As `Reason.label` gives it, or as records named it before the reason was renamed.
+
+        Returns:
+            The reason.
 
         Raises:
             KeyError: For text that is no reason's label.
@@ -49,10 +55,25 @@ class Reason(IntEnum):
 
 
 def is_reused(reasons: Reasons) -> npt.NDArray[np.bool_]:
-    """Where nothing is computed, for reasons of any shape: reused, or the whole step skipped."""
+    """Where nothing is computed: reused, or the whole step skipped.
+
+    Args:
+        reasons: Of any shape.
+
+    Returns:
+        True where nothing is computed, in that shape.
+    """
     return np.isin(reasons, (Reason.REUSED, Reason.SKIPPED))
 
 
 def progress(step: int, steps: int) -> float:
-    """How far a step (from 0) is along a trajectory of `steps`, 0 to 1."""
+    """How far a step is along a trajectory.
+
+    Args:
+        step: Number of the step, from 0.
+        steps: Steps of the trajectory.
+
+    Returns:
+        0 at the first step to 1 at the last; 0 where there is only one.
+    """
     return step / (steps - 1) if steps > 1 else 0.0

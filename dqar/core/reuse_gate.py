@@ -105,7 +105,14 @@ class ReuseGate:
         return row
 
     def forbids(self, entropy: FloatArray) -> npt.NDArray[np.bool_]:
-        """Layers that known entropies forbid, `[layers]`, until they are measured again."""
+        """Layers that known entropies forbid until they are measured again.
+
+        Args:
+            entropy: Of each layer's last computation, `[layers]`, nats; nan forbids.
+
+        Returns:
+            `[layers]`; false everywhere where the gate is off, or observed changes decide instead.
+        """
         if not self.config.entropy_gate or self.adaptive is not None:  # changes are measured on what is kept
             return np.zeros(len(entropy), dtype=np.bool_)
         return ~(entropy < self.thresholds)
@@ -118,6 +125,9 @@ class ReuseGate:
             snr: Signal-to-noise ratio of the step.
             step: Number of the step, from 0.
             steps: Steps of the trajectory.
+
+        Returns:
+            The decision and its reason; neither ages nor cache entries are looked at.
         """
         reason = blocked_step(self.config, step, steps, snr)
         if reason is Reason.REUSED:
@@ -148,7 +158,17 @@ def _probabilities(policy: ReusePolicy, signals: Signals) -> FloatArray:
 
 
 def blocked_step(config: GateConfig, step: int, steps: int, snr: float) -> Reason:
-    """Whether warm-up or SNR window forbid reuse at a step (from 0), for every layer and branch alike."""
+    """Whether warm-up or SNR window forbid reuse at a step, for every layer and branch alike.
+
+    Args:
+        config: Warm-ups and SNR window; with a learned policy the window does not apply.
+        step: Number of the step, from 0.
+        steps: Steps of the trajectory.
+        snr: Signal-to-noise ratio of the step, a power ratio.
+
+    Returns:
+        `WARMUP`, `SNR`, or `REUSED` where neither forbids it.
+    """
     if step < config.warmup_steps or progress(step, steps) < config.warmup_fraction:
         return Reason.WARMUP
     if not config.use_learned_policy and not config.snr_low <= snr <= config.snr_high:
@@ -159,12 +179,15 @@ def blocked_step(config: GateConfig, step: int, steps: int, snr: float) -> Reaso
 def entropy_thresholds(
     config: GateConfig, num_layers: int, prompt_length: int | None = None
 ) -> npt.NDArray[np.float64]:
-    """tau of each layer in nats, `[num_layers]`: base * sqrt(prompt_length / base length) * scale.
+    """Entropy below which each layer may be reused: base * sqrt(prompt_length / base length) * scale.
 
     Args:
         config: Threshold, scales and prompt lengths.
         num_layers: Layers of the result.
         prompt_length: Prompt tokens of the model's input, where `config` names none.
+
+    Returns:
+        tau of each layer in nats, `[num_layers]`; infinite where the gate is off.
 
     Raises:
         InvalidValue: `entropy_scales` has another length than there are layers.

@@ -21,8 +21,16 @@ PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
 def compute_latent_snr(latent: Tensor, predicted: Tensor, eps: float = 1e-8) -> Tensor:
     """SNR of each latent against its predicted clean latent, ||x_0||^2 / (||x_t - x_0||^2 + eps).
 
-    `latent` and `predicted` are x_t and x_0, `[batch, ...]` of one shape; returns `[batch]`, float32.
-    Raises `ValueError` when the shapes differ.
+    Args:
+        latent: x_t, `[batch, ...]`.
+        predicted: x_0, of the same shape.
+        eps: Added to the power of the noise, so that a noiseless latent has a finite SNR.
+
+    Returns:
+        A power ratio for each, `[batch]`, float32.
+
+    Raises:
+        ValueError: The shapes differ.
     """
     if latent.shape != predicted.shape:
         raise ValueError(
@@ -33,7 +41,7 @@ def compute_latent_snr(latent: Tensor, predicted: Tensor, eps: float = 1e-8) -> 
 
 
 def schedule_snr(scheduler: Any) -> FloatArray:
-    """SNR at each of a diffusers scheduler's `timesteps`, `[steps]`, read on the host.
+    """SNR at each of a diffusers scheduler's `timesteps`, read on the host.
 
     In this order, as the scheduler describes itself (Karras et al. 2022, appendix B; Lipman et al. 2023):
 
@@ -43,6 +51,12 @@ def schedule_snr(scheduler: Any) -> FloatArray:
     - TrigFlow, x = cos(t) x_0 + sin(t) noise: 1 / tan(t)^2;
     - variance preserving: alpha_bar_t / (1 - alpha_bar_t), at a timestep between two training steps the
       nearer one's.
+
+    Args:
+        scheduler: A diffusers scheduler whose timesteps are set; only read.
+
+    Returns:
+        A power ratio for each timestep, `[steps]`, float64.
 
     Raises:
         ValueError: For a scheduler of none of these kinds, or whose timesteps are not set.
@@ -66,7 +80,14 @@ def schedule_snr(scheduler: Any) -> FloatArray:
 
 
 def noise_kind(scheduler: Any) -> str:
-    """What a scheduler's noise is known by: `flow`, `sigma`, `angle` or `alpha`.
+    """What a scheduler's noise is known by.
+
+    Args:
+        scheduler: A diffusers scheduler.
+
+    Returns:
+        `flow` (flow matching), `sigma` (EDM, Karras's spacing), `angle` (TrigFlow) or `alpha` (variance
+        preserving).
 
     Raises:
         ValueError: For a scheduler whose SNR is not known.
@@ -109,20 +130,39 @@ class SNRComputer:
         self.scheduler = scheduler
 
     def schedule(self) -> FloatArray:
-        """SNR at each of the scheduler's timesteps now set, `[steps]`."""
+        """SNR at each of the scheduler's timesteps now set.
+
+        Returns:
+            A power ratio for each timestep, `[steps]`, float64.
+        """
         return schedule_snr(self.scheduler)
 
     def at(self, timestep: int) -> float:
-        """The schedule's SNR at a training timestep, alpha_bar / (1 - alpha_bar)."""
+        """The schedule's SNR at a training timestep, alpha_bar / (1 - alpha_bar).
+
+        Args:
+            timestep: From 0 to one below the scheduler's number of training steps.
+
+        Returns:
+            A power ratio.
+        """
         alpha_bar = float(self.scheduler.alphas_cumprod[int(timestep)])
         return alpha_bar / max(1.0 - alpha_bar, 1e-12)
 
     def predicted_latent(self, latent: Tensor, model_output: Tensor, timestep: int) -> Tensor:
-        """The clean latent x_0 that a model's output for x_t means, `[batch, ...]`, unclipped.
+        """The clean latent x_0 that a model's output for x_t means, unclipped.
 
-        With a^2 = alpha_bar_t and s^2 = 1 - a^2: epsilon, (x_t - s eps) / a (Song et al. 2021, DDIM,
-        eq. 12); v_prediction, a x_t - s v (Salimans & Ho 2022, appendix D); sample, the output itself.
-        Channels of `model_output` beyond the latent's (a learned variance) are left out.
+        With a^2 = alpha_bar_t and s^2 = 1 - a^2: epsilon, (x_t - s eps) / a (Song et al. 2021, DDIM, eq. 12);
+        v_prediction, a x_t - s v (Salimans & Ho 2022, appendix D); sample, the output itself.
+
+        Args:
+            latent: x_t, `[batch, channels, ...]`.
+            model_output: Of the scheduler's prediction type, `[batch, channels or more, ...]`; channels
+                beyond the latent's (a learned variance) are not used.
+            timestep: The training timestep t of x_t.
+
+        Returns:
+            x_0, in the latent's shape.
         """
         output = model_output[:, : latent.shape[1]]
         alpha_bar = float(self.scheduler.alphas_cumprod[int(timestep)])
@@ -133,14 +173,29 @@ class SNRComputer:
         return a * latent - s * output if self.prediction_type == "v_prediction" else output
 
     def from_prediction(self, latent: Tensor, model_output: Tensor, timestep: int) -> Tensor:
-        """SNR of each latent against the x_0 predicted for it, `[batch]`, float32.
+        """SNR of each latent against the x_0 predicted for it.
 
-        This is not the schedule's SNR: for x_t = a x_0 + s eps with x_0 of unit power it is
-        1 / ((1 - a)^2 + s^2), equal to a^2 / s^2 only as noise vanishes, and never below 1/2.
+        This is not the schedule's SNR: for x_t = a x_0 + s eps with x_0 of unit power it is 1 / ((1 - a)^2 +
+        s^2), equal to a^2 / s^2 only as noise vanishes, and never below 1/2.
+
+        Args:
+            latent: x_t, `[batch, channels, ...]`.
+            model_output: As `predicted_latent` takes it.
+            timestep: The training timestep t of x_t.
+
+        Returns:
+            A power ratio for each, `[batch]`, float32.
         """
         return compute_latent_snr(latent, self.predicted_latent(latent, model_output, timestep))
 
 
 def as_array(values: Any) -> FloatArray:
-    """Numbers or a tensor of any device, on the host."""
+    """Copy numbers to the host.
+
+    Args:
+        values: Numbers, an array or a tensor, of any shape and device.
+
+    Returns:
+        The same shape in float64.
+    """
     return np.asarray(torch.as_tensor(values).detach().cpu(), dtype=np.float64)

@@ -21,12 +21,17 @@ _known: dict[tuple[Any, ...], FloatArray] = {}
 
 
 def solver_sensitivity(scheduler: Any, begin: int = 0) -> FloatArray:
-    """What the final latent gains for each unit of the model's output at each of the scheduler's timesteps,
-    `[steps]`; 0 before step `begin`.
+    """How far the final latent moves for each unit of the model's output at each timestep.
 
     Solvers are linear in the model's outputs, whatever these are of (noise, velocity, the clean latent), so
-    one run of a copy of the scheduler on scalars gives it, and is remembered. `scheduler` is not changed; its
-    timesteps are set, and no step of it has been made.
+    one run of a copy of the scheduler on scalars gives it, and is remembered.
+
+    Args:
+        scheduler: With its timesteps set and no step of it made; it is not changed.
+        begin: First step of the trajectory, from 0; image-to-image starts later.
+
+    Returns:
+        `[steps]`; 0 before step `begin`.
     """
     timesteps = as_array(scheduler.timesteps)
     key = (type(scheduler), str(dict(scheduler.config)), timesteps.tobytes(), begin)
