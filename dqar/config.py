@@ -292,7 +292,10 @@ class DQARConfig(GateConfig):
 
         Args:
             name: One of `PRESETS`, as published; or `BALANCED`, which `enable` uses where it is given none.
-            overrides: Fields to set otherwise.
+            **overrides: Fields to set otherwise.
+
+        Returns:
+            The configuration; what neither the preset nor `overrides` sets has its default.
 
         Raises:
             InvalidValue: For an unknown name, or a field that is out of range.
@@ -306,6 +309,12 @@ class DQARConfig(GateConfig):
         Keys of that layout that are not DQAR's (the model to load, the sampler, the training of a policy) are
         checked, and named in a `DQARWarning`: `Experiment.from_yaml` uses them.
 
+        Args:
+            path: The file; a key that it lacks has its field's default.
+
+        Returns:
+            The configuration.
+
         Raises:
             DQARError: With the file, the key, the value and what is allowed.
         """
@@ -314,13 +323,23 @@ class DQARConfig(GateConfig):
     def to_yaml(self, path: str | Path) -> None:
         """Write every field so that `from_yaml` reads the same configuration.
 
+        Args:
+            path: The file; it is replaced if it is there, whole or not at all.
+
         Raises:
             OSError: The file cannot be written.
         """
         write_fields(path, self)
 
     def replace(self, **overrides: Any) -> DQARConfig:
-        """Return a copy with single fields changed.
+        """Copy the configuration with single fields changed; what had no effect before is not warned of
+        again.
+
+        Args:
+            **overrides: Fields by name, and their new values.
+
+        Returns:
+            The copy.
 
         Raises:
             InvalidValue: A field is out of range.

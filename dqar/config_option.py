@@ -60,7 +60,20 @@ def option(
     needs: tuple[Need, ...] = (),
     neutral: tuple[Any, ...] = (),
 ) -> Any:
-    """Declare a configuration field; the arguments are `Option`'s, and the field's default."""
+    """Declare a configuration field in one place.
+
+    Args:
+        default: The field's default; it has to satisfy `rule`.
+        rule: What the field may hold.
+        section: Section of the YAML file, one of `dqar.config_yaml.SECTIONS`.
+        description: What the field does; its first sentence stands alone. Line breaks count as spaces.
+        key: Key in that section; empty = the field's name.
+        needs: Without these the field has no effect.
+        neutral: Values that ask for nothing, and so need no effect; the default is one anyway.
+
+    Returns:
+        A `dataclasses.field` that holds the `Option`; `Any`, so that it fits every field's type.
+    """
     known = Option(
         rule=rule,
         section=section,
@@ -73,17 +86,35 @@ def option(
 
 
 def options(kind: type[Any]) -> Mapping[str, Option]:
-    """The options of a configuration class by their fields' names, in order."""
+    """What is known of a configuration class's fields.
+
+    Args:
+        kind: A dataclass whose fields are all declared by `option`.
+
+    Returns:
+        The options by field name, in the order of the fields.
+    """
     return {field.name: field.metadata[_KEY] for field in dataclasses.fields(kind)}
 
 
 def defaults(kind: type[Any]) -> Mapping[str, Any]:
-    """The defaults of a configuration class by their fields' names."""
+    """The defaults of a configuration class.
+
+    Args:
+        kind: A dataclass whose fields all have a default.
+
+    Returns:
+        The defaults by field name, in the order of the fields.
+    """
     return {field.name: field.default for field in dataclasses.fields(kind)}
 
 
 def check_fields(kind: type[Any], values: Mapping[str, Any]) -> None:
     """Check values against the rules of a configuration class.
+
+    Args:
+        kind: A dataclass whose fields are all declared by `option`.
+        values: Values by field name; fields that are not named are not checked.
 
     Raises:
         InvalidValue: For the first that is not allowed, or that names no field.
@@ -96,14 +127,28 @@ def check_fields(kind: type[Any], values: Mapping[str, Any]) -> None:
 
 
 def changed(config: Any) -> dict[str, Any]:
-    """The fields whose values differ from their defaults."""
+    """The fields whose values differ from their defaults.
+
+    Args:
+        config: An object of a configuration class.
+
+    Returns:
+        Their values by field name.
+    """
     standard = defaults(type(config))
     values = {name: getattr(config, name) for name in standard}
     return {name: value for name, value in values.items() if value != standard[name]}
 
 
 def without_effect(config: Any) -> dict[str, str]:
-    """Fields that were changed and have no effect as the others stand, each with a line that states why."""
+    """Fields that were changed and have no effect as the others stand.
+
+    Args:
+        config: An object of a configuration class.
+
+    Returns:
+        By field name a line that states why, for a warning.
+    """
     known = options(type(config))
     found = {}
     for name, value in changed(config).items():

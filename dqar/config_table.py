@@ -17,7 +17,11 @@ BEGIN, END = "<!-- fields: python -m dqar.config_table README.md -->", "<!-- /fi
 
 
 def table() -> str:
-    """A Markdown table with a row for each field: default, allowed values, effect, and what it needs."""
+    """The README's table: a row for each field of `DQARConfig`, by section.
+
+    Returns:
+        Markdown without a final line break: default, allowed values, effect, and what the field needs.
+    """
     standard, known = defaults(DQARConfig), options(DQARConfig)
     lines = ["| field | default | allowed | what it does | needs |", "|---|---|---|---|---|"]
     for name in sorted(known, key=lambda name: SECTIONS.index(known[name].section)):
@@ -29,7 +33,13 @@ def table() -> str:
 
 
 def rewritten(text: str) -> str:
-    """`text` with the table between its two marks.
+    """Put the table into a text.
+
+    Args:
+        text: Markdown with the marks `BEGIN` and `END`, between which everything is replaced.
+
+    Returns:
+        The text with the table between its two marks.
 
     Raises:
         ValueError: A mark is missing.

@@ -41,6 +41,13 @@ Config = TypeVar("Config")
 def read_fields(path: str | Path, kind: type[Config]) -> Config:
     """Read a configuration of class `kind`, and warn of the keys that are not its own.
 
+    Args:
+        path: The file.
+        kind: A dataclass whose fields are all declared by `option`.
+
+    Returns:
+        The configuration; a field that the file lacks has its default.
+
     Raises:
         DQARError: With the file, the key, the value and what is allowed.
     """
@@ -54,6 +61,13 @@ def read_fields(path: str | Path, kind: type[Config]) -> Config:
 
 def read_file(path: str | Path, kind: type[Config]) -> tuple[Config, Sections]:
     """Read a configuration of class `kind`, and the sections' keys in `OTHER_KEYS`.
+
+    Args:
+        path: The file.
+        kind: A dataclass whose fields are all declared by `option`.
+
+    Returns:
+        The configuration, and section -> key -> value of the keys in `OTHER_KEYS` that the file has.
 
     Raises:
         DQARError: With the file, the key, the value and what is allowed.
@@ -69,6 +83,10 @@ def read_file(path: str | Path, kind: type[Config]) -> tuple[Config, Sections]:
 def write_fields(path: str | Path, config: Any) -> None:
     """Write every field of `config`.
 
+    Args:
+        path: The file; it is replaced if it is there, whole or not at all.
+        config: An object of a configuration class.
+
     Raises:
         OSError: The file cannot be written.
     """
@@ -81,7 +99,14 @@ def write_fields(path: str | Path, config: Any) -> None:
 
 
 def layout(kind: type[Any]) -> dict[str, dict[str, str]]:
-    """Section -> key -> field of a configuration class."""
+    """Where the YAML file holds the fields of a configuration class.
+
+    Args:
+        kind: A dataclass whose fields are all declared by `option`.
+
+    Returns:
+        Section -> key -> field name; every section is there, even one without fields.
+    """
     sections: dict[str, dict[str, str]] = {section: {} for section in SECTIONS}
     for name, option in options(kind).items():
         sections[option.section][option.key or name] = name

@@ -32,18 +32,28 @@ class NonFinite(DQARError):
 
 
 def invalid_value(field: str, value: Any, allowed: str) -> InvalidValue:
-    """Return the error that refuses a value.
+    """Make the error that refuses a value.
 
     Args:
         field: Name of the field or argument.
         value: What was given; at most `MAX_VALUE_LENGTH` characters of it are shown.
         allowed: What is allowed, in words.
+
+    Returns:
+        The error, for the caller to raise.
     """
     return InvalidValue(f"{field} = {short_repr(value)} is not allowed; allowed: {allowed}")
 
 
 def short_repr(value: Any) -> str:
-    """Return `repr(value)` on one line, cut to `MAX_VALUE_LENGTH` characters; it never raises."""
+    """Show a value within a message; this never raises.
+
+    Args:
+        value: Anything, even a value whose `__repr__` fails.
+
+    Returns:
+        `repr(value)` on one line, cut to `MAX_VALUE_LENGTH` characters.
+    """
     try:
         text = repr(value)
     except Exception:  # an integer of more than 4,300 digits, or a value whose `__repr__` fails

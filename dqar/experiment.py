@@ -46,6 +46,12 @@ class Experiment:
     def from_yaml(cls, path: str | Path) -> Experiment:
         """Read a file; what it lacks has the original specification's value.
 
+        Args:
+            path: A file of the layout of `dqar/configs/default.yaml`.
+
+        Returns:
+            The experiment; nothing is loaded yet.
+
         Raises:
             DQARError: With the file, the key, the value and what is allowed.
         """
@@ -63,6 +69,12 @@ class Experiment:
     def load_model(self, device: str | torch.device = "cpu") -> Any:
         """Load the `DiTPipeline`.
 
+        Args:
+            device: Where to put it, such as `cpu` or `cuda:1`.
+
+        Returns:
+            The pipeline in the file's dtype, without DQAR.
+
         Raises:
             DQARError: There is none that can be read.
         """
@@ -71,6 +83,12 @@ class Experiment:
     def sampler(self, pipe: Any) -> DQARSampler:
         """Wrap the transformer of `pipe` and return a sampler of it.
 
+        Args:
+            pipe: A `DiTPipeline`; its transformer reuses until the sampler's `model.remove()`.
+
+        Returns:
+            A sampler of the file's type, with its own scheduler where the pipeline's is of another kind.
+
         Raises:
             DQARError: The configuration does not fit the model or the solver.
         """
@@ -78,5 +96,9 @@ class Experiment:
         return SAMPLERS[self.sampler_type](wrapped, pipe.scheduler, self.sampling)
 
     def make_policy(self) -> ReusePolicy:
-        """Make a policy to be trained, of the widths and the dropout that the file gives."""
+        """Make a policy to be trained, of the widths and the dropout that the file gives.
+
+        Returns:
+            A policy with random weights.
+        """
         return ReusePolicy(**self.policy)

@@ -37,13 +37,24 @@ NONE, CONDITIONAL, BOTH = Branches
 
 
 def plan(config: DQARConfig, scheduler: Any, num_steps: int, num_layers: int | None = None) -> BoolArray:
-    """Where reuse is allowed on `scheduler`'s timesteps, `[steps, num_layers]`, True = reused.
+    """Where reuse is allowed on a scheduler's timesteps.
 
     Warm-up, layer schedule, SNR and age decide, or a saved plan; entropy, policy and observed change are
-    taken to allow everything. `num_layers` is the model's (default: the configuration's); layers beyond
-    `config.num_layers` are never reused. The table has a row for each call of the transformer:
-    `num_steps`, or more with a second-order scheduler. `scheduler` is not changed. Raises
-    `ValueError` for one without a known SNR.
+    taken to allow everything.
+
+    Args:
+        config: What may be reused, and when.
+        scheduler: A diffusers scheduler; it is not changed.
+        num_steps: Steps as the pipeline is asked for, at least 1.
+        num_layers: Layers of the model; None = `config.num_layers`. Layers beyond `config.num_layers` are
+            never reused.
+
+    Returns:
+        `[steps, num_layers]`, True = reused; a row for each call of the transformer: `num_steps`, or more
+        with a second-order scheduler.
+
+    Raises:
+        ValueError: The scheduler's SNR is not known, or the saved plan cannot be used.
     """
     scheduler = copy.deepcopy(scheduler)
     scheduler.set_timesteps(num_steps)
@@ -61,7 +72,18 @@ def allowed(
     guided: bool = True,
     saved: SavedPlan | None = None,
 ) -> BoolArray:
-    """The plan for known SNRs, `[steps]` -> `[steps, num_layers]`, with guidance or without."""
+    """The plan for known SNRs.
+
+    Args:
+        config: What may be reused, and when.
+        snr: SNR of each step, `[steps]`.
+        num_layers: Layers of the model; those beyond `config.num_layers` are never reused.
+        guided: Whether the generation has two guidance branches.
+        saved: The plan that `config.plan_path` names; None = the configuration's rules decide.
+
+    Returns:
+        `[steps, num_layers]`, True = reused.
+    """
     managed = min(num_layers, config.num_layers)
     gate = ReuseGate(config, managed)
     table = np.zeros((len(snr), num_layers), dtype=np.bool_)
@@ -71,14 +93,29 @@ def allowed(
 
 
 def positions(config: DQARConfig, snr: FloatArray) -> FloatArray:
-    """The coordinate of forecasts at each step, `[steps]`: ln SNR, or the step's number."""
+    """The coordinate of forecasts at each step, as `config.forecast_over` says.
+
+    Args:
+        config: Only `forecast_over` counts.
+        snr: SNR of each step, `[steps]`.
+
+    Returns:
+        ln SNR, or the step's number from 0, `[steps]`.
+    """
     if config.forecast_over == "step":
         return np.arange(len(snr), dtype=np.float64)
     return log_snr(snr)
 
 
 def log_snr(snr: FloatArray) -> FloatArray:
-    """ln SNR, `[steps]`, clipped to a finite range."""
+    """The natural logarithm of SNRs, clipped to `SNR_RANGE` before.
+
+    Args:
+        snr: SNR of each step, `[steps]`; 0 and infinity are allowed.
+
+    Returns:
+        ln SNR, `[steps]`, finite.
+    """
     return np.asarray(np.log(np.clip(snr, *SNR_RANGE)))
 
 
@@ -96,10 +133,20 @@ def rules(
     guided: bool = True,
     saved: SavedPlan | None = None,
 ) -> Rules:
-    """What the data-independent rules decide: those of the configuration, or a saved plan's.
+    """What the data-independent rules decide; a cache entry's presence and age are the gate's to judge.
 
-    `snr` is the SNR of each step, `[steps]`. A cache entry's presence and age are the gate's to judge.
-    Raises `ValueError` for a plan of other steps or layers.
+    Args:
+        config: What may be reused, and when.
+        snr: SNR of each step, `[steps]`.
+        num_layers: Layers that DQAR manages.
+        guided: Whether the generation has two guidance branches; without, every step that runs is `BOTH`.
+        saved: A plan that decides in place of the configuration's rules.
+
+    Returns:
+        The two tables; they may be the saved plan's own, and are not to be changed.
+
+    Raises:
+        ValueError: `saved` is for other steps or layers.
     """
     if saved is not None:
         saved.check(len(snr), num_layers)
@@ -117,8 +164,16 @@ def rules(
 
 
 def spread(snr: FloatArray, run: int, share: float) -> list[int]:
-    """`run` of the steps (all, where there are fewer), the first and the last among them: evenly spread in a
-    mixture of their number and, by `share`, their log-SNR."""
+    """Choose steps that run, evenly spread in a mixture of their number and their log-SNR.
+
+    Args:
+        snr: SNR of each step, `[steps]`.
+        run: How many to choose; all, where there are fewer steps.
+        share: Weight of log-SNR in the mixture, 0 to 1; 0 = even in the step's number.
+
+    Returns:
+        Numbers of the chosen steps, ascending, the first among them and, where `run` is above 1, the last.
+    """
     over = log_snr(snr)
     along = (over - over[0]) / max(over[-1] - over[0], 1e-12)
     places = (1 - share) * np.linspace(0, 1, len(snr)) + share * along
@@ -149,7 +204,15 @@ def _branches(config: DQARConfig, snr: FloatArray) -> BranchArray:
 
 
 def steps_that_run(asked: int | float, steps: int) -> int:
-    """How many of `steps` run where so many, or this share of them, are asked for: at least two."""
+    """How many steps `model_steps` asks for.
+
+    Args:
+        asked: Their number, or their share of all steps, 0 to 1.
+        steps: Steps of the schedule.
+
+    Returns:
+        Their number, at least 2 for a share; it may exceed `steps`.
+    """
     return asked if isinstance(asked, int) else max(2, round(asked * steps))
 
 

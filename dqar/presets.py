@@ -33,6 +33,13 @@ _PUBLISHED = {
 def preset_fields(name: str, overrides: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of a configuration by its name, with some of them set otherwise.
 
+    Args:
+        name: One of `PRESETS`, or `BALANCED`.
+        overrides: Fields to set otherwise; without layer scheduling the published schedule is left out.
+
+    Returns:
+        Values by name of the `DQARConfig` fields that differ from their defaults.
+
     Raises:
         InvalidValue: For an unknown name.
     """

@@ -31,11 +31,24 @@ class Forecast:
         return self.value.nbytes + sum(d.nbytes for d in self.differences)
 
     def clone(self) -> Forecast:
-        """A copy in memory of its own."""
+        """Copy the tensors that are held.
+
+        Returns:
+            The same entry in memory of its own.
+        """
         return Forecast(self.value.clone(), tuple([d.clone() for d in self.differences]))
 
     def advanced(self, value: Tensor, rates: Sequence[Tensor | float], quantizer: KVQuantizer) -> Forecast:
-        """The same with `value` as the newest; `rates` are 1 / (its node - the k-th last), `[order]`."""
+        """Make the entry whose newest value is `value`.
+
+        Args:
+            value: The newest value, of the entry's shape; it is kept, not copied.
+            rates: 1 / (its node - the k-th last node), `[order]`; as many differences are kept.
+            quantizer: Stores the differences, and reads the old ones.
+
+        Returns:
+            A new entry; this one is unchanged.
+        """
         old = [self.value, *(quantizer.dequantize(d) for d in self.differences)]
         fresh = [value]
         for before, rate in zip(old, rates, strict=False):
@@ -43,7 +56,16 @@ class Forecast:
         return Forecast(value, tuple([quantizer.quantize(d) for d in fresh[1:]]))
 
     def at(self, weights: Sequence[Tensor | float], quantizer: KVQuantizer) -> Tensor:
-        """The forecast value; `weights` are products (node - last) (node - last but one) ..., `[order]`."""
+        """Evaluate the polynomial at a node.
+
+        Args:
+            weights: Products (node - last) (node - last but one) ..., `[order]`; differences beyond them do
+                not count.
+            quantizer: Reads the differences.
+
+        Returns:
+            The forecast value, of the entry's shape; the newest value itself where there are no weights.
+        """
         value = self.value
         for stored, weight in zip(self.differences, weights, strict=False):
             difference = quantizer.dequantize(stored)
@@ -62,8 +84,17 @@ class InterpolationNodes:
         self.past: list[list[float]] = [[] for _ in range(layers)]  # newest first
 
     def row(self, layer: int, position: float, reused: bool) -> list[float]:
-        """What a layer's forecast at `position` takes, or its differences if it is computed there: a
-        number for each order that its past allows, at most `order`; none at a node that it has already."""
+        """What a layer's forecast at a position takes, or its differences if it is computed there.
+
+        Args:
+            layer: Number of the layer, from 0.
+            position: The step's coordinate, log-SNR or step number.
+            reused: Whether the layer is forecast there, else computed.
+
+        Returns:
+            A number for each order that the layer's past allows, at most `order`: products of gaps for
+            `Forecast.at`, or inverse gaps for `Forecast.advanced`; none at a node that the layer has already.
+        """
         gaps = [position - node for node in self.past[layer]]
         if 0 in gaps and not reused:
             return []
@@ -72,11 +103,21 @@ class InterpolationNodes:
         return [1 / gap for gap in gaps[: self.order]]
 
     def computed(self, layer: int, position: float) -> None:
-        """Note that the layer's value at `position` was kept. A second one there starts the history again: no
-        difference is known from it to earlier values."""
+        """Note that a layer's value at a position was kept.
+
+        A second one there starts the history again: no difference is known from it to earlier values.
+
+        Args:
+            layer: Number of the layer, from 0.
+            position: The step's coordinate.
+        """
         past = [] if position in self.past[layer] else self.past[layer]
         self.past[layer] = [position, *past][: self.order + 1]
 
     def forget(self, layer: int) -> None:
-        """Start the layer's history again."""
+        """Start the layer's history again.
+
+        Args:
+            layer: Number of the layer, from 0.
+        """
         self.past[layer] = []

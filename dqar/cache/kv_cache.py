@@ -20,14 +20,30 @@ class LayerWiseKVCache:
         self.entries: list[Entry | None] = [None] * len(self.quantizers)
 
     def store(self, layer: int, *tensors: Tensor) -> None:
-        """Replace the layer's entry by `tensors` (an output, or K and V), quantised."""
+        """Replace a layer's entry, quantised.
+
+        Args:
+            layer: Number of the layer, from 0.
+            *tensors: An attention output, or K and V, `[batch, ...]`.
+
+        Raises:
+            IndexError: The cache has no such layer.
+        """
         self._check(layer)
         quantizer = self.quantizers[layer]
         self.entries[layer] = tuple([quantizer.quantize(t) for t in tensors])
 
     def extend(self, layer: int, rates: Sequence[Tensor], *tensors: Tensor) -> None:
-        """Keep `tensors` with their differences to those before, from which `load` forecasts; `rates` is
-        empty where nothing before counts."""
+        """Keep tensors with their differences to those before, from which `load` forecasts.
+
+        Args:
+            layer: Number of the layer, from 0.
+            rates: As `Forecast.advanced` takes them, `[order]`; empty where nothing before counts.
+            *tensors: As many as the entry has, of the same shapes; the newest are kept in full precision.
+
+        Raises:
+            IndexError: The cache has no such layer.
+        """
         self._check(layer)
         quantizer, old = self.quantizers[layer], self.entries[layer] if len(rates) else None
         if old is None:
@@ -39,9 +55,17 @@ class LayerWiseKVCache:
         )
 
     def load(self, layer: int, weights: Sequence[Tensor] = ()) -> tuple[Tensor, ...]:
-        """Return the layer's tensors, dequantised, or forecast by `weights` where they were extended.
+        """Read a layer's entry.
 
-        Raises `KeyError` when the layer has no entry.
+        Args:
+            layer: Number of the layer, from 0.
+            weights: As `Forecast.at` takes them, `[order]`; not used for an entry of `store`.
+
+        Returns:
+            The tensors, dequantised, or forecast where they were extended.
+
+        Raises:
+            KeyError: The layer has no entry.
         """
         self._check(layer)
         entry, quantizer = self.entries[layer], self.quantizers[layer]
@@ -57,17 +81,38 @@ class LayerWiseKVCache:
         )
 
     def has(self, layer: int) -> bool:
-        """Whether the layer has an entry."""
+        """Whether a layer has an entry.
+
+        Args:
+            layer: Number of the layer, from 0.
+
+        Returns:
+            True once something was kept and not dropped.
+        """
         return self.entries[layer] is not None
 
     def own(self, layer: int) -> None:
-        """Copy the layer's entry into memory of its own, out of a CUDA graph's."""
+        """Copy a layer's entry into memory of its own, out of a CUDA graph's.
+
+        Args:
+            layer: Number of the layer, from 0.
+
+        Raises:
+            IndexError: The cache has no such layer.
+        """
         self._check(layer)
         entry = self.entries[layer]
         self.entries[layer] = entry and tuple([stored.clone() for stored in entry])
 
     def drop(self, layer: int) -> None:
-        """Forget the layer's entry."""
+        """Forget a layer's entry.
+
+        Args:
+            layer: Number of the layer, from 0.
+
+        Raises:
+            IndexError: The cache has no such layer.
+        """
         self._check(layer)
         self.entries[layer] = None
 

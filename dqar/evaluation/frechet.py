@@ -19,10 +19,16 @@ class Statistics(NamedTuple):
 
 
 def fitted(features: Tensor) -> Statistics:
-    """Mean and covariance (with n - 1) of features `[n, d]`.
+    """Fit a Gaussian to features.
+
+    Args:
+        features: `[n, d]`, n of 2 or more.
+
+    Returns:
+        Their mean, and their covariance with n - 1.
 
     Raises:
-        ValueError: fewer than two rows, of which there is no covariance, or a value that is not finite.
+        ValueError: Fewer than two rows, of which there is no covariance, or a value that is not finite.
     """
     metric_fid = imported("torch_fidelity.metric_fid", "bench")
 
@@ -38,6 +44,13 @@ def frechet_distance(one: Statistics, other: Statistics) -> float:
 
     The root of a singular product leaves rounding, so that equal Gaussians come out near 0 and on either
     side of it: they are exactly 0, and nothing is below.
+
+    Args:
+        one: Fitted to the features of one set of images.
+        other: Fitted to those of the other, by the same extractor.
+
+    Returns:
+        0 or more, in squared units of the features.
     """
     metric_fid = imported("torch_fidelity.metric_fid", "bench")
 

@@ -51,7 +51,14 @@ class ImageFiles(Dataset[Tensor]):
         return read_image(self.files[index])
 
     def chunks(self, size: int) -> Iterator[Tensor]:
-        """The images in order, uint8 `[at most size, 3, h, w]` each."""
+        """Read the images in order, one chunk at a time.
+
+        Args:
+            size: Images of a chunk, at least 1.
+
+        Yields:
+            uint8 `[at most size, 3, h, w]`.
+        """
         for start in range(0, len(self), size):
             yield torch.stack([self[i] for i in range(start, min(start + size, len(self)))])
 
@@ -65,7 +72,17 @@ class ImageFiles(Dataset[Tensor]):
 
 
 def read_image(file: Path) -> Tensor:
-    """An image file as uint8 `[3, h, w]`, in RGB. Raises ValueError naming a file that cannot be read."""
+    """Read an image file.
+
+    Args:
+        file: One whose format is in `SUFFIXES`, of at most `MAX_PIXELS` pixels.
+
+    Returns:
+        RGB, uint8 `[3, h, w]`.
+
+    Raises:
+        ValueError: It cannot be read as an image; the message names the file.
+    """
     try:
         with Image.open(file) as opened:
             _check_pixels(file, opened.size)
@@ -90,7 +107,18 @@ def _check_pixels(file: Path, size: tuple[int, int]) -> None:
 
 
 def found(directory: Path) -> tuple[list[Path], int]:
-    """The images under a directory, sorted, and how many other files; ValueError as `ImageFiles`."""
+    """The images under a directory, linked directories included.
+
+    Args:
+        directory: Where to look.
+
+    Returns:
+        The files with a suffix of `SUFFIXES`, sorted by path, and the number of other files.
+
+    Raises:
+        ValueError: An image in a format that is not read, one that is no regular file, or a directory that
+            cannot be read; each is named.
+    """
     images: list[Path] = []
     others = 0
     for file in _walk(directory):

@@ -73,6 +73,9 @@ def compute_clip_score(
         batch_size: Images that go through the model at once.
         device: Where that happens.
 
+    Returns:
+        0 to 100.
+
     Raises:
         InvalidValue: There is no such model, or images and prompts differ in number.
         MissingExtra: transformers is not installed.
@@ -87,7 +90,22 @@ def clip_scores(
     batch_size: int = 32,
     device: str = "cpu",
 ) -> Tensor:
-    """The CLIP score of each image, float `[n]`; arguments and errors are those of `compute_clip_score`."""
+    """The CLIP score of each image, 100 max(cos(image, prompt), 0).
+
+    Args:
+        images: As `as_uint8` takes them.
+        prompts: One per image.
+        model_path: A directory with a transformers CLIP model in safetensors and its processor.
+        batch_size: Images that go through the model at once.
+        device: Where that happens.
+
+    Returns:
+        0 to 100 for each image, `[n]`, float32 on the CPU.
+
+    Raises:
+        InvalidValue: There is no such model, or images and prompts differ in number.
+        MissingExtra: transformers is not installed.
+    """
     pixels = as_uint8(images)
     if len(pixels) != len(prompts):
         raise InvalidValue(f"prompts has {len(prompts)} entries; allowed: one per image, {len(pixels)}")

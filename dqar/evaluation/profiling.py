@@ -98,7 +98,14 @@ class DQARProfiler:
 
 
 def host_seconds(events: Iterable[Any]) -> dict[str, float]:
-    """Seconds of each group on the host: what each event took beyond those within it."""
+    """Seconds of each group on the host: what each event took beyond those within it.
+
+    Args:
+        events: Of torch's profiler, those of ranges among them.
+
+    Returns:
+        Seconds by group, all of `GROUPS` included.
+    """
     seconds = dict.fromkeys(GROUPS, 0.0)
     for event in events:
         group = _group(event)
@@ -111,6 +118,13 @@ def device_seconds(events: Sequence[Any], wall: float) -> dict[str, float]:
     """Seconds of each group on the device, by the range that launched its kernels, and of the gaps.
 
     Kernels that no range launched (those of a replayed graph, which does not report it) count as the rest.
+
+    Args:
+        events: Of torch's profiler, with their kernels.
+        wall: Seconds of the whole generation by the host's clock, the device synchronised at both ends.
+
+    Returns:
+        Seconds by group, all of `GROUPS` and `GAPS` included; they sum to `wall` at least.
     """
     seconds = dict.fromkeys(GROUPS, 0.0)
     for event in events:
@@ -170,6 +184,9 @@ def profile_inference(
         seed: Random seed of the noise.
         warmup: Generations before it that are not profiled.
         trace_path: As `DQARProfiler` takes it.
+
+    Returns:
+        Of the one generation that was profiled.
     """
 
     def generate() -> None:

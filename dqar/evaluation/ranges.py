@@ -49,7 +49,11 @@ GROUPS = (*MODULES, *RUNTIME, "scheduler", "vae", REST)
 
 @contextmanager
 def ranges(pipe: Any) -> Iterator[None]:
-    """Put ranges on all parts of `pipe`, within one for the rest; they are gone afterwards."""
+    """Put ranges on all parts of `pipe`, within one for the rest; they are gone afterwards.
+
+    Args:
+        pipe: A diffusers pipeline with a transformer and a scheduler; its VAE is optional.
+    """
     with ExitStack() as stack:
         stack.enter_context(record_function(PREFIX + REST))
         for module, group in _modules(pipe):
@@ -60,7 +64,14 @@ def ranges(pipe: Any) -> Iterator[None]:
 
 
 def is_compiled(pipe: Any) -> bool:
-    """Whether the transformer is a compiled one."""
+    """Whether a pipeline's transformer is a compiled one.
+
+    Args:
+        pipe: A diffusers pipeline with a transformer.
+
+    Returns:
+        True for what `torch.compile` wrapped; `module.compile()` does not count.
+    """
     return hasattr(pipe.transformer, "_orig_mod")
 
 

@@ -63,7 +63,15 @@ class LayerScheduler:
         return row
 
     def eligible(self, step: int, steps: int) -> BoolArray:
-        """Layers that the schedule makes eligible at `step` (from 0) of `steps`, `[num_layers]`."""
+        """Layers that the schedule makes eligible; the deep-layer SNR rule and probes are not asked.
+
+        Args:
+            step: Number of the step, from 0.
+            steps: Steps of the trajectory.
+
+        Returns:
+            `[num_layers]`, True = eligible; everywhere without layer scheduling.
+        """
         c, done = self.config, progress(step, steps)
         layers = np.arange(self.num_layers)
         if not c.use_layer_scheduling:
@@ -106,9 +114,22 @@ class AdaptiveLayerScheduler:
         self.rate = np.full(num_layers, np.nan)  # relative change a step
 
     def observe(self, change: FloatArray, steps: FloatArray) -> None:
-        """Record each layer's change over that many steps, both `[num_layers]`; nan = not observed."""
+        """Record each layer's change per step.
+
+        Args:
+            change: Relative change of each layer's output, `[num_layers]`; nan = not observed, which keeps
+                the last.
+            steps: Steps over which it came about, `[num_layers]`, 1 or more.
+        """
         self.rate = np.where(np.isnan(change), self.rate, change / steps)
 
     def tolerates(self, steps: FloatArray) -> BoolArray:
-        """Layers whose expected change over `steps` is tolerated, `[num_layers]`."""
+        """Layers whose expected change is tolerated.
+
+        Args:
+            steps: Steps since each layer's entry was made, `[num_layers]`.
+
+        Returns:
+            `[num_layers]`; false for layers that were never observed.
+        """
         return self.rate * steps <= self.tolerance

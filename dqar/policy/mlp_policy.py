@@ -70,20 +70,46 @@ class ReusePolicy(nn.Module):
         return f"{type(self).__name__}({shape}, parameters={size}{auc})"
 
     def forward(self, features: Tensor) -> Tensor:
-        """Probability that reuse is safe: features `[..., 4]` -> `[...]` in [0, 1]."""
+        """Probability that reuse is safe.
+
+        Args:
+            features: In the order of `FEATURES`, `[..., 4]`, not standardised.
+
+        Returns:
+            `[...]` in [0, 1].
+        """
         return self.logits(features).sigmoid()
 
     def logits(self, features: Tensor, layer: Tensor | None = None) -> Tensor:
-        """The same before the sigmoid, `[..., 4]` -> `[...]`; this policy ignores `layer`."""
+        """The probability before the sigmoid.
+
+        Args:
+            features: In the order of `FEATURES`, `[..., 4]`, not standardised.
+            layer: Number of each row's layer, which this policy does not use.
+
+        Returns:
+            `[...]`.
+        """
         logits: Tensor = self.net(self.standardise(features))
         return logits.squeeze(-1)
 
     def standardise(self, features: Tensor) -> Tensor:
-        """Features less the stored mean, in units of the stored std, `[..., 4]`."""
+        """Features less the stored mean, in units of the stored standard deviation.
+
+        Args:
+            features: `[..., 4]`.
+
+        Returns:
+            `[..., 4]`.
+        """
         return (features - self.mean) / self.std
 
     def fit_standardisation(self, features: Tensor) -> None:
-        """Store mean and std of `features` `[n, 4]`; a feature that never changes keeps its unit."""
+        """Store mean and standard deviation; a feature that never changes keeps its unit.
+
+        Args:
+            features: Of the training rows, `[n, 4]`.
+        """
         std, mean = torch.std_mean(features.float(), dim=0, correction=0)
         self.mean.copy_(mean)
         self.std.copy_(torch.where(std > 0, std, 1.0))
@@ -92,6 +118,9 @@ class ReusePolicy(nn.Module):
         """Write `policy.safetensors` and `policy.json` into a directory, each whole or not at all.
 
         The latter holds the former's digest, so that files of two policies are not taken for one.
+
+        Args:
+            directory: Where the two files go; it is made where it is missing.
 
         Raises:
             OSError: They cannot be written.
@@ -113,6 +142,9 @@ class ReusePolicy(nn.Module):
 
         Args:
             directory: What `save` wrote into.
+
+        Returns:
+            The policy on the CPU, of the class that was saved, this one or one derived from it.
 
         Raises:
             DQARError: A file is missing or holds something else; weights that are not finite.
@@ -202,7 +234,14 @@ class LayerWiseReusePolicy(ReusePolicy):
 
 
 def current_names(metrics: dict[str, Any]) -> dict[str, Any]:
-    """Metrics by today's names, of a policy saved before they were renamed."""
+    """Metrics by today's names, of a policy saved before they were renamed.
+
+    Args:
+        metrics: Values by today's or former names.
+
+    Returns:
+        The same values by today's names.
+    """
     return {_FORMER_METRICS.get(name, name): value for name, value in metrics.items()}
 
 

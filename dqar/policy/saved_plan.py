@@ -75,6 +75,9 @@ class SavedPlan:
     def save(self, path: str | Path) -> None:
         """Write it as JSON, a line a step; whole or not at all.
 
+        Args:
+            path: The file; it is replaced if it is there.
+
         Raises:
             OSError: The file cannot be written.
         """
@@ -91,6 +94,12 @@ class SavedPlan:
     @classmethod
     def load(cls, path: str | Path) -> SavedPlan:
         """Read what `save` wrote.
+
+        Args:
+            path: The file.
+
+        Returns:
+            The plan, checked as if it had been made here.
 
         Raises:
             InvalidFile: With the file and what is wrong with it.
@@ -119,6 +128,10 @@ class SavedPlan:
 
     def check(self, steps: int, layers: int) -> None:
         """Check what the plan is for.
+
+        Args:
+            steps: Steps of the generation.
+            layers: Layers that DQAR manages.
 
         Raises:
             InvalidValue: It is for other steps or layers.

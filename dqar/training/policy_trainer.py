@@ -99,6 +99,9 @@ class PolicyTrainer:
             trace: Rows of at least two trajectories.
             progress: Show a progress bar.
 
+        Returns:
+            What was reached, as stored in the policy's `metrics`.
+
         Raises:
             InvalidValue: `validation_fraction` leaves no trajectory on one side, or the trace has layers
                 that the policy has not.
@@ -117,11 +120,25 @@ class PolicyTrainer:
         return metrics
 
     def weights(self, reuse_error: Tensor) -> Tensor:
-        """Weight of each row in the loss, `[n]`: 1 where safe, above in proportion to the reuse error."""
+        """Weight of each row in the loss: 1 where safe, above in proportion to the reuse error.
+
+        Args:
+            reuse_error: `[n]`, in the unit of the budget.
+
+        Returns:
+            `[n]`, from 1 to `max_weight`.
+        """
         return (reuse_error / self.budget).clamp(1.0, self.max_weight)
 
     def loss(self, rows: Trace) -> Tensor:
-        """The weighted cross-entropy of `rows`, a scalar tensor."""
+        """The weighted binary cross-entropy.
+
+        Args:
+            rows: Rows of a trace, at least one.
+
+        Returns:
+            A scalar tensor, with gradients where they are on.
+        """
         logits = self.policy.logits(rows.features, rows.layer)
         weights = self.weights(rows.reuse_error)
         safe = (rows.reuse_error <= self.budget).float()
@@ -207,7 +224,14 @@ def split_by_trajectory(trajectory: Tensor, fraction: float, seed: int = 0) -> T
 def roc_auc(scores: npt.NDArray[np.floating], positive: npt.NDArray[np.bool_]) -> float:
     """Area under the ROC curve: the probability that a positive outscores a negative, ties half.
 
-    From ranks, (sum of positive ranks - P (P + 1) / 2) / (P N) (Mann & Whitney 1947); nan without both.
+    From ranks, (sum of positive ranks - P (P + 1) / 2) / (P N) (Mann & Whitney 1947).
+
+    Args:
+        scores: `[n]`, higher = more likely positive.
+        positive: `[n]`, True = positive.
+
+    Returns:
+        0 to 1; nan where all rows are of one kind.
     """
     _, index, counts = np.unique(scores, return_inverse=True, return_counts=True)
     ranks = (counts.cumsum() - (counts - 1) / 2)[index]  # equal scores share their mean rank

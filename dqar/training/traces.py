@@ -82,6 +82,9 @@ class Trace:
     def save(self, path: str | Path) -> None:
         """Write a safetensors file: a tensor for each column, the metadata as JSON in its header.
 
+        Args:
+            path: The file; it is replaced if it is there, whole or not at all.
+
         Raises:
             OSError: The file cannot be written; what was there is left as it was.
         """
@@ -91,6 +94,12 @@ class Trace:
     @classmethod
     def load(cls, path: str | Path) -> Trace:
         """Read what `save` wrote.
+
+        Args:
+            path: The file.
+
+        Returns:
+            The trace on the CPU; columns that were saved under former names are read too.
 
         Raises:
             InvalidFile: Another file, or more than `MAX_BYTES`.

@@ -15,6 +15,9 @@ def imported(module: str, extra: str) -> Any:
         module: Its name, such as `torch_fidelity.registry`.
         extra: The extra of `dqar` that installs the package.
 
+    Returns:
+        The module.
+
     Raises:
         MissingExtra: It is not installed; the message names the extra.
     """

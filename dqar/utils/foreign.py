@@ -32,6 +32,9 @@ def read_bytes(path: str | Path, what: str, limit: int = MAX_JSON_BYTES) -> byte
         what: What the file is to the user (a field, an option), for the error.
         limit: Largest size in bytes.
 
+    Returns:
+        Its whole content.
+
     Raises:
         InvalidFile: Not there, not readable, not a regular file, or larger than `limit`.
     """

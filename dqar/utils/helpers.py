@@ -24,7 +24,11 @@ Images: TypeAlias = "Tensor | Pixels | Sequence[Image]"
 
 
 def seed_everything(seed: int) -> None:
-    """Set the random seed of Python, NumPy and PyTorch, on all devices."""
+    """Set the random seed of Python, NumPy and PyTorch, on all devices.
+
+    Args:
+        seed: 0 to 2^32 - 1, which is what NumPy takes.
+    """
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
@@ -39,6 +43,9 @@ def load_dit_model(
         path: A directory or a hub id.
         device: Where to put it.
         dtype: Floating-point type of the weights.
+
+    Returns:
+        The pipeline on `device`, without DQAR.
 
     Raises:
         InvalidFile: There is none that can be read; in one line.
