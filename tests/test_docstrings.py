@@ -18,6 +18,7 @@ HELD = [
     "dqar/cache",
     "dqar/core",
     "dqar/evaluation",
+    "dqar/integration",
     "dqar/policy",
     "dqar/training",
     "dqar/utils",

@@ -100,11 +100,27 @@ class Adapter:
         return self.outer if hasattr(self.outer, "_orig_mod") else None
 
     def arguments(self, args: Sequence[Any], kwargs: dict[str, Any]) -> dict[str, Any]:
-        """All arguments of a call, by name."""
+        """All arguments of a call of the transformer.
+
+        Args:
+            args: Those given by position.
+            kwargs: Those given by name.
+
+        Returns:
+            Values by name.
+        """
         return dict(zip(self.names, args, strict=False)) | kwargs
 
     def call(self, args: Sequence[Any], kwargs: dict[str, Any]) -> Call:
-        """What of a call's arguments decides."""
+        """What of a call's arguments decides.
+
+        Args:
+            args: Those given by position.
+            kwargs: Those given by name.
+
+        Returns:
+            Latent, timestep and prompt length; each is None where the call lacks it.
+        """
         given, (latent, timestep) = len(args), self._places
         return Call(
             args[latent] if latent < given else kwargs.get(self.latent),
@@ -113,14 +129,26 @@ class Adapter:
         )
 
     def refuse_kv(self) -> None:
-        """Raises `ValueError` where K and V of some layer cannot be cached."""
+        """Refuse `reuse_mode = "kv"` where K and V of some layer cannot be cached.
+
+        Raises:
+            InvalidValue: Naming the first such attention, and why.
+        """
         for attention in self.attentions:
             why = why_not_plain(attention)
             if why is not None:
                 raise invalid_value("reuse_mode", "kv", f"'output' for {self.name}: {why}")
 
     def refuse_entropy(self, field: str, value: Any) -> None:
-        """Raises `ValueError` where some layer's attention is no softmax over keys."""
+        """Refuse a field that needs entropy where some layer's attention is no softmax over keys.
+
+        Args:
+            field: Name of the configuration field that needs it.
+            value: What the field holds.
+
+        Raises:
+            InvalidValue: Naming the first such attention.
+        """
         for attention in self.attentions:
             processor = type(getattr(attention, "processor", None)).__name__
             kind = f"{type(attention).__name__} with {processor}"
@@ -145,7 +173,14 @@ def _prompt_length(prompt: Any) -> int | None:
 
 
 def unwrapped(transformer: nn.Module) -> Any:
-    """The model within what torch.compile, peft or distributed training put around it."""
+    """The model within what torch.compile, peft or distributed training put around it.
+
+    Args:
+        transformer: As a pipeline holds it.
+
+    Returns:
+        The innermost model; `transformer` itself where nothing is around it.
+    """
     while True:
         if "_orig_mod" in transformer._modules:
             transformer = transformer._orig_mod  # type: ignore[assignment]
@@ -158,7 +193,14 @@ def unwrapped(transformer: nn.Module) -> Any:
 
 
 def blocks_of(model: nn.Module) -> list[nn.Module]:
-    """The denoising blocks in the order in which they run."""
+    """The denoising blocks of a model; those that prepare the text or another condition are not among them.
+
+    Args:
+        model: A transformer, unwrapped.
+
+    Returns:
+        Blocks that hold attention, in the order in which they run; empty where none is recognised.
+    """
     lists = dict(_block_lists(model))
     order = ORDERS.get(type(model).__name__)
     chosen = [lists[name] for name in order if name in lists] if order else list(lists.values())
@@ -180,14 +222,28 @@ def _block_lists(model: nn.Module, path: str = "") -> Iterator[tuple[str, nn.Mod
 
 
 def is_attention(module: nn.Module) -> bool:
-    """Whether a module is an attention, by type."""
+    """Whether a module is an attention, by the names of its types.
+
+    Args:
+        module: Any module.
+
+    Returns:
+        True for diffusers' attentions, whichever base they have; false for blocks that hold one.
+    """
     kinds = {kind.__name__ for kind in type(module).__mro__}
     known = "Attention" in kinds or "AttentionModuleMixin" in kinds
     return known or bool(ATTENTION_CLASSES.search(type(module).__name__))
 
 
 def attention_of(block: nn.Module) -> nn.Module | None:
-    """A block's self- or joint attention: the first that is not to something else, None where it has none."""
+    """A block's self- or joint attention: the first that is not to something else.
+
+    Args:
+        block: A denoising block.
+
+    Returns:
+        The attention; the first of any kind where all are to something else, None where there is none.
+    """
     found = list(_attentions(block))
     own = [module for name, module in found if not CROSS.search(name)]
     return next(iter(own or [module for _, module in found]), None)
@@ -202,7 +258,14 @@ def _attentions(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 
 def mlps_of(block: nn.Module) -> list[nn.Module]:
-    """A block's MLPs: modules named as such that have layers of their own, one that runs twice two times."""
+    """A block's MLPs: modules named as such that have layers of their own.
+
+    Args:
+        block: A denoising block.
+
+    Returns:
+        The MLPs in order, one that runs twice a step two times; empty where the block has none.
+    """
     found = _mlps(block)
     twice = type(block).__name__ in ONE_MLP_FOR_BOTH and len(found) == 1
     return found * 2 if twice else found

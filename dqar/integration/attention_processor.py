@@ -119,12 +119,26 @@ def _mask(given: dict[str, Any]) -> Tensor | None:
 
 
 def is_plain(attention: Any) -> bool:
-    """Whether the attention computes as diffusers' `Attention` with `AttnProcessor2_0` and no extras."""
+    """Whether an attention computes as diffusers' `Attention` with `AttnProcessor2_0` and no extras.
+
+    Args:
+        attention: An attention module.
+
+    Returns:
+        True where its K and V can be computed here, bit-identical to its own.
+    """
     return why_not_plain(attention) is None
 
 
 def why_not_plain(attention: Any) -> str | None:
-    """What keeps an attention from being computed here, None where nothing does."""
+    """What keeps an attention from being computed here.
+
+    Args:
+        attention: An attention module.
+
+    Returns:
+        A clause for an error message; None where nothing does.
+    """
     name, processor = type(attention).__name__, type(getattr(attention, "processor", None)).__name__
     if name != "Attention":
         return f"{name} computes K and V in its own way"
@@ -139,7 +153,15 @@ def _is_set(value: Any) -> bool:
 
 
 def no_core(attention: Any, calls: int) -> str:
-    """That an attention has not the one softmax over keys that could be measured."""
+    """State that an attention has not the one softmax over keys that could be measured.
+
+    Args:
+        attention: An attention module.
+        calls: Calls of torch's scaled dot-product attention that were seen in one of its own.
+
+    Returns:
+        A clause for an error message.
+    """
     kind = f"{type(attention).__name__} with {type(getattr(attention, 'processor', None)).__name__}"
     return f"{kind} calls torch's scaled_dot_product_attention {calls} times, not once"
 
@@ -155,24 +177,60 @@ def _arguments(
 
 
 def project_query(attn: Any, x: Tensor) -> Tensor:
-    """`[batch, tokens, width]` -> `[batch, heads, tokens, head width]`."""
+    """Project to queries, and normalise them where the module does.
+
+    Args:
+        attn: A plain attention module.
+        x: Hidden states, `[batch, tokens, width]`.
+
+    Returns:
+        `[batch, heads, tokens, head width]`.
+    """
     query = split_heads(attn.to_q(x), attn.heads)
     return query if attn.norm_q is None else attn.norm_q(query)
 
 
 def project_key_value(attn: Any, x: Tensor) -> tuple[Tensor, Tensor]:
-    """`[batch, tokens, width]` -> K and V, each `[batch, heads, tokens, head width]`."""
+    """Project to keys and values, and normalise the keys where the module does.
+
+    Args:
+        attn: A plain attention module.
+        x: Hidden states, or those of what is attended to, `[batch, tokens, width]`.
+
+    Returns:
+        K and V, each `[batch, heads, tokens, head width]`.
+    """
     key, value = split_heads(attn.to_k(x), attn.heads), split_heads(attn.to_v(x), attn.heads)
     return (key if attn.norm_k is None else attn.norm_k(key)), value
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
-    """`[batch, tokens, heads * width]` -> `[batch, heads, tokens, width]`."""
+    """View a projection as its heads.
+
+    Args:
+        x: `[batch, tokens, heads * width]`.
+        heads: Number of heads; it divides the last dimension.
+
+    Returns:
+        A view, `[batch, heads, tokens, width]`.
+    """
     return x.view(x.shape[0], -1, heads, x.shape[-1] // heads).transpose(1, 2)
 
 
 def attend(attn: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
-    """Attention core and output projection: `[batch, heads, tokens, width]` -> `[batch, tokens, ...]`."""
+    """Attention core and output projection of a plain attention.
+
+    Args:
+        attn: A plain attention module.
+        query: `[batch, heads, tokens, width]`.
+        key: `[batch, heads, keys, width]`.
+        value: The same as `key`.
+        mask: As `Attention.forward` takes it, `[batch, keys]` or `[batch, tokens, keys]`; None = all attend
+            to all.
+
+    Returns:
+        `[batch, tokens, width of the output]`, in the query's dtype.
+    """
     if mask is not None:
         mask = attn.prepare_attention_mask(mask, key.shape[2], key.shape[0])
         mask = mask.view(key.shape[0], attn.heads, -1, mask.shape[-1])

@@ -53,14 +53,25 @@ class Branch:
         return self.store.decision
 
     def begin(self, step: int, signals: Signals | None, latents: Tensor | Sequence[Tensor]) -> None:
-        """Decide a step, and prepare what its layers ask for on the device of the latents."""
+        """Decide a step, and prepare what its layers ask for on the device of the latents.
+
+        Args:
+            step: Number of the step, from 0; the one after the last that was begun.
+            signals: What is known from the data; None for a static plan.
+            latents: `[batch, ...]`, or a list of one a sample; only their device counts.
+        """
         decision = self.ahead[step] if self.ahead is not None else self.maker.next(step, signals)
         self.step = step
         self.store.begin(decision, self._coefficients(step, decision, latents) if self.store.order else None)
         self.record.decisions[step] = decision
 
     def end(self, graphed: bool, observed: bool) -> None:
-        """Note what happened, and the bytes that are held."""
+        """Note what happened at the step, and the bytes that are held.
+
+        Args:
+            graphed: Whether the transformer runs in CUDA graphs, which write over what they returned.
+            observed: Whether hooks report what each slot did; without, all is taken to go as decided.
+        """
         decision = self.store.decision
         if graphed and decision.stores:
             self.store.copy_from_graph()
@@ -79,7 +90,14 @@ class Branch:
     def note_read(
         self, entropy: FloatArray, change: FloatArray, deviation: float, expected: FloatArray
     ) -> None:
-        """Take what the last step measured, as it was read; nan = not measured."""
+        """Take what the last step measured, as it was read.
+
+        Args:
+            entropy: Of each layer, `[layers]`, nats; nan = not measured.
+            change: Relative change of each layer's output, `[layers]`; nan = not measured.
+            deviation: Relative error of the output's forecast; nan = not measured.
+            expected: That error as the plan's calibration measured it, `[steps]`, above 0.
+        """
         measured = ~np.isnan(entropy)
         self.maker.known_entropy[measured] = self.record.entropy[self.step, measured] = entropy[measured]
         self.maker.measured_at[measured] = self.step
@@ -90,11 +108,25 @@ class Branch:
             self.last_deviation = deviation / expected[self.step]
 
     def position(self, sensitivity: FloatArray) -> StepPosition:
-        """Where this step is."""
+        """Where this step is, for the forecasts of outputs.
+
+        Args:
+            sensitivity: Of the solver, as `solver_sensitivity` gives it, `[steps]`.
+
+        Returns:
+            Its coordinate and the solver's sensitivity there.
+        """
         return StepPosition(float(self.maker.position[self.step]), float(sensitivity[self.step]))
 
     def needs_qkv(self, layer: int) -> bool:
-        """Whether the layer's K and V, or its entropy, are wanted at this step."""
+        """Whether a layer's queries, keys or values are wanted at this step.
+
+        Args:
+            layer: Number of the layer, from 0.
+
+        Returns:
+            True where its entropy is measured, or its K and V are kept or compared.
+        """
         kv = self.maker.config.reuse_mode == "kv"
         return self.decision.measure[layer] or (
             kv and (self.decision.keep[layer] or self.decision.compare[layer])

@@ -20,7 +20,14 @@ class Caller(NamedTuple):
     frame: FrameType | None
 
     def doubles(self, batch: int) -> bool | None:
-        """Whether the pipeline runs its latents twice in one batch, for guidance; None = unknown."""
+        """Whether the pipeline runs its latents twice in one batch, for guidance.
+
+        Args:
+            batch: Samples in the transformer's call.
+
+        Returns:
+            None = unknown.
+        """
         if self.frame is None:
             return None
         names = self.frame.f_locals
@@ -40,9 +47,14 @@ UNKNOWN = Caller(None, None)
 
 
 def calling_pipeline(depth: int = 1, known: Caller = UNKNOWN) -> Caller:
-    """The nearest pipeline whose `__call__` is running, from `depth` frames above the caller's own on.
+    """The nearest pipeline whose `__call__` is running.
 
-    `known` is the last one: its frame is recognised without a copy of all its local variables.
+    Args:
+        depth: Frames above the caller's own at which the search begins.
+        known: The last one: its frame is recognised without a copy of all its local variables.
+
+    Returns:
+        The pipeline and its frame; `UNKNOWN` where there is none within `NEAR` frames.
     """
     frame: FrameType | None = sys._getframe(depth + 1)
     for _ in range(NEAR):

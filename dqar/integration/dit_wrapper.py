@@ -35,11 +35,29 @@ class DQARDiTWrapper(nn.Module):
         self._handle: Handle | None = self._attach()
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Call the transformer. Raises `RuntimeError` before a scheduler is known."""
+        """Call the transformer.
+
+        Args:
+            *args: As the transformer takes them.
+            **kwargs: As the transformer takes them.
+
+        Returns:
+            What the transformer returns.
+
+        Raises:
+            RuntimeError: No scheduler is known yet.
+        """
         return self.transformer(*args, **kwargs)
 
     def summary(self) -> Summary:
-        """What the last generation reused. Raises `RuntimeError` when nothing has run."""
+        """Describe the last generation.
+
+        Returns:
+            What it reused, as it happened.
+
+        Raises:
+            RuntimeError: Nothing has run, or the wrapper was removed.
+        """
         if self._handle is None:
             raise RuntimeError("nothing to sum up: the wrapper was removed")
         return self._handle.manager.summary()

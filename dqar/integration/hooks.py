@@ -129,7 +129,15 @@ _known: WeakKeyDictionary[nn.Module, dict[int, ForwardHook]] = WeakKeyDictionary
 
 
 def same_hook(model: nn.Module, hook: ForwardHook) -> ForwardHook:
-    """The hook that `model` had on the same module before, made to do what `hook` would; else `hook`."""
+    """The hook that a model had on the same module before, made to do what another would.
+
+    Args:
+        model: The unwrapped transformer.
+        hook: The hook to be installed.
+
+    Returns:
+        The earlier hook, so that torch.compile knows it again; `hook` itself where there was none.
+    """
     before = _known.get(model, {}).pop(id(hook.module), None)
     if before is None or type(before) is not type(hook) or before.module is not hook.module:
         return hook
@@ -138,7 +146,12 @@ def same_hook(model: nn.Module, hook: ForwardHook) -> ForwardHook:
 
 
 def remember(model: nn.Module, hook: ForwardHook) -> None:
-    """Note a removed hook for `same_hook`; one that is in use would keep its pipeline alive."""
+    """Note a removed hook for `same_hook`; one that is in use would keep its pipeline alive.
+
+    Args:
+        model: The unwrapped transformer.
+        hook: A hook that was removed; it is kept as long as the model lives.
+    """
     _known.setdefault(model, {})[id(hook.module)] = hook
 
 

@@ -37,7 +37,12 @@ class LayerStore:
         self.did = [SKIPPED] * slots.count  # what each slot did at this step
 
     def begin(self, decision: StepDecision, coefficients: Tensor | None) -> None:
-        """Take a step's decision."""
+        """Take a step's decision, and drop the entries that it drops.
+
+        Args:
+            decision: What the step does.
+            coefficients: Of its forecasts, `[layers, order]`, on the device; None = the step has none.
+        """
         self.decision = decision
         if coefficients is not None:
             self.coefficients = coefficients
@@ -46,19 +51,37 @@ class LayerStore:
         self.did = [SKIPPED] * self.slots.count
 
     def next_of(self, slots: tuple[int, ...]) -> int | None:
-        """The slot of a module's next call at this step; None where it has been called as often as it has
-        slots, and further calls run untouched."""
+        """The slot of a module's next call at this step.
+
+        Args:
+            slots: The module's slots in the order of its calls.
+
+        Returns:
+            None where it has been called as often as it has slots: further calls run untouched.
+        """
         for slot in slots:
             if self.did[slot] == SKIPPED:
                 return slot
         return None
 
     def can_reuse(self, slot: int) -> bool:
-        """Whether the slot is to return its entry at this step, and has one."""
+        """Whether a slot is to return its entry at this step, and has one.
+
+        Args:
+            slot: Number of the slot.
+
+        Returns:
+            False where the decision allows it but nothing was kept.
+        """
         return self.decision.reuse[slot] and self.cache.has(slot)
 
     def store(self, slot: int, *tensors: Tensor) -> None:
-        """Keep an output, or K and V, of which `[batch, ...]` one guidance half if entries hold one."""
+        """Keep what a slot computed; one guidance half of it if entries hold one.
+
+        Args:
+            slot: Number of the slot.
+            *tensors: An output, or K and V, `[batch, ...]`.
+        """
         if self.conditional is not None and self.decision.branches == BOTH:
             # A copy: a view of one half would keep the other half's memory alive.
             tensors = tuple([t.chunk(2)[self.conditional].clone() for t in tensors])
@@ -68,7 +91,17 @@ class LayerStore:
             self.cache.store(slot, *tensors)
 
     def load(self, slot: int) -> tuple[Tensor, ...]:
-        """Return what `store` kept, or the forecast from it at this step, for the whole batch."""
+        """Read what `store` kept, or the forecast from it at this step.
+
+        Args:
+            slot: Number of a slot that has an entry.
+
+        Returns:
+            The tensors for the whole batch, `[batch, ...]`.
+
+        Raises:
+            KeyError: The slot has no entry.
+        """
         tensors = self.cache.load(slot, self._row(slot) if self.order else ())
         if self.conditional is not None and self.decision.branches == BOTH:
             tensors = tuple([torch.cat((t, t)) for t in tensors])
@@ -107,7 +140,16 @@ class Measurements:
     def measure_entropy(
         self, layer: int, query: Tensor, key: Tensor, scale: float, mask: Tensor | None = None
     ) -> None:
-        """Measure the entropy of a layer's attention; query and key are `[batch, heads, tokens, width]`."""
+        """Measure the entropy of a layer's attention.
+
+        Args:
+            layer: Number of the layer, from 0.
+            query: `[batch, heads, tokens, width]`.
+            key: `[batch, heads, keys, width]`; fewer heads than the query's, which they divide, are shared by
+                them.
+            scale: Factor on their products.
+            mask: As scaled dot-product attention takes it; None = all attend to all.
+        """
         if key.shape[1] < query.shape[1]:  # grouped queries share their keys
             key = key.repeat_interleave(query.shape[1] // key.shape[1], dim=1)
         heads = min(self.heads, query.shape[1])
@@ -117,5 +159,11 @@ class Measurements:
         self.entropy[layer] = entropy_from_qk(query, key, scale, self.stride, mask=mask)
 
     def measure_change(self, layer: int, cached: Tensor, fresh: Tensor) -> None:
-        """Measure how far a layer's entry is from what was just computed."""
+        """Measure how far a layer's entry is from what was just computed, ||fresh - cached|| / ||fresh||.
+
+        Args:
+            layer: Number of the layer, from 0.
+            cached: The entry's first tensor, dequantised.
+            fresh: What replaces it, of the same shape.
+        """
         self.change[layer] = ((fresh - cached).float().norm() / fresh.float().norm()).clamp_max(1e6)

@@ -109,7 +109,11 @@ class DQARManager:
         return True
 
     def runs(self) -> bool:
-        """Whether the current call runs the model, for one branch or for both."""
+        """Whether the current call runs the model, for one branch or for both.
+
+        Returns:
+            False where its whole output is forecast.
+        """
         run, branch = self.trajectory, self.active
         if run is None or branch is None or branch.decision.branches == BOTH:
             return True
@@ -121,7 +125,15 @@ class DQARManager:
         return True
 
     def inputs(self, values: dict[str, Any], batch: int) -> dict[str, Any]:
-        """The transformer's inputs at this call, of the conditional half if it runs alone."""
+        """The transformer's inputs at this call, of the conditional half if it runs alone.
+
+        Args:
+            values: All arguments by name.
+            batch: Samples of the call, both guidance halves counted.
+
+        Returns:
+            The arguments by name to call the transformer with; `values` itself where the batch runs whole.
+        """
         branch = self.active
         assert branch is not None
         halves = branch.store.conditional is not None and branch.decision.branches == CONDITIONAL
@@ -168,6 +180,9 @@ class DQARManager:
 
     def summary(self) -> Summary:
         """Describe the last generation.
+
+        Returns:
+            What it reused, as it happened, of all its branches.
 
         Raises:
             RuntimeError: When none has run.

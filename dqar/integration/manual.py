@@ -42,8 +42,12 @@ class ManualReuse:
         self.decide()
 
     def decide(self, reuse: Collection[int] = (), keep: bool = False) -> None:
-        """Decide the next call: these layers reuse what they kept last; all others compute, and are kept and
-        their entropies measured, or not."""
+        """Decide the next call, and those after it until the next decision.
+
+        Args:
+            reuse: Numbers of the layers that reuse what they kept last; all others compute.
+            keep: Whether what the others compute is kept and their entropies are measured.
+        """
         slots = self.active.store.slots
         self.active.store.begin(by_hand(slots, tuple(reuse), keep, keep), None)
 

@@ -48,8 +48,17 @@ class Extrapolator:
         self.skipped: list[StepPosition] = []  # the steps forecast since the last value
 
     def correction_at(self, step: StepPosition) -> float:
-        """The factor by which the forecast's error there must be amplified so that the solver ends where it
-        would had the steps forecast before been off in proportion, from 0 at the last value on."""
+        """The factor by which the forecast's error at a step is amplified.
+
+        With it the solver ends where it would had the steps forecast before been off in proportion, from 0 at
+        the last value on.
+
+        Args:
+            step: Where the step is.
+
+        Returns:
+            0 without steps forecast before, or where the factor would reach MAX_CORRECTION.
+        """
         if not self.skipped or step.sensitivity == 0:
             return 0.0
         last = self.nodes.past[0][0]
@@ -58,7 +67,15 @@ class Extrapolator:
         return share if abs(share) < MAX_CORRECTION else 0.0
 
     def corrected(self, values: Tensors, step: StepPosition) -> Tensors:
-        """The values for the solver, corrected for the steps forecast before; unchanged without such."""
+        """Correct values for the steps forecast before.
+
+        Args:
+            values: The fresh values at the step.
+            step: Where the step is.
+
+        Returns:
+            The values for the solver; `values` itself without steps forecast before.
+        """
         share = self.correction_at(step)
         if not share:
             return values
@@ -66,7 +83,12 @@ class Extrapolator:
         return [torch.lerp(forecast, value, 1 + share) for forecast, value in pairs]
 
     def add(self, position: float, values: Tensors) -> None:
-        """Note the values at a position, in memory that nothing else writes."""
+        """Note the values at a position.
+
+        Args:
+            position: The step's coordinate.
+            values: In memory that nothing else writes; they are kept.
+        """
         self.skipped = []
         rates = self.nodes.row(0, position, reused=False)
         if self.entries and rates:
@@ -77,7 +99,13 @@ class Extrapolator:
         self.nodes.computed(0, position)
 
     def at(self, position: float) -> list[Tensor]:
-        """The values forecast there.
+        """Forecast the values at a position.
+
+        Args:
+            position: The step's coordinate.
+
+        Returns:
+            One tensor for each of those added, of its shape.
 
         Raises:
             RuntimeError: Where there is nothing to forecast from.
@@ -88,7 +116,17 @@ class Extrapolator:
         return [entry.at(row, EXACT) for entry in self.entries]
 
     def forecast(self, step: StepPosition) -> list[Tensor]:
-        """The same for the solver to use, and noted as such."""
+        """The same for the solver to use, and noted as such.
+
+        Args:
+            step: Where the step is.
+
+        Returns:
+            One tensor for each of those added, of its shape.
+
+        Raises:
+            RuntimeError: There is nothing to forecast from.
+        """
         self.skipped.append(step)
         return self.at(step.position)
 
@@ -129,12 +167,30 @@ class OutputForecaster:
         return self.main.nbytes + self.added.nbytes
 
     def halved(self, values: dict[str, Any], batch: int) -> dict[str, Any]:
-        """The conditional half of every tensor that has a row for each of `batch`, within containers too."""
+        """The conditional half of every tensor that has a row for each sample, within containers too.
+
+        Args:
+            values: The transformer's arguments by name.
+            batch: Samples of both halves together.
+
+        Returns:
+            The arguments by name; what all samples share is passed on as it is.
+        """
         return {name: self._half(name, value, batch) for name, value in values.items()}
 
     def completed(self, output: Any, step: StepPosition, branches: int) -> Any:
-        """The output for all branches as the solver is given it, after `branches` of them ran; the fresh
-        output is noted, as a copy: a CUDA graph writes its output to the same memory each time."""
+        """Complete the output of a call that ran, and correct it for the steps forecast before.
+
+        The fresh output is noted, as a copy: a CUDA graph writes its output to the same memory each time.
+
+        Args:
+            output: What the transformer returned, any tree of tensors.
+            step: Where the step is.
+            branches: Guidance branches that ran in the call, CONDITIONAL or BOTH.
+
+        Returns:
+            The output for all branches as the solver is given it; `output` itself where nothing changes.
+        """
         fresh, self.template = flatten(output)
         if self.conditional is None:
             self.given = self._noted(self.main, [t.clone() for t in fresh], step)
@@ -151,7 +207,17 @@ class OutputForecaster:
         return self._joined(conditional, corrected)
 
     def forecast(self, step: StepPosition) -> Any:
-        """The output for all branches at a step where none runs."""
+        """Forecast the output at a step where no branch runs.
+
+        Args:
+            step: Where the step is.
+
+        Returns:
+            The output for all branches, a tree as the transformer returns it.
+
+        Raises:
+            RuntimeError: No step of this generation has run.
+        """
         self.given = self.main.forecast(step)
         if self.conditional is None:
             return unflatten(self.template, self.given)
@@ -161,6 +227,14 @@ class OutputForecaster:
         """The unconditional branch's own call, after the conditional one's of the same step.
 
         Where it did not run, its output is the conditional one less the forecast difference.
+
+        Args:
+            output: What the unconditional branch's call returned; not used where it did not run.
+            step: Where the step is.
+            ran: Whether it ran.
+
+        Returns:
+            The unconditional branch's output as the solver is given it.
         """
         if not ran:
             added: Tensors = self.added.forecast(step)
@@ -173,7 +247,16 @@ class OutputForecaster:
         return unflatten(self.template, [c - a for c, a in zip(self.given, corrected, strict=True)])
 
     def deviation(self, output: Any, position: float, branches: int) -> Tensor | None:
-        """How far the forecast of this step was from `output`, relative, a scalar; before it is noted."""
+        """How far the forecast of this step was from the fresh output, ||forecast - fresh|| / ||fresh||.
+
+        Args:
+            output: What the transformer returned, before it is noted.
+            position: The step's coordinate.
+            branches: Guidance branches that ran in the call.
+
+        Returns:
+            A scalar tensor on the device; None where nothing ran, or fewer than two values are known.
+        """
         if branches == NONE or not self.main.extrapolates:
             return None
         fresh = flatten(output)[0][0]

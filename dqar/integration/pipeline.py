@@ -120,7 +120,14 @@ class PipelineHandle:
         return self.parts[0].manager
 
     def summary(self) -> Summary:
-        """What the last generation reused, of all transformers that had a share in it."""
+        """Describe the last generation, of all transformers that had a share in it.
+
+        Returns:
+            What it reused, as it happened.
+
+        Raises:
+            RuntimeError: No generation has run since `enable`.
+        """
         runs = [(p.manager.trajectory, p.manager) for p in self.parts if p.manager.trajectory is not None]
         if not runs:
             return self.manager.summary()
@@ -186,7 +193,11 @@ def enable(pipe: Any, config: DQARConfig | None = None, policy: ReusePolicy | No
 
 
 def disable(pipe: Any) -> None:
-    """Restore `pipe`; its output is then bit-identical to before `enable`. Does nothing when off."""
+    """Restore `pipe`; its output is then bit-identical to before `enable`. Does nothing when off.
+
+    Args:
+        pipe: The pipeline that `enable` was given.
+    """
     handle = getattr(pipe, HANDLE, None)
     if handle is not None:
         handle.remove()
@@ -197,6 +208,12 @@ def disable(pipe: Any) -> None:
 
 def summary(pipe: Any) -> Summary:
     """What the last generation reused, as it happened.
+
+    Args:
+        pipe: The pipeline that `enable` was given.
+
+    Returns:
+        Of the last generation, of all transformers that had a share in it.
 
     Raises:
         RuntimeError: When DQAR is off or nothing has run.
@@ -212,6 +229,15 @@ def attach(
     transformer: nn.Module, config: DQARConfig, scheduler: Callable[[], Any], **options: Any
 ) -> Handle:
     """Put DQAR on a transformer that follows the scheduler which `scheduler` returns.
+
+    Args:
+        transformer: As diffusers builds it, or wrapped by torch.compile.
+        config: What may be reused, and when.
+        scheduler: Returns the scheduler in use.
+        **options: `pipe` and `policy`, as `prepare` takes them.
+
+    Returns:
+        What was changed; its `remove` undoes it.
 
     Raises:
         ValueError: Where it cannot; the transformer is then left as it was.
@@ -229,7 +255,22 @@ def prepare(
     pipe: Any = None,
     policy: ReusePolicy | None = None,
 ) -> Handle:
-    """What `attach` changes, before anything is changed."""
+    """What `attach` changes, before anything is changed.
+
+    Args:
+        transformer: As diffusers builds it, or wrapped by torch.compile.
+        config: What may be reused, and when.
+        scheduler: Returns the scheduler in use.
+        previous: What DQAR changed on the same pipeline before, which does not count as a conflict.
+        pipe: The pipeline whose calls are meant; None = those of any that uses the scheduler.
+        policy: Decides in place of the policy that `config` names.
+
+    Returns:
+        What to install.
+
+    Raises:
+        ValueError: The transformer is under DQAR already, or cannot do what `config` asks for.
+    """
     theirs = [part.transformer for part in previous.parts] if previous is not None else []
     if is_attached(transformer) and not any(model is transformer for model in theirs):
         raise ValueError("transformer is under DQAR already; allowed: one that is not")
@@ -257,7 +298,15 @@ def prepare(
 
 
 def check(adapter: Adapter, config: DQARConfig) -> None:
-    """Raises `ValueError` naming what the model cannot do, and what it can."""
+    """Refuse what a model cannot do.
+
+    Args:
+        adapter: The model, understood.
+        config: What may be reused, and when.
+
+    Raises:
+        ValueError: Naming what the model cannot do, and what it can.
+    """
     if not adapter.attentions and not (config.use_layer_scheduling and config.layer_fraction == 0):
         raise ValueError(
             f"transformer = {adapter.name} has no attention that DQAR knows; allowed: whole steps, with "
@@ -271,7 +320,17 @@ def check(adapter: Adapter, config: DQARConfig) -> None:
 
 
 def hooks_of(adapter: Adapter, slots: Slots, decider: Decider, kv: bool = False) -> list[ForwardHook]:
-    """The hooks on the attentions of all managed layers, and on the MLPs that some step may reuse."""
+    """The hooks on the attentions of all managed layers, and on the MLPs that some step may reuse.
+
+    Args:
+        adapter: The model, understood.
+        slots: Its cache slots, which name the managed layers.
+        decider: Decides what the hooks do.
+        kv: Whether attentions keep K and V in place of their outputs.
+
+    Returns:
+        The hooks, none of them installed.
+    """
     hooks: list[ForwardHook] = [
         DQARAttentionProcessor(layer, decider, attention, kv)
         for layer, attention in enumerate(adapter.attentions[: slots.layers])
@@ -287,7 +346,14 @@ def hooks_of(adapter: Adapter, slots: Slots, decider: Decider, kv: bool = False)
 
 
 def is_attached(transformer: Any) -> bool:
-    """Whether DQAR is on a transformer, or on the one within it."""
+    """Whether DQAR is on a transformer, or on the one within it.
+
+    Args:
+        transformer: Anything; what is no module is not attached.
+
+    Returns:
+        True where its call or the `forward` of one of its modules is DQAR's.
+    """
     if not isinstance(transformer, nn.Module):
         return False
     models = (transformer, unwrapped(transformer))
@@ -297,7 +363,14 @@ def is_attached(transformer: Any) -> bool:
 
 
 def attention_layers(transformer: nn.Module) -> list[Any]:
-    """The self- or joint attention of each layer in order."""
+    """The self- or joint attention of each layer in order.
+
+    Args:
+        transformer: As diffusers builds it, or wrapped by torch.compile.
+
+    Returns:
+        One attention module a layer.
+    """
     return list(Adapter(transformer).attentions)
 
 

@@ -77,7 +77,11 @@ class Planner:
         return self.config.guidance_interval > 1
 
     def refuse_halves(self) -> None:
-        """Raises `ValueError` where the configuration needs one half of a batch that cannot be split."""
+        """Refuse a configuration that needs one half of a batch that cannot be split.
+
+        Raises:
+            InvalidValue: Naming the field that needs it.
+        """
         allowed = f"{{}} for {self.model}, whose batch cannot be split"
         if self.may_run_one_branch:
             raise invalid_value("guidance_interval", self.config.guidance_interval, allowed.format(1))
@@ -85,7 +89,15 @@ class Planner:
             raise invalid_value("cfg_sharing", True, allowed.format(False))
 
     def rules(self, run: Trajectory, guided: bool) -> Rules:
-        """What depends on no data, remembered from one generation to the next."""
+        """What depends on no data, remembered from one generation to the next.
+
+        Args:
+            run: The generation, for its schedule.
+            guided: Whether it has two guidance branches.
+
+        Returns:
+            Tables that are shared between generations, not to be changed.
+        """
         key = (run.snr.tobytes(), guided)
         if key not in self._rules:
             _make_room(self._rules)
@@ -111,6 +123,9 @@ class Planner:
             inputs: Shape, dtype and device of its latents.
             record: What happened to it before, if it was called before.
             warn: Called with what has no effect.
+
+        Returns:
+            The branch, its first step not yet decided.
         """
         config = self.config
         maker = self._maker(run, guided, prompt)
@@ -129,14 +144,27 @@ class Planner:
         return Branch(store, measurements, maker, ahead, record, inputs, outputs)
 
     def guide(self, run: Trajectory, branch: Branch) -> None:
-        """Let a branch that began at the generation's first step leave out one of two calls of guidance."""
+        """Let a branch that began at the generation's first step leave out one of two calls of guidance.
+
+        Args:
+            run: The generation, at its second step.
+            branch: One of the two branches that guidance calls.
+        """
         branch.maker.follow(self.rules(run, True))
         if branch.ahead is not None:
             guided = self._maker(run, True, None, run.begin)
             branch.ahead = self._plan_ahead(run, True, guided)
 
     def sensitivity(self, run: Trajectory, warn: Warn) -> FloatArray:
-        """What the corrections of skipped steps need to know of the solver; zeros without corrections."""
+        """What the corrections of skipped steps need to know of the solver; zeros without corrections.
+
+        Args:
+            run: The generation, for its scheduler and first step.
+            warn: Called with `output_correction` where the scheduler cannot be run on scalars.
+
+        Returns:
+            `[steps]`; zeros switch the corrections off.
+        """
         none = np.zeros(len(run))
         if not self.config.output_correction or (self.rules(run, True).branches == BOTH).all():
             return none
@@ -172,7 +200,19 @@ def _make_room(remembered: dict[Any, Any]) -> None:
 
 
 def quantizers(config: DQARConfig, slots: Slots, heads: int | None) -> list[KVQuantizer]:
-    """A quantiser for each slot."""
+    """The quantiser of each slot: its layer's.
+
+    Args:
+        config: Mode and bits; bits for all layers, or for each.
+        slots: The model's cache slots.
+        heads: Attention heads, for a scale for each; None = not known.
+
+    Returns:
+        One for each slot; slots of one layer share theirs.
+
+    Raises:
+        ValueError: `quantization_bits` has another length than there are layers.
+    """
     bits, layers = config.quantization_bits, slots.layers
     each = bits if isinstance(bits, tuple) else (bits,) * layers
     if len(each) != layers:

@@ -49,7 +49,15 @@ class Recogniser:
         self._caller = UNKNOWN  # of the generation's last call; its frame is let go with the last step
 
     def place(self, run: Trajectory | None, call: Call) -> Recognised:
-        """The place of a call, `run` being the last generation."""
+        """Find the place of a call of the transformer.
+
+        Args:
+            run: The last generation; None = none since the last reset.
+            call: What the call is given.
+
+        Returns:
+            The place, and where it begins a generation what its first call shows.
+        """
         scheduler = self.scheduler()
         caller = calling_pipeline(DEPTH, self._caller)
         foreign = self.pipe is not None and caller.pipe is not None and caller.pipe is not self.pipe
@@ -68,7 +76,14 @@ class Recogniser:
         return self._again(run, call, caller)
 
     def counter(self, scheduler: Any) -> StepCounter | None:
-        """What counts the scheduler's steps, None where it does so itself."""
+        """What counts a scheduler's steps; it is installed if it is not yet.
+
+        Args:
+            scheduler: A diffusers scheduler.
+
+        Returns:
+            None where the scheduler counts its steps itself.
+        """
         if hasattr(type(scheduler), "step_index"):
             return None
         counter = vars(scheduler).get("step")

@@ -83,12 +83,21 @@ class DQARSampler:
         latents: Tensor | None = None,
         progress_bar: bool = False,
     ) -> Tensor | tuple[Tensor, Tensor]:
-        """Return the final latents `[batch, channels, height, width]`, in the model's space.
+        """Sample final latents in the model's space; the VAE decodes them divided by its `scaling_factor`.
 
-        The VAE decodes them divided by its `scaling_factor`. `latents` is the noise to start from,
-        else drawn from `generator`, which also draws the solver's noise. With `return_trajectory`
-        returns `(latents, trajectory)`, the latter `[steps + 1, batch, ...]` from the noise on.
-        Raises `ValueError` when labels or latents do not fit `batch_size`.
+        Args:
+            batch_size: Images.
+            class_labels: One per image, `[batch]`.
+            generator: Draws the noise to start from and the solver's; None = torch's default.
+            latents: The noise to start from, `[batch, channels, height, width]`; None = drawn.
+            progress_bar: Show one on stderr.
+
+        Returns:
+            The latents, `[batch, channels, height, width]`; with `return_trajectory` a pair of these and the
+            trajectory `[steps + 1, batch, ...]` from the noise on.
+
+        Raises:
+            ValueError: Labels or latents do not fit `batch_size`.
         """
         labels = self._labels(batch_size, class_labels)
         x = self._noise(batch_size, generator, latents)

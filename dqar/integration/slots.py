@@ -49,17 +49,38 @@ class Slots:
         return len(self.targets)
 
     def layer_of(self, slot: int) -> int:
-        """The layer that a slot belongs to."""
+        """The layer that a slot belongs to.
+
+        Args:
+            slot: Number of the slot, below `count`.
+
+        Returns:
+            Number of the layer, from 0.
+        """
         if slot < self.layers:
             return slot
         return next(layer for layer, slots in enumerate(self.mlps) if slot in slots)
 
     def is_reused(self, slot: int) -> bool:
-        """Whether some step may reuse the slot."""
+        """Whether some step may reuse a slot.
+
+        Args:
+            slot: Number of the slot.
+
+        Returns:
+            False for what no layer's target covers.
+        """
         return slot in self._reused
 
     def mask(self, layers: npt.NDArray[np.bool_]) -> tuple[bool, ...]:
-        """`[layers]` -> one flag a slot: set for the slots that these layers' reuse covers."""
+        """Flag the slots that the reuse of some layers covers.
+
+        Args:
+            layers: True = reused, `[layers]`.
+
+        Returns:
+            One flag a slot.
+        """
         flags = [False] * self.count
         for layer in np.flatnonzero(layers):
             for slot in self.targets[layer]:
@@ -67,11 +88,25 @@ class Slots:
         return tuple(flags)
 
     def of(self, layers: npt.NDArray[np.intp]) -> tuple[int, ...]:
-        """The slots that the reuse of these layers covers."""
+        """The slots that the reuse of some layers covers.
+
+        Args:
+            layers: Numbers of the layers.
+
+        Returns:
+            Numbers of their slots, layer by layer.
+        """
         return tuple([slot for layer in layers for slot in self.targets[layer]])
 
     def outcome(self, reuse: Sequence[bool]) -> bytes:
-        """What each slot does where all goes as decided: 0 = has no hook, 1 = computes, 2 = reuses."""
+        """What each slot does where all goes as decided.
+
+        Args:
+            reuse: One flag a slot.
+
+        Returns:
+            One byte a slot: 0 = has no hook, 1 = computes, 2 = reuses.
+        """
         return bytes([hooked + flag for hooked, flag in zip(self._hooked, reuse, strict=True)])
 
     def _of(self, layer: int, target: str) -> tuple[int, ...]:

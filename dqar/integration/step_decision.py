@@ -67,19 +67,36 @@ class DecisionMaker:
         self.span = np.ones(layers)  # steps since the entry was made that a computed layer has
 
     def follow(self, rules: Rules) -> None:
-        """Take other rules from the next step on."""
+        """Take other rules from the next step on.
+
+        Args:
+            rules: Of the whole schedule; they are copied. Up to the step at which the branch begins nothing
+                is skipped.
+        """
         self.blocked, self.branches = rules.blocked.copy(), rules.branches.copy()
         early = self.blocked[: self.begin + 1]
         early[early == Reason.SKIPPED] = Reason.NO_ENTRY
         self.branches[: self.begin + 1] = BOTH
 
     def ahead(self) -> list[StepDecision]:
-        """The decisions of all steps from the first on, which no data change; before it, that step's own."""
+        """The decisions of all steps, where no data change them.
+
+        Returns:
+            One a step from 0 on; those before the branch begins are that step's own.
+        """
         made = [self.next(step) for step in range(self.begin, len(self.blocked))]
         return [made[0]] * self.begin + made
 
     def next(self, step: int, signals: Signals | None = None) -> StepDecision:
-        """Decide `step`, the one after the last that was decided."""
+        """Decide a step.
+
+        Args:
+            step: Number of the step, from 0; the one after the last that was decided.
+            signals: What is known from the data; None = the data allow everything.
+
+        Returns:
+            What the step does.
+        """
         self.span = self.gate.age + 1
         reasons = self.gate.decide(self.blocked[step], signals)
         if (reasons == Reason.DEVIATION).any():
@@ -160,7 +177,17 @@ class DecisionMaker:
 
 
 def by_hand(slots: Slots, reuse: Sequence[int], keep: bool, measure: bool) -> StepDecision:
-    """A decision outside of any plan: layers to reuse, all others kept and measured or not."""
+    """Make a decision outside of any plan.
+
+    Args:
+        slots: The model's cache slots.
+        reuse: Numbers of the layers to reuse; all others compute.
+        keep: Whether the others are kept.
+        measure: Whether entropies are measured.
+
+    Returns:
+        A decision that runs both guidance branches and forecasts nothing.
+    """
     layers = len(slots.targets)
     reused = np.isin(np.arange(layers), list(reuse))
     mask = slots.mask(reused)

@@ -49,7 +49,11 @@ class Record:
         return table
 
     def reused(self) -> npt.NDArray[np.bool_]:
-        """`[steps, layers]`, where nothing was computed."""
+        """Where nothing was computed.
+
+        Returns:
+            `[steps, layers]`; true for all layers of a skipped step.
+        """
         table = is_reused(self.reasons)
         table[self.done & (self.branches == NONE)] = True  # layers that are not managed too
         return table
@@ -96,7 +100,17 @@ class Summary:
 
 
 def summarize(records: Sequence[Record], snr: FloatArray, model_layers: int, plan_ratio: float) -> Summary:
-    """Sum up the steps that ran, the first branch's record first, for all of the model's layers."""
+    """Sum up the steps that ran, for all of the model's layers.
+
+    Args:
+        records: One a branch, the first (conditional) branch's first.
+        snr: Of each step of the schedule, `[steps]`.
+        model_layers: Layers of the model, those that are not managed among them.
+        plan_ratio: Share of the calls that the plan reuses, 0 to 1.
+
+    Returns:
+        The summary; `steps` counts those at which the first branch was called.
+    """
     main, done = records[0], records[0].done
     unmanaged = ((0, 0), (0, model_layers - main.layers))
     tables = [_padded(record, unmanaged) for record in records]
@@ -119,7 +133,15 @@ def summarize(records: Sequence[Record], snr: FloatArray, model_layers: int, pla
 
 
 def merged(parts: Sequence[Summary]) -> Summary:
-    """One summary of a generation whose steps two transformers share, the earlier steps' first."""
+    """One summary of a generation whose steps two transformers share.
+
+    Args:
+        parts: One a transformer, the earlier steps' first; at least one.
+
+    Returns:
+        The only part itself, or a new summary with as many layers as the deepest; ratios are means over the
+        steps.
+    """
     if len(parts) == 1:
         return parts[0]
     layers, steps = max(part.layers for part in parts), [part.steps for part in parts]

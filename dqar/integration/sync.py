@@ -20,7 +20,14 @@ class FirstLook(NamedTuple):
 
 
 def to_host(*groups: Sequence[Tensor | None]) -> list[npt.NDArray[np.float64]]:
-    """Groups of scalar tensors as arrays, nan for None, in one transfer; none where all are None."""
+    """Read scalar tensors in one transfer; none where all are None.
+
+    Args:
+        *groups: Scalar tensors of one device, or None.
+
+    Returns:
+        One float64 array a group, of the group's length; nan for None.
+    """
     present = [t for group in groups for t in group if t is not None]
     values = iter(torch.stack([t.float() for t in present]).tolist() if present else ())
     return [np.array([np.nan if t is None else next(values) for t in group]) for group in groups]
@@ -33,6 +40,9 @@ def first_look(latent: Tensor | Sequence[Tensor], timestep: Any) -> FirstLook:
         latent: `[batch, ...]`, or a list of one latent a sample.
         timestep: A number or a tensor. One value a token takes part with its largest, for tokens that
             are given as a condition are at timestep 0.
+
+    Returns:
+        Timestep and halves.
     """
     value = host_value(timestep)
     read = [] if value is not None else _extremes(timestep)
@@ -62,9 +72,13 @@ def _extremes(timestep: Tensor) -> list[Tensor]:
 
 
 def host_value(timestep: Any) -> float | None:
-    """The timestep of a call where the host knows it without asking a device, else None.
+    """The timestep of a call, where the host knows it without asking a device.
 
-    One that differs from sample to sample, as in training, is nan.
+    Args:
+        timestep: A number or a tensor. One value a token takes part with its largest.
+
+    Returns:
+        None where it is on a device; nan where it differs from sample to sample, as in training.
     """
     if not isinstance(timestep, Tensor):
         return float(timestep)

@@ -63,7 +63,18 @@ class Trajectory:
         guided: bool,
         conditional: int | None,
     ) -> Trajectory:
-        """The generation whose first call showed `look`."""
+        """The generation that a first call begins.
+
+        Args:
+            scheduler: A diffusers scheduler with its timesteps set; it is kept.
+            look: What the call shows.
+            counter: Of the scheduler's steps; None = it counts them itself.
+            guided: Whether the batch is two guidance halves.
+            conditional: Index of the conditional half; not used where the batch is not guided.
+
+        Returns:
+            The generation, at the step that the call is at.
+        """
         times = as_array(scheduler.timesteps)
         begin, scale = beginning(scheduler, times, look.timestep)
         return cls(
@@ -107,7 +118,15 @@ class Trajectory:
         return next(iter(self.branches.values()))
 
     def at(self, step: int, timestep: float | None) -> bool:
-        """Whether a call at `timestep` is one of that step's, where the host knows it (else None)."""
+        """Whether a call is one of a step's, by its timestep.
+
+        Args:
+            step: Number of the step; one past the end has no calls.
+            timestep: As the model is given it; None = the host does not know it.
+
+        Returns:
+            True where it cannot be ruled out.
+        """
         if step >= len(self.bounds):
             return False
         low, high = self.bounds[step]
@@ -119,6 +138,15 @@ def beginning(scheduler: Any, times: FloatArray, timestep: float) -> tuple[int, 
 
     The scheduler knows where it is, or where it was set to begin; else the timestep is looked for in the
     schedule as it is, as t / 1000 and as 1 - t / 1000. One that is none of them begins at the first step.
+
+    Args:
+        scheduler: A diffusers scheduler with its timesteps set.
+        times: Its timesteps on the host, `[steps]`.
+        timestep: Of the first call, as the model is given it.
+
+    Returns:
+        Number of the step, from 0, and the scale from the schedule's timesteps to the model's; None = not
+        known.
     """
     known = scheduler.step_index if hasattr(type(scheduler), "step_index") else None
     known = getattr(scheduler, "begin_index", None) if known is None else known

@@ -25,7 +25,15 @@ def flatten(value: Any) -> tuple[list[Tensor], Template]:
 
 
 def unflatten(template: Template, tensors: Sequence[Tensor]) -> Any:
-    """The value that `flatten` described, with `tensors` in the places of its own."""
+    """Build the value that `flatten` described, from other tensors.
+
+    Args:
+        template: As `flatten` returned it.
+        tensors: In the order of `flatten`; as many as the template holds.
+
+    Returns:
+        A new value of the same types.
+    """
     return _build(template, iter(tensors))
 
 
