@@ -15,91 +15,91 @@ SUITES := $(basename $(notdir $(filter-out $(shell grep -l '^command:' $(FILES))
 .PHONY: help setup bench report publish generate reproduce signals prompt-length families tune calibrate policy control $(SUITES)
 .PHONY: gpu-check asv asv-html asv-compare asv-check browser test torture mutants lint clean
 
-help:  ## List the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
-	@echo "  and a target for each suite, as make bench SUITE=…:" && echo "  $(SUITES)" | fold -s -w 100
+help:  ## List the targets.
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s  %s\n", $$1, $$2}'
+	@echo "  Each suite is a target too, as make bench SUITE=…:" && echo "  $(SUITES)" | fold -s -w 100
 
-setup: $(VENV)/.installed  ## Make .venv and install everything, pinned by constraints.txt
+setup: $(VENV)/.installed  ## Make .venv and install everything, as constraints.txt pins it.
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install --quiet --constraint constraints.txt --editable '.[bench,dev]'
 	touch $@
 
-bench: setup  ## Run the suite that fits this machine (or SUITE=name MODEL=path) and write its report
+bench: setup  ## Run the suite that fits this machine (or SUITE=name MODEL=path), and report it.
 	$(PY) -m bench run $(SUITE) $(if $(MODEL),--model $(MODEL)) $(if $(PROMPTS),--prompts $(PROMPTS)) $(ARGS)
 
 $(SUITES): setup
 	$(PY) -m bench run $@ $(if $(MODEL),--model $(MODEL)) $(if $(PROMPTS),--prompts $(PROMPTS)) $(ARGS)
 
-report: setup  ## Write the report of SUITE again from the records of this machine
+report: setup  ## Write the report of SUITE again from the records of this machine.
 	$(PY) -m bench report $(SUITE) $(ARGS)
 
-publish: setup  ## Move the records and the report of SUITE to what is committed (SUITE=all: write all its reports)
+publish: setup  ## Move the records and the report of SUITE to what is committed (or SUITE=all).
 	$(PY) -m bench publish $(SUITE) $(ARGS)
 
-generate: setup  ## Images and a grid of them (ARGS="--dqar recommended" with reuse)
+generate: setup  ## Write images and a grid of them (ARGS="--dqar recommended" with reuse).
 	$(PY) -m bench generate $(if $(MODEL),--model $(MODEL)) $(if $(PROMPTS),--prompts $(PROMPTS)) $(ARGS)
 
-reproduce: setup  ## The published tables of the original specification, with what is measured here
+reproduce: setup  ## Show the published tables next to what is measured here.
 	$(PY) -m bench reproduce $(if $(MODEL),--model $(MODEL)) $(ARGS)
 
-signals: setup  ## How well entropy and SNR predict the error of reuse
+signals: setup  ## Measure how well entropy and SNR predict the reuse error.
 	$(PY) -m bench signals $(if $(MODEL),--model $(MODEL)) $(ARGS)
 
-prompt-length: setup  ## Measure whether entropy or reuse error depends on a prompt's length
+prompt-length: setup  ## Measure whether entropy or the reuse error depends on a prompt's length.
 	$(PY) -m bench prompt-length $(if $(MODEL),--model $(MODEL)) $(if $(PROMPTS),--prompts $(PROMPTS)) $(ARGS)
 
-families: setup  ## Every transformer class of diffusers and tiny pipelines: right, refused, wrong or crashed
+families: setup  ## Check DQAR on every transformer class of diffusers and on tiny pipelines.
 	$(PY) -m bench families $(ARGS)
 
-tune: setup  ## Search DQAR's fields for the Pareto front of speedup and drift; run again, it adds trials
+tune: setup  ## Search DQAR's fields for the Pareto front of speedup and drift.
 	$(PY) -m bench tune $(if $(MODEL),--model $(MODEL)) $(ARGS)
 
-calibrate: setup  ## Search for plans and write them to PLANS (ARGS="--solver ddim --target baseline")
+calibrate: setup  ## Search for plans, and write them to PLANS (ARGS="--target baseline").
 	$(PY) -m bench calibrate --out $(PLANS) $(if $(MODEL),--model $(MODEL)) $(if $(PROMPTS),--prompts $(PROMPTS)) $(ARGS)
 
-policy: setup  ## Trace the model, train a policy into POLICY, and compare it at equal reuse
+policy: setup  ## Trace the model, train a policy into POLICY, and compare it at equal reuse.
 	$(PY) -m bench policy trace $(if $(MODEL),--model $(MODEL))
 	$(PY) -m bench policy train --out $(POLICY)
 	$(PY) -m bench policy eval --policy $(POLICY) $(if $(MODEL),--model $(MODEL)) $(ARGS)
 
-control: setup  ## The baseline against itself, forty times: does the 95 % interval hold?
+control: setup  ## Time the baseline against itself, and count how often the interval holds 1.
 	$(PY) -m bench control $(ARGS)
 
-gpu-check: setup  ## What a CUDA device should be asked first, in six minutes (ARGS=--toy: the code, on a CPU)
+gpu-check: setup  ## Check the goals that need a CUDA device, in six minutes (ARGS=--toy: on a CPU).
 	$(PY) -m bench gpu-check $(ARGS)
 
-asv: setup  ## Run the regression benchmarks on this commit and store their samples
+asv: setup  ## Run the regression benchmarks of this commit, and store their samples.
 	$(PY) -m bench asv run $(ARGS)
 
-asv-html: setup  ## Make pages of what is stored, under reports/local/asv
+asv-html: setup  ## Write pages of the stored samples to reports/local/asv.
 	$(PY) -m bench asv html
 
 # make itself exits 2 whatever failed; where the code counts, call the command: 1 a regression, 2 inconclusive.
-asv-compare: setup  ## Compare BASE=commit with this one; fails on a regression, or where it is inconclusive
+asv-compare: setup  ## Compare BASE=commit with this one; fail on a regression, or if inconclusive.
 	$(PY) -m bench asv compare $(BASE)
 
-asv-check: setup  ## Test the gate: ten unchanged repetitions raise no alarm, a planted 20 % does
+asv-check: setup  ## Check that unchanged code raises no alarm and a planted slowdown does.
 	$(PY) -m bench asv check $(ARGS)
 
-browser:  ## Install the browser in which a test opens asv's pages (on Debian, as root)
+browser:  ## Install the browser in which a test opens asv's pages (on Debian, as root).
 	command -v chromium >/dev/null || (apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium)
 
-test: setup  ## Run the tests in two processes (ARGS="-n 0 tests/test_cache.py" for a file alone)
+test: setup  ## Run the tests in two processes (ARGS="-n 0 tests/test_cache.py": one file).
 	$(PY) -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
-torture: setup  ## Kill, corrupt and fuzz the command line a thousand times: ten minutes, not in CI (ARGS="200 1")
+torture: setup  ## Kill, corrupt and fuzz the command line a thousand times, in ten minutes.
 	$(PY) tests/torture/run.py $(ARGS)
 
-mutants: setup  ## Plant small faults one at a time and count those that no test notices: an hour, not in CI
+mutants: setup  ## Plant small faults, and count those that no test notices, in an hour.
 	$(PY) tests/mutants.py $(ARGS)
 
-lint: setup  ## Check style, types and spelling
+lint: setup  ## Check style, types and spelling.
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 	git ls-files -z | xargs -0 $(PY) -m codespell_lib
 
-clean:  ## Remove .venv and caches (records and reports stay)
+clean:  ## Remove .venv and caches; records and reports stay.
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .mutants

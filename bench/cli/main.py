@@ -14,8 +14,10 @@ from bench.cli import studies
 from bench.cli.options import (
     OK,
     REGRESSED,
+    SUITES,
+    WIDTH,
     ModelOverride,
-    PromptsOption,
+    PromptsOverride,
     Reports,
     Results,
     SuiteName,
@@ -36,7 +38,8 @@ from bench.store.places import REPORTS, RESULTS
 from bench.store.records import Store
 
 app = typer.Typer(
-    help=__doc__,
+    help="Measure methods that speed up diffusion transformers, and report what they gain and lose.",
+    context_settings={"max_content_width": WIDTH},
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -50,37 +53,54 @@ def run(
     name: SuiteName,
     results: Results = RESULTS,
     reports: Reports = REPORTS,
-    only: Annotated[str | None, typer.Option(help="Run only this configuration.")] = None,
+    only: Annotated[
+        str | None, typer.Option(help="Name of the one configuration to run.", show_default="all")
+    ] = None,
     seed: Annotated[
-        int | None, typer.Option(help="The seed of the first image, in place of the suite's.")
+        int | None, typer.Option(help="Seed of the first image; image i takes seed + i.", show_default=SUITES)
     ] = None,
     model: ModelOverride = None,
-    prompts: PromptsOption = None,
+    prompts: PromptsOverride = None,
     images: Annotated[
-        int | None, typer.Option(min=0, help="The number of images that quality is measured on.")
+        int | None,
+        typer.Option(
+            min=0, help="Number of images that quality is measured on; 0: none.", show_default=SUITES
+        ),
     ] = None,
     inception_weights: Annotated[
         str | None,
-        typer.Option(help="torch-fidelity's Inception weights (.pth), which give FID in place of FD."),
+        typer.Option(
+            help="File (.pth) of torch-fidelity's Inception weights, which give FID in place of FD.",
+            show_default=SUITES,
+        ),
     ] = None,
     reference: Annotated[
-        str | None, typer.Option(help="Real images: a directory, or an .npz as ADM publishes them.")
+        str | None,
+        typer.Option(
+            help="Real images to compare with: a directory, or an .npz file as ADM publishes them.",
+            show_default=SUITES,
+        ),
     ] = None,
     lpips_weights: Annotated[
-        str | None, typer.Option(help="The directory of LPIPS's weights [default: torch hub's cache].")
+        str | None,
+        typer.Option(
+            help="Directory of the weights of LPIPS.", show_default="the suite's, else torch hub's cache"
+        ),
     ] = None,
     clip_weights: Annotated[
         str | None,
         typer.Option(
-            help="A directory with a CLIP model of transformers, which makes text scores CLIP scores."
+            help="Directory of a transformers CLIP model, which makes text scores CLIP scores.",
+            show_default=SUITES,
         ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Measure finished configurations again.")] = False,
 ) -> None:
-    """Run a suite: one record a configuration, then the report. Resumes where it was stopped.
+    """Measure a suite's configurations, store one record each, and write the report.
 
-    On a CPU `auto` is a suite for each model that ships; with --model, --prompts or --only, the first.
-    Exit code 0: all done; 1: a run failed (its record states why); 2: bad input.
+    A run that was stopped is resumed. On a CPU, auto means the suites of both models that ship, or the first
+    of them with --model, --prompts or --only. The exit code is 0 when all is done, 1 when a run failed (its
+    record states why), and 2 on bad input.
     """
     files = (inception_weights, reference, lpips_weights, clip_weights)
     quality = dict(zip(FILES, files, strict=True)) | {"n": images}
@@ -116,7 +136,11 @@ def report(
     results: Results = RESULTS,
     reports: Reports = REPORTS,
     machine: Annotated[
-        str | None, typer.Option(help="The machine that made the records [default: this one].")
+        str | None,
+        typer.Option(
+            help="Machine that made the records, as their directory is named.",
+            show_default="this one, else the only one",
+        ),
     ] = None,
 ) -> None:
     """Write a suite's report again from its records."""
@@ -141,14 +165,13 @@ def report(
 def publish(
     name: Annotated[
         str,
-        typer.Argument(
-            metavar="SUITE", help="A suite or a study, or `all` to write every published page again."
-        ),
+        typer.Argument(metavar="SUITE", help="Suite or study, or all to write every published page again."),
     ],
 ) -> None:
-    """Move the records and the report of a suite from results/local to results/published and reports.
+    """Move the local records of a suite to results/published, and write its page under reports.
 
-    No other command changes a committed file. Where nothing is local, the published page is written again.
+    Without local records, the published page is written again. Only this command and families, whose report
+    needs no records, change committed files.
     """
     from bench.cli.publish import publish as published
 
@@ -158,7 +181,7 @@ def publish(
 
 @command
 def show(name: SuiteName) -> None:
-    """Show a suite's configurations, how many there are, and an estimate of their time."""
+    """List a suite's configurations, and estimate how long they take."""
     suite = Suite.load(chosen(name))
     specs = suite.specs()
     rows = [(s.name, s.method, ", ".join(f"{k}={v}" for k, v in s.options.items())) for s in specs]
@@ -173,7 +196,7 @@ def show(name: SuiteName) -> None:
 
 @command
 def list_() -> None:
-    """List the suites."""
+    """List the suites, each with its number of configurations and its title."""
     suites = [Suite.load(name) for name in available()]
     rows = [(suite.name, len(suite.configurations), suite.title) for suite in suites]
     typer.echo(tabulate(rows, headers=("suite", "runs", "title")))
@@ -181,7 +204,7 @@ def list_() -> None:
 
 @command
 def doctor() -> None:
-    """Report what this machine can measure, and what not and why."""
+    """List what this machine can measure, and why it cannot measure the rest."""
     from bench.cli.doctor import checks
 
     rows = [("yes" if found.there else "no", found.what, found.why) for found in checks()]
@@ -189,10 +212,14 @@ def doctor() -> None:
 
 
 @command
-def validate(directory: Annotated[Path, typer.Argument(metavar="DIR")]) -> None:
-    """Name every record under DIR that is truncated, misplaced or altered.
+def validate(
+    directory: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Directory whose records are checked, at any depth.")
+    ],
+) -> None:
+    """Check the records in a directory, and name those that are truncated, misplaced or altered.
 
-    Exit code 0: all are valid; 1: some are not; 2: bad input.
+    The exit code is 0 when all are valid, 1 when some are not, and 2 on bad input.
     """
     if not directory.is_dir():
         raise BadInput(f"validate: {directory}: no such directory")
@@ -206,15 +233,20 @@ def validate(directory: Annotated[Path, typer.Argument(metavar="DIR")]) -> None:
 
 @command
 def compare(
-    a: Annotated[str, typer.Argument(metavar="A", help="Before: a directory of records, or a git revision.")],
-    b: Annotated[str, typer.Argument(metavar="B", help="After: a directory of records, or a git revision.")],
-    metric: Annotated[str, typer.Option(help="The field of a record to compare, dotted.")] = "timing.speedup",
-    threshold: Annotated[float, typer.Option(help="The smallest relative change that counts.")] = 0.02,
-    cross_machine: Annotated[bool, typer.Option(help="Compare although the machines differ.")] = False,
+    a: Annotated[str, typer.Argument(metavar="A", help="Before: a directory of records or a git revision.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="After: a directory of records or a git revision.")],
+    metric: Annotated[
+        str, typer.Option(help="Field of the records to compare, with dots between its parts.")
+    ] = "timing.speedup",
+    threshold: Annotated[
+        float, typer.Option(help="Smallest relative change that counts; above 0, below 1.")
+    ] = 0.02,
+    cross_machine: Annotated[bool, typer.Option(help="Compare even if the machines differ.")] = False,
 ) -> None:
-    """Compare two directories, or the published records of two git revisions, run by run.
+    """Compare the records of two directories, or those published in two git revisions, run by run.
 
-    Exit code 0: all the same or better; 1: something regressed; 2: something could not be compared.
+    The exit code is 0 when all is the same or better, 1 when something regressed, and 2 when something could
+    not be compared.
     """
     from bench.report.compare import compared, exit_code
     from bench.store.git import folder_of

@@ -18,26 +18,27 @@ from dqar.errors import DQARError
 
 OK, REGRESSED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
-Results = Annotated[Path, typer.Option(help="Directory of the records.")]
-Reports = Annotated[Path, typer.Option(help="Directory of the reports.")]
-ModelOverride = Annotated[
-    str | None, typer.Option("--model", help="A directory or a hub id, in place of the suite's model.")
-]
-Model = Annotated[
-    str, typer.Option(help="The model: embedded, embedded-t2i, a pipeline's directory, or a hub id.")
-]
-PromptsOption = Annotated[
-    str | None,
-    typer.Option(
-        "--prompts",
-        help="A .txt file with a prompt a line, a negative one behind a tab; or the name of one that ships.",
+WIDTH = 100  # columns that a help text takes at most, where the terminal has them
+SUITES = "the suite's"  # the default of an option that replaces what the suite has
+_MODEL = "Model: embedded, embedded-t2i, a pipeline's directory or a hub id."
+_PROMPTS = (
+    "Prompts: a .txt file with one per line, its negative prompt after a tab; or one that ships: "
+    "emoji, lengths or scenes."
+)
+Results = Annotated[Path, typer.Option(help="Root directory of the results.")]
+Reports = Annotated[Path, typer.Option(help="Root directory of the reports.")]
+Model = Annotated[str, typer.Option(help=_MODEL)]
+ModelOverride = Annotated[str | None, typer.Option("--model", help=_MODEL, show_default=SUITES)]
+PromptsOption = Annotated[str | None, typer.Option("--prompts", help=_PROMPTS)]
+PromptsOverride = Annotated[str | None, typer.Option("--prompts", help=_PROMPTS, show_default=SUITES)]
+SuiteName = Annotated[
+    str,
+    typer.Argument(
+        metavar="SUITE", help="Suite: a name from `list`, a .yaml file, or auto for what fits this machine."
     ),
 ]
-SuiteName = Annotated[
-    str, typer.Argument(metavar="SUITE", help="The suite: a name from `list`, a .yaml file, or auto.")
-]
-Steps = Annotated[int, typer.Option(help="Number of denoising steps.")]
 Guidance = Annotated[float, typer.Option(min=0, help="Weight of classifier-free guidance.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of the first image; image i takes seed + i.")]
 
 
 def chosen(name: str) -> str:
@@ -120,6 +121,8 @@ def commands(app: typer.Typer) -> Callable[[Callable[..., Any]], Callable[..., A
 
     def command(function: Callable[..., Any]) -> Callable[..., Any]:
         name = function.__name__.removesuffix("_").replace("_", "-")  # `list_` is called list
-        return app.command(name)(one_line_errors()(function))
+        # Given as it is, click does not cut it to what is left of a line.
+        summary = " ".join((function.__doc__ or "").partition("\n\n")[0].split())
+        return app.command(name, short_help=summary)(one_line_errors()(function))
 
     return command

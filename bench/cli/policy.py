@@ -9,13 +9,18 @@ from typing import Annotated
 import typer
 from tabulate import tabulate
 
-from bench.cli.options import Guidance, Model, Reports, Results, Steps, commands, numbers
+from bench.cli.options import Reports, Results, commands, numbers
 from bench.errors import BadInput
 from bench.machine import provenance
 from bench.store.places import REPORTS, RESULTS
 
-app = typer.Typer(help=__doc__, no_args_is_help=True)
+HELP = "Trace a model, train a reuse policy on the trace, and compare it with others at equal reuse."
+app = typer.Typer(help=HELP, short_help=HELP, no_args_is_help=True)
 command = commands(app)
+
+Model = Annotated[str, typer.Option(help="Model of class labels: embedded, a directory or a hub id.")]
+Steps = Annotated[int, typer.Option(help="Number of denoising steps; 2 to 1000.")]
+Guidance = Annotated[float, typer.Option(help="Weight of classifier-free guidance; above 1.")]
 
 SHIPPED = Path(__file__).parents[1] / "embedded" / "policy"
 
@@ -23,17 +28,21 @@ SHIPPED = Path(__file__).parents[1] / "embedded" / "policy"
 @command
 def trace(
     model: Model = "embedded",
-    trajectories: Annotated[int, typer.Option(help="Number of images, each with one trajectory.")] = 24,
+    trajectories: Annotated[int, typer.Option(help="Number of trajectories, one per image; 2 or more.")] = 24,
     steps: Steps = 50,
-    out: Annotated[Path | None, typer.Option(help="Trace file [default: in RESULTS/policy].")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the first trajectory.")] = 0,
+    out: Annotated[
+        Path | None, typer.Option(help="File that the trace goes to.", show_default="below --results")
+    ] = None,
+    seed: Annotated[
+        int, typer.Option(help="Seed of the first trajectory, 0 or more; trajectory i takes seed + i.")
+    ] = 0,
     guidance: Guidance = 4.0,
     finals: Annotated[
-        int, typer.Option(help="Reuses of each trajectory that are followed to the final latent.")
+        int, typer.Option(help="Number of reuses per trajectory that are followed to the final latent.")
     ] = 16,
     results: Results = RESULTS,
 ) -> None:
-    """Measure, for each layer and step, what the gate would see and the error of reusing there."""
+    """Write a trace: for each layer and step, what the gate would see and the error of reusing there."""
     _at_least(trajectories=(trajectories, 2), steps=(steps, 2), finals=(finals, 0))
     from bench.studies.policy.session import open_session
     from bench.studies.policy.trace import rank_correlation
@@ -52,19 +61,30 @@ def trace(
 
 @command
 def train(
-    trace: Annotated[Path | None, typer.Option(help="Trace file [default: the last one].")] = None,
-    budget: Annotated[float | None, typer.Option(help="Reuse error up to which reuse is safe.")] = None,
+    trace: Annotated[
+        Path | None, typer.Option(help="File of the trace.", show_default="the last one below --results")
+    ] = None,
+    budget: Annotated[
+        float | None,
+        typer.Option(
+            help="Reuse error up to which reuse is safe; above 0.", show_default="a 0.3 quantile of the trace"
+        ),
+    ] = None,
     final: Annotated[
         bool,
-        typer.Option("--final/--step", help="Label by the error of the final latent, or of the step."),
+        typer.Option(
+            "--final/--step", help="Label a reuse by the error of the final latent, or by that of its step."
+        ),
     ] = True,
     out: Annotated[
-        Path | None, typer.Option(help="Directory of the policy [default: in RESULTS/policy].")
+        Path | None, typer.Option(help="Directory that the policy goes to.", show_default="below --results")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the split and of the weights.")] = 0,
+    seed: Annotated[
+        int, typer.Option(help="Seed of the split into training and test, and of the initial weights.")
+    ] = 0,
     results: Results = RESULTS,
 ) -> None:
-    """Train both kinds of policy on a trace and keep the better one on unseen trajectories."""
+    """Train both kinds of policy on a trace, and keep the one that is better on unseen trajectories."""
     from bench.studies.policy.train import load_trace
     from bench.studies.policy.train import train as run
 
@@ -88,19 +108,25 @@ def train(
 @command
 def eval_(
     policy: Annotated[
-        Path | None, typer.Option(help="Directory of the policy [default: the one that ships].")
+        Path | None, typer.Option(help="Directory of the policy.", show_default="the one that ships")
     ] = None,
     model: Model = "embedded",
-    n: Annotated[int, typer.Option(help="Number of images.")] = 8,
+    n: Annotated[int, typer.Option("--images", "--n", help="Number of images; 2 or more.")] = 8,
     steps: Steps = 50,
-    targets: Annotated[str, typer.Option(help="Reuse ratios, separated by commas.")] = "0.1,0.2",
-    max_age: Annotated[int, typer.Option(help="Steps that an entry may be reused, by all.")] = 2,
-    seed: Annotated[int, typer.Option(help="Seed of the first image; none of the trace's.")] = 100_000,
+    targets: Annotated[
+        str, typer.Option(help="Reuse ratios, separated by commas, each above 0 and below 1.")
+    ] = "0.1,0.2",
+    max_age: Annotated[
+        int, typer.Option(help="Number of steps that an entry may be reused for; 1 or more.")
+    ] = 2,
+    seed: Annotated[
+        int, typer.Option(help="Seed of the first image, beyond those of the trace; image i takes seed + i.")
+    ] = 100_000,
     guidance: Guidance = 4.0,
     results: Results = RESULTS,
     reports: Reports = REPORTS,
 ) -> None:
-    """Compare the policy with thresholds, the schedule and a random mask at equal measured reuse."""
+    """Compare a policy with thresholds, the schedule and a random mask, at equal measured reuse."""
     _at_least(n=(n, 2), steps=(steps, 2), max_age=(max_age, 1))
     ratios = numbers(targets, "policy eval: --targets", above=0, below=1)
     from bench.machine.files import write_atomic

@@ -24,7 +24,8 @@ from bench.regression.offline import make_offline
 from bench.store.git import commit_of
 from bench.store.places import PUBLISHED_RESULTS, REPORTS, RESULTS
 
-app = typer.Typer(help=__doc__, no_args_is_help=True)
+HELP = "Run the regression benchmarks of this commit, make pages of them, and compare two commits."
+app = typer.Typer(help=HELP, short_help=HELP, no_args_is_help=True)
 command = commands(app)
 
 CONFIG = Path(__file__).parents[1] / "regression" / "asv.conf.json"
@@ -36,25 +37,28 @@ PASSES = 3  # over all benchmarks: a slow spell of the machine hits some samples
 
 @command
 def run(
-    bench: Annotated[str, typer.Option(help="Run only benchmarks that match this regular expression.")] = "",
+    bench: Annotated[
+        str,
+        typer.Option(help="Regular expression that the benchmarks to run match.", show_default="all"),
+    ] = "",
     passes: Annotated[int, typer.Option(min=1, help="Number of passes over the benchmarks.")] = PASSES,
 ) -> None:
-    """Run the benchmarks in this environment and store their samples under results/local/asv."""
+    """Run the benchmarks in this environment, and store their samples under results/local/asv."""
     with tempfile.TemporaryDirectory() as folder:
         _benchmark(written(Path(folder), CONFIG), _clean_commit(), dict(os.environ), bench, passes)
 
 
 @command
 def check(
-    repetitions: Annotated[int, typer.Option(min=1, help="Repetitions of the same code.")] = 10,
-    slowdown: Annotated[float, typer.Option(min=1, help="How many times as long the last run takes.")] = 1.2,
-    passes: Annotated[int, typer.Option(min=1, help="Passes over the benchmarks in each run.")] = PASSES,
+    repetitions: Annotated[int, typer.Option(min=1, help="Number of repetitions of the same code.")] = 10,
+    slowdown: Annotated[float, typer.Option(min=1, help="Factor that the last run is slowed by.")] = 1.2,
+    passes: Annotated[int, typer.Option(min=1, help="Number of passes over the benchmarks.")] = PASSES,
     results: Results = RESULTS,
     reports: Reports = REPORTS,
 ) -> None:
-    """Try the gate: repetitions must raise no alarm, a planted slowdown must raise one. Some 20 minutes.
+    """Check that repetitions of the same code raise no alarm and a planted slowdown does, in 20 minutes.
 
-    Exit code 0: so it is; 1: it is not.
+    The exit code is 0 when that holds, 1 when it does not, and 2 on bad input.
     """
     from bench.regression import check as gate_check
 
@@ -71,9 +75,9 @@ def check(
 
 @command
 def html() -> None:
-    """Make pages of what is stored, here and published, under reports/local/asv; they need no network.
+    """Write pages of the local and the published results to reports/local/asv; they need no network.
 
-    Where that fails the pages before stay as they were.
+    When that fails, the former pages stay as they were.
     """
     with tempfile.TemporaryDirectory() as folder:
         made, stored = Path(folder) / "pages", Path(folder) / "results"
@@ -87,20 +91,25 @@ def html() -> None:
 
 @command
 def compare(
-    base: Annotated[str, typer.Argument(metavar="BASE", help="The commit to compare with.")],
-    new: Annotated[str, typer.Argument(metavar="NEW", help="The commit that is judged.")] = "HEAD",
+    base: Annotated[str, typer.Argument(metavar="BASE", help="Commit to compare with.")],
+    new: Annotated[str, typer.Argument(metavar="NEW", help="Commit that is judged.")] = "HEAD",
     results: Annotated[
-        Path | None, typer.Option(help="Directory of asv's results [default: this checkout's].")
+        Path | None, typer.Option(help="Root directory of asv's results.", show_default="this checkout's")
     ] = None,
-    machine: Annotated[str | None, typer.Option(help="The machine measured [default: this one].")] = None,
+    machine: Annotated[
+        str | None, typer.Option(help="Machine that was measured.", show_default="this one")
+    ] = None,
     environment: Annotated[
         str | None,
-        typer.Option(help="Such as here-py3.12 [default: this Python's, else the only common one]."),
+        typer.Option(
+            help="Environment of asv, such as here-py3.12.",
+            show_default="this Python's, else the only common one",
+        ),
     ] = None,
 ) -> None:
-    """Compare two commits by the stored samples.
+    """Compare two commits by their stored samples, benchmark by benchmark.
 
-    Exit code 0: no regression; 1: a regression; 2: something could not be compared.
+    The exit code is 0 without a regression, 1 with one, and 2 when something could not be compared.
     """
     from bench.regression.gate import compared, exit_code
 

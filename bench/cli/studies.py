@@ -11,12 +11,15 @@ import typer
 from bench.cli.options import (
     OK,
     REGRESSED,
+    SUITES,
     Guidance,
     Model,
     ModelOverride,
     PromptsOption,
+    PromptsOverride,
     Reports,
     Results,
+    Seed,
     SuiteName,
     chosen,
     commands,
@@ -44,19 +47,28 @@ command = commands(app)
 
 @command
 def generate(
-    out: Annotated[Path, typer.Option(help="The directory that the images go to.")] = Path("outputs"),
+    out: Annotated[Path, typer.Option(help="Directory that the images go to.")] = Path("outputs"),
     model: Model = "embedded",
-    n: Annotated[int, typer.Option(min=1, help="The number of images, made as one batch.")] = 8,
+    n: Annotated[
+        int, typer.Option("--images", "--n", min=1, help="Number of images, generated as one batch.")
+    ] = 8,
     classes: Annotated[
-        str, typer.Option(help="Class names or numbers, separated by commas [default: all].")
+        str,
+        typer.Option(
+            help="Class names or numbers, separated by commas, that the images cycle through.",
+            show_default="all",
+        ),
     ] = "",
     prompts: PromptsOption = None,
-    dqar: Annotated[str | None, typer.Option(help="A preset or a .yaml file [default: no reuse].")] = None,
-    steps: Annotated[int, typer.Option(min=1, max=1000, help="Denoising steps.")] = 50,
+    dqar: Annotated[
+        str | None,
+        typer.Option(help="Preset of DQAR, or a .yaml file of its fields.", show_default="no reuse"),
+    ] = None,
+    steps: Annotated[int, typer.Option(min=1, max=1000, help="Number of denoising steps.")] = 50,
     guidance: Guidance = 4.0,
-    seed: Annotated[int, typer.Option(min=0, help="The seed of the first image.")] = 0,
+    seed: Seed = 0,
 ) -> None:
-    """Make images, PNG files and a grid, with or without DQAR."""
+    """Write images as PNG files, and a grid of them, with or without DQAR."""
     from bench.cli.generate import config, labels_of
     from bench.cli.generate import generate as make
 
@@ -78,20 +90,27 @@ def generate(
 @command
 def profile(
     name: SuiteName,
-    run: Annotated[str, typer.Argument(metavar="NAME", help="A configuration of the suite, see `show`.")],
+    run: Annotated[
+        str, typer.Argument(metavar="NAME", help="Configuration of the suite, as `show` names it.")
+    ],
     out: Annotated[
-        Path | None, typer.Option(help="The report's directory [default: outputs/profile/SUITE-NAME].")
+        Path | None,
+        typer.Option(
+            help="Directory that the report and the traces go to.",
+            show_default="outputs/profile/SUITE-NAME",
+        ),
     ] = None,
     model: ModelOverride = None,
-    prompts: PromptsOption = None,
+    prompts: PromptsOverride = None,
     steps: Annotated[
-        int | None, typer.Option(min=1, max=1000, help="Denoising steps, in place of the suite's.")
+        int | None,
+        typer.Option(min=1, max=1000, help="Number of denoising steps.", show_default=SUITES),
     ] = None,
     repeats: Annotated[
-        int, typer.Option(min=1, help="Generations of each arm, without the profiler and with it.")
+        int, typer.Option(min=1, help="Number of generations of each arm, with the profiler and without.")
     ] = 3,
 ) -> None:
-    """Show which part of a generation takes how long, the baseline's and a run's, and write traces."""
+    """Show how long each part of a generation takes, for the baseline and a configuration; write traces."""
     suite = Suite.load(chosen(name), model=model, prompts=prompts)
     (spec,) = suite.specs(run)
     from bench.studies.profile import compare, page
@@ -111,9 +130,9 @@ def reproduce(
     results: Results = RESULTS,
     reports: Reports = REPORTS,
 ) -> None:
-    """Run the published tables of the original specification and print them next to what is measured.
+    """Show the published tables of the original specification next to what is measured here.
 
-    Exit code 0: every reuse ratio agrees; 1: one does not, or a run failed; 2: bad input.
+    The exit code is 0 when every reuse ratio agrees, 1 when one does not or a run failed, and 2 on bad input.
     """
     from bench.run.suite_run import SuiteRun
     from bench.studies.reproduce import SUITE, agree, write_report
@@ -132,15 +151,22 @@ def reproduce(
 def families(
     reports: Reports = Path("reports"),
     only: Annotated[
-        str, typer.Option(help="Examine those whose name contains this, and write no report.")
+        str,
+        typer.Option(
+            help="Part of a name: check those that have it, and write no report.", show_default="all"
+        ),
     ] = "",
     processes: Annotated[
-        int | None, typer.Option(min=1, help="Processes that share the work [default: the cores, at most 4].")
+        int | None,
+        typer.Option(
+            min=1, help="Number of processes that share the work.", show_default="the cores, at most 4"
+        ),
     ] = None,
 ) -> None:
-    """Judge DQAR on every transformer class of diffusers and on real tiny pipelines: right, or refused.
+    """Check that DQAR is right on every transformer class of diffusers and on tiny pipelines, or refuses.
 
-    Exit code 0: all of it; 1: something is wrong or crashed, and named; 2: bad input.
+    The report goes to a committed directory. The exit code is 0 when that holds, 1 when something is wrong or
+    crashed (it is named), and 2 on bad input.
     """
     from bench.studies.families.report import outcomes_table, write_report
     from bench.studies.families.study import run
@@ -162,15 +188,15 @@ def signals(
     model: Model = "embedded",
     prompts: PromptsOption = None,
     images: Annotated[
-        int, typer.Option(min=4, help="The number of images, each of its own class or prompt, and seed.")
+        int, typer.Option(min=4, help="Number of images, each with its own class or prompt, and seed.")
     ] = 44,
-    steps: Annotated[int, typer.Option(min=4, max=1000, help="Denoising steps.")] = 50,
+    steps: Annotated[int, typer.Option(min=4, max=1000, help="Number of denoising steps.")] = 50,
     guidance: Guidance = 4.0,
-    seed: Annotated[int, typer.Option(min=0, help="The seed of the first image.")] = 0,
+    seed: Seed = 0,
     results: Results = RESULTS,
     reports: Reports = REPORTS,
 ) -> None:
-    """Measure how well entropy, SNR and the latent's norm predict the error of reuse."""
+    """Measure how well entropy, SNR and the latent's norm predict the reuse error."""
     from bench.studies.signals.report import write_report
     from bench.studies.signals.rows import Study
 
@@ -182,13 +208,13 @@ def signals(
 def prompt_length(
     model: Model = "embedded-t2i",
     prompts: PromptsOption = "lengths",
-    steps: Annotated[int, typer.Option(min=4, max=1000, help="Denoising steps.")] = 28,
+    steps: Annotated[int, typer.Option(min=4, max=1000, help="Number of denoising steps.")] = 28,
     guidance: Guidance = 4.0,
-    seed: Annotated[int, typer.Option(min=0, help="The seed of the first prompt's image.")] = 0,
+    seed: Seed = 0,
     results: Results = RESULTS,
     reports: Reports = REPORTS,
 ) -> None:
-    """Measure whether entropy or the error of reuse depends on the length of a prompt.
+    """Measure whether entropy or the reuse error depends on a prompt's length.
 
     The first 1, 2, 4, 8 and 12 words of each prompt are compared, from the same noise.
     """
@@ -213,19 +239,22 @@ def _finish(study: Rows, name: str, write_report: Callable[..., Path], results: 
 
 @command
 def tune(
-    trials: Annotated[int, typer.Option(min=1, help="Trials to add to the study.")] = 40,
+    trials: Annotated[int, typer.Option(min=1, help="Number of trials to add to the study.")] = 40,
     model: Model = "embedded",
     prompts: PromptsOption = None,
-    steps: Annotated[int, typer.Option(min=2, max=1000, help="Denoising steps.")] = 25,
+    steps: Annotated[int, typer.Option(min=2, max=1000, help="Number of denoising steps.")] = 25,
     images: Annotated[
-        int, typer.Option(min=2, help="The number of images of a trial, and of unseen ones.")
+        int, typer.Option(min=2, help="Number of images of a trial, and as many unseen ones for the front.")
     ] = 4,
-    pairs: Annotated[int, typer.Option(min=2, help="Timed pairs for each point of the front.")] = 6,
+    pairs: Annotated[int, typer.Option(min=2, help="Number of timed pairs for each point of the front.")] = 6,
     guidance: Guidance = 4.0,
     results: Results = RESULTS,
     reports: Reports = REPORTS,
 ) -> None:
-    """Search DQAR's fields for the Pareto front of speedup and drift. Resumes, and adds trials."""
+    """Search DQAR's fields for the Pareto front of speedup and drift, and report it.
+
+    Run again, the command adds trials to those of the same study.
+    """
     from bench.methods.dqar import shape_of
     from bench.studies.tune.report import write_report
     from bench.studies.tune.search import Tuner
@@ -244,31 +273,45 @@ def tune(
 
 @command
 def calibrate(
-    out: Annotated[Path, typer.Option(help="The directory that the plans go to.")],
+    out: Annotated[Path, typer.Option(help="Directory that the plans go to.")],
     solver: Annotated[
-        str, typer.Option(help="A solver (ddim, dpm_solver++, unipc, deis), or own: the model's scheduler.")
+        str, typer.Option(help="Solver: ddim, dpm_solver++, unipc or deis; own is the model's scheduler.")
     ] = "dpm_solver++",
-    target: Annotated[Target, typer.Option(help="The trajectory that drift is measured from.")] = "converged",
-    trials: Annotated[int, typer.Option(min=0, help="Plans to evaluate, in addition to earlier runs.")] = 200,
+    target: Annotated[Target, typer.Option(help="Trajectory that drift is measured from.")] = "converged",
+    trials: Annotated[
+        int, typer.Option(min=0, help="Number of plans to evaluate, in addition to those of earlier runs.")
+    ] = 200,
     speedups: Annotated[
-        str, typer.Option(help="Speedups by FLOPs, one plan for each.")
+        str, typer.Option(help="Speedups by FLOPs, separated by commas, each above 1; one plan for each.")
     ] = "1.5,2,2.5,3,3.5,4,5,6",
-    start: Annotated[Path | None, typer.Option(help="A directory of initial plans.")] = None,
+    start: Annotated[
+        Path | None, typer.Option(help="Directory of initial plans.", show_default="none")
+    ] = None,
     model: Model = "embedded",
     prompts: PromptsOption = None,
-    steps: Annotated[int, typer.Option(min=4, max=1000, help="Denoising steps of the baseline.")] = 50,
+    steps: Annotated[
+        int, typer.Option(min=4, max=1000, help="Number of denoising steps of the baseline.")
+    ] = 50,
     plan_steps: Annotated[
         int | None,
-        typer.Option(min=4, max=1000, help="Steps of the plan, skipped ones included [default: --steps]."),
+        typer.Option(
+            min=4,
+            max=1000,
+            help="Number of steps of the plan, skipped ones included.",
+            show_default="--steps",
+        ),
     ] = None,
     images: Annotated[
-        int, typer.Option(min=2, help="The number of images to calibrate on, and of held-out ones.")
+        int, typer.Option(min=2, help="Number of images to calibrate on, and as many held-out ones.")
     ] = 24,
     guidance: Guidance = 4.0,
     results: Results = RESULTS,
     reports: Reports = REPORTS,
 ) -> None:
-    """Search plans for the least drift at each cost, and write the best. Resumes, and adds trials."""
+    """Search for the plans of least drift at each speedup, write them to files, and report them.
+
+    Run again, the command adds trials to those of the same study.
+    """
     from bench.methods.scheduler import OWN, SCHEDULERS
 
     if solver not in (*SCHEDULERS, OWN):
@@ -290,13 +333,14 @@ def calibrate(
 
 @command
 def control(
-    repetitions: Annotated[int, typer.Option(min=1, help="Repetitions of the baseline against itself.")] = 40,
+    repetitions: Annotated[int, typer.Option(min=1, help="Number of times that the baseline is timed.")] = 40,
     results: Results = RESULTS,
     reports: Reports = REPORTS,
 ) -> None:
-    """Time the baseline against itself again and again: does the 95 % interval hold 1.0?
+    """Time the baseline against itself, and count how often the 95 % interval of its speedup holds 1.
 
-    Exit code 0: in at least 90 % of the repetitions; 1: in fewer, or one failed; 2: bad input.
+    The exit code is 0 when it does in at least 90 % of the repetitions, 1 when in fewer or one failed, and 2
+    on bad input.
     """
     from bench.run.suite_run import SuiteRun
     from bench.studies.control import SUITE, specs, study, write_report
@@ -313,17 +357,23 @@ def control(
 
 @command
 def gpu_check(
-    steps: Annotated[str, typer.Option(help="Names of steps, separated by commas [default: all].")] = "",
+    steps: Annotated[
+        str,
+        typer.Option(help="Names of the check's steps, separated by commas.", show_default="all"),
+    ] = "",
     toy: Annotated[
-        bool, typer.Option("--toy", help="Try the code on a CPU, at a size whose values mean nothing.")
+        bool,
+        typer.Option("--toy", help="Try the code on a CPU, at a size at which the values mean nothing."),
     ] = False,
-    budget: Annotated[float, typer.Option(min=1, help="Seconds that the whole check may take.")] = 360,
+    budget: Annotated[
+        float, typer.Option(min=1, help="Time in seconds that the whole check may take.")
+    ] = 360,
     results: Results = RESULTS,
     reports: Reports = REPORTS,
 ) -> None:
-    """Ask a CUDA device what matters most, in order of importance, within six minutes.
+    """Check the goals that need a CUDA device, the most important first, within six minutes.
 
-    Exit code 0: every step has a result and no goal is missed; 1: not so; 2: bad input.
+    The exit code is 0 when every step has a result and no goal is missed, 1 otherwise, and 2 on bad input.
     """
     from bench.studies.gpu_check.plan import STEPS
     from bench.studies.gpu_check.report import write_report

@@ -19,71 +19,101 @@ from bench.embedded import classifier, data, dit, export, vae
 from bench.embedded.loop import Budget, parse_until
 from bench.embedded.text_to_image import emoji, mmdit, scorer_training
 
-app = typer.Typer(no_args_is_help=True, add_completion=False)
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    context_settings={"max_content_width": 100},
+)
 
 Work = Annotated[Path, typer.Option(help="Directory of the data and the checkpoints.")]
-Minutes = Annotated[float, typer.Option(help="Busy minutes to train.")]
-Until = Annotated[str, typer.Option(help="Local time HH:MM at which training must have ended.")]
-Steps = Annotated[int | None, typer.Option(help="Fixed number of steps in place of minutes.")]
+Minutes = Annotated[float, typer.Option(help="Time in minutes to train for, pauses not counted; above 0.")]
+Until = Annotated[
+    str, typer.Option(help="Local time (HH:MM) at which training ends at the latest.", show_default="none")
+]
+Steps = Annotated[
+    int | None, typer.Option(help="Number of steps, in place of the minutes; 1 or more.", show_default="none")
+]
 WORK = Path(".embedded-training")
 HERE = Path(__file__).parent
 
 
+def command(name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """A decorator that registers a function as the command `name`.
+
+    Args:
+        name: what calls it.
+
+    Returns:
+        The decorator; a list of commands shows the first line of the function's docstring whole.
+    """
+    return lambda function: app.command(name, short_help=function.__doc__)(function)
+
+
 def budget(minutes: float, until: str, steps: int | None) -> Budget:
-    """The budget that the options name."""
+    """The budget that the options name.
+
+    Args:
+        minutes: to train for, above 0.
+        until: local time HH:MM at which training ends at the latest; empty: no limit.
+        steps: in place of the minutes, 1 or more; None: the minutes count.
+
+    Returns:
+        The budget, nothing of it spent.
+    """
     moment: datetime | None = parse_until(until) if until else None
     return Budget(minutes=minutes, until=moment, steps=steps)
 
 
 @app.callback()
 def main() -> None:
-    """Train the model of bench/embedded; each part resumes from its checkpoint."""
+    """Train the models of bench/embedded; each part resumes from its checkpoint."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(1 if "WORLD_SIZE" in os.environ else 2)  # torchrun's processes share the cores
 
 
-@app.command("data")
+@command("data")
 def data_command(work: Work = WORK) -> None:
-    """Fetch the images with `npm pack` and build the dataset."""
+    """Fetch the images with `npm pack`, and write the dataset."""
     data.load(work / "data")
 
 
-@app.command("vae")
+@command("vae")
 def vae_command(minutes: Minutes = 14, until: Until = "", steps: Steps = None, work: Work = WORK) -> None:
-    """Train the autoencoder."""
+    """Train the autoencoder of both models."""
     vae.train(data.load(work / "data"), work, budget(minutes, until, steps))
 
 
-@app.command("dit")
+@command("dit")
 def dit_command(minutes: Minutes = 60, until: Until = "", steps: Steps = None, work: Work = WORK) -> None:
-    """Train the transformer on the autoencoder's latents."""
+    """Train the class-conditional transformer on the autoencoder's latents."""
     dataset = data.load(work / "data")
     dit.train(dataset, vae.load_folded(dataset, work), work, budget(minutes, until, steps))
 
 
-@app.command("extractor")
+@command("extractor")
 def extractor_command(
     minutes: Minutes = 1.7, until: Until = "", steps: Steps = None, work: Work = WORK
 ) -> None:
-    """Train the feature extractor; write it and the reference features."""
+    """Train the feature extractor, and write it and the reference features."""
     dataset = data.load(work / "data")
     classifier.train(dataset, work, budget(minutes, until, steps))
     classifier.export(dataset, work)
 
 
-@app.command("export")
+@command("export")
 def export_command(work: Work = WORK) -> None:
-    """Write the pipeline directory from the checkpoints."""
+    """Write the class-conditional pipeline's directory from the checkpoints."""
     export.write_model(data.load(work / "data"), work)
 
 
-@app.command("evaluate")
+@command("evaluate")
 def evaluate_command(
-    samples: Annotated[int, typer.Option(help="How many images to generate.")] = 1000,
-    guidance: Annotated[float, typer.Option(help="Guidance scale.")] = 4.0,
+    samples: Annotated[int, typer.Option(help="Number of images to generate; 1 or more.")] = 1000,
+    guidance: Annotated[float, typer.Option(help="Weight of classifier-free guidance.")] = 4.0,
     work: Work = WORK,
 ) -> None:
-    """Measure the figures of the README and draw the grid, on bfloat16 samples."""
+    """Measure the class-conditional values of the README, and draw its grid, on bfloat16 samples."""
     from bench.embedded import evaluate, load_pipeline
 
     dataset = data.load(work / "data")
@@ -96,22 +126,22 @@ def evaluate_command(
     print(text)
 
 
-@app.command("mmdit")
+@command("mmdit")
 def mmdit_command(minutes: Minutes = 90, until: Until = "", steps: Steps = None, work: Work = WORK) -> None:
-    """Train the text-to-image transformer and its text encoders on the shipped autoencoder's latents."""
+    """Train the text-to-image transformer and its text encoders on the autoencoder's latents."""
     mmdit.train(emoji.load(work / "data"), work, budget(minutes, until, steps))
 
 
-@app.command("scorer")
+@command("scorer")
 def scorer_command(minutes: Minutes = 8, until: Until = "", steps: Steps = None, work: Work = WORK) -> None:
-    """Train the scorer of images against prompts; write it."""
+    """Train the scorer of images against prompts, and write it."""
     scorer_training.train(emoji.load(work / "data"), work, budget(minutes, until, steps))
     scorer_training.export(work)
 
 
-@app.command("export-text")
+@command("export-text")
 def export_text_command(work: Work = WORK) -> None:
-    """Write the text-to-image pipeline directory from the checkpoint."""
+    """Write the text-to-image pipeline's directory from the checkpoint, and its reference features."""
     from bench.embedded.text_to_image import export as text_export
     from bench.embedded.text_to_image import reference
 
@@ -119,27 +149,29 @@ def export_text_command(work: Work = WORK) -> None:
     reference.write(emoji.load(work / "data"))
 
 
-@app.command("evaluate-text")
+@command("evaluate-text")
 def evaluate_text_command(
-    samples: Annotated[int, typer.Option(help="How many images to generate for each split.")] = 500,
+    samples: Annotated[
+        int, typer.Option(help="Number of images to generate for each split; 1 or more.")
+    ] = 500,
     work: Work = WORK,
 ) -> None:
-    """Measure the text-to-image values of the README and draw its grid, on bfloat16 samples."""
+    """Measure the text-to-image values of the README, and draw its grid, on bfloat16 samples."""
     from bench.embedded.text_to_image import evaluate as text_evaluate
 
     print(text_evaluate.write(emoji.load(work / "data"), samples))
 
 
-@app.command("text")
+@command("text")
 def text_command(work: Work = WORK) -> None:
-    """Every step of the text-to-image model in order, with the times of the shipped one."""
+    """Run every part of the text-to-image model in order, for the times of the shipped one."""
     for part in (scorer_command, mmdit_command, export_text_command, evaluate_text_command):
         part(work=work)
 
 
-@app.command("all")
+@command("all")
 def all_command(work: Work = WORK) -> None:
-    """Every step of the class-conditional model in order, with the times of the shipped one."""
+    """Run every part of the class-conditional model in order, for the times of the shipped one."""
     parts: tuple[Callable[..., Any], ...] = (
         data_command,
         vae_command,
