@@ -126,10 +126,7 @@ def _curve(drifts: Floats, speeds: Floats, sides: Sequence[NDArray[np.bool_]]) -
     ends = [_reach(drifts[0, side], speeds[0, side]) for side in kept]
     start, stop = max(low for low, _ in ends), max(high for _, high in ends)
     grid = np.geomspace(start, max(stop, start * (1 + 1e-9)), GRID)
-    curves = [
-        np.stack([front(drift[side], speed[side], grid) for drift, speed in zip(drifts, speeds, strict=True)])
-        for side in kept
-    ]
+    curves = [front(drifts[:, side], speeds[:, side], grid) for side in kept]
     ratios = curves[0] / curves[1]
     low, high = np.quantile(ratios[1:], _ENDS, axis=0)
     return Curve(grid, ratios[0], np.minimum(low, ratios[0]), np.maximum(high, ratios[0]))
@@ -141,12 +138,51 @@ def _reach(drift: Floats, speed: Floats) -> tuple[float, float]:
 
 
 def front(drift: Floats, speed: Floats, at: Floats) -> Floats:
-    """The speed that a side reaches at each drift: log-log between its Pareto points, level outside."""
-    order = np.lexsort((-speed, drift))
-    drift, speed = drift[order], speed[order]
-    best = np.maximum.accumulate(speed)
-    on = np.concatenate([[True], best[1:] > best[:-1]])
-    return np.asarray(np.exp(np.interp(np.log(at), np.log(drift[on]), np.log(speed[on]))))
+    """The speed that a side reaches at each drift: log-log between its Pareto points, level outside.
+
+    Args:
+        drift: [..., configurations]; each row is a front of its own, all of them built at once.
+        speed: The same, of speedups.
+        at: [drifts]
+
+    Returns:
+        [..., drifts]
+    """
+    order = np.lexsort((-speed, drift), axis=-1)
+    x = np.log(np.take_along_axis(drift, order, axis=-1))
+    y = np.log(np.maximum.accumulate(np.take_along_axis(speed, order, axis=-1), axis=-1))
+    # How many configurations drift no more than each drift asked for, and the line that begins there.
+    wanted = np.log(at)
+    below = np.zeros((*x.shape[:-1], len(at)), dtype=np.intp)
+    for i in range(x.shape[-1]):
+        below += x[..., i, None] <= wanted
+    rows = np.arange(below[..., 0].size).reshape(*x.shape[:-1], 1)
+    x0, y0, slope = (line.ravel()[below + rows * line.shape[-1]] for line in _lines(x, y))
+    return np.asarray(np.exp(y0 + slope * (wanted - x0)))
+
+
+def _lines(x: Floats, y: Floats) -> tuple[Floats, Floats, Floats]:
+    """The lines that a front consists of, [..., 1 + configurations]: level left of all, and from each
+    configuration, as from the last Pareto point up to it, to the next one; level beyond the last.
+
+    Args:
+        x: [..., configurations], ascending.
+        y: The same, not descending.
+
+    Returns:
+        Start, height there, and slope of each.
+    """
+    place, first = np.arange(x.shape[-1]), x[..., :1]
+    rises = np.diff(y, prepend=-np.inf) > 0  # at the Pareto points
+    start = np.maximum.accumulate(np.where(rises, place, 0), axis=-1)
+    stop = np.where(rises, place, start[..., -1:])[..., ::-1]
+    stop = np.minimum.accumulate(stop, axis=-1)[..., ::-1]
+    stop = np.concatenate([stop[..., 1:], start[..., -1:]], axis=-1)
+    (x0, x1), (y0, y1) = ([np.take_along_axis(v, i, axis=-1) for i in (start, stop)] for v in (x, y))
+    slope = (y1 - y0) / np.where(start == stop, 1, x1 - x0)
+    before = ((x0, first), (y0, y[..., :1]), (slope, np.zeros_like(first)))
+    x0, y0, slope = (np.concatenate([level, line], axis=-1) for line, level in before)
+    return x0, y0, slope
 
 
 def _drifts(records: Sequence[Record], axis: Axis) -> tuple[Floats, bool]:
