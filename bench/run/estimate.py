@@ -52,7 +52,14 @@ class Estimate(NamedTuple):
 
 
 def estimate(specs: Sequence[RunSpec]) -> Estimate:
-    """The time of some configurations of a suite, which is no limit: a slow machine may take longer."""
+    """Estimate the time of some configurations; it is no limit: a slow machine may take longer.
+
+    Args:
+        specs: configurations of one suite, at least one.
+
+    Returns:
+        The range in seconds, and the device that it is of.
+    """
     speed = _speed(specs)
     low, high = (_seconds(specs, rate) for rate in (speed.high, speed.low))
     return Estimate(low, high, speed.label)

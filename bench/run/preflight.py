@@ -14,7 +14,17 @@ from bench.spec.settings import QualitySettings
 
 
 def check(quality: QualitySettings) -> list[str]:
-    """What each given file holds, one line each; BadInput unless every one can be used."""
+    """Check the files that quality is given, before anything runs.
+
+    Args:
+        quality: the suite's settings, its fields of files as the user gave them.
+
+    Returns:
+        What each given file holds, one line each; none where no file is given.
+
+    Raises:
+        BadInput: a file cannot be read, or does not hold what its field needs.
+    """
     return list(_lines(quality))
 
 
@@ -40,10 +50,13 @@ def _check_kind(field: str, path: Path) -> None:
 
 
 def check_model(specs: Sequence[RunSpec]) -> None:
-    """BadInput where a configuration asks for labels, steps or a plan that its model does not have.
+    """Check that the model has the labels, steps and plans that configurations ask for.
 
     Args:
         specs: of one suite, `weights` settled.
+
+    Raises:
+        BadInput: it lacks some; naming the configuration and what its model has.
     """
     known: dict[tuple[str, str], ModelFacts] = {}
     for spec in specs:

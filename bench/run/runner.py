@@ -34,7 +34,14 @@ WORKER = (sys.executable, "-m", "bench.run.worker")
 
 
 def skip_reason(spec: RunSpec) -> str | None:
-    """Why a configuration is not measured on its model or under its weights; None where it is."""
+    """Say why a configuration is not measured on its model or under its weights.
+
+    Args:
+        spec: the configuration, its `weights` settled.
+
+    Returns:
+        The reason in one line; None where it is measured.
+    """
     method = methods.get(spec.method)
     # Every method runs on the pipeline of class labels, whose files need not be looked at.
     if spec.prompts and (why := method.gap(models.facts_of(spec).pipeline, spec.options)):
@@ -54,7 +61,11 @@ class Runner:
     worker: Sequence[str] = WORKER
 
     def run(self, *specs: RunSpec) -> None:
-        """Run those of the configurations that are not finished, in one process."""
+        """Run those of the configurations that are not finished, in one process.
+
+        Args:
+            *specs: configurations that share a process, at least one, of one suite and model.
+        """
         jobs = [self._job(spec) for spec in specs]
         self.report(specs[0].name)
         with ExitStack() as locks:
@@ -63,7 +74,15 @@ class Runner:
             self._work([job for job in jobs if self._to_do(job)])
 
     def is_finished(self, spec: RunSpec) -> bool:
-        """Whether this machine has measured the configuration before, with these sources."""
+        """Whether this machine has measured the configuration before, with these sources.
+
+        Args:
+            spec: the configuration, its `weights` settled.
+
+        Returns:
+            True where a record with its content key is stored; any change to spec, sources, packages or model
+            is another key.
+        """
         job = self._job(spec)
         return job.store.finished(spec.name, job.key)
 
@@ -156,7 +175,11 @@ class Alarm(threading.Thread):
 
 
 def kill(process: subprocess.Popen[str]) -> None:
-    """End a worker and its children."""
+    """End a worker and its children.
+
+    Args:
+        process: the worker, the leader of its process group; one that has ended is left alone.
+    """
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()

@@ -39,7 +39,21 @@ class SuiteRun:
 
     @classmethod
     def of_suite(cls, suite: Suite, results: Path, only: str | None = None, force: bool = False) -> Self:
-        """The run of a suite, or of its configuration `only`, see `of`; it looks for the model's weights."""
+        """Prepare the run of a suite, or of one of its configurations; see `of`.
+
+        Args:
+            suite: the suite; the weights of its model are looked for.
+            results: the root of the records.
+            only: the name of the one configuration to run; None: all.
+            force: whether to measure finished ones again.
+
+        Returns:
+            The run, nothing of it started.
+
+        Raises:
+            BadInput: the suite needs a CUDA device, its model cannot be used or lacks what is asked for, or
+                as for `of`.
+        """
         specs = suite.specs(only)
         _check_device(suite)
         weights = models.with_weights(suite.file)
@@ -55,13 +69,16 @@ class SuiteRun:
         force: bool = False,
         reported: Sequence[str] | None = None,
     ) -> Self:
-        """The run of some configurations of one suite.
+        """Prepare the run of some configurations of one suite.
 
         Args:
             specs: at least one.
             results: the root of the records.
-            force: measure finished ones again.
-            reported: names whose records `run` returns, where they are not those of `specs`.
+            force: whether to measure finished ones again.
+            reported: names whose records `run` returns; None: those of `specs`.
+
+        Returns:
+            The run, nothing of it started.
 
         Raises:
             BadInput: `results` cannot be written, or holds published records.
@@ -86,7 +103,11 @@ class SuiteRun:
         )
 
     def run(self) -> list[Record]:
-        """Measure what is not finished, with a progress bar; the records of all that the report shows."""
+        """Measure what is not finished, with a progress bar.
+
+        Returns:
+            The records of all that the report shows, those of earlier runs included.
+        """
         with tqdm(total=len(self.specs), unit="run", disable=None, file=sys.stderr) as bar:
             runner = Runner(results=self.results, force=self.force, report=bar.set_description_str)
             for group in groups(self.specs):
@@ -95,7 +116,14 @@ class SuiteRun:
         return self.store.records(list(self.reported))
 
     def closing(self, records: Sequence[Record]) -> str:
-        """Which of `records` were measured now and which before."""
+        """Say which records were measured now and which before.
+
+        Args:
+            records: those that `run` returned.
+
+        Returns:
+            One line.
+        """
         asked = {spec.name for spec in self.specs}
         now = [r.name for r in records if r.name in asked - self.finished]
         before = [record.name for record in records if record.name not in now]

@@ -46,7 +46,15 @@ class Job(BaseModel):
         return Store(self.results, self.spec.suite, self.inputs["machine"])
 
     def record(self, **parts: Any) -> Record:
-        """A record of this configuration with these parts."""
+        """A record of this configuration with these parts.
+
+        Args:
+            **parts: fields of the record; the configuration's own are filled in, and its inputs join
+                `environment`.
+
+        Returns:
+            The record, not yet stored.
+        """
         spec, common = self.spec, {"inputs": self.inputs, "machine": self.inputs["machine"]}
         parts["environment"] = common | parts.get("environment", {})
         return Record(
@@ -59,13 +67,32 @@ class Job(BaseModel):
         )
 
     def failure(self, reason: str, trace: str | None = None) -> Record:
-        """A record whose reason states in one line why there are no values."""
+        """Make a failed record.
+
+        Args:
+            reason: why there are no values; its lines are joined, cut to 500 characters and scrubbed of
+                names.
+            trace: the traceback; None: none.
+
+        Returns:
+            The record, not yet stored.
+        """
         line = self._scrubbed(" ".join(reason.split()))[:500]
         shown = self._scrubbed(trace) if trace else None
         return self.record(status="failed", reason=line, traceback=shown)
 
     def failed(self, error: Exception) -> Record:
-        """The record of what was raised; BadInput makes no record and is raised again."""
+        """Make the record of what was raised.
+
+        Args:
+            error: what a measurement raised.
+
+        Returns:
+            The failed record, with the traceback.
+
+        Raises:
+            BadInput: `error` is one: it is the user's to mend, and makes no record.
+        """
         if isinstance(error, BadInput):
             raise error
         return self.failure(reason(error), "".join(traceback.format_exception(error)))
@@ -94,8 +121,16 @@ def _said(line: str) -> int:
 
 
 def records(jobs: Sequence[Job]) -> Iterator[tuple[Job, Record, bytes | None]]:
-    """Each configuration's record and image as it is finished; whatever goes wrong in one becomes its
-    failed record, and in what they share, the model and its baseline, that of each."""
+    """Measure configurations that share a model and a baseline.
+
+    Whatever goes wrong in one becomes its failed record, and in what they share that of each.
+
+    Args:
+        jobs: configurations of one group, at least one.
+
+    Yields:
+        Each configuration, its record and its image (PNG; None where it failed), as it is finished.
+    """
     peaks = [_memory(job) for job in jobs]  # first, so that the isolated pass has the machine's memory
     try:
         shared = measure_shared(jobs)
@@ -111,7 +146,14 @@ def records(jobs: Sequence[Job]) -> Iterator[tuple[Job, Record, bytes | None]]:
 
 
 def reason(error: BaseException) -> str:
-    """Why a run failed, in one line."""
+    """Say why a run failed.
+
+    Args:
+        error: what was raised.
+
+    Returns:
+        One line; it starts with `out of memory: ` for errors of memory, else with the error's class.
+    """
     text = str(error)
     if type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError):
         return f"out of memory: {text}"
@@ -143,7 +185,14 @@ class Shared:
 
 
 def measure_shared(jobs: Sequence[Job]) -> Shared:
-    """Load the model and time all configurations in rounds with one baseline."""
+    """Load the model and time all configurations in rounds with one baseline.
+
+    Args:
+        jobs: configurations of one group, at least one.
+
+    Returns:
+        The sessions and timed pairs in the order of `jobs`, the counted FLOPs, and the state of the machine.
+    """
     from bench.measure import flops, timing
     from bench.pipeline.session import Session
 
@@ -161,7 +210,21 @@ def measure_shared(jobs: Sequence[Job]) -> Shared:
 
 
 def finish(job: Job, shared: Shared, i: int, peaks: Memory | Exception | None) -> tuple[Record, bytes | None]:
-    """The record of the i-th: quality on its timed generations and more, and what FLOPs allow."""
+    """Make the record of one configuration: quality on its timed generations and more, and what FLOPs
+    allow.
+
+    Args:
+        job: the configuration.
+        shared: what its group measured together.
+        i: its number in the group.
+        peaks: its memory; None: not asked for; an exception: the isolated pass failed with it.
+
+    Returns:
+        The record, and its image as PNG (None: it has none).
+
+    Raises:
+        Exception: what its timing or its memory failed with.
+    """
     from bench.measure import flops, quality, timing
     from bench.store.tensors import Cache
 
@@ -190,7 +253,11 @@ def _naming(name: str) -> Callable[[str], None]:
 
 
 def say(what: str) -> None:
-    """Report progress to the runner."""
+    """Report progress to the runner.
+
+    Args:
+        what: one line.
+    """
     sys.stdout.write(what + "\n")
     sys.stdout.flush()
 
