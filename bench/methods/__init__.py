@@ -25,6 +25,8 @@ METHODS: dict[str, str] = {
     "fastercache": "bench.methods.diffusers_hooks:FASTERCACHE",
     "magcache": "bench.methods.magcache:METHOD",
     "teacache": "bench.methods.teacache:METHOD",
+    "seacache": "bench.methods.seacache:METHOD",
+    "meancache": "bench.methods.meancache:METHOD",
     "dbcache": "bench.methods.cache_dit:METHOD",
 }
 

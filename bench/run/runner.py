@@ -43,8 +43,9 @@ def skip_reason(spec: RunSpec) -> str | None:
         The reason in one line; None where it is measured.
     """
     method = methods.get(spec.method)
-    # Every method runs on the pipeline of class labels, whose files need not be looked at.
-    if spec.prompts and (why := method.gap(models.facts_of(spec).pipeline, spec.options)):
+    # The pipeline of class labels is known without a look at its files.
+    pipeline = models.facts_of(spec).pipeline if spec.prompts else "DiTPipeline"
+    if why := method.gap(pipeline, spec.options):
         return f"{spec.method} does not run on this model: {why}"
     if spec.weights == "trained" or not method.by_data(spec.options):
         return None

@@ -30,7 +30,7 @@ class MethodStyle(NamedTuple):
     line: Any
 
 
-# Okabe and Ito's colours, and three of Paul Tol's: colour-blind readers can distinguish them.
+# Okabe and Ito's colours, and six of Paul Tol's: colour-blind readers can distinguish them.
 STYLES = {
     "baseline": MethodStyle("#000000", "*", "-"),
     "dqar": MethodStyle("#0072B2", "o", "-"),
@@ -41,6 +41,9 @@ STYLES = {
     "first_block": MethodStyle("#E69F00", "P", (0, (3, 1, 1, 1))),
     "magcache": MethodStyle("#882255", "X", (0, (1, 1))),
     "fastercache": MethodStyle("#999933", "<", (0, (5, 5))),
+    "teacache": MethodStyle("#117733", "p", (0, (4, 2))),
+    "seacache": MethodStyle("#44AA99", "d", (0, (2, 2))),
+    "meancache": MethodStyle("#AA4499", "H", (0, (6, 2))),
     "dbcache": MethodStyle("#332288", ">", (0, (3, 5, 1, 5))),
 }
 _OTHER = MethodStyle("#555555", "h", "-")
