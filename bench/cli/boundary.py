@@ -17,7 +17,11 @@ from dqar.errors import DQARError
 
 
 def main() -> int:
-    """Run the command line of this process; its exit code."""
+    """Run the command line of this process.
+
+    Returns:
+        Its exit code.
+    """
     from bench.cli.main import app
 
     interrupts.interruptible()
@@ -25,9 +29,15 @@ def main() -> int:
 
 
 def guarded(run: Callable[[], Any]) -> int:
-    """Run a command; its exit code, with one line on stderr where it is not the command's own.
+    """Run a command, with one line on stderr where what goes wrong is not the command's own exit code.
 
     A fault of the harness itself still has its traceback: it is to be reported.
+
+    Args:
+        run: the command; it returns its exit code, or anything else for 0.
+
+    Returns:
+        The exit code.
     """
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by whoever started this
@@ -53,7 +63,14 @@ def guarded(run: Callable[[], Any]) -> int:
 
 
 def expected(error: Exception) -> str | None:
-    """What is wrong in one line, None where it is the harness's own fault."""
+    """Say what is wrong, where that is no fault of the harness.
+
+    Args:
+        error: what a command raised.
+
+    Returns:
+        One line; None where it is the harness's own fault.
+    """
     if isinstance(error, ValidationError):
         return shortened(describe(error, None))
     if isinstance(error, BadInput | NonFinite | DQARError):

@@ -34,7 +34,11 @@ class Check(NamedTuple):
 
 
 def checks() -> Iterator[Check]:
-    """Every check, quick ones all: nothing is fetched or run for long."""
+    """Run every check, quick ones all: nothing is fetched or run for long.
+
+    Yields:
+        Each check's result, in the order of the table.
+    """
     yield cuda()
     yield on_cuda()
     yield Check(nvml.handle() is not None, "device memory, clocks (NVML)", _nvml())
@@ -52,7 +56,11 @@ def checks() -> Iterator[Check]:
 
 
 def cuda() -> Check:
-    """A CUDA device that torch can use."""
+    """Check for a CUDA device that torch can use.
+
+    Returns:
+        The device's name, or why there is none.
+    """
     if device_type() == "cuda":
         return Check(True, "CUDA", torch.cuda.get_device_name())
     why = (
@@ -63,7 +71,11 @@ def cuda() -> Check:
 
 
 def on_cuda() -> Check:
-    """What `make bench` does with a CUDA device, and how far that goes here."""
+    """Check what `make bench` does with a CUDA device, and how far that goes here.
+
+    Returns:
+        There with a device; what the suite a100 runs.
+    """
     runs = Suite.load("a100").configurations
     lacking = [run.name for run in runs if methods.get(run.method).by_data(run.options)]
     batches = ", ".join(str(size) for size in sorted({run.batch_size for run in runs}))
@@ -84,14 +96,22 @@ def _nvml() -> str:
 
 
 def energy() -> Check:
-    """A counter of the joules that the device spends; hosts have none that all may read."""
+    """Check for a counter of the joules that the device spends; hosts have none that all may read.
+
+    Returns:
+        There where NVML has the counter.
+    """
     there = nvml.energy_j() is not None
     why = "" if there else "no energy counter" if device_type() == "cuda" else "no CUDA device"
     return Check(there, "energy (NVML)", why)
 
 
 def embedded() -> Check:
-    """The models that ship with the repository."""
+    """Check the models that ship with the repository.
+
+    Returns:
+        There where all files of both can be read.
+    """
     try:
         for name in models.EMBEDDED:
             models.check(models.directory(name))
@@ -101,7 +121,11 @@ def embedded() -> Check:
 
 
 def dit_xl() -> Check:
-    """The weights of DiT-XL in the local cache of the hub."""
+    """Check for the weights of DiT-XL in the local cache of the hub.
+
+    Returns:
+        There where they are; without them weights are random.
+    """
     from huggingface_hub import try_to_load_from_cache
 
     if isinstance(try_to_load_from_cache(DIT_XL_ID, "model_index.json"), str):
@@ -111,7 +135,11 @@ def dit_xl() -> Check:
 
 
 def inception() -> Check:
-    """Inception's weights, without which a Fréchet distance is no FID."""
+    """Check for Inception's weights, without which a Fréchet distance is no FID.
+
+    Returns:
+        There where torch's cache has them; they still must be given.
+    """
     file = Path(torch.hub.get_dir()) / "checkpoints" / INCEPTION_FILE
     if file.exists():
         return Check(True, "FID (Inception weights)", f"in torch's cache: {GIVE} (its path)")
@@ -121,21 +149,33 @@ def inception() -> Check:
 
 
 def lpips() -> Check:
-    """LPIPS's weights, which are used without being given where torch has them."""
-    folder = Path(torch.hub.get_dir()) / "checkpoints"
-    lacking = [name for name in LPIPS_FILES if not (folder / name).is_file()]
+    """Check for LPIPS's weights, which are used without being given where torch has them.
+
+    Returns:
+        There where torch's cache has both files.
+    """
+    cache = Path(torch.hub.get_dir()) / "checkpoints"
+    lacking = [name for name in LPIPS_FILES if not (cache / name).is_file()]
     why = f"{', '.join(lacking)} not in torch's cache: bench run --lpips-weights (their directory)"
     return Check(not lacking, "LPIPS (VGG16 weights)", why if lacking else "in torch's cache")
 
 
 def reference() -> Check:
-    """ADM's reference batches, by which papers measure FID; too large to ship."""
+    """Say how a distance to other images than the embedded ones is measured; none ships.
+
+    Returns:
+        Never there: the user gives ADM's reference batches, by which papers measure FID, or his own images.
+    """
     why = "none ships: bench run --reference (a directory, or ADM's .npz); else the embedded model's own"
     return Check(False, "distance to images of your own or ADM's", why)
 
 
 def bf16() -> Check:
-    """Whether half precision is native, or only emulated."""
+    """Check whether bfloat16 is native, or only emulated.
+
+    Returns:
+        There where the GPU, or else the CPU, computes in it.
+    """
     if device_type() == "cuda":
         native = torch.cuda.is_bf16_supported(including_emulation=False)
         return Check(native, "bf16", "native" if native else "the device only emulates it")
@@ -145,11 +185,15 @@ def bf16() -> Check:
 
 
 def compiler() -> Check:
-    """What torch.compile needs: a C++ compiler, and Triton with CUDA."""
+    """Check what torch.compile needs: a C++ compiler, and Triton with CUDA.
+
+    Returns:
+        There where it has that; the compiler's name, or what is missing.
+    """
     if device_type() == "cuda" and importlib.util.find_spec("triton") is None:
         return Check(False, "torch.compile", "Triton is not installed")
-    found = next((name for name in ("g++", "clang++") if shutil.which(name)), None)
-    return Check(found is not None, "torch.compile", found or "no C++ compiler on the path")
+    compiler_name = next((name for name in ("g++", "clang++") if shutil.which(name)), None)
+    return Check(compiler_name is not None, "torch.compile", compiler_name or "no C++ compiler on the path")
 
 
 def _peak() -> str:
@@ -158,14 +202,22 @@ def _peak() -> str:
 
 
 def rss() -> Check:
-    """Peak resident memory of a part of a run needs the kernel's help."""
+    """Check whether the kernel counts the peak of resident memory for a part of a run.
+
+    Returns:
+        There where the counter can be cleared; else the peak is the process's.
+    """
     there = Path("/proc/self/clear_refs").exists()
     why = "counted by the kernel" if there else "of the process only"
     return Check(there, "peak host memory of a generation", why)
 
 
 def quiet() -> Check:
-    """Whether the machine is idle enough to time anything."""
+    """Check whether the machine is idle enough to time anything; takes half a second.
+
+    Returns:
+        There below 15 % of the cores busy.
+    """
     busy, cores = psutil.cpu_percent(interval=0.5) / 100, provenance.cores()
     why = f"{busy:.0%} of {cores} cores busy"
     return Check(busy < 0.15, "undisturbed timing", why + ("" if busy < 0.15 else ": others work"))

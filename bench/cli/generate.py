@@ -35,6 +35,9 @@ def generate(spec: RunSpec, reuse: str | None, labels: Sequence[int], out: Path)
         labels: Classes that the images cycle through; none: all of the model's.
         out: The directory.
 
+    Returns:
+        The files, the seconds of the generation, and the runtime's summary under DQAR.
+
     Raises:
         BadInput: The configuration does not fit the model, or `out` cannot be written.
     """
@@ -47,17 +50,28 @@ def generate(spec: RunSpec, reuse: str | None, labels: Sequence[int], out: Path)
     session.labels = list(labels) or session.labels
     if reuse is not None:
         dqar.enable(session.pipe, config(reuse, **shape_of(session.pipe)))
-    made = session.baseline(range(spec.batch_size))
+    result = session.baseline(range(spec.batch_size))
     try:
-        files = save_images(made.images, out)
-        (grid,) = save_images(made.images, out / "grid.png")
+        files = save_images(result.images, out)
+        (grid,) = save_images(result.images, out / "grid.png")
     except OSError as error:
         raise BadInput(f"--out: {out} cannot be written: {error.strerror}; needed: a directory") from error
-    return Made(files, grid, made.seconds, dqar.summary(session.pipe) if reuse else None)
+    return Made(files, grid, result.seconds, dqar.summary(session.pipe) if reuse else None)
 
 
 def config(reuse: str, **shape: Any) -> dqar.DQARConfig:
-    """The configuration that `--dqar` means, of a model of that shape; BadInput where there is none."""
+    """Read the configuration that `--dqar` names.
+
+    Args:
+        reuse: a preset of DQARConfig, or the path of a .yaml file.
+        **shape: numbers of the model's layers, heads and the like, which presets scale with.
+
+    Returns:
+        The configuration.
+
+    Raises:
+        BadInput: there is none of that name, or the file is no configuration.
+    """
     try:
         if reuse.endswith((".yaml", ".yml")):
             return dqar.DQARConfig.from_yaml(reuse)
@@ -67,7 +81,18 @@ def config(reuse: str, **shape: Any) -> dqar.DQARConfig:
 
 
 def labels_of(classes: str, model: ModelFacts) -> list[int]:
-    """The labels of class names or numbers with commas between; BadInput names what is none."""
+    """Parse `--classes`.
+
+    Args:
+        classes: names or numbers of classes, with commas between; empty: none.
+        model: knows its classes by name and number.
+
+    Returns:
+        The labels in order.
+
+    Raises:
+        BadInput: one is no class of the model; naming it and what is allowed.
+    """
     names = [name.strip() for name in classes.split(",") if name.strip()]
     return [_label(name, model) for name in names]
 

@@ -207,7 +207,7 @@ def doctor() -> None:
     """List what this machine can measure, and why it cannot measure the rest."""
     from bench.cli.doctor import checks
 
-    rows = [("yes" if found.there else "no", found.what, found.why) for found in checks()]
+    rows = [("yes" if check.there else "no", check.what, check.why) for check in checks()]
     typer.echo(tabulate(rows, headers=("", "what", "why"), maxcolwidths=[None, None, 80]))
 
 

@@ -42,12 +42,28 @@ Seed = Annotated[int, typer.Option(min=0, help="Seed of the first image; image i
 
 
 def chosen(name: str) -> str:
-    """The suite, or the first of those, that `auto` means on this machine; see `all_chosen`."""
+    """Resolve a suite's name to one suite.
+
+    Args:
+        name: a suite's, or auto.
+
+    Returns:
+        The name itself, or the first of those that auto means on this machine; see `all_chosen`.
+
+    Raises:
+        BadInput: as for `all_chosen`.
+    """
     return all_chosen(name)[0]
 
 
 def all_chosen(name: str) -> tuple[str, ...]:
-    """The suites that `auto` means on this machine: on a CPU that of each model that ships, by its name.
+    """Resolve a suite's name.
+
+    Args:
+        name: a suite's, or auto.
+
+    Returns:
+        The name itself; for auto the suite of the GPU, or on a CPU that of each model that ships.
 
     Raises:
         BadInput: there is a GPU that torch cannot use; then `auto` must not mean the CPU in silence.
@@ -64,7 +80,13 @@ def all_chosen(name: str) -> tuple[str, ...]:
 
 
 def prompts_of(name: str | None) -> Prompts | None:
-    """The prompts that `--prompts` names, None where it is not given.
+    """Read the prompts that `--prompts` names.
+
+    Args:
+        name: a .txt file, or the name of one that ships; None: not given.
+
+    Returns:
+        The prompts; None where the option is not given.
 
     Raises:
         BadInput: there are none.
@@ -76,12 +98,19 @@ def prompts_of(name: str | None) -> Prompts | None:
 
 
 def parts(text: str) -> list[str]:
-    """The parts of a list that is separated by commas, without spaces around them."""
+    """Split a list that is separated by commas.
+
+    Args:
+        text: as given; may be empty.
+
+    Returns:
+        Its parts, without spaces around them and without empty ones.
+    """
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def numbers(text: str, option: str, above: float, below: float = math.inf) -> list[float]:
-    """The numbers of a list that is separated by commas.
+    """Parse a list of numbers that is separated by commas.
 
     Args:
         text: as given.
@@ -89,23 +118,31 @@ def numbers(text: str, option: str, above: float, below: float = math.inf) -> li
         above: every number must be larger.
         below: every number must be smaller.
 
+    Returns:
+        The numbers in order, at least one.
+
     Raises:
         BadInput: where one is no number, or out of bounds, or there is none.
     """
     try:
-        found = [float(part) for part in parts(text)]
+        values = [float(part) for part in parts(text)]
     except ValueError:
-        found = []
-    if not found or not all(above < number < below for number in found):
+        values = []
+    if not values or not all(above < number < below for number in values):
         bounds = f"above {above:g}" if below == math.inf else f"between {above:g} and {below:g}"
         raise BadInput(f"{option}: {text!r} is not allowed; allowed: numbers {bounds}, separated by commas")
-    return found
+    return values
 
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Bad input is one line on stderr and exit code 2, without a traceback; see `bench.cli.boundary`, which
-    does the same for what comes from elsewhere."""
+    """Turn bad input into one line on stderr and exit code 2, without a traceback.
+
+    See `bench.cli.boundary`, which does the same for what comes from elsewhere.
+
+    Raises:
+        Exit: the body raised bad input (code 2) or was interrupted (130).
+    """
     try:
         yield
     except (BadInput, DQARError) as error:
@@ -117,7 +154,14 @@ def one_line_errors() -> Iterator[None]:
 
 
 def commands(app: typer.Typer) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """A decorator that registers a function as a command of `app`, its errors reported in one line."""
+    """Make a decorator that registers functions as commands, their errors reported in one line.
+
+    Args:
+        app: what they are commands of.
+
+    Returns:
+        The decorator; a command is named after its function, its summary is the docstring's first paragraph.
+    """
 
     def command(function: Callable[..., Any]) -> Callable[..., Any]:
         name = function.__name__.removesuffix("_").replace("_", "-")  # `list_` is called list

@@ -88,20 +88,20 @@ def train(
     from bench.studies.policy.train import load_trace
     from bench.studies.policy.train import train as run
 
-    found = run(load_trace(trace or _trace_file(results)), budget, final, seed)
+    candidates = run(load_trace(trace or _trace_file(results)), budget, final, seed)
     fields = ("roc_auc", "reuse_ratio", "reuse_error", "best_ratio", "threshold", "epochs")
-    rows = [(type(c.policy).__name__, *(getattr(c.metrics, name) for name in fields)) for c in found]
+    rows = [(type(c.policy).__name__, *(getattr(c.metrics, name) for name in fields)) for c in candidates]
     typer.echo(tabulate(rows, headers=("policy", *fields), floatfmt=".4f"))
     typer.echo(
-        f"budget {found[0].metrics.budget:.5f}; figures of the held-out trajectories; kept: {rows[0][0]}"
+        f"budget {candidates[0].metrics.budget:.5f}; figures of the held-out trajectories; kept: {rows[0][0]}"
     )
-    known = found[0].policy.metrics["final_reuse_error"]
+    known = candidates[0].policy.metrics["final_reuse_error"]
     typer.echo(
         f"Spearman with the final reuse error: the step's {known['spearman']:.3f} (n = {known['rows']}), "
         f"the label's {known['label_spearman']:.3f} on unseen trajectories (n = {known['label_rows']})"
     )
     directory = out or _directory(results) / "trained"
-    found[0].policy.save(directory)
+    candidates[0].policy.save(directory)
     typer.echo(f"policy: {directory}")
 
 
@@ -140,10 +140,10 @@ def eval_(
     check_unseen(learned, seed, n)
     session = open_session(model, steps, guidance, seed, evaluation=True)
     path = _directory(results) / "comparison.json"
-    for found in evaluate(session, learned, directory, n, ratios, max_age):
-        write_atomic(path, (json.dumps(found, indent=1) + "\n").encode())
-        page = write_report(found, reports / "policy")
-    typer.echo(table(found["rows"]))
+    for comparison in evaluate(session, learned, directory, n, ratios, max_age):
+        write_atomic(path, (json.dumps(comparison, indent=1) + "\n").encode())
+        page = write_report(comparison, reports / "policy")
+    typer.echo(table(comparison["rows"]))
     typer.echo(f"values: {path}\nreport: {page}")
 
 

@@ -28,6 +28,9 @@ def publish(name: str) -> list[Path]:
 
     Without local records the page of what is published is written again; for `all`, every such page.
 
+    Args:
+        name: a suite's or a study's; `all` for every published one.
+
     Returns:
         The pages that were written.
 
@@ -134,8 +137,8 @@ def _prompt_length(directory: Path) -> Path:
 def _policy(directory: Path) -> Path:
     from bench.studies.policy.report import write_report
 
-    found = read_json(directory / "comparison.json", "comparison")
-    return write_report(found, PUBLISHED_REPORTS / "policy")
+    comparison = read_json(directory / "comparison.json", "comparison")
+    return write_report(comparison, PUBLISHED_REPORTS / "policy")
 
 
 # Studies without records whose page can be written again from what they measured, in a machine's directory.

@@ -44,8 +44,8 @@ def run(
     passes: Annotated[int, typer.Option(min=1, help="Number of passes over the benchmarks.")] = PASSES,
 ) -> None:
     """Run the benchmarks in this environment, and store their samples under results/local/asv."""
-    with tempfile.TemporaryDirectory() as folder:
-        _benchmark(written(Path(folder), CONFIG), _clean_commit(), dict(os.environ), bench, passes)
+    with tempfile.TemporaryDirectory() as temporary:
+        _benchmark(written(Path(temporary), CONFIG), _clean_commit(), dict(os.environ), bench, passes)
 
 
 @command
@@ -79,14 +79,14 @@ def html() -> None:
 
     When that fails, the former pages stay as they were.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        made, stored = Path(folder) / "pages", Path(folder) / "results"
+    with tempfile.TemporaryDirectory() as temporary:
+        pages, stored = Path(temporary) / "pages", Path(temporary) / "results"
         for directory in reversed(STORED):  # what was measured here in place of what is published
             if directory.is_dir():
                 shutil.copytree(directory, stored, dirs_exist_ok=True)
-        _asv(written(Path(folder), CONFIG, html_dir=made, results_dir=stored), "publish")
-        make_offline(made)
-        replace_tree(made, PAGES)
+        _asv(written(Path(temporary), CONFIG, html_dir=pages, results_dir=stored), "publish")
+        make_offline(pages)
+        replace_tree(pages, PAGES)
 
 
 @command
@@ -164,18 +164,18 @@ def _machine(name: str) -> list[str]:
 
 def _clean_commit() -> str:
     """The commit that runs; BadInput where tracked files differ from it, for its name would lie."""
-    found = provenance.git()
-    if found["commit"] is None:
+    state = provenance.git()
+    if state["commit"] is None:
         raise BadInput("asv run: no git repository; needed: a commit to store results under")
-    if found["dirty"]:
+    if state["dirty"]:
         raise BadInput(
             "asv run: the tree is dirty: results would be stored under a commit that they are not of"
         )
-    return str(found["commit"])
+    return str(state["commit"])
 
 
 def _commit(name: str) -> str:
-    found = commit_of(name)
-    if found is None:
+    commit = commit_of(name)
+    if commit is None:
         raise BadInput(f"asv compare: {name!r} is no commit; allowed: a revision of git")
-    return found
+    return commit

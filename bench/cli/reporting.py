@@ -21,7 +21,13 @@ HEADERS = ("run", "speedup [95 %]", "verdict", "drift", "PSNR dB", "reused", "li
 
 
 def measured_on(suite_dir: Path) -> str:
-    """The machine whose records are meant: this one if it has any there, else the only one that has.
+    """Find the machine whose records are meant.
+
+    Args:
+        suite_dir: a suite's directory of results, which has one for each machine.
+
+    Returns:
+        This machine if it has records there, or none has; else the only one that has.
 
     Raises:
         BadInput: where several others have records.
@@ -61,7 +67,16 @@ def report_of(suite: Suite, records: list[Record], records_dir: Path, out: Path)
 
 
 def suite_report(suite: Suite, records: list[Record], records_dir: Path) -> SuiteReport:
-    """The report of a suite on these records, not yet written."""
+    """Prepare the report of a suite, not yet written.
+
+    Args:
+        suite: the suite, under what the command line changed of it.
+        records: those that the report shows.
+        records_dir: their directory, which holds images as well.
+
+    Returns:
+        The report.
+    """
     from bench.report.suite_report import SuiteReport
     from bench.report.text.provenance import command
 
@@ -74,12 +89,27 @@ def suite_report(suite: Suite, records: list[Record], records_dir: Path) -> Suit
 
 
 def table(records: Sequence[Record]) -> str:
-    """The final table: one row a configuration."""
+    """Draw the table that a run ends with.
+
+    Args:
+        records: its configurations in order.
+
+    Returns:
+        Text, one row a configuration.
+    """
     return str(tabulate([row(record) for record in records], headers=HEADERS, disable_numparse=True))
 
 
 def row(record: Record) -> tuple[str, ...]:
-    """A configuration's row in the final table."""
+    """Fill a row of that table.
+
+    Args:
+        record: a configuration's.
+
+    Returns:
+        Name, speedup, verdict, drift, PSNR, reuse and limit; or name, status and reason where it has no
+        values.
+    """
     if record.status != "ok":
         return record.name, record.status, record.reason or ""
     timing, quality, reuse, limits = record.timing, record.quality, record.reuse, record.limits

@@ -80,11 +80,11 @@ def generate(
     )  # fmt: skip
     models.check_settings(spec)
     labels = labels_of(classes, ModelFacts.of(models.directory(model)))
-    made = make(spec, dqar, labels, out)
-    typer.echo(f"{len(made.files)} images in {made.seconds:.1f} s: {made.files[0].parent}")
-    typer.echo(f"grid: {made.grid}")
-    if made.summary:
-        typer.echo(made.summary)
+    result = make(spec, dqar, labels, out)
+    typer.echo(f"{len(result.files)} images in {result.seconds:.1f} s: {result.files[0].parent}")
+    typer.echo(f"grid: {result.grid}")
+    if result.summary:
+        typer.echo(result.summary)
 
 
 @command
@@ -119,8 +119,8 @@ def profile(
     check_model([spec.model_copy(update=changes)])
     if steps:
         changes["num_inference_steps"] = steps
-    folder = out or Path("outputs/profile") / f"{suite.name}-{run}"
-    written = page(compare(spec.model_copy(update=changes), folder, repeats)).write(folder)
+    directory = out or Path("outputs/profile") / f"{suite.name}-{run}"
+    written = page(compare(spec.model_copy(update=changes), directory, repeats)).write(directory)
     typer.echo(f"{written.read_text()}\nprofile: {written}")
 
 
@@ -174,8 +174,8 @@ def families(
     classes, pipelines = run(only, processes)
     if not classes and not pipelines:
         raise BadInput(f"families: --only {only}: not found; allowed: a part of a name in the report")
-    for found in (classes, pipelines):
-        typer.echo(outcomes_table(found) + "\n")
+    for outcomes in (classes, pipelines):
+        typer.echo(outcomes_table(outcomes) + "\n")
     faults = [fault for row in (*classes, *pipelines) for fault in row.faults]
     typer.echo("\n".join(faults) or "nothing is wrong and nothing crashed")
     if not only:
@@ -326,8 +326,8 @@ def calibrate(
         model=model, solver=solver, target=target, steps=steps, plan_steps=plan_steps or steps,
         images=images, guidance=guidance, results=results, prompts=prompts_of(prompts),
     )  # fmt: skip
-    found = study.run(trials, wanted, out, start)
-    page = write_report(found, study.facts, reports / "calibrate" / study.name)
+    plans = study.run(trials, wanted, out, start)
+    page = write_report(plans, study.facts, reports / "calibrate" / study.name)
     typer.echo(f"{page.read_text()}\nplans:  {out}\nreport: {page}")
 
 

@@ -29,10 +29,19 @@ PLANTED = "planted"
 def check(
     run: Callable[[Path, str, dict[str, str]], None], given: Path, repetitions: int, slowdown: float
 ) -> pd.DataFrame:
-    """Run the base, `repetitions` more and a slowed one; a row for each benchmark of each.
+    """Run the base, `repetitions` more and a slowed one.
 
-    `run(config, commit, environment)` runs the benchmarks and stores them under that commit. Raises
-    BadInput where the history is too short.
+    Args:
+        run: `run(config, commit, environment)` runs the benchmarks and stores them under that commit.
+        given: asv's configuration, of which a copy with a directory of results of its own is used.
+        repetitions: how often the same code is run after the base, at least 1.
+        slowdown: how many times as long the last run takes, above 1 to be an alarm.
+
+    Returns:
+        A row for each benchmark of each run against the base, `run` being `1`, `2`, … or `planted`.
+
+    Raises:
+        BadInput: the history has fewer than `repetitions` + 2 commits to store results under.
     """
     known = commits(repetitions + 2)
     if len(known) < repetitions + 2:
@@ -40,9 +49,9 @@ def check(
             f"asv check: repetitions: {repetitions} needs as many commits and two; found {len(known)}"
         )
     base, *others, planted = known
-    with tempfile.TemporaryDirectory() as folder:
-        results, machine = Path(folder) / "results", provenance.machine()
-        path = config.written(Path(folder), given, results_dir=results)
+    with tempfile.TemporaryDirectory() as temporary:
+        results, machine = Path(temporary) / "results", provenance.machine()
+        path = config.written(Path(temporary), given, results_dir=results)
         for commit in (base, *others):
             run(path, commit, dict(os.environ))
         run(path, planted, os.environ | {SLOWDOWN: str(slowdown)})
@@ -50,19 +59,41 @@ def check(
         return table({name: gate.compared(results, machine, base, commit) for name, commit in named})
 
 
-def table(found: dict[str, Sequence[Row]]) -> pd.DataFrame:
-    """The rows of each repetition against the base."""
-    return pd.DataFrame([{"run": name, **asdict(row)} for name, rows in found.items() for row in rows])
+def table(compared: dict[str, Sequence[Row]]) -> pd.DataFrame:
+    """Collect the rows of all runs.
+
+    Args:
+        compared: the rows of each run against the base, by the run's name.
+
+    Returns:
+        A row each: `run` and the fields of `Row`.
+    """
+    return pd.DataFrame([{"run": name, **asdict(row)} for name, rows in compared.items() for row in rows])
 
 
 def holds(rows: pd.DataFrame) -> bool:
-    """Whether every planted slowdown is caught and nothing else raises an alarm."""
+    """Whether every planted slowdown is caught and nothing else raises an alarm.
+
+    Args:
+        rows: as `check` returns them.
+
+    Returns:
+        Whether the check is passed.
+    """
     unchanged, planted = _apart(rows)
     return bool((planted["verdict"] == "SLOWER").all() and not unchanged["verdict"].isin(gate.ALARMS).any())
 
 
 def headline(rows: pd.DataFrame, slowdown: float) -> str:
-    """The headline of the check."""
+    """Sum the check up for its page.
+
+    Args:
+        rows: as `check` returns them.
+        slowdown: the factor that was planted.
+
+    Returns:
+        One sentence.
+    """
     unchanged, planted = _apart(rows)
     alarms, caught = unchanged["verdict"].isin(gate.ALARMS).sum(), (planted["verdict"] == "SLOWER").sum()
     return (
@@ -79,7 +110,17 @@ def _apart(rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def write_report(rows: pd.DataFrame, slowdown: float, machine: str, out: Path) -> Path:
-    """Write README.md to `out`; its path."""
+    """Write the check's page.
+
+    Args:
+        rows: as `check` returns them.
+        slowdown: the factor that was planted.
+        machine: the machine that it ran on.
+        out: the directory of the page; it is made where it is missing.
+
+    Returns:
+        The file, README.md.
+    """
     out.mkdir(parents=True, exist_ok=True)
     title, content = f"asv-check: the regression gate on {machine}", {"rows": rows.to_dict("records")}
     return render("asv-check.md.j2", title, headline(rows, slowdown), content).write(out)

@@ -11,13 +11,14 @@ PATHS = ("repo", "benchmark_dir", "results_dir", "html_dir", "env_dir")  # relat
 BRANCHES = ["HEAD"]
 
 
-def written(folder: Path, given: Path = GIVEN, **changes: Path) -> Path:
-    """A copy of the configuration in `folder`, with paths that hold there.
+def written(directory: Path, given: Path = GIVEN, **changes: Path) -> Path:
+    """Write a copy of asv's configuration, with paths that hold where it stands.
 
     Args:
-        directory: An existing directory.
-        given: The configuration.
+        directory: An existing directory, which the copy goes to.
+        given: The configuration; its paths are relative to it.
         changes: Other paths by key, such as `results_dir`.
+        **changes: Other paths by key, such as `results_dir`.
 
     Returns:
         The file.
@@ -25,6 +26,6 @@ def written(folder: Path, given: Path = GIVEN, **changes: Path) -> Path:
     content = json.loads(given.read_text(encoding="utf-8"))
     paths = {key: str((given.parent / content[key]).resolve()) for key in PATHS}
     paths |= {key: str(path.resolve()) for key, path in changes.items()}
-    file = folder / given.name
+    file = directory / given.name
     file.write_text(json.dumps(content | paths | {"branches": BRANCHES}), encoding="utf-8")
     return file

@@ -41,15 +41,18 @@ class Measured(NamedTuple):
 def compared(
     results: Path | Sequence[Path], machine: str, base: str, new: str, environment: str | None = None
 ) -> list[Row]:
-    """A row for each benchmark of either commit, both measured in one environment.
+    """Compare two commits, both measured in one environment.
 
     Args:
         results: asv's directories of results; where two hold the same, the first counts.
-        machine: Whose.
-        base: Full hash of a commit.
-        new: Another.
-        environment: asv's name of the environment, such as here-py3.12; default: this interpreter's where
-            both commits have it, else the only one that both have.
+        machine: the one that was measured, as asv's directory is named.
+        base: full hash of a commit.
+        new: full hash of the commit that is judged.
+        environment: asv's name of the environment, such as here-py3.12; None: this interpreter's where both
+            commits have it, else the only one that both have.
+
+    Returns:
+        A row for each benchmark of either commit.
 
     Raises:
         BadInput: a commit has no results, or both have none of the same environment: another Python or
@@ -62,9 +65,21 @@ def compared(
 
 
 def stored(results: Sequence[Path], machine: str, commit: str) -> dict[str, Path]:
-    """The files of a commit's results by the environment that they were measured in."""
-    found = [sorted((root / machine).glob(f"{commit[:8]}-*.json")) for root in results]
-    files = [file for files in reversed(found) for file in files]
+    """Find the files of a commit's results.
+
+    Args:
+        results: asv's directories of results; where two hold the same, the first counts.
+        machine: the one that was measured.
+        commit: its full hash; asv names files by the first eight digits.
+
+    Returns:
+        The files by the environment that they were measured in.
+
+    Raises:
+        BadInput: there are none.
+    """
+    by_root = [sorted((root / machine).glob(f"{commit[:8]}-*.json")) for root in results]
+    files = [file for files in reversed(by_root) for file in files]
     if not files:
         raise BadInput(
             f"asv compare: {commit[:8]}: no results of {machine} in {' or '.join(map(str, results))}; first:"
@@ -92,24 +107,48 @@ def _common(before: Mapping[str, Path], after: Mapping[str, Path], wanted: str |
 
 
 def rows(before: Mapping[str, Measured], after: Mapping[str, Measured]) -> list[Row]:
-    """A row for each benchmark of either run."""
+    """Judge what two runs measured.
+
+    Args:
+        before: the base by benchmark and parameters.
+        after: the run that is judged.
+
+    Returns:
+        A row for each benchmark of either run, those of the base first.
+    """
     machine_speed = _machine_speed(before, after)
     return [_row(n, before.get(n), after.get(n), machine_speed) for n in dict.fromkeys([*before, *after])]
 
 
-def exit_code(found: Sequence[Row]) -> int:
-    """1 where something regressed, else 2 where something could not be compared, else 0.
+def exit_code(compared_rows: Sequence[Row]) -> int:
+    """Choose the exit code of a comparison.
 
     AMBIGUOUS is no alarm: the interval reaches to where nothing changed.
+
+    Args:
+        compared_rows: as `compared` returns them.
+
+    Returns:
+        1 where something regressed, else 2 where something could not be compared, else 0.
     """
-    verdicts = {row.verdict for row in found}
+    verdicts = {row.verdict for row in compared_rows}
     if verdicts & ALARMS:
         return 1
     return 2 if "NOT COMPARED" in verdicts else 0
 
 
 def measured(file: Path) -> dict[str, Measured]:
-    """What a file of results holds, by benchmark and parameters; BadInput where asv cannot read it."""
+    """Read a file of results.
+
+    Args:
+        file: asv's JSON.
+
+    Returns:
+        What it holds, by benchmark and parameters; what was not asked for is not in it.
+
+    Raises:
+        BadInput: asv cannot read it.
+    """
     try:
         return dict(_entries(Results.load(str(file))))
     except (OSError, ValueError, TypeError, KeyError, AttributeError, UserError, RecursionError) as error:
@@ -118,11 +157,11 @@ def measured(file: Path) -> dict[str, Measured]:
         ) from error
 
 
-def _entries(found: Any) -> Iterator[tuple[str, Measured]]:
-    for key in found.get_all_result_keys():
-        params = found.get_result_params(key)
-        values = found.get_result_value(key, params) or []
-        samples = found.get_result_samples(key, params) or [None] * len(values)
+def _entries(stored_results: Any) -> Iterator[tuple[str, Measured]]:
+    for key in stored_results.get_all_result_keys():
+        params = stored_results.get_result_params(key)
+        values = stored_results.get_result_value(key, params) or []
+        samples = stored_results.get_result_samples(key, params) or [None] * len(values)
         for names, value, each in zip(itertools.product(*params), values, samples, strict=False):
             if value is not None and np.isnan(value):
                 continue  # not asked for: asv has None for what failed
@@ -131,7 +170,14 @@ def _entries(found: Any) -> Iterator[tuple[str, Measured]]:
 
 
 def current_name(name: str) -> str:
-    """A stored benchmark's name with its parameters, as the benchmarks name it today."""
+    """Translate a stored benchmark's name.
+
+    Args:
+        name: the benchmark with its parameters, as it was stored.
+
+    Returns:
+        The name that the benchmarks have today.
+    """
     for former, current in FORMER.items():
         name = name.replace(former, current)
     return name
@@ -165,7 +211,16 @@ def _row(name: str, a: Measured | None, b: Measured | None, machine_speed: float
 
 
 def speedup(before: Samples, after: Samples, machine_speed: float = 1.0) -> Median:
-    """Median before / median after with its interval, times `machine_speed`."""
+    """Divide the medians of two runs.
+
+    Args:
+        before: seconds of the base, at least one.
+        after: seconds of the run that is judged, at least one.
+        machine_speed: how many times faster the machine was before.
+
+    Returns:
+        Median before / median after with its 95 % interval, times `machine_speed`; above 1 it got faster.
+    """
     ratio = stats.ratio_of_medians(before, after)
     return Median(
         median=ratio.median * machine_speed, low=ratio.low * machine_speed, high=ratio.high * machine_speed
@@ -181,9 +236,9 @@ def _judge(a: float, b: float) -> tuple[str, str]:
     return ("WORSE" if change > 0 else "BETTER"), f"{change:+.2%}; lower is better"
 
 
-def _failed(found: Measured) -> bool:
-    return found.value is None or np.isnan(found.value)
+def _failed(benchmark: Measured) -> bool:
+    return benchmark.value is None or np.isnan(benchmark.value)
 
 
-def _shown(found: Measured) -> str:
-    return "failed" if _failed(found) else f"{found.value:.4g}"
+def _shown(benchmark: Measured) -> str:
+    return "failed" if _failed(benchmark) else f"{benchmark.value:.4g}"

@@ -27,7 +27,10 @@ _REDIRECT = re.compile(
 
 
 def make_offline(pages: Path) -> None:
-    """Point `pages`/index.html to copies of its libraries, and let nothing else run in it.
+    """Make asv's pages work without a network: its libraries are copied to them, and nothing else may run.
+
+    Args:
+        pages: the directory of the pages; its index.html is rewritten.
 
     Raises:
         ValueError: a library that is not installed.

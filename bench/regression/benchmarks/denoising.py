@@ -12,7 +12,10 @@ from .model import CONFIGURATIONS, generation, session, under
 
 
 class Step:
-    """One guided noise prediction: all layers computed, or all attention read from the cache."""
+    """One guided noise prediction: all layers computed, or all attention read from the cache.
+
+    Parameters: `attention` of the step that is timed, and `bits` of what the cache keeps; 8 is quantised.
+    """
 
     params = (["computed", "reused"], [8, 16])
     param_names = ("attention", "cache_bits")
@@ -39,7 +42,7 @@ class Step:
 
 
 class Made:
-    """A generation of two images in ten steps."""
+    """A generation of two images in ten steps, under a `configuration` as `under` takes it."""
 
     params = CONFIGURATIONS
     param_names = ("configuration",)
@@ -63,7 +66,7 @@ class Made:
 
 
 class Reused:
-    """What a preset of DQAR keeps, computes and changes."""
+    """What a preset of DQAR keeps, computes and changes: a `configuration` as `under` takes it."""
 
     params = CONFIGURATIONS[1:]
     param_names = ("configuration",)

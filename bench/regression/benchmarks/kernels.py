@@ -11,7 +11,7 @@ HEADS, WIDTH = 6, 32
 
 
 class Entropy:
-    """Attention entropy from q and k of two images with guidance."""
+    """Attention entropy from q and k of two images of `tokens`, guided, at every `stride`-th row."""
 
     params = ([64, 256], [1, 15])
     param_names = ("tokens", "stride")
@@ -30,7 +30,7 @@ class Entropy:
 
 
 class Quantizer:
-    """Round trip of one layer's attention output."""
+    """Round trip of one layer's attention output of `tokens`, at so many `bits` with scales by `mode`."""
 
     params = ([64, 256], [4, 8], ["per_tensor", "per_channel", "per_head"])
     param_names = ("tokens", "bits", "mode")

@@ -22,7 +22,11 @@ SLOWDOWN = float(os.environ.get("DQAR_ASV_SLOWDOWN", "1"))  # `bench asv check` 
 
 @cache
 def session() -> Session:
-    """The model with its stock pipeline, loaded once a process."""
+    """Load the embedded model with its stock pipeline, once a process.
+
+    Returns:
+        Its session: ten steps, two images.
+    """
     torch.set_num_threads(1)  # the steadiest: no thread waits for another
     spec = RunSpec(
         suite="asv", name="asv", method="baseline", model="embedded", num_inference_steps=10, batch_size=2
@@ -31,7 +35,15 @@ def session() -> Session:
 
 
 def under(configuration: str) -> Any:
-    """The pipeline with that preset on, with half the steps skipped, or untouched."""
+    """Put the pipeline under a configuration.
+
+    Args:
+        configuration: a preset of DQAR; "skipping": maximum with half the steps skipped; "baseline":
+            untouched.
+
+    Returns:
+        The pipeline.
+    """
     pipe = session().pipe
     dqar.disable(pipe)
     name, changes = ("maximum", SKIPPING) if configuration == "skipping" else (configuration, {})
@@ -41,7 +53,11 @@ def under(configuration: str) -> Any:
 
 
 def generation() -> Generation:
-    """One generation by the pipeline as it stands, slower where a slowdown is planted."""
-    made = session().baseline(SAMPLES)
-    time.sleep(made.seconds * (SLOWDOWN - 1))
-    return made
+    """Generate by the pipeline as it stands, slower where a slowdown is planted.
+
+    Returns:
+        Latents, images and the seconds of the call without what was planted.
+    """
+    result = session().baseline(SAMPLES)
+    time.sleep(result.seconds * (SLOWDOWN - 1))
+    return result
