@@ -134,6 +134,18 @@ def _prompt_length(directory: Path) -> Path:
     return write_report(study.rows, study.facts, PUBLISHED_REPORTS / "prompt-length")
 
 
+def _tune(directory: Path) -> Path:
+    """The pages of the searches of methods' options, one a model; the last one's path."""
+    from bench.studies.signals.rows import ROWS, Study
+    from bench.studies.tune.methods_report import write_report
+
+    page = PUBLISHED_REPORTS / "tune"
+    for rows in sorted(directory.rglob(ROWS)):
+        study = Study.load(rows.parent)
+        page = write_report(study.rows, study.facts, PUBLISHED_REPORTS / "tune" / rows.parent.name)
+    return page
+
+
 def _policy(directory: Path) -> Path:
     from bench.studies.policy.report import write_report
 
@@ -146,4 +158,5 @@ STUDY_PAGES: dict[str, Callable[[Path], Path]] = {
     "signals": _signals,
     "prompt-length": _prompt_length,
     "policy": _policy,
+    "tune": _tune,
 }

@@ -40,6 +40,7 @@ from bench.store.places import REPORTS, RESULTS
 
 if TYPE_CHECKING:  # which loads torch
     from bench.studies.signals.rows import Study as Rows
+    from bench.studies.tune.candidate import Task
 
 app = typer.Typer()
 command = commands(app)
@@ -240,6 +241,14 @@ def _finish(study: Rows, name: str, write_report: Callable[..., Path], results: 
 @command
 def tune(
     trials: Annotated[int, typer.Option(min=1, help="Number of trials to add to the study.")] = 40,
+    method: Annotated[
+        str | None,
+        typer.Option(
+            help="Method whose options are searched, or all, for few evaluations and little drift from"
+            " converged, until each search has so many trials.",
+            show_default="DQAR's fields, timed",
+        ),
+    ] = None,
     model: Model = "embedded",
     prompts: PromptsOption = None,
     steps: Annotated[int, typer.Option(min=2, max=1000, help="Number of denoising steps.")] = 25,
@@ -255,6 +264,13 @@ def tune(
 
     Run again, the command adds trials to those of the same study.
     """
+    if method is not None:
+        from bench.studies.tune.candidate import Task
+
+        given = prompts_of(prompts)
+        task = Task(model=model, steps=steps, images=images, guidance=guidance, prompts=given)
+        _tune_methods(task, method, trials, results, reports)
+        return
     from bench.methods.dqar import shape_of
     from bench.studies.tune.report import write_report
     from bench.studies.tune.search import Tuner
@@ -269,6 +285,17 @@ def tune(
     done = [trial.values for trial in tuner.study.trials if trial.values]
     page = write_report(tuner.front(pairs), done, facts, reports / "tune")
     typer.echo(f"{page.read_text()}\nreport: {page}\nstudy:  {storage}")
+
+
+def _tune_methods(task: Task, method: str, trials: int, results: Path, reports: Path) -> None:
+    """Search the methods' options, keep the trials and write their page."""
+    from bench.studies.tune.methods import rows, run
+    from bench.studies.tune.methods_report import write_report
+
+    study = rows(run(task, method, trials, results), task)
+    path = study.save(results / "tune" / provenance.machine() / study.facts["model"])
+    page = write_report(study.rows, study.facts, reports / "tune" / study.facts["model"])
+    typer.echo(f"{page.read_text()}\ntrials: {path}\nruns:   {page.parent / 'runs.yaml'}\nreport: {page}")
 
 
 @command

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
+from bench.methods.space import Spaces, no_spaces
 from bench.record import Reuse
 
 
@@ -62,6 +63,7 @@ class Method:
     gap: Callable[[str, dict[str, Any]], str | None] = nowhere
     # (options, the arm after an untimed generation under given ones) -> options found by measuring the model
     resolve: Callable[[dict[str, Any], Tried], dict[str, Any]] = as_given
+    spaces: Spaces = no_spaces  # what `tune --method` searches
 
 
 def only(options: dict[str, Any], allowed: tuple[str, ...]) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 from bench.methods.base import Arm, Method, always
 from bench.methods.hooks import Choice, Range, checked, restored
 from bench.methods.scheduler import solver
+from bench.methods.space import Among, Baseline, Real, Space, Whole, one_space, solvers
 
 NONE = "none"
 KNOWN: dict[str, Range | Choice] = {
@@ -89,4 +90,29 @@ def gap(pipeline: str, options: dict[str, Any]) -> str | None:
     )
 
 
-METHOD = Method(check=check, apply=apply, by_data=always, gap=gap)
+def space(baseline: Baseline) -> Space:
+    """What is searched: all of its options, on each of the solvers. A flow's forecasts need a last block."""
+    calibrators: dict[str, dict[str, Any]] = {
+        "held": {},
+        "taylorseer-1": {"taylorseer_order": 1},
+        "taylorseer-2": {"taylorseer_order": 2},
+        "dmd": {"calibrator": "dmd"},
+        "foca": {"calibrator": "foca"},
+    }
+    masks = {
+        f"{name}-{policy}": {"mask": name, "mask_policy": policy}
+        for name in KNOWN["mask"].names[1:]  # type: ignore[union-attr]
+        for policy in ("dynamic", "static")
+    }
+    return {
+        "solver": solvers(baseline, explicit=True),
+        "calibrator": Among(calibrators),
+        "masks": Among({"none": {}} | masks),
+        "threshold": Real(0.03, 0.5),
+        "front_blocks": Whole(1, 2),
+        "back_blocks": Whole(int(baseline.flow), 2),
+        "warmup_steps": Whole(3, 8),
+    }
+
+
+METHOD = Method(check=check, apply=apply, by_data=always, gap=gap, spaces=one_space("dbcache", space))

@@ -13,6 +13,7 @@ from diffusers import hooks
 from bench.methods import scheduler
 from bench.methods.base import Arm, Method, always
 from bench.methods.hooks import Range, cache_context, checked, current_timestep, restored
+from bench.methods.space import Among, Dimension, Real, Whole, one_space, solvers
 from dqar.integration.adapter import CONDITIONAL_FIRST, unwrapped
 
 # TaylorSeer's own patterns match nothing in a DiT, and no MLPs in an MMDiT.
@@ -134,8 +135,35 @@ def _applied(pipe: Any, options: Values, attach: Attach, known: dict[str, Range]
         yield Arm(call=call)
 
 
-PAB = _method(pab, PAB_OPTIONS)
-TAYLORSEER = _method(taylorseer, TAYLORSEER_OPTIONS)
-FORA = _method(taylorseer, FORA_OPTIONS)
-FIRST_BLOCK = _method(first_block, FIRST_BLOCK_OPTIONS, by_data=always, gap=first_block_gap)
-FASTERCACHE = _method(fastercache, FASTERCACHE_OPTIONS)
+def _space(name: str, **dimensions: Dimension) -> Any:
+    """What is searched: these dimensions, on each of the solvers."""
+    return one_space(name, lambda baseline: {"solver": solvers(baseline)} | dimensions)
+
+
+# From the published range of timesteps to all of them.
+_PAB_RANGE = Among({"published": {}, "all": {"from_timestep": 1000, "to_timestep": 0}})
+
+PAB = _method(pab, PAB_OPTIONS, spaces=_space("pab", interval=Whole(2, 6), range=_PAB_RANGE))
+TAYLORSEER = _method(
+    taylorseer,
+    TAYLORSEER_OPTIONS,
+    spaces=_space("taylorseer", interval=Whole(2, 7), order=Whole(1, 3), computed_first=Whole(1, 6)),
+)
+FORA = _method(taylorseer, FORA_OPTIONS, spaces=_space("fora", interval=Whole(2, 6)))
+FIRST_BLOCK = _method(
+    first_block,
+    FIRST_BLOCK_OPTIONS,
+    by_data=always,
+    gap=first_block_gap,
+    spaces=_space("first_block", threshold=Real(0.03, 0.4)),
+)
+FASTERCACHE = _method(
+    fastercache,
+    FASTERCACHE_OPTIONS,
+    spaces=_space(
+        "fastercache",
+        attention_interval=Whole(2, 5),
+        unconditional_interval=Whole(1, 6),
+        from_timestep=Whole(500, 1000),
+    ),
+)

@@ -14,6 +14,7 @@ import numpy as np
 import dqar
 from bench.methods import scheduler
 from bench.methods.base import Arm, Method, Tried, only
+from bench.methods.space import Among, Baseline, Space, Whole, one_space
 from bench.record import Reuse
 from dqar.integration.adapter import Adapter
 from dqar.policy.saved_plan import SavedPlan
@@ -146,6 +147,24 @@ def _frozen(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
+def space(baseline: Baseline) -> Space:
+    """What `tune --method` searches: the steps that run of a grid as fine as the baseline's or twice as fine,
+    and what forecasts the others; plans are what `calibrate` searches."""
+    steps, dpm = baseline.steps, {"scheduler": "dpm_solver++"}
+    spread = {"preset": "maximum", "layer_fraction": 0.0}
+    solvers: dict[str, dict[str, Any]] = {
+        "own": spread,
+        "dpm": spread | dpm,
+        "dpm-half": spread | dpm | {"steps": steps // 2},
+        "dpm-double": spread | dpm | {"steps": 2 * steps},
+    }
+    return {
+        "solver": Among(solvers),
+        "model_steps": Whole(steps // 7, steps // 2),
+        "guidance": Among({"both": {}, "every-second": {"guidance_interval": 2}}),
+    }
+
+
 METHOD = Method(
     check=check,
     apply=apply,
@@ -153,4 +172,5 @@ METHOD = Method(
     resolve=resolve,
     by_data=by_data,
     fixed_steps=lambda options: plan_file(options) is not None,
+    spaces=one_space("dqar", space),
 )

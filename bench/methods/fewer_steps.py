@@ -8,10 +8,13 @@ from typing import Any
 
 from bench.methods import scheduler
 from bench.methods.base import Arm, Method, only
+from bench.methods.space import Among, Baseline, Space, Whole
+
+SHIFTS = (1.0, 3.0, 4.0)  # of a flow's steps, besides the model's own
 
 
 def check(options: dict[str, Any]) -> None:
-    """`steps` (1 to 1000), `scheduler` (a key of SCHEDULERS), or both; `spacing`, `solver_order`."""
+    """`steps` (1 to 1000), `scheduler` (a key of SCHEDULERS), or both; where steps lie; `solver_order`."""
     only(options, scheduler.OPTIONS)
     scheduler.check(options)
     if all(options.get(name) is None for name in ("steps", "scheduler")):
@@ -26,4 +29,31 @@ def apply(pipe: Any, options: dict[str, Any]) -> Iterator[Arm]:
         yield Arm(call=call)
 
 
-METHOD = Method(check=check, apply=apply)
+def spaces(baseline: Baseline) -> dict[str, Space]:
+    """One for each solver: steps, order, and where the steps lie (of a flow its shift does)."""
+    steps = Whole(baseline.steps // 7, baseline.steps // 2)
+    names: dict[str, Space] = {
+        name: {"steps": steps, "solver": Among(_variants(name, baseline.flow))} for name in scheduler.SIGMAS
+    }
+    if baseline.flow:
+        shifts = {f"shift-{shift:g}": {"shift": shift} for shift in SHIFTS}
+        names["euler"] = {"steps": steps, "solver": Among({"even": {}} | shifts)}
+    return names
+
+
+def _variants(name: str, flow: bool) -> dict[str, dict[str, Any]]:
+    """The orders of a solver on each of its spacings, by a name."""
+    where: dict[str, dict[str, Any]] = {"even": {}}
+    where |= (
+        {f"shift-{shift:g}": {"shift": shift} for shift in SHIFTS}
+        if flow
+        else {spacing: {"spacing": spacing} for spacing in scheduler.SIGMAS[name]}
+    )
+    return {
+        f"{order}-{place}": {"scheduler": name, "solver_order": order} | options
+        for order in (2, 3)
+        for place, options in where.items()
+    }
+
+
+METHOD = Method(check=check, apply=apply, spaces=spaces)

@@ -13,6 +13,7 @@ from diffusers.hooks.mag_cache import _MAG_CACHE_LEADER_BLOCK_HOOK
 from bench.methods.base import Arm, Method, Tried, always
 from bench.methods.hooks import Range, cache_context, checked, restored
 from bench.methods.scheduler import solver
+from bench.methods.space import Baseline, Real, Space, Whole, one_space, solvers
 from dqar.integration.adapter import blocks_of, unwrapped
 
 RATIOS = "mag_ratios"  # found by calibration; without them a generation calibrates
@@ -60,4 +61,16 @@ def _calibrated(transformer: Any) -> list[float]:
     return list(next((found for found in states if found), []))
 
 
-METHOD = Method(check=check, apply=apply, resolve=resolve, by_data=always)
+def space(baseline: Baseline) -> Space:
+    """What is searched: all of its options, on each of the solvers."""
+    return {
+        "solver": solvers(baseline, explicit=True),
+        "threshold": Real(0.01, 0.4),
+        "max_skip_steps": Whole(1, 6),
+        "retention_ratio": Real(0.05, 0.3),
+    }
+
+
+METHOD = Method(
+    check=check, apply=apply, resolve=resolve, by_data=always, spaces=one_space("magcache", space)
+)

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from bench.methods.timesteps import TIMESTEPS, check_timesteps, place, timesteps_of
+
 SCHEDULERS = {
     "ddim": "DDIMScheduler",
     "dpm_solver++": "DPMSolverMultistepScheduler",
@@ -30,12 +32,13 @@ SIGMAS: dict[str, tuple[str, ...]] = {
     "deis": ("karras", "exponential"),
 }
 ORDERS = dict.fromkeys(SIGMAS, (1, 2, 3))
-OPTIONS = ("steps", "scheduler", "spacing", "solver_order")
+OPTIONS = ("steps", "scheduler", "spacing", "solver_order", "shift", TIMESTEPS)
 
 
 def check(options: dict[str, Any]) -> None:
     """ValueError unless `steps` is 1 to 1000, `scheduler` a key of SCHEDULERS, `spacing` and `solver_order`
-    what that scheduler has, where given."""
+    what that scheduler has, `shift` (of a flow's steps) 0.1 to 100, and `timesteps` those of a solver of
+    several orders, where given."""
     steps, scheduler = options.get("steps"), options.get("scheduler")
     if steps is not None and not (type(steps) is int and 1 <= steps <= 1000):
         raise ValueError(f"steps: {steps!r} is not allowed; allowed: 1 to 1000")
@@ -43,6 +46,10 @@ def check(options: dict[str, Any]) -> None:
         raise ValueError(f"scheduler: {scheduler!r} not known; allowed: {', '.join(SCHEDULERS)}")
     _check_detail("spacing", options, {name: (*_TIMESTEPS, *SIGMAS.get(name, ())) for name in SCHEDULERS})
     _check_detail("solver_order", options, ORDERS)
+    shift = options.get("shift")
+    if shift is not None and not (type(shift) in (int, float) and 0.1 <= shift <= 100):
+        raise ValueError(f"shift: {shift!r} is not allowed; allowed: 0.1 to 100")
+    check_timesteps(options, tuple(SIGMAS))
 
 
 def _check_detail(name: str, options: dict[str, Any], allowed: Mapping[str, Sequence[Any]]) -> None:
@@ -59,20 +66,37 @@ def _check_detail(name: str, options: dict[str, Any], allowed: Mapping[str, Sequ
 @contextmanager
 def solver(pipe: Any, options: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Swap the scheduler according to `options`; yields the arguments of the call that differ."""
-    before, steps = pipe.scheduler, options.get("steps")
-    if options.get("scheduler"):
-        pipe.scheduler = from_pipeline(pipe, options["scheduler"], **_details(options))
+    before, steps, timesteps = pipe.scheduler, options.get("steps"), timesteps_of(options)
+    if options.get("scheduler") or options.get("shift"):
+        _check_model(pipe, options)
+        pipe.scheduler = from_pipeline(pipe, options.get("scheduler"), **_details(options))
+    if timesteps:
+        place(pipe.scheduler, timesteps)
+        steps = len(timesteps)
     try:
         yield {} if steps is None else {"num_inference_steps": steps}
     finally:
         pipe.scheduler = before
 
 
+def _is_flow(pipe: Any) -> bool:
+    return "FlowMatch" in type(pipe.scheduler).__name__
+
+
+def _check_model(pipe: Any, options: dict[str, Any]) -> None:
+    """ValueError where the options say where the steps of another kind of model lie."""
+    if _is_flow(pipe) and options.get("spacing") in set(SPACINGS) - set(_TIMESTEPS):
+        raise ValueError(f"spacing: {options['spacing']!r} is not allowed on a flow; allowed: shift")
+    if not _is_flow(pipe) and options.get("shift"):
+        raise ValueError(f"shift: {options['shift']!r} is not allowed but on a flow; allowed: spacing")
+
+
 def _details(options: dict[str, Any]) -> dict[str, Any]:
-    """What diffusers calls the spacing and the order."""
-    order = options.get("solver_order")
+    """What diffusers calls the spacing, the order, and a flow's shift."""
+    order, shift = options.get("solver_order"), options.get("shift")
     spacing = SPACINGS[options["spacing"]] if options.get("spacing") else {}
-    return spacing | ({} if order is None else {"solver_order": order})
+    flow = {} if shift is None else {"flow_shift" if options.get("scheduler") else "shift": shift}
+    return spacing | ({} if order is None else {"solver_order": order}) | flow
 
 
 def from_pipeline(pipe: Any, name: str | None = None, **changes: Any) -> Any:
@@ -84,7 +108,7 @@ def from_pipeline(pipe: Any, name: str | None = None, **changes: Any) -> Any:
     # scheduler's defaults (such as its timestep spacing) with the new one's.
     config = {key: v for key, v in pipe.scheduler.config.items() if not key.startswith("_")}
     kind = getattr(diffusers, SCHEDULERS[name]) if name else type(pipe.scheduler)
-    if name and "FlowMatch" in type(pipe.scheduler).__name__:
+    if name and _is_flow(pipe):
         return kind(**_of_a_flow(config) | changes)
     return kind.from_config(config | changes)
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from bench.methods.base import Arm, Method, Tried, always
 from bench.methods.hooks import Choice, Progress, Range, checked, progress, restored
 from bench.methods.scheduler import solver
+from bench.methods.space import Baseline, Real, Space, one_space, solvers
 
 COEFFICIENTS = "coefficients"  # highest power first; without them a generation is measured to fit them
 KNOWN: dict[str, Range | Choice] = {"threshold": Range(float, 0, 10, 0.1)}
@@ -169,4 +170,11 @@ def resolve(options: dict[str, Any], tried: Tried) -> dict[str, Any]:
         return arm.found()
 
 
-METHOD = Method(check=check, apply=apply, resolve=resolve, by_data=always)
+def space(baseline: Baseline) -> Space:
+    """What is searched: the threshold, on each of the solvers."""
+    return {"solver": solvers(baseline), "threshold": Real(0.02, 0.6)}
+
+
+METHOD = Method(
+    check=check, apply=apply, resolve=resolve, by_data=always, spaces=one_space("teacache", space)
+)

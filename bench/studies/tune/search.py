@@ -7,6 +7,7 @@ pairs with the baseline. Trials are stored as they end; started again, a study g
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -24,7 +25,8 @@ from bench.spec.prompts import Prompts
 from bench.spec.run_spec import RunSpec
 from bench.spec.settings import TimingSettings
 
-DIRECTIONS: list[Literal["maximize", "minimize"]] = ["maximize", "minimize"]  # speedup, drift
+Direction = Literal["maximize", "minimize"]
+DIRECTIONS: list[Direction] = ["maximize", "minimize"]  # speedup, drift
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ class Tuner:
         self.base: Tensor = self.session.baseline(self.seen).latents
         self.flops = flops.count(self.session).generation(steps)
         texts = f"-{prompts.digest}" if prompts else ""
-        self.study = _study(storage, f"{self.session.spec.model}-{steps}-{images}-{guidance:g}{texts}")
+        self.study = open_study(storage, f"{self.session.spec.model}-{steps}-{images}-{guidance:g}{texts}")
 
     def search(self, trials: int) -> None:
         """Run so many more trials."""
@@ -120,18 +122,31 @@ def suggested(trial: optuna.Trial | optuna.trial.FrozenTrial) -> dict[str, Any]:
     )
 
 
-def _study(storage: Path, name: str) -> optuna.Study:
+def open_study(
+    storage: Path, name: str, directions: Sequence[Direction] = DIRECTIONS, startup: int = 10
+) -> optuna.Study:
+    """A study that is kept in a file, new or as it was left.
+
+    Args:
+        storage: The file, an SQLite database.
+        name: The study's within it.
+        directions: Of the objectives.
+        startup: Trials at random before the sampler learns from them.
+
+    Raises:
+        BadInput: the file cannot be used.
+    """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
         if storage.exists() and not storage.is_file():
             raise OSError("it is no regular file")
         storage.parent.mkdir(parents=True, exist_ok=True)
         return optuna.create_study(
-            directions=DIRECTIONS,
+            directions=list(directions),
             storage=f"sqlite:///{storage}",
             study_name=name,
             load_if_exists=True,
-            sampler=optuna.samplers.TPESampler(seed=0),
+            sampler=optuna.samplers.TPESampler(seed=0, n_startup_trials=startup),
         )
     except Exception as error:
         raise BadInput(f"tune: {storage}: cannot be used: {' '.join(str(error).split())[:160]}") from error

@@ -1,0 +1,160 @@
+"""`python -m bench tune --method`: each method's options searched by one tool, with as many trials each, on
+the same images; what is sought is the front of model evaluations and drift from the converged trajectory."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pandas as pd
+from tqdm import tqdm
+
+from bench import methods
+from bench.errors import BadInput, NonFinite, one_line
+from bench.machine import provenance
+from bench.methods.space import Among, Real, Space, Whole
+from bench.spec.run_spec import shown_model
+from bench.stats import pareto
+from bench.studies.signals.rows import Study
+from bench.studies.tune.candidate import Judge, Outcome, Task
+from bench.studies.tune.search import open_study
+
+ALL = "all"
+STARTUP = 6  # trials at random before the sampler learns from them
+
+
+@dataclass(frozen=True)
+class Search:
+    """The search of one space of a method."""
+
+    method: str
+    name: str
+    space: Space
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A candidate that was judged, or could not be."""
+
+    search: str
+    method: str
+    options: dict[str, Any]
+    outcome: Outcome | None
+    error: str = ""
+
+
+def searches(chosen: str, task: Task) -> list[Search]:
+    """The spaces of a method, or of all.
+
+    Raises:
+        BadInput: the method has none.
+    """
+    known = {name: methods.get(name).spaces(task.baseline) for name in methods.METHODS}
+    having = [name for name, spaces in known.items() if spaces]
+    if chosen != ALL and chosen not in having:
+        raise BadInput(f"tune: --method: {chosen!r} is not allowed; allowed: {ALL}, {', '.join(having)}")
+    return [
+        Search(name, label, space)
+        for name in (having if chosen == ALL else [chosen])
+        for label, space in known[name].items()
+    ]
+
+
+def suggested(trial: optuna.Trial, space: Space) -> dict[str, Any]:
+    """The options of a trial."""
+    options: dict[str, Any] = {}
+    for name, dimension in space.items():
+        match dimension:
+            case Whole(low, high):
+                options[name] = trial.suggest_int(name, low, high)
+            case Real(low, high):
+                options[name] = float(f"{trial.suggest_float(name, low, high, log=True):.3g}")
+            case Among(groups):
+                options |= groups[trial.suggest_categorical(name, list(groups))]
+    return options
+
+
+def run(task: Task, chosen: str, trials: int, results: Path) -> list[Trial]:
+    """Judge candidates of every space until each has so many; all of their trials, earlier runs' included."""
+    wanted = searches(chosen, task)
+    folder = results / "tune" / provenance.machine() / ".cache"
+    judge = Judge(task, results)
+    of = f"{judge.session.spec.model}-{task.steps}-{task.images}-{task.guidance:g}"
+    found: list[Trial] = []
+    for search in wanted:
+        name = f"{of}-{search.method}-{search.name}"
+        study = open_study(folder / "methods.db", name, ["minimize", "minimize"], STARTUP)
+        for _ in tqdm(range(trials - len(study.trials)), unit="trial", desc=search.name, disable=None):
+            _judged(study, search, judge)
+        found += _trials(study, search)
+    return found
+
+
+def _judged(study: optuna.Study, search: Search, judge: Judge) -> None:
+    trial = study.ask()
+    options = suggested(trial, search.space)
+    trial.set_user_attr("options", options)
+    try:
+        outcome = judge(search.method, options)
+    except (ValueError, RuntimeError, NonFinite) as error:
+        trial.set_user_attr("error", one_line(error)[:200])
+        study.tell(trial, state=optuna.trial.TrialState.FAIL)
+        return
+    trial.set_user_attr("outcome", asdict(outcome))
+    study.tell(trial, (outcome.evaluations, outcome.score))
+
+
+def _trials(study: optuna.Study, search: Search) -> Iterator[Trial]:
+    for trial in study.trials:
+        kept = trial.user_attrs
+        if "options" not in kept:  # killed before it was judged
+            continue
+        outcome = kept.get("outcome")
+        made = Outcome(**outcome | {"drifts": tuple(outcome["drifts"])}) if outcome else None
+        yield Trial(search.name, search.method, kept["options"], made, kept.get("error", ""))
+
+
+def front(trials: Sequence[Trial]) -> list[Trial]:
+    """The Pareto front of evaluations and drift, the cheapest first; of candidates that decide alike one."""
+    judged = [trial for trial in distinct(trials) if trial.outcome]
+    outcomes = [trial.outcome for trial in judged if trial.outcome]
+    on = pareto([(-outcome.evaluations, outcome.score) for outcome in outcomes])
+    kept = [trial for trial, it in zip(judged, on, strict=True) if it]
+    return sorted(kept, key=lambda trial: trial.outcome.evaluations if trial.outcome else 0)
+
+
+def distinct(trials: Sequence[Trial]) -> list[Trial]:
+    """Without those whose images are another's at the same cost: their options decide the same."""
+    seen: dict[Any, Trial] = {}
+    for trial in trials:
+        outcome = trial.outcome
+        key = outcome and (round(outcome.evaluations, 3), *(round(d, 6) for d in outcome.drifts))
+        seen.setdefault(key or len(seen), trial)
+    return list(seen.values())
+
+
+def rows(trials: Sequence[Trial], task: Task) -> Study:
+    """The trials as a table, and what they were judged on."""
+    table = [
+        {"search": t.search, "method": t.method, "options": json.dumps(t.options), "error": t.error}
+        | ({} if t.outcome is None else _columns(t.outcome))
+        for t in trials
+    ]
+    facts = provenance.provenance(0) | {
+        "model": shown_model(task.model),
+        "steps": task.steps,
+        "images": task.images,
+        "guidance": task.guidance,
+        "prompts": task.prompts and task.prompts.public(),
+    }
+    return Study(pd.DataFrame(table), facts)
+
+
+def _columns(outcome: Outcome) -> dict[str, Any]:
+    return {"evaluations": outcome.evaluations, "speedup": outcome.speedup} | {
+        f"drift_{i}": drift for i, drift in enumerate(outcome.drifts)
+    }
