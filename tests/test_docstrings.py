@@ -17,6 +17,10 @@ ROOT = Path(__file__).parents[1]
 HELD = [
     "bench/cli",
     "bench/regression",
+    "bench/report",
+    "bench/report/plots",
+    "bench/report/tables",
+    "bench/report/text",
     "bench/run",
     "dqar",
     "dqar/cache",

@@ -415,9 +415,9 @@ def gpu_check(
         raise BadInput("gpu-check: torch finds no CUDA device; allowed: a CUDA device, or --toy on a CPU")
     machine = provenance.machine() + ("-toy" if toy else "")
     out = results / "gpu-check" / machine
-    found = run_check(out, names, toy, budget, typer.echo)
-    page = write_report(found, machine, reports / "gpu-check" / machine)
+    step_results = run_check(out, names, toy, budget, typer.echo)
+    page = write_report(step_results, machine, reports / "gpu-check" / machine)
     typer.echo(f"results: {out}\nreport:  {page}")
-    missed = any(verdict == "missed" for result in found for verdict in result.goals.values())
-    done = all(result.status == "ok" for result in found)
+    missed = any(verdict == "missed" for result in step_results for verdict in result.goals.values())
+    done = all(result.status == "ok" for result in step_results)
     raise typer.Exit(OK if done and (toy or not missed) else REGRESSED)

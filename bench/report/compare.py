@@ -47,19 +47,44 @@ class Row:
     why: str
 
     def cells(self) -> tuple[str, ...]:
-        """As a row of a table."""
+        """List the row's cells.
+
+        Returns:
+            Name, both values, the verdict and its reason, as text.
+        """
         return self.name, self.before, self.after, self.verdict, self.why
 
 
 def exit_code(rows: Sequence[Row]) -> int:
-    """0 all the same or better, 1 something regressed, 2 something could not be compared."""
+    """Choose the exit code of a comparison.
+
+    Args:
+        rows: as `compared` returns them.
+
+    Returns:
+        1 where something regressed, else 2 where something could not be compared, else 0.
+    """
     if any(row.verdict in WORSE for row in rows):
         return 1
     return 2 if any(row.verdict in UNKNOWN for row in rows) else 0
 
 
 def compared(a: Path, b: Path, metric: str, threshold: float, cross_machine: bool) -> list[Row]:
-    """A row for each configuration that either directory has; BadInput where one has none at all."""
+    """Compare two directories of records, configuration by configuration.
+
+    Args:
+        a: the directory of the records before.
+        b: the directory of the records after.
+        metric: a field of the record with its part, such as `timing.speedup`.
+        threshold: the smallest relative change that counts, above 0 and below 1.
+        cross_machine: whether to compare records of different machines.
+
+    Returns:
+        A row for each configuration that either directory has.
+
+    Raises:
+        BadInput: the metric or the threshold is not allowed, or a directory has no records.
+    """
     if not 0 < threshold < 1:
         raise BadInput(f"compare: --threshold: {threshold} is not allowed; allowed: between 0 and 1")
     _check_metric(metric)
@@ -73,17 +98,17 @@ def compared(a: Path, b: Path, metric: str, threshold: float, cross_machine: boo
 
 def _records(directory: Path) -> dict[str, dict[str, Found]]:
     """By suite/name, then by machine: the record, or why there is none."""
-    found: dict[str, dict[str, Found]] = {}
+    by_run: dict[str, dict[str, Found]] = {}
     for path in validation.record_files(directory):
         error, (suite, machine) = validation.validation_error(path), path.resolve().parts[-3:-1]
-        of_run = found.setdefault(f"{suite}/{path.stem.rpartition('-')[0]}", {})
+        of_run = by_run.setdefault(f"{suite}/{path.stem.rpartition('-')[0]}", {})
         if not error:
             of_run[machine] = validation.read(path)
         else:
             of_run.setdefault(machine, error)
-    if not found:
+    if not by_run:
         raise BadInput(f"compare: {directory}: no records in it; needed: a directory of records")
-    return found
+    return by_run
 
 
 def _pairs(

@@ -83,26 +83,40 @@ class Comparison:
         return not self.missed
 
     def at(self, drift: float) -> tuple[float, float, float]:
-        """Ratio and band at one drift, interpolated between the grid's."""
+        """Interpolate the curve at one drift, linearly in both logarithms.
+
+        Args:
+            drift: relative L2, above 0; beyond the grid's ends the value there.
+
+        Returns:
+            The ratio of speeds, and the ends of its band.
+        """
         x, grid = np.log(drift), np.log(self.curve.drift)
         ratio, low, high = (float(np.exp(np.interp(x, grid, np.log(y)))) for y in self.curve[1:])
         return ratio, low, high
 
 
 def comparisons(records: Sequence[Record], axis: Axis) -> list[Comparison]:
-    """DQAR against competitors on the baseline's solver and on any, by seconds and by FLOPs; those for which
-    both sides have configurations faster than the baseline."""
+    """Compare DQAR with competitors on the baseline's solver and on any, by seconds and by FLOPs.
+
+    Args:
+        records: configurations with timing and a drift on `axis`.
+        axis: which drift.
+
+    Returns:
+        Those comparisons for which both sides have configurations faster than the baseline.
+    """
     kept = [r for r in records if r.method != "baseline" and getattr(r.quality, axis.field).mean > 0]
     drifts, per_image = _drifts(kept, axis)
     speeds: dict[Measure, Floats] = {"seconds": _seconds(kept), "FLOPs": _flops(kept)}
     ours = np.array([record.method == OURS for record in kept], dtype=bool)
-    found = []
+    compared = []
     for measure, speed in speeds.items():
         for against, goal, counts in _competitors():
             theirs = ~ours & np.array([counts(record) for record in kept], dtype=bool)
             if curve := _curve(drifts, speed, (ours, theirs)):
-                found.append(Comparison(measure, against, goal, curve, per_image))
-    return found
+                compared.append(Comparison(measure, against, goal, curve, per_image))
+    return compared
 
 
 def _competitors() -> list[tuple[Against, float, Callable[[Record], bool]]]:

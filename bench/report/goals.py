@@ -23,46 +23,80 @@ COLUMNS = [
 
 
 def goals_table(goals: Sequence[Goal], records: Sequence[Record]) -> Table:
-    """A row for each goal."""
+    """Judge the goals of a suite.
+
+    Args:
+        goals: the suite's, in order.
+        records: of the suite; of those that goals name, none need be there.
+
+    Returns:
+        A row for each goal.
+    """
     named = {record.name: record for record in records}
     rows = [_row(goal, reached(goal, named)) for goal in goals]
     return Table("goals", COLUMNS, pd.DataFrame(rows))
 
 
 def reached(goal: Goal, named: dict[str, Record]) -> Interval | None:
-    """The value of a goal's metric; None where a run has none."""
-    found = _metric(named.get(goal.run), goal.metric)
-    if found is None or not (goal.of or goal.over):
-        return found
+    """Look up the value of a goal's metric.
+
+    Args:
+        goal: the goal.
+        named: the records by name.
+
+    Returns:
+        The value with its interval, divided by another run's or metric's where the goal says so; None where a
+        run has none, or the divisor's interval holds 0.
+    """
+    value = _metric(named.get(goal.run), goal.metric)
+    if value is None or not (goal.of or goal.over):
+        return value
     divisor = _metric(named.get(goal.over or goal.run), goal.of or goal.metric)
-    return found.over(divisor) if divisor and divisor.low > 0 else None
+    return value.over(divisor) if divisor and divisor.low > 0 else None
 
 
-def verdict(goal: Goal, found: Interval | None) -> Verdict | Literal["not measured"]:
-    """The verdict on the value of a goal's metric."""
-    if found is None:
+def verdict(goal: Goal, value: Interval | None) -> Verdict | Literal["not measured"]:
+    """Judge the value of a goal's metric.
+
+    Args:
+        goal: the goal; it has one bound.
+        value: the value; None: not measured.
+
+    Returns:
+        Whether the bound is met by the interval.
+    """
+    if value is None:
         return "not measured"
     if goal.at_least is not None:
-        return judge(found.low, found.high, goal.at_least)
+        return judge(value.low, value.high, goal.at_least)
     assert goal.at_most is not None  # a goal has one of both
-    return judge(-found.high, -found.low, -goal.at_most)
+    return judge(-value.high, -value.low, -goal.at_most)
 
 
 def judge(low: float, high: float, at_least: float) -> Verdict:
-    """*met* by the whole interval, *missed* by all of it, else *unclear*."""
+    """Hold an interval against a bound.
+
+    Args:
+        low: its lower end.
+        high: its upper end.
+        at_least: the bound.
+
+    Returns:
+        *met* by the whole interval, *missed* by all of it, else *unclear*.
+    """
     if low >= at_least:
         return "met"
     return "missed" if high < at_least else "unclear"
 
 
 def _metric(record: Record | None, path: str) -> Interval | None:
-    found = None if record is None else lookup(record, path)
-    return found if found is None or isinstance(found, Interval) else Estimate.exact(found)
+    value = None if record is None else lookup(record, path)
+    return value if value is None or isinstance(value, Interval) else Estimate.exact(value)
 
 
-def _row(goal: Goal, found: Interval | None) -> dict[str, Any]:
+def _row(goal: Goal, value: Interval | None) -> dict[str, Any]:
     sign, bound = ("≥", goal.at_least) if goal.at_least is not None else ("≤", goal.at_most)
     row: dict[str, Any] = {"goal": goal.description, "name": goal.run, "wanted": f"{sign} {bound:g}"}
-    if found:
-        row |= ends("reached", found) if found.low != found.high else {"reached": found.value}
-    return row | {"verdict": verdict(goal, found)}
+    if value:
+        row |= ends("reached", value) if value.low != value.high else {"reached": value.value}
+    return row | {"verdict": verdict(goal, value)}

@@ -47,7 +47,14 @@ class Page:
         return facts.replace("--", r"-\u002d").replace("<", r"\u003c").replace(">", r"\u003e")
 
     def write(self, directory: Path) -> Path:
-        """Write README.md to `directory`; its path."""
+        """Write the page, whole or not at all.
+
+        Args:
+            directory: it goes to README.md in there.
+
+        Returns:
+            The file.
+        """
         path = directory / "README.md"
         write_atomic(path, self.markdown.encode())
         _log.info("wrote %s", path)
@@ -55,7 +62,14 @@ class Page:
 
     @classmethod
     def read(cls, path: Path) -> Page | None:
-        """The page that a file holds; None where it is none."""
+        """Read a page.
+
+        Args:
+            path: a file of any kind.
+
+        Returns:
+            The page; None where the file is none.
+        """
         try:
             text = read_bytes(path, "page").decode("utf-8")
         except ValueError:  # unreadable, no regular file, too large, or no text
@@ -71,17 +85,34 @@ class Page:
 
 
 def render(template: str, title: str, headline: str, content: dict[str, Any]) -> Page:
-    """Fill in a template of this directory; `title` and `headline` are part of what it can show."""
+    """Fill in a template.
+
+    Args:
+        template: the name of a file in `templates`.
+        title: of the page; plain text.
+        headline: one sentence of Markdown, which the template can show.
+        content: what else it shows, by name.
+
+    Returns:
+        The page.
+    """
     filled = _environment().get_template(template).render(content | {"headline": headline})
     return Page(title, headline, filled)
 
 
 def write_index(reports: Path) -> Path:
-    """Write README.md of `reports`: every page below it, but for local ones, with its title and headline."""
+    """Write README.md of the reports: every page below, but for local ones, with its title and headline.
+
+    Args:
+        reports: the root of the reports.
+
+    Returns:
+        The file.
+    """
     found_paths = {path.parent.relative_to(reports): path for path in reports.glob("*/**/README.md")}
     pages = {place.as_posix(): path for place, path in found_paths.items() if place.parts[0] != "local"}
-    found = [(name, Page.read(pages[name])) for name in sorted(pages, key=_rank)]
-    entries = [(name, f"{name}/README.md", page.title, _headline(page)) for name, page in found if page]
+    read = [(name, Page.read(pages[name])) for name in sorted(pages, key=_rank)]
+    entries = [(name, f"{name}/README.md", page.title, _headline(page)) for name, page in read if page]
     headline = f"{len(entries)} report{'s' * (len(entries) != 1)}"
     return render("index.md.j2", "Reports", headline, {"reports": entries}).write(reports)
 
@@ -96,14 +127,29 @@ def _rank(name: str) -> tuple[int, str]:
 
 
 def write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> Path:
-    """Write a table with its values in full to `path`, a column for each leaf; returns `path`."""
+    """Write a table with its values in full, a column for each leaf.
+
+    Args:
+        path: the file; it is replaced whole or not at all.
+        rows: nested dictionaries.
+
+    Returns:
+        `path`.
+    """
     text = pd.json_normalize(rows).to_csv(index=False, lineterminator="\n")
     write_atomic(path, text.encode())
     return path
 
 
 def writable(directory: Path) -> None:
-    """Make a page's directory; BadInput where it cannot be written."""
+    """Make a page's directory.
+
+    Args:
+        directory: may be there already.
+
+    Raises:
+        BadInput: it cannot be made.
+    """
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:

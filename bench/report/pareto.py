@@ -78,12 +78,27 @@ class Fronts:
         return self.selection.records
 
     def marks(self, record: Record) -> list[str]:
-        """On which fronts a configuration is."""
+        """Find the fronts that a configuration is on.
+
+        Args:
+            record: the configuration's.
+
+        Returns:
+            The marks of their axes; none where it is on no front.
+        """
         return [front.axis.mark for front in self.fronts if record.name in front.on]
 
 
 def compare(records: Sequence[Record], margin: float = NO_LOSS_MARGIN) -> Fronts | None:
-    """The fronts of a suite; None unless it measured MIN_METHODS methods or more besides the baseline."""
+    """Make the fronts of a suite.
+
+    Args:
+        records: the suite's.
+        margin: of "loses nothing", relative to the baseline's own drift.
+
+    Returns:
+        The fronts; None unless it measured MIN_METHODS methods or more besides the baseline.
+    """
     measured = [r for r in Selection(records).finished if r.timing and r.quality]
     same, elsewhere = _same_baseline(measured)
     if len({r.method for r in same} - {"baseline"}) < MIN_METHODS:
@@ -142,17 +157,33 @@ def _level(points: Sequence[Point], drift: float) -> Level:
 
 
 def fastest(points: Iterable[Point]) -> Record | None:
-    """The fastest of the points; of equally fast ones the one that drifts least."""
+    """Choose the fastest of some points; of equally fast ones the one that drifts least.
+
+    Args:
+        points: may be empty.
+
+    Returns:
+        Its record; None where there is no point.
+    """
     best = max(points, key=lambda p: (p.speed.median, -p.drift.mean), default=None)
     return best.record if best else None
 
 
 def drawn(fronts: Fronts) -> list[Record]:
-    """The few configurations to draw one by one: the control, and the fastest at every second level of
-    each axis; then, while there is room, the fastest of another method there, and others on a front."""
+    """Choose the few configurations to draw one by one.
+
+    They are the control, and the fastest at every second level of each axis; then, while there is room, the
+    fastest of another method there, and others on a front.
+
+    Args:
+        fronts: the suite's.
+
+    Returns:
+        Their records in the suite's order, MAX_DRAWN and the control at most.
+    """
     levels = [level for front in fronts.fronts for level in front.levels[1:6:2]]
-    found = [level.first for level in levels] + [level.second for level in levels]
-    found += [r for r in fronts.records if fronts.marks(r) and r.method != "baseline"]
-    chosen = list(dict.fromkeys(record.name for record in found if record))[:MAX_DRAWN]
+    candidates = [level.first for level in levels] + [level.second for level in levels]
+    candidates += [r for r in fronts.records if fronts.marks(r) and r.method != "baseline"]
+    chosen = list(dict.fromkeys(record.name for record in candidates if record))[:MAX_DRAWN]
     control = [r.name for r in fronts.records if r.method == "baseline"][:1]
     return [record for record in fronts.records if record.name in control + chosen]

@@ -72,18 +72,39 @@ def _verdict(difference: Mean, bound: float, n: int) -> Verdict:
 
 
 def drift_from_converged(record: Record) -> float:
-    """The mean drift from the converged trajectory, to rank by; infinite where not measured."""
+    """Look up the drift to rank by.
+
+    Args:
+        record: any.
+
+    Returns:
+        The mean drift from the converged trajectory; infinite where not measured.
+    """
     drift = record.quality and record.quality.drift_converged
     return drift.mean if drift else float("inf")
 
 
 def speed(record: Record) -> float:
-    """The measured speedup; 0 where not timed."""
+    """Look up the speedup to rank by.
+
+    Args:
+        record: any.
+
+    Returns:
+        The median of the measured speedups; 0 where not timed.
+    """
     return record.timing.speedup.median if record.timing else 0.0
 
 
 def limit(record: Record) -> float:
-    """The speedup that counted FLOPs allow; 1 where not counted."""
+    """Look up the speedup that counted FLOPs allow.
+
+    Args:
+        record: any.
+
+    Returns:
+        The limit; 1 where not counted.
+    """
     return record.limits.speedup_limit if record.limits else 1.0
 
 
@@ -119,8 +140,8 @@ class Selection:
     @cached_property
     def faster(self) -> list[Record]:
         """Candidates whose verdict is FASTER, the fastest first."""
-        found = [r for r in self.candidates if r.timing and r.timing.verdict == "FASTER"]
-        return sorted(found, key=speed, reverse=True)
+        measured = [r for r in self.candidates if r.timing and r.timing.verdict == "FASTER"]
+        return sorted(measured, key=speed, reverse=True)
 
     @cached_property
     def lossless(self) -> list[Record]:
@@ -128,12 +149,26 @@ class Selection:
         return [record for record in self.faster if self.loss(record).verdict == "no loss"]
 
     def loss(self, record: Record) -> Loss:
-        """The verdict on one configuration at the suite's margin."""
+        """Judge one configuration at the suite's margin.
+
+        Args:
+            record: the configuration's.
+
+        Returns:
+            The verdict with the paired difference that it rests on.
+        """
         return loss(record, self.margin)
 
     def within_baseline(self, record: Record) -> bool:
-        """Whether the mean drift from converged is no more than the margin above the baseline's own, and
-        no paired comparison contradicts it. It supports a choice, not a claim."""
+        """Whether the drift from converged is about the baseline's own; it supports a choice, not a claim.
+
+        Args:
+            record: the configuration's.
+
+        Returns:
+            True where the mean drift is no more than the margin above the baseline's, and no paired
+            comparison contradicts it.
+        """
         own = record.quality and record.quality.baseline_drift_converged
         if not own or self.loss(record).verdict == "loss":
             return False
@@ -157,8 +192,10 @@ class Selection:
 
     def _promising(self) -> list[Record]:
         """Not measurably faster, but without more drift, and counted FLOPs allow a speedup."""
-        found = [r for r in self.candidates if self.loss(r).verdict == "no loss" or self.within_baseline(r)]
-        return [record for record in found if limit(record) > _MIN_LIMIT]
+        acceptable = [
+            r for r in self.candidates if self.loss(r).verdict == "no loss" or self.within_baseline(r)
+        ]
+        return [record for record in acceptable if limit(record) > _MIN_LIMIT]
 
     @cached_property
     def lead(self) -> Record | None:
@@ -168,8 +205,12 @@ class Selection:
         return self.faster[0] if basis == "lowest drift" else record
 
     def alternative(self) -> Record | None:
-        """The configuration to compare the lead with: DQAR's best, or where DQAR leads the best of another
-        method; the fastest on the lead's basis, else the fastest."""
+        """Choose the configuration to compare the lead with.
+
+        Returns:
+            DQAR's best, or where DQAR leads the best of another method; the fastest on the lead's basis, else
+            the fastest; None where there is none.
+        """
         if self.lead is None:
             return None
         ours = self.lead.method == OURS

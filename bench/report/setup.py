@@ -12,35 +12,78 @@ from bench.report.text.provenance import flatten
 
 
 def setup(records: Sequence[Record]) -> str:
-    """Model, solver, steps, guidance, batch, precision and device, as far as the records agree, escaped."""
+    """Describe what was measured, as far as the records agree.
+
+    Args:
+        records: at least one.
+
+    Returns:
+        Model, solver, steps, guidance, batch, precision and device, escaped.
+    """
     parts = [_model(records), *_solver(records), _device(records)]
     return ", ".join(part for part in parts[:-1] if part) + f" ({parts[-1]})"
 
 
 def baseline_solver(record: Record) -> str | None:
-    """The solver of a configuration's baseline, as suites name it; None where the record has none."""
+    """Look up the solver of a configuration's baseline.
+
+    Args:
+        record: the configuration's.
+
+    Returns:
+        Its name in suites, or its class's where suites have none; None where the record has none.
+    """
     given = record.config.get("scheduler") or record.environment.get("scheduler")
     names: dict[Any, str] = {kind: name for name, kind in SCHEDULERS.items()}
     return names.get(given, given)
 
 
 def solver(record: Record) -> str | None:
-    """The solver that a configuration runs on: its own, else its baseline's."""
+    """Look up the solver that a configuration runs on.
+
+    Args:
+        record: the configuration's.
+
+    Returns:
+        Its own, else its baseline's; None where the record has none.
+    """
     return option(record, "scheduler") or baseline_solver(record)
 
 
 def on_baseline_solver(record: Record) -> bool:
-    """Whether a configuration runs on its baseline's solver."""
+    """Whether a configuration runs on its baseline's solver.
+
+    Args:
+        record: the configuration's.
+
+    Returns:
+        True also where neither is known.
+    """
     return solver(record) == baseline_solver(record)
 
 
 def steps(record: Record) -> int | None:
-    """How many denoising steps a configuration takes."""
+    """Look up how many denoising steps a configuration takes.
+
+    Args:
+        record: the configuration's.
+
+    Returns:
+        Its own number, else its baseline's; None where the record has none.
+    """
     return option(record, "steps") or record.config.get("num_inference_steps")
 
 
 def option(record: Record, name: str) -> Any:
-    """One of the options that a suite gave the method; None where it gave none."""
+    """Look up one of the options that a suite gave the method.
+
+    Args:
+        record: the configuration's.
+        name: the option's.
+
+    Returns:
+        Its value; None where the suite gave none.
+    """
     return (record.config.get("options") or {}).get(name)
 
 

@@ -109,13 +109,20 @@ class SuiteReport:
         """Levels and ratios of each axis, and every configuration with its fronts."""
         if self.fronts is None:
             return []
-        found = self.fronts.fronts
-        levels = [pareto_tables.levels_table(front) for front in found]
-        ratios = [pareto_tables.ratio_table(front.axis, front.comparisons) for front in found]
+        fronts = self.fronts.fronts
+        levels = [pareto_tables.levels_table(front) for front in fronts]
+        ratios = [pareto_tables.ratio_table(front.axis, front.comparisons) for front in fronts]
         return [*levels, *ratios, pareto_tables.front_table(self.fronts)]
 
     def plots(self, out: Path) -> dict[str, Any]:
-        """Draw the plots to `out`; the names of their files, None for what there is nothing to draw of."""
+        """Draw the plots.
+
+        Args:
+            out: the report's directory.
+
+        Returns:
+            The names of their files by what they show; None for what there is nothing to draw of.
+        """
         fronts = self.fronts
         paths = {
             "pareto": None if fronts else speed.plot_pareto(self.selection, out),
@@ -130,7 +137,15 @@ class SuiteReport:
         return names | {"front_plots": [p.name for p in drawn_fronts], "samples": [p.name for p in worst]}
 
     def page(self, plots: dict[str, Any], out: Path) -> Page:
-        """The page, with plots of those names; `out` is where its links start."""
+        """Fill in the page.
+
+        Args:
+            plots: as `plots` returns them.
+            out: the report's directory, where its links start.
+
+        Returns:
+            The page, not yet written.
+        """
         where = setup(self.ran)
         subject = "memory" if self.subject == "memory" else "speed"
         n = len(self.ran)
@@ -147,8 +162,8 @@ class SuiteReport:
     def _front_content(self) -> dict[str, Any]:
         if self.fronts is None:
             return {"fronts": []}
-        found = self.fronts.fronts
-        levels = [pareto_tables.levels_table(front) for front in found]
+        fronts = self.fronts.fronts
+        levels = [pareto_tables.levels_table(front) for front in fronts]
         shown = [
             {
                 "axis": front.axis,
@@ -157,7 +172,7 @@ class SuiteReport:
                 "basis": pareto.basis(front),
                 "ratios": pareto_tables.ratio_table(front.axis, []).name,
             }
-            for front, table in zip(found, levels, strict=True)
+            for front, table in zip(fronts, levels, strict=True)
         ]
         return {
             "fronts": shown,
@@ -197,11 +212,11 @@ class SuiteReport:
 
 def _skipped(records: Sequence[Record]) -> dict[str, str]:
     """Why runs were skipped, with their names."""
-    found: dict[str, list[str]] = {}
+    by_reason: dict[str, list[str]] = {}
     for record in records:
         if record.status == "skipped":
-            found.setdefault(escape(record.reason), []).append(code(record.name))
-    return {why: ", ".join(names) for why, names in found.items()}
+            by_reason.setdefault(escape(record.reason), []).append(code(record.name))
+    return {why: ", ".join(names) for why, names in by_reason.items()}
 
 
 def _counts(records: Sequence[Record]) -> str:

@@ -30,8 +30,12 @@ def label(
 ) -> None:
     """Write each text at the nearest free place around its point, with a leader when far.
 
-    `lines` are corners of a polyline, in data coordinates, that labels should keep off; `others` are
-    points without a label.
+    Args:
+        ax: its limits and scales are final.
+        points: in data coordinates.
+        texts: one for each point.
+        lines: corners of a polyline, in data coordinates, that labels keep off.
+        others: points without a label that labels keep off.
     """
     ax.figure.canvas.draw()  # fixes the layout, so that boxes are final
     taken = [_around(ax, _pixel(ax, point), _MARKER) for point in [*points, *others]]

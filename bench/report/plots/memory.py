@@ -31,9 +31,16 @@ class Line(NamedTuple):
     records: list[Record]
 
     def points(self, path: str) -> list[tuple[int, float]]:
-        """Batch size and gigabytes, where measured and above zero: the cache's axis is logarithmic."""
-        found = [(batch(record), lookup(record, path)) for record in self.records]
-        return sorted((size, value / GB) for size, value in found if value)
+        """Collect the points of the line: the cache's axis is logarithmic, so zeros are none.
+
+        Args:
+            path: names of fields with dots between, of bytes.
+
+        Returns:
+            Batch size and gigabytes, sorted, where measured and above zero.
+        """
+        measured = [(batch(record), lookup(record, path)) for record in self.records]
+        return sorted((size, value / GB) for size, value in measured if value)
 
     @property
     def exceeded(self) -> list[int]:
@@ -42,18 +49,32 @@ class Line(NamedTuple):
 
 
 def batch(record: Record) -> int:
-    """A configuration's batch size."""
+    """Look up a configuration's batch size.
+
+    Args:
+        record: the configuration's.
+
+    Returns:
+        Images of one call.
+    """
     return int(record.config["batch_size"])
 
 
 def lines(records: Sequence[Record]) -> list[Line]:
-    """The configurations that were run at several batch sizes, in the order of their first."""
-    found: dict[str, Line] = {}
+    """Group the configurations that were run at several batch sizes.
+
+    Args:
+        records: the suite's.
+
+    Returns:
+        A line for each such group, in the order of their first.
+    """
+    by_config: dict[str, Line] = {}
     for record in records:
         same = json.dumps([record.config.get(field) for field in SAME], sort_keys=True)
         name = re.sub(rf"-{record.config.get('batch_size')}(?=-|$)", "", record.name)
-        found.setdefault(same, Line(name, [])).records.append(record)
-    return [line for line in found.values() if len({batch(r) for r in line.records if _informs(r)}) > 1]
+        by_config.setdefault(same, Line(name, [])).records.append(record)
+    return [line for line in by_config.values() if len({batch(r) for r in line.records if _informs(r)}) > 1]
 
 
 def _exceeded(record: Record) -> bool:
@@ -65,7 +86,15 @@ def _informs(record: Record) -> bool:
 
 
 def plot_memory(records: Sequence[Record], directory: Path) -> Path | None:
-    """Two panels, a line for each method and its options; None where nothing was run at two batch sizes."""
+    """Plot memory over the batch size: two panels, a line for each method and its options.
+
+    Args:
+        records: the suite's.
+        directory: the plot goes to a file in there.
+
+    Returns:
+        The file; None where nothing was run at two batch sizes.
+    """
     drawn = lines(records)
     peak = next((p for p in PEAKS if any(line.points(p) for line in drawn)), None)
     if peak is None:

@@ -32,14 +32,30 @@ _OWN = (0, (6, 3))
 
 
 def plot_fronts(fronts: Fronts, directory: Path) -> list[Path]:
-    """A plot for each axis."""
+    """Plot each axis.
+
+    Args:
+        fronts: the suite's.
+        directory: the plots go to AXIS.png in there.
+
+    Returns:
+        The files, one an axis.
+    """
     own = fronts.selection.baseline_drift
     with style():
         return [save(plot(front, own), directory / f"{front.axis.name}.png") for front in fronts.fronts]
 
 
 def plot_ratios(fronts: Fronts, directory: Path) -> Path | None:
-    """DQAR's speed over its competitors' over drift, a panel for each axis; None where nothing compares."""
+    """Plot DQAR's speed over its competitors' over drift, a panel for each axis.
+
+    Args:
+        fronts: the suite's.
+        directory: the plot goes to a file in there.
+
+    Returns:
+        The file; None where nothing compares.
+    """
     shown = [front for front in fronts.fronts if front.comparisons]
     if not shown:
         return None
@@ -54,23 +70,30 @@ def plot_ratios(fronts: Fronts, directory: Path) -> Path | None:
         return save(figure, directory / "ratios.png")
 
 
-def _ratio(ax: Axes, found: Comparison) -> None:
+def _ratio(ax: Axes, comparison: Comparison) -> None:
     """A curve; by seconds with its band and goal."""
-    usual = found.against == "the baseline's solver"
+    usual = comparison.against == "the baseline's solver"
     colour = method_style("dqar" if usual else "fewer_steps").colour
-    name = f"by {found.measure}, competitors on {found.against}"
-    timed = found.measure == "seconds"
+    name = f"by {comparison.measure}, competitors on {comparison.against}"
+    timed = comparison.measure == "seconds"
     ax.plot(
-        found.curve.drift,
-        found.curve.ratio,
+        comparison.curve.drift,
+        comparison.curve.ratio,
         color=colour,
         lw=1.4 if timed else 0.7,
         ls="-" if usual else "--",
         label=name,
     )
     if timed:
-        ax.fill_between(found.curve.drift, found.curve.low, found.curve.high, color=colour, alpha=0.18, lw=0)
-        ax.axhline(found.goal, color=colour, lw=0.7, ls=":")
+        ax.fill_between(
+            comparison.curve.drift,
+            comparison.curve.low,
+            comparison.curve.high,
+            color=colour,
+            alpha=0.18,
+            lw=0,
+        )
+        ax.axhline(comparison.goal, color=colour, lw=0.7, ls=":")
 
 
 def _ratio_axes(ax: Axes, front: Front) -> None:
@@ -84,8 +107,15 @@ def _ratio_axes(ax: Axes, front: Front) -> None:
 
 
 def plot(front: Front, own: Mean | None) -> Figure:
-    """One axis: all points, each method's own fronts, the overall one; on the converged axis also `own`,
-    the baseline's own drift."""
+    """Draw one axis: all points, each method's own fronts, the overall one.
+
+    Args:
+        front: of the axis.
+        own: the baseline's own drift, drawn on the converged axis; None: not measured.
+
+    Returns:
+        The figure.
+    """
     own = own if front.axis.field == "drift_converged" else None
     shown = [point for point in front.points if point.drift.mean > 0]  # a log axis has no 0
     figure = canvas(8.8, 7.4)
@@ -148,10 +178,10 @@ def _point(ax: Axes, point: Point, on_front: bool) -> None:
 
 def _groups(shown: Sequence[Point]) -> list[list[Point]]:
     """The points of each method on the baseline's solver, and those of it on another."""
-    found: dict[tuple[str, bool], list[Point]] = {}
+    groups: dict[tuple[str, bool], list[Point]] = {}
     for point in shown:
-        found.setdefault((point.record.method, on_baseline_solver(point.record)), []).append(point)
-    return list(found.values())
+        groups.setdefault((point.record.method, on_baseline_solver(point.record)), []).append(point)
+    return list(groups.values())
 
 
 def _own_front(ax: Axes, group: Sequence[Point]) -> None:
@@ -183,8 +213,8 @@ def _place(point: Point) -> Pair:
 
 def _solvers(shown: Sequence[Point], usual: bool) -> str:
     """The solvers of the points that are filled, or hollow."""
-    found = [solver(p.record) for p in shown if on_baseline_solver(p.record) == usual]
-    return ", ".join(dict.fromkeys(name for name in found if name)) or "another solver"
+    solvers = [solver(p.record) for p in shown if on_baseline_solver(p.record) == usual]
+    return ", ".join(dict.fromkeys(name for name in solvers if name)) or "another solver"
 
 
 def _legend(figure: Figure, shown: Sequence[Point], own: Mean | None) -> None:

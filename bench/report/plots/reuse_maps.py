@@ -25,12 +25,27 @@ def _finished(records: Sequence[Record]) -> list[Record]:
 
 
 def reusing(records: Sequence[Record]) -> list[tuple[Record, Reuse]]:
-    """The finished runs that reused anything, with their maps."""
+    """Choose the finished runs that reused anything.
+
+    Args:
+        records: the suite's.
+
+    Returns:
+        Their records and what they reused, with maps.
+    """
     return [(r, r.reuse) for r in _finished(records) if r.reuse and r.reuse.ratio > 0 and r.reuse.map]
 
 
 def plot_maps(records: Sequence[Record], directory: Path) -> Path | None:
-    """One small map a configuration that reuses; on top, SNR and entropy over the same steps."""
+    """Plot one small map a configuration that reuses; on top, SNR and entropy over the same steps.
+
+    Args:
+        records: the suite's.
+        directory: the plot goes to a file in there.
+
+    Returns:
+        The file; None where there is nothing to draw.
+    """
     maps, signals = reusing(records), _signals(records)
     if not maps and not signals:
         return None

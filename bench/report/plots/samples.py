@@ -41,16 +41,33 @@ class Strip(NamedTuple):
 
 
 def plot_samples(records: Sequence[Record], results: Path, directory: Path) -> list[Path]:
-    """Pages of worst cases by drift; identical images are omitted."""
-    found = [Strip(record, cases(record, results)) for record in records if record.status == "ok"]
-    strips = [strip for strip in found if strip.cases]
+    """Draw pages of worst cases by drift; identical images are omitted.
+
+    Args:
+        records: the suite's.
+        results: the directory of the records, which holds their images.
+        directory: the pages go to samples-N.webp in there.
+
+    Returns:
+        The files; none where no configuration has images.
+    """
+    all_strips = [Strip(record, cases(record, results)) for record in records if record.status == "ok"]
+    strips = [strip for strip in all_strips if strip.cases]
     rows = _ROWS if all(len(strip.cases[0].baseline) <= 64 for strip in strips) else _ROWS // 2
     pages = [strips[i : i + rows] for i in range(0, len(strips), rows)]
     return [_page(page, directory / f"samples-{i}.webp") for i, page in enumerate(pages, 1)]
 
 
 def cases(record: Record, results: Path) -> list[Case]:
-    """Cut a record's mosaic (row 0 baseline, row 1 candidate) into its worst cases."""
+    """Cut a record's mosaic (row 0 baseline, row 1 candidate) into its worst cases.
+
+    Args:
+        record: a configuration's.
+        results: the directory of the records, which holds their images.
+
+    Returns:
+        The cases, the worst first; none where the record has no image, or its images are identical.
+    """
     quality = record.quality
     if quality is None or quality.image is None or quality.identical:
         return []
@@ -64,7 +81,14 @@ def cases(record: Record, results: Path) -> list[Case]:
 
 
 def difference(case: Case) -> npt.NDArray[np.uint8]:
-    """Greatest absolute difference of the colours, amplified: white where the two agree."""
+    """Amplify the greatest absolute difference of the colours.
+
+    Args:
+        case: two images, uint8 [side, side, 3].
+
+    Returns:
+        Grey uint8 [side, side, 3]: white where the two agree.
+    """
     gap = np.abs(case.baseline.astype(int) - case.candidate.astype(int)).max(axis=2, keepdims=True)
     grey = 255 - np.clip(AMPLIFICATION * gap, 0, 255)
     return np.asarray(grey.astype(np.uint8).repeat(3, axis=2))

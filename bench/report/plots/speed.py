@@ -23,7 +23,15 @@ _LINEAR_UP_TO = 4  # times the smallest positive error; a wider range needs a lo
 
 
 def points(records: Sequence[Record], field: str) -> list[Point]:
-    """Those with both a speedup and the error named."""
+    """Choose those with both a speedup and an error.
+
+    Args:
+        records: the suite's.
+        field: of quality, such as `drift_converged`.
+
+    Returns:
+        Record, speedup and error of each.
+    """
     return [
         (record, record.timing.speedup, error)
         for record in records
@@ -32,34 +40,44 @@ def points(records: Sequence[Record], field: str) -> list[Point]:
 
 
 def plot_pareto(selection: Selection, directory: Path) -> Path | None:
-    """Speedup against drift, from the baseline and, where known, from the converged trajectory."""
+    """Plot speedup against drift, from the baseline and, where known, from the converged trajectory.
+
+    Args:
+        selection: the suite's records.
+        directory: the plot goes to a file in there.
+
+    Returns:
+        The file; None where no configuration has both.
+    """
     own, finished = selection.baseline_drift, selection.finished
     panels = [
         ("drift", "drift from the baseline", None),
         ("drift_converged", "drift from the converged trajectory", own),
     ]
-    known = [(found, title, band) for field, title, band in panels if (found := points(finished, field))]
+    known = [
+        (measured, title, band) for field, title, band in panels if (measured := points(finished, field))
+    ]
     if not known:
         return None
     with style():
         figure = canvas(4.4 * len(known) + 1.4, 4.2)
         axes = figure.subplots(1, len(known), squeeze=False, sharex=True)
-        for ax, (found, title, band) in zip(axes[0], known, strict=True):
-            _panel(ax, found, title, band)
+        for ax, (measured, title, band) in zip(axes[0], known, strict=True):
+            _panel(ax, measured, title, band)
         _legend(axes[0][-1], [record for record, _, _ in known[0][0]], own)
-        for ax, (found, _, _) in zip(axes[0], known, strict=True):
-            _names(ax, found)
+        for ax, (measured, _, _) in zip(axes[0], known, strict=True):
+            _names(ax, measured)
         return save(figure, directory / "pareto.png")
 
 
-def _panel(ax: Axes, found: Sequence[Point], title: str, own: Mean | None) -> None:
-    best = pareto([(speed.median, error.mean) for _, speed, error in found])
-    _scale(ax, [error.mean for _, _, error in found])
+def _panel(ax: Axes, measured: Sequence[Point], title: str, own: Mean | None) -> None:
+    best = pareto([(speed.median, error.mean) for _, speed, error in measured])
+    _scale(ax, [error.mean for _, _, error in measured])
     if own:
         _own_drift(ax, own)
-    for (record, speed, error), on_front in zip(found, best, strict=True):
+    for (record, speed, error), on_front in zip(measured, best, strict=True):
         _cross(ax, record, speed, error, on_front)
-    front = _front(found)
+    front = _front(measured)
     ax.plot([x for x, _ in front], [y for _, y in front], color="#444444", lw=0.9, zorder=2)
     ax.axvline(1, color=GREY, lw=0.7, zorder=1)
     ax.grid(True)
@@ -106,20 +124,27 @@ def _cross(ax: Axes, record: Record, speed: Median, error: Mean, on_front: bool)
     )
 
 
-def _front(found: Sequence[Point]) -> list[tuple[float, float]]:
-    return staircase([(speed.median, error.mean) for _, speed, error in found])
+def _front(measured: Sequence[Point]) -> list[tuple[float, float]]:
+    return staircase([(speed.median, error.mean) for _, speed, error in measured])
 
 
 def staircase(places: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Corners of the staircase that bounds what is reached: at least so fast, at no more loss."""
+    """Bound what is reached: at least so fast, at no more loss.
+
+    Args:
+        places: speedup and error of each configuration.
+
+    Returns:
+        The corners of the staircase in order.
+    """
     ordered = sorted(place for place, on in zip(places, pareto(places), strict=True) if on)
     steps = [(before[0], after[1]) for before, after in pairwise(ordered)]
     return [corner for pair in zip(ordered, steps, strict=False) for corner in pair] + ordered[-1:]
 
 
-def _names(ax: Axes, found: Sequence[Point]) -> None:
-    where = [(speed.median, error.mean) for _, speed, error in found]
-    label(ax, where, [record.name for record, _, _ in found], _front(found))
+def _names(ax: Axes, measured: Sequence[Point]) -> None:
+    where = [(speed.median, error.mean) for _, speed, error in measured]
+    label(ax, where, [record.name for record, _, _ in measured], _front(measured))
 
 
 def _legend(ax: Axes, records: Sequence[Record], own: Mean | None) -> None:
@@ -139,7 +164,15 @@ def _legend(ax: Axes, records: Sequence[Record], own: Mean | None) -> None:
 
 
 def plot_speedups(records: Sequence[Record], directory: Path) -> Path | None:
-    """Each configuration's paired ratios, their median with its interval, and its limit."""
+    """Plot each configuration's paired ratios, their median with its interval, and its limit.
+
+    Args:
+        records: the suite's.
+        directory: the plot goes to a file in there.
+
+    Returns:
+        The file; None where nothing was timed.
+    """
     timed = [(r, r.timing) for r in records if r.status == "ok" and r.timing]
     if not timed:
         return None

@@ -66,7 +66,14 @@ _RC: dict[Any, Any] = {
 
 
 def method_style(method: str) -> MethodStyle:
-    """How a method is drawn; an unknown one is grey."""
+    """Choose how a method is drawn.
+
+    Args:
+        method: its name; an unknown one is grey.
+
+    Returns:
+        Colour, marker and line.
+    """
     return STYLES.get(method, _OTHER)
 
 
@@ -80,19 +87,41 @@ def style() -> Iterator[None]:
 
 
 def plain(text: str) -> str:
-    """Text from a record for a plot: its dollar signs begin no formula."""
+    """Keep text from a record literal in a plot: its dollar signs begin no formula.
+
+    Args:
+        text: any.
+
+    Returns:
+        The text as matplotlib takes it.
+    """
     return text.replace("$", r"\$")
 
 
 def canvas(width: float, height: float) -> Figure:
-    """An empty figure of so many inches, on a canvas that needs no display."""
+    """Make an empty figure on a canvas that needs no display.
+
+    Args:
+        width: in inches.
+        height: in inches.
+
+    Returns:
+        The figure.
+    """
     figure = Figure(figsize=(width, height))
     FigureCanvasAgg(figure)
     return figure
 
 
 def error_bar(value: Interval) -> list[list[float]]:
-    """An interval as matplotlib's error bars want it: distances below and above."""
+    """Convert an interval to what matplotlib's error bars take.
+
+    Args:
+        value: the value with its interval.
+
+    Returns:
+        Distances below and above, [2, 1], not negative.
+    """
     return [[max(value.value - value.low, 0)], [max(value.high - value.value, 0)]]
 
 
@@ -108,8 +137,8 @@ def save(figure: Figure, path: Path) -> Path:
         `path`.
     """
     full = _drawn(figure)
-    made = _compressed(full) if path.suffix == ".webp" else _with_palette(full)
-    write_atomic(path, made)
+    compressed = _compressed(full) if path.suffix == ".webp" else _with_palette(full)
+    write_atomic(path, compressed)
     return path
 
 

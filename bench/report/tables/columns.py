@@ -23,17 +23,39 @@ Show = Callable[[Any], str]
 
 
 def fixed(digits: int, unit: str = "") -> Show:
-    """Show a number with so many decimals."""
+    """Show a number with so many decimals.
+
+    Args:
+        digits: behind the point.
+        unit: what stands behind the number, with its space.
+
+    Returns:
+        The way to show it.
+    """
     return lambda value: f"{value:.{digits}f}{unit}"
 
 
 def whole(value: float) -> str:
-    """Show a count; one that is no whole number, which would be a fault, is shown with its decimals."""
+    """Show a count; one that is no whole number, which would be a fault, is shown with its decimals.
+
+    Args:
+        value: the count.
+
+    Returns:
+        The number as text.
+    """
     return f"{value:g}"
 
 
 def significant(digits: int) -> Show:
-    """Show a number with so many significant digits: 0.120, 1234, 1.20e-05."""
+    """Show a number with so many significant digits: 0.120, 1234, 1.20e-05.
+
+    Args:
+        digits: at least 1; a number with more before the point is shown whole.
+
+    Returns:
+        The way to show it.
+    """
 
     def show(value: float) -> str:
         if value == 0 or abs(value) >= 10**digits:
@@ -44,19 +66,43 @@ def significant(digits: int) -> Show:
 
 
 def interval(value: Interval | None, digits: int) -> str:
-    """A value with its interval, `1.20 [1.10, 1.30]`, to so many decimals; a dash where there is none."""
+    """Show a value with its interval, `1.20 [1.10, 1.30]`.
+
+    Args:
+        value: None: not measured.
+        digits: decimals of each.
+
+    Returns:
+        The text; a dash where there is no value.
+    """
     return shown_with_interval(value, fixed(digits))
 
 
 def shown_with_interval(value: Interval | None, show: Show) -> str:
-    """A value with its interval, each end shown as the value is; a dash where there is none."""
+    """Show a value with its interval, each end as the value.
+
+    Args:
+        value: None: not measured.
+        show: the way to show a number.
+
+    Returns:
+        The text; a dash where there is no value.
+    """
     return f"{show(value.value)} [{show(value.low)}, {show(value.high)}]" if value else DASH
 
 
 def ends(name: str, value: Interval | None) -> dict[str, float | None]:
-    """An interval as three columns of a CSV: `name`, `name_low`, `name_high`."""
-    found = (value.value, value.low, value.high) if value else (None, None, None)
-    return dict(zip((name, f"{name}_low", f"{name}_high"), found, strict=True))
+    """Spread an interval over three columns of a CSV.
+
+    Args:
+        name: the column of the value.
+        value: None: not measured.
+
+    Returns:
+        `name`, `name_low` and `name_high`, all None where there is no value.
+    """
+    values = (value.value, value.low, value.high) if value else (None, None, None)
+    return dict(zip((name, f"{name}_low", f"{name}_high"), values, strict=True))
 
 
 @dataclass(frozen=True)
@@ -72,23 +118,44 @@ class Column:
     of: Callable[[Record], Any] | None = None  # in place of `path`, how to calculate the value
 
     def find(self, record: Record) -> Any:
-        """What the column is made from, in one record."""
+        """Look up what the column is made from.
+
+        Args:
+            record: a configuration's.
+
+        Returns:
+            A value or an interval, unscaled; None where the record has none.
+        """
         return self.of(record) if self.of else lookup(record, self.path)
 
     def values(self, record: Record) -> dict[str, Any]:
-        """The column's values in one record: one, or three where it has an interval."""
-        found = self.find(record)
-        if isinstance(found, Interval):
+        """Compute the column's values for one record.
+
+        Args:
+            record: a configuration's.
+
+        Returns:
+            The scaled values by their columns in the CSV: one, or three where it has an interval.
+        """
+        content = self.find(record)
+        if isinstance(content, Interval):
             return {
-                key: value * self.scale for key, value in ends(self.key, found).items() if value is not None
+                key: value * self.scale for key, value in ends(self.key, content).items() if value is not None
             }
-        return {self.key: self._scaled(found)}
+        return {self.key: self._scaled(content)}
 
     def _scaled(self, value: Any) -> Any:
         return value * self.scale if isinstance(value, int | float) else value
 
     def cell(self, row: dict[str, Any]) -> str:
-        """The column's cell, from the values of one row."""
+        """Show the column's cell.
+
+        Args:
+            row: values of one row by their columns in the CSV.
+
+        Returns:
+            The text; a dash where there is no value.
+        """
         value = row.get(self.key)
         if value is None or pd.isna(value):
             return DASH
@@ -101,11 +168,19 @@ class Column:
 
 
 def lookup(record: Record, path: str) -> Any:
-    """Follow a dotted path through a record; None as soon as anything on it is None."""
-    found: Any = record
+    """Follow a dotted path through a record.
+
+    Args:
+        record: a configuration's.
+        path: names of fields with dots between.
+
+    Returns:
+        The value; None as soon as anything on the path is None.
+    """
+    value: Any = record
     for name in path.split("."):
-        found = None if found is None else getattr(found, name)
-    return found
+        value = None if value is None else getattr(value, name)
+    return value
 
 
 @dataclass(frozen=True)
@@ -117,16 +192,28 @@ class Table:
     frame: pd.DataFrame
 
     def shown(self) -> list[Column]:
-        """The columns that hold anything at all."""
+        """Choose the columns to show.
+
+        Returns:
+            Those that hold anything at all.
+        """
         return [c for c in self.columns if c.key in self.frame and self.frame[c.key].notna().any()]
 
     def rows(self) -> list[list[str]]:
-        """The cells as text, row by row."""
+        """Show the rows.
+
+        Returns:
+            The cells of the columns in `shown` as text, row by row.
+        """
         shown = self.shown()
         return [[column.cell(row) for column in shown] for row in as_rows(self.frame)]
 
     def markdown(self) -> str:
-        """The table in Markdown, collapsed where it is long, with a link to its CSV below."""
+        """Show the table in Markdown, collapsed where it is long.
+
+        Returns:
+            The table with a link to its CSV below; `None.` where it has no rows.
+        """
         if self.frame.empty:
             return "None."
         titles, rows = [column.title for column in self.shown()], self.rows()
@@ -136,17 +223,37 @@ class Table:
         return f"{shown}\n\n[{self.name}.csv]({self.name}.csv)"
 
     def write(self, directory: Path) -> None:
-        """Write the CSV, values in full."""
+        """Write the table as CSV, values in full.
+
+        Args:
+            directory: it goes to NAME.csv in there.
+        """
         self.frame.to_csv(directory / f"{self.name}.csv", index=False, lineterminator="\n")
 
 
 def as_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """The rows of a frame as dictionaries keyed by text."""
+    """Turn a frame into dictionaries.
+
+    Args:
+        frame: any.
+
+    Returns:
+        Its rows, each by its columns' names.
+    """
     return [{str(key): value for key, value in row.items()} for row in frame.to_dict("records")]
 
 
 def table(name: str, columns: Sequence[Column], records: Sequence[Record]) -> Table:
-    """Collect the columns' values over the records, one row a record."""
+    """Collect the columns' values over the records.
+
+    Args:
+        name: the table's, which names its CSV.
+        columns: in order.
+        records: one for each row.
+
+    Returns:
+        The table.
+    """
     rows = [{k: v for c in columns for k, v in c.values(r).items()} for r in records]
     keys = dict.fromkeys(key for c in columns for row in rows for key in row if _of(c, key))
     return Table(name, columns, pd.DataFrame(rows, columns=pd.Index(list(keys))))
@@ -157,7 +264,15 @@ def _of(column: Column, key: str) -> bool:
 
 
 def grid(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table of finished cells: columns of numbers to the right, of text to the left."""
+    """Draw a Markdown table of finished cells: columns of numbers to the right, of text to the left.
+
+    Args:
+        titles: one for each column.
+        rows: cells, as many in each row; they are not escaped.
+
+    Returns:
+        Lines of Markdown.
+    """
     rule = [_rule([row[i] for row in rows]) for i in range(len(titles))]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in [titles, rule, *rows])
 

@@ -35,13 +35,27 @@ class Candidate(Column):
     """A configuration by name, with its speedup."""
 
     def cell(self, row: dict[str, Any]) -> str:
-        """`name`, speedup and interval."""
+        """Show `name`, speedup and interval.
+
+        Args:
+            row: values of one row by their columns in the CSV.
+
+        Returns:
+            The text; a dash where there is no configuration.
+        """
         shown = super().cell(row)
         return DASH if shown == DASH else f"{code(row[self.key + '_name'])} {shown}"
 
 
 def levels_table(front: Front) -> Table:
-    """The levels of one axis: the fastest, the runner-up, DQAR's and its competitors' fastest."""
+    """Compare the fastest at each level of drift.
+
+    Args:
+        front: of one axis.
+
+    Returns:
+        A row a level: the fastest, the runner-up, DQAR's and its competitors' fastest.
+    """
     speed = fixed(2)
     columns = [
         Column("drift ≤", "level", "", significant(2)),
@@ -64,16 +78,24 @@ def levels_table(front: Front) -> Table:
 
 
 def _candidate(key: str, record: Record | None) -> dict[str, Any]:
-    found = {f"{key}_name": record and record.name, f"{key}_method": record and record.method}
-    return found | ends(key, lookup(record, "timing.speedup") if record else None)
+    names = {f"{key}_name": record and record.name, f"{key}_method": record and record.method}
+    return names | ends(key, lookup(record, "timing.speedup") if record else None)
 
 
-def ratio_table(axis: Axis, found: list[Comparison]) -> Table:
-    """DQAR's speed over its competitors' on the whole grid of drifts, a row a drift and comparison."""
+def ratio_table(axis: Axis, compared: list[Comparison]) -> Table:
+    """Tabulate DQAR's speed over its competitors' on the whole grid of drifts.
+
+    Args:
+        axis: which drift.
+        compared: the comparisons on that axis.
+
+    Returns:
+        A row a drift and comparison.
+    """
     rows = [
         {"speed_by": c.measure, "competitors_on": c.against, "goal": c.goal, "drift": drift}
         | {"ratio": ratio, "ratio_low": low, "ratio_high": high}
-        for c in found
+        for c in compared
         for drift, ratio, low, high in zip(*c.curve, strict=True)
     ]
     columns = [
@@ -85,34 +107,51 @@ def ratio_table(axis: Axis, found: list[Comparison]) -> Table:
     return Table(axis.name.replace("front-", "ratio-"), columns, pd.DataFrame(rows))
 
 
-def ratio_grid(found: list[Comparison]) -> str:
-    """The same at few drifts, in Markdown: a row a drift, a column a comparison; outside its range a dash."""
-    titles = ["drift", *[f"{c.measure}, {c.against} (goal {c.goal:g}×)" for c in found]]
-    bounds = {float(c.curve.drift[i]) for c in found for i in (0, -1)}
+def ratio_grid(compared: list[Comparison]) -> str:
+    """Show the same ratios at few drifts.
+
+    Args:
+        compared: the comparisons on one axis, at least one.
+
+    Returns:
+        A Markdown table: a row a drift, a column a comparison; outside its range a dash.
+    """
+    titles = ["drift", *[f"{c.measure}, {c.against} (goal {c.goal:g}×)" for c in compared]]
+    bounds = {float(c.curve.drift[i]) for c in compared for i in (0, -1)}
     drifts = sorted({*bounds, *[d for d in LEVELS if min(bounds) < d < max(bounds)]})
-    return grid(titles, [[significant(3)(drift), *[_at(c, drift) for c in found]] for drift in drifts])
+    return grid(titles, [[significant(3)(drift), *[_at(c, drift) for c in compared]] for drift in drifts])
 
 
-def _at(found: Comparison, drift: float) -> str:
-    if not found.curve.drift[0] <= drift <= found.curve.drift[-1]:
+def _at(comparison: Comparison, drift: float) -> str:
+    if not comparison.curve.drift[0] <= drift <= comparison.curve.drift[-1]:
         return DASH
-    ratio, low, high = found.at(drift)
+    ratio, low, high = comparison.at(drift)
     return f"{ratio:.2f} [{low:.2f}, {high:.2f}]"
 
 
 def of_limit(record: Record) -> float | None:
-    """The measured speedup as a share of the one that FLOPs allow."""
+    """Compute the measured speedup as a share of the one that FLOPs allow.
+
+    Args:
+        record: a configuration's.
+
+    Returns:
+        The share, 1 at the limit; None where either is missing.
+    """
     if record.timing is None or record.limits is None:
         return None
     return record.timing.speedup.median / record.limits.speedup_limit
 
 
 def front_table(fronts: Fronts, shown: bool = False) -> Table:
-    """Every configuration compared, the fastest first, with the fronts that it is on.
+    """Tabulate every configuration compared, with the fronts that it is on.
 
     Args:
-        fronts: The fronts.
-        shown: Only those on a front, as the page shows them; the CSV has all.
+        fronts: of the suite.
+        shown: whether to keep only those on a front, as the page shows them; the CSV has all.
+
+    Returns:
+        A row a configuration, the fastest first.
     """
     columns = [
         *NAME,

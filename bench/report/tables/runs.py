@@ -67,8 +67,14 @@ PEAKS = [
 
 
 def main_columns(records: Sequence[Record]) -> list[Column]:
-    """Columns of the full table; the Fréchet distance is named after its extractor, and the solver is
-    shown where it differs."""
+    """Choose the columns of the full table.
+
+    Args:
+        records: the suite's; the Fréchet distance is named after their extractor.
+
+    Returns:
+        The columns; the solver is shown where it differs, text scores where prompts were given.
+    """
     distances = [
         Column(fd_title(records), "fd", "quality.to_reference.fd", significant(3)),
         Column("KID ↓", "kid", "quality.to_reference.kid", significant(2)),
@@ -79,7 +85,14 @@ def main_columns(records: Sequence[Record]) -> list[Column]:
 
 
 def text_columns(records: Sequence[Record]) -> list[Column]:
-    """The columns of text scores, which are CLIP scores where CLIP alone was the scorer."""
+    """Choose the columns of text scores.
+
+    Args:
+        records: the suite's.
+
+    Returns:
+        The columns, called CLIP scores where CLIP alone was the scorer.
+    """
     scorers = {lookup(record, "quality.text_scorer") for record in records} - {None}
     if not scorers or not all(scorer.startswith(CLIP) for scorer in scorers):
         return TEXT
@@ -87,10 +100,17 @@ def text_columns(records: Sequence[Record]) -> list[Column]:
 
 
 def main_table(records: Sequence[Record]) -> Table:
-    """Every configuration with every headline metric; the verdict of a failed run is FAILED."""
+    """Tabulate every headline metric.
+
+    Args:
+        records: the suite's.
+
+    Returns:
+        A row a configuration; the verdict of a failed run is FAILED.
+    """
     built = table("configurations", main_columns(records), records)
-    found = [lookup(record, "quality.to_reference") for record in records]
-    built.frame["fd_name"] = [fd_name(distance) if distance else None for distance in found]
+    distances = [lookup(record, "quality.to_reference") for record in records]
+    built.frame["fd_name"] = [fd_name(distance) if distance else None for distance in distances]
     built.frame["verdict"] = built.frame["verdict"].astype(object)
     for row, record in enumerate(records):
         if record.status == "failed":
@@ -99,21 +119,42 @@ def main_table(records: Sequence[Record]) -> Table:
 
 
 def fd_name(distance: Distance) -> str:
-    """FID only with Inception features; otherwise FD, always with its extractor, n and bias."""
+    """Name a Fréchet distance.
+
+    Args:
+        distance: from a record.
+
+    Returns:
+        FID only with Inception features; otherwise FD, always with its extractor, n and bias.
+    """
     name = "FID" if "inception" in distance.extractor.lower() else "FD"
     bias = ", biased" if distance.n < UNBIASED_FROM else ""
     return f"{name} ({distance.extractor}, n = {distance.n:,}{bias})"
 
 
 def fd_title(records: Sequence[Record]) -> str:
-    """The header of the Fréchet column: every name that occurs in it."""
-    found = [lookup(record, "quality.to_reference") for record in records]
-    names = dict.fromkeys(escape(fd_name(distance)) for distance in found if distance)
+    """Name the column of Fréchet distances.
+
+    Args:
+        records: the suite's.
+
+    Returns:
+        Every name that occurs in it.
+    """
+    distances = [lookup(record, "quality.to_reference") for record in records]
+    names = dict.fromkeys(escape(fd_name(distance)) for distance in distances if distance)
     return " / ".join(f"{name} ↓" for name in names) or "FD ↓"
 
 
 def distance_table(records: Sequence[Record]) -> Table:
-    """Distances between sets of images, one row a configuration and comparison."""
+    """Tabulate distances between sets of images.
+
+    Args:
+        records: the suite's.
+
+    Returns:
+        A row a configuration and comparison.
+    """
     rows = [
         {"name": r.name, "method": r.method, **_distance_row(lookup(r, f"quality.{field}"))}
         for r in records
@@ -155,7 +196,14 @@ def _distance_row(distance: Distance) -> dict[str, object]:
 
 
 def memory_table(records: Sequence[Record]) -> Table:
-    """Every peak over its idle value, and the bytes that the cache holds."""
+    """Tabulate the peaks of memory, their idle values, and the bytes that the cache holds.
+
+    Args:
+        records: the suite's.
+
+    Returns:
+        A row a configuration, in MB.
+    """
     fields = [
         ("cache", "cache_bytes"),
         ("RSS peak", "rss_peak"),
@@ -173,7 +221,14 @@ def memory_table(records: Sequence[Record]) -> Table:
 
 
 def limits_table(records: Sequence[Record]) -> Table:
-    """What counted FLOPs allow, what was measured, and the utilisation of the baseline."""
+    """Tabulate what counted FLOPs allow, what was measured, and the utilisation of the baseline.
+
+    Args:
+        records: the suite's.
+
+    Returns:
+        A row a configuration.
+    """
     columns = [
         *NAME,
         Column("speedup ↑ (×)", "speedup", "timing.speedup", fixed(3)),
@@ -191,7 +246,14 @@ def limits_table(records: Sequence[Record]) -> Table:
 
 
 def reasons_table(records: Sequence[Record]) -> Table:
-    """Why attention calls were computed or reused: counts over the calls of a generation."""
+    """Tabulate why attention calls were computed or reused.
+
+    Args:
+        records: the suite's.
+
+    Returns:
+        A row a configuration that counted them, a column a reason: calls of a generation.
+    """
     counts = [(r, r.reuse.reasons) for r in records if r.reuse and r.reuse.reasons]
     reasons = sorted({reason for _, count in counts for reason in count})
     rows = [
@@ -202,14 +264,21 @@ def reasons_table(records: Sequence[Record]) -> Table:
 
 
 def options_table(records: Sequence[Record]) -> Table:
-    """The options of each configuration's method, as the suite gave them or as measured."""
+    """Tabulate the options of each configuration's method, as the suite gave them or as measured.
+
+    Args:
+        records: the suite's.
+
+    Returns:
+        A row a configuration.
+    """
     rows = [{"name": r.name, "method": r.method, "options": _options(_all_options(r))} for r in records]
     return Table("options", [*NAME, Column("options", "options", "")], pd.DataFrame(rows))
 
 
 def _all_options(record: Record) -> dict[str, object]:
-    found = record.reuse.resolved if record.reuse else {}
-    return (record.config.get("options") or {}) | {name: round(value, 4) for name, value in found.items()}
+    resolved = record.reuse.resolved if record.reuse else {}
+    return (record.config.get("options") or {}) | {name: round(value, 4) for name, value in resolved.items()}
 
 
 def _options(options: dict[str, object]) -> str:

@@ -13,7 +13,14 @@ from bench.report.text import phrases
 
 
 def warnings(selection: Selection) -> list[str]:
-    """Configurations that did nothing, or the same as another, and controls that are off."""
+    """Name configurations that did nothing, or the same as another, and controls that are off.
+
+    Args:
+        selection: the suite's records.
+
+    Returns:
+        One line each; none where all is well.
+    """
     return [*_did_nothing(selection), *_twins(selection.finished), *_bad_controls(selection)]
 
 
@@ -22,8 +29,8 @@ def _did_nothing(selection: Selection) -> list[str]:
     for record in selection.candidates:
         idle = record.reuse is not None and not record.reuse.ratio and not record.reuse.conditional_only
         same = record.quality is not None and record.quality.identical
-        found = ["reused nothing"] * idle + ["gave images identical to the baseline's"] * same
-        lines += [f"{code(record.name)} {' and '.join(found)}."] if found else []
+        faults = ["reused nothing"] * idle + ["gave images identical to the baseline's"] * same
+        lines += [f"{code(record.name)} {' and '.join(faults)}."] if faults else []
     return lines
 
 
@@ -54,7 +61,14 @@ def _covers_one(record: Record) -> bool:
 
 
 def controls(selection: Selection) -> list[str]:
-    """The baseline against itself; and how many measured pairs were excluded."""
+    """Report the baseline against itself, and how many measured pairs were excluded.
+
+    Args:
+        selection: the suite's records.
+
+    Returns:
+        One line each.
+    """
     lines = [line for record in selection.controls for line in _control(record)]
     return [*lines, *_contaminated(selection.finished)]
 

@@ -26,7 +26,15 @@ _BY_PART = {
 
 
 def missing_lines(records: Sequence[Record], columns: Sequence[Column]) -> list[str]:
-    """One line for each set of values that the same configurations lack for the same reason."""
+    """Say why cells are empty.
+
+    Args:
+        records: the suite's; those that failed are passed over.
+        columns: of the tables shown.
+
+    Returns:
+        One line for each set of values that the same configurations lack for the same reason.
+    """
     ok = [record for record in records if record.status == "ok"]
     holes: dict[tuple[str, tuple[str, ...]], list[str]] = {}
     for column in columns:
@@ -38,15 +46,23 @@ def missing_lines(records: Sequence[Record], columns: Sequence[Column]) -> list[
 
 
 def _reasons(records: Sequence[Record], column: Column) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
+    by_reason: dict[str, list[str]] = {}
     for record in records:
         if column.find(record) is None or _stated(record, column.path):
-            found.setdefault(why_missing(record, column.path), []).append(record.name)
-    return found
+            by_reason.setdefault(why_missing(record, column.path), []).append(record.name)
+    return by_reason
 
 
 def why_missing(record: Record, path: str) -> str:
-    """The reason a record gives for a null, else what the schema means by it."""
+    """Say why a value is null.
+
+    Args:
+        record: a configuration's.
+        path: names of fields with dots between, such as `quality.drift_converged`.
+
+    Returns:
+        The reason that the record gives, else what the schema means by it.
+    """
     part_name = path.split(".")[0]
     part = getattr(record, part_name)
     if part is None and part_name == "reuse" and record.method in _REUSE_NOTHING:
@@ -75,8 +91,8 @@ def _who(names: Sequence[str], records: Sequence[Record]) -> str:
         return ", ".join(code(name) for name in names)
     lacking = [record for record in records if record.name not in names]
     whole = {record.method for record in records} - {record.method for record in lacking}
-    found = [(record.name, record.method) for record in records if record.name in names]
-    parts = [f"all of {method}" if method in whole else code(name) for name, method in found]
+    named = [(record.name, record.method) for record in records if record.name in names]
+    parts = [f"all of {method}" if method in whole else code(name) for name, method in named]
     return ", ".join(dict.fromkeys(parts))
 
 

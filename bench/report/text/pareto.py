@@ -14,29 +14,36 @@ from bench.report.text.phrases import named, three
 
 
 def verdicts(fronts: Fronts) -> list[str]:
-    """Lines: for each comparison where its goal is met; who is on a front; what share of the speedup that
-    FLOPs allow was measured; and what is not compared."""
+    """Report how DQAR compares with its competitors.
+
+    Args:
+        fronts: the suite's.
+
+    Returns:
+        Lines: for each comparison where its goal is met; who is on a front; what share of the speedup that
+        FLOPs allow was measured; and what is not compared.
+    """
     lines = [_goal(front, comparison) for front in fronts.fronts for comparison in front.comparisons]
     lines += [line for front in fronts.fronts for line in _without(front)]
     lines += [_on_front(front) for front in fronts.fronts]
     return [*lines, *_share(fronts), *_elsewhere(fronts)]
 
 
-def _goal(front: Front, found: Comparison) -> str:
+def _goal(front: Front, comparison: Comparison) -> str:
     """One comparison: the ratio over the whole range, and where the band falls below the goal."""
-    curve, start, stop = found.curve, found.curve.drift[0], found.curve.drift[-1]
+    curve, start, stop = comparison.curve, comparison.curve.drift[0], comparison.curve.drift[-1]
     text = (
-        f"**({front.axis.mark}) {front.axis.title}, speed by {found.measure}, competitors on "
-        f"{found.against}:** DQAR is {curve.ratio.min():.2f}× to {curve.ratio.max():.2f}× as fast "
+        f"**({front.axis.mark}) {front.axis.title}, speed by {comparison.measure}, competitors on "
+        f"{comparison.against}:** DQAR is {curve.ratio.min():.2f}× to {curve.ratio.max():.2f}× as fast "
         f"from drift {three(start)} to {three(stop)}"
     )
-    if found.met:
-        return f"{text}; the goal of {found.goal:g}× is met on the whole range."
+    if comparison.met:
+        return f"{text}; the goal of {comparison.goal:g}× is met on the whole range."
     spans = "; ".join(
         f"from {three(span.start)} to {three(span.stop)}, where the band falls to {span.lowest:.2f}×"
-        for span in found.missed
+        for span in comparison.missed
     )
-    return f"{text}; the goal of {found.goal:g}× is not met {spans}."
+    return f"{text}; the goal of {comparison.goal:g}× is not met {spans}."
 
 
 def _without(front: Front) -> list[str]:
@@ -50,7 +57,14 @@ def _without(front: Front) -> list[str]:
 
 
 def basis(front: Front) -> str:
-    """What the bands of one axis were resampled from."""
+    """Say what the bands of one axis were resampled from.
+
+    Args:
+        front: of the axis.
+
+    Returns:
+        One or two sentences; empty where nothing compares.
+    """
     if not front.comparisons:
         return ""
     pairs = "timing pairs were resampled"

@@ -17,36 +17,78 @@ _times = fixed(2, "×")
 
 
 def with_interval(value: Interval) -> str:
-    """`0.0538 [0.0473, 0.0608]`."""
+    """Show a value with its interval, as 0.0538 [0.0473, 0.0608].
+
+    Args:
+        value: of drift, or of its size.
+
+    Returns:
+        The phrase, three significant digits.
+    """
     return shown_with_interval(value, three)
 
 
 def times(value: Interval) -> str:
-    """`1.10× [1.08, 1.11]`."""
+    """Show a ratio with its interval, as 1.10× [1.08, 1.11].
+
+    Args:
+        value: the ratio.
+
+    Returns:
+        The phrase.
+    """
     return f"{_times(value.value)} [{value.low:.2f}, {value.high:.2f}]"
 
 
 def named(record: Record) -> str:
-    """`name` (method)."""
+    """Name a configuration, as `name` (method).
+
+    Args:
+        record: the configuration's.
+
+    Returns:
+        The phrase, in Markdown.
+    """
     return f"{code(record.name)} ({record.method})"
 
 
 def speed(record: Record) -> str:
-    """`name` at 1.10× [1.08, 1.11] the baseline's speed."""
+    """Report a speedup, as `name` at 1.10× [1.08, 1.11] the baseline's speed.
+
+    Args:
+        record: the configuration's.
+
+    Returns:
+        The phrase, in Markdown; of one without timing that it was not timed.
+    """
     if record.timing is None:
         return f"{code(record.name)}, which was not timed,"
     return f"{code(record.name)} at {times(record.timing.speedup)} the baseline's speed"
 
 
 def drift(record: Record) -> str:
-    """The drift from the baseline, with its interval."""
+    """Report the drift from the baseline, with its interval.
+
+    Args:
+        record: the configuration's.
+
+    Returns:
+        The phrase; of one without quality that it was not measured.
+    """
     if record.quality is None:
         return "drift not measured"
     return f"drift from the baseline {with_interval(record.quality.drift)}"
 
 
 def converged(record: Record) -> str:
-    """The drift from the converged trajectory, and the baseline's own; empty where not measured."""
+    """Report the drift from the converged trajectory, and the baseline's own.
+
+    Args:
+        record: the configuration's.
+
+    Returns:
+        The phrase; empty where not measured.
+    """
     quality = record.quality
     if quality is None or quality.drift_converged is None or quality.baseline_drift_converged is None:
         return ""
@@ -56,11 +98,18 @@ def converged(record: Record) -> str:
     )
 
 
-def difference(found: Loss) -> str:
-    """The paired difference with the margin that it is held against, or why there is none."""
-    if found.difference is None or found.bound is None:
+def difference(loss: Loss) -> str:
+    """Report the paired difference with the margin that it is held against.
+
+    Args:
+        loss: the verdict on a configuration.
+
+    Returns:
+        The phrase, or why there is no difference.
+    """
+    if loss.difference is None or loss.bound is None:
         return "not measured pair by pair: no claim"
-    shown = f"paired difference {with_interval(found.difference)} over {found.n} images"
-    if found.n < MIN_IMAGES:
+    shown = f"paired difference {with_interval(loss.difference)} over {loss.n} images"
+    if loss.n < MIN_IMAGES:
         return f"{shown}, too few to decide: at least {MIN_IMAGES} are needed"
-    return f"{shown}, margin {three(found.bound)}: {found.verdict}"
+    return f"{shown}, margin {three(loss.bound)}: {loss.verdict}"

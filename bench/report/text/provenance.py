@@ -30,31 +30,56 @@ _OPTIONS = {
 
 
 def command(name: str, asked: Mapping[str, Mapping[str, Any]], records: Sequence[Record]) -> str:
-    """The command that makes these records of suite `name`: what differs from the suite file, whose
-    configurations by name are `asked`, was given as an option."""
+    """Write the command that makes records: what differs from the suite's file was given as an option.
+
+    Args:
+        name: the suite's.
+        asked: the file's configurations by name, as a record holds them.
+        records: the suite's.
+
+    Returns:
+        A command line.
+    """
     first = next((record for record in records if record.name in asked), None)
-    made, file = (flatten(first.config), flatten(asked[first.name])) if first else ({}, {})
-    given = [f"{option} {made[key]}" for option, key in _OPTIONS.items() if made.get(key) != file.get(key)]
+    config, file = (flatten(first.config), flatten(asked[first.name])) if first else ({}, {})
+    given = [
+        f"{option} {config[key]}" for option, key in _OPTIONS.items() if config.get(key) != file.get(key)
+    ]
     return " ".join([f"python -m bench run {name}", *given])
 
 
 def header(records: Sequence[Record]) -> str:
-    """Commit, machine, versions and seed in one line; of each all that the records have."""
-    found = by_value(records)
+    """Sum up where records come from.
+
+    Args:
+        records: at least one.
+
+    Returns:
+        Commit, machine, versions and seed in one line; of each all that the records have.
+    """
+    values = by_value(records)
     shown = {
-        "commit": [value[:7] for value in found.get("git.commit", {})],
-        "machine": list(found.get("machine", {})),
-        "torch": list(found.get("packages.torch", {})),
-        "diffusers": list(found.get("packages.diffusers", {})),
-        "seed": list(found.get("seed", {})),
+        "commit": [value[:7] for value in values.get("git.commit", {})],
+        "machine": list(values.get("machine", {})),
+        "torch": list(values.get("packages.torch", {})),
+        "diffusers": list(values.get("packages.diffusers", {})),
+        "seed": list(values.get("seed", {})),
     }
-    dirty = " (with changes)" if "true" in found.get("git.dirty", {}) else ""
+    dirty = " (with changes)" if "true" in values.get("git.dirty", {}) else ""
     parts = [f"{what} {' and '.join(v)}{dirty * (what == 'commit')}" for what, v in shown.items() if v]
     return escape(", ".join(parts))
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """A nested dictionary as one level of dotted keys, sorted, every value as text."""
+    """Flatten a nested dictionary.
+
+    Args:
+        tree: of JSON's types.
+        prefix: what stands before each key.
+
+    Returns:
+        One level of dotted keys, sorted, every value as text.
+    """
     flat: dict[str, str] = {}
     for key in sorted(tree):
         value = tree[key]
@@ -66,29 +91,57 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 
 
 def by_value(records: Sequence[Record]) -> dict[str, dict[str, list[str]]]:
-    """For each environment key its values, and for each value the configurations that had it."""
-    found: dict[str, dict[str, list[str]]] = {}
+    """Collect what the records' environments hold.
+
+    Args:
+        records: the suite's.
+
+    Returns:
+        For each dotted key its values, and for each value the configurations that had it.
+    """
+    names: dict[str, dict[str, list[str]]] = {}
     for record in records:
         for key, value in flatten(record.environment).items():
-            found.setdefault(key, {}).setdefault(value, []).append(record.name)
-    return {key: found[key] for key in sorted(found)}
+            names.setdefault(key, {}).setdefault(value, []).append(record.name)
+    return {key: names[key] for key in sorted(names)}
 
 
 def common(records: Sequence[Record]) -> str:
-    """What all records share, as a table."""
+    """Tabulate what all records share.
+
+    Args:
+        records: the suite's.
+
+    Returns:
+        A Markdown table.
+    """
     shared = [(k, next(iter(v))) for k, v in by_value(records).items() if len(v) == 1]
     return grid(["what", "value"], [[escape(k), escape(v)] for k, v in shared])
 
 
 def differing(records: Sequence[Record]) -> str:
-    """What differs between the records, as a table; empty where nothing does."""
-    found = [(key, values) for key, values in by_value(records).items() if len(values) > 1]
-    rows = [[escape(key), escape(_spread(values))] for key, values in found]
+    """Tabulate what differs between the records.
+
+    Args:
+        records: the suite's.
+
+    Returns:
+        A Markdown table; empty where nothing does.
+    """
+    several = [(key, values) for key, values in by_value(records).items() if len(values) > 1]
+    rows = [[escape(key), escape(_spread(values))] for key, values in several]
     return grid(["what", "values"], rows) if rows else ""
 
 
 def mixed(records: Sequence[Record]) -> list[str]:
-    """A warning for each difference that makes records incomparable: code, machine, versions."""
+    """Warn of differences that make records incomparable: code, machine, versions.
+
+    Args:
+        records: the suite's.
+
+    Returns:
+        One line a difference.
+    """
     return [
         f"The records differ in `{key}`: {escape(_spread(values))}."
         for key, values in by_value(records).items()

@@ -24,7 +24,14 @@ _REASONS = {
 
 
 def answers(selection: Selection) -> list[tuple[str, str]]:
-    """Question and answer, in the order in which they are asked; none where nothing finished."""
+    """Answer what a reader asks.
+
+    Args:
+        selection: the suite's records and margin.
+
+    Returns:
+        Question and answer, in the order in which they are asked; none where nothing finished.
+    """
     if not selection.finished:
         return []
     chosen = selection.recommended.record
@@ -117,8 +124,8 @@ def _certain(selection: Selection) -> str:
             f"The baseline against itself: {interval(control.speedup, 2)}; a speedup within that interval is "
             "no evidence."
         )
-    found = Counter(r.timing.verdict for r in selection.candidates if r.timing)
-    counted = ", ".join(f"{count} {verdict}" for verdict, count in sorted(found.items()))
+    verdicts = Counter(r.timing.verdict for r in selection.candidates if r.timing)
+    counted = ", ".join(f"{count} {verdict}" for verdict, count in sorted(verdicts.items()))
     if counted:
         parts.append(f"Verdicts on speed: {counted}.")
     lossy = Counter(selection.loss(r).verdict for r in selection.candidates if r.quality)

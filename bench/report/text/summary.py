@@ -11,11 +11,14 @@ _megabytes = fixed(1, " MB")
 
 
 def headline(selection: Selection, setup: str) -> str:
-    """The headline of the report.
+    """Sum up a suite.
 
     Args:
         selection: The suite's records and margin.
-        setup: What was run on what.
+        setup: What was run on what, see `bench.report.setup`.
+
+    Returns:
+        One or two sentences of Markdown.
     """
     if not selection.finished:
         return f"On {setup}, no configuration finished; see the failures below."
@@ -77,11 +80,14 @@ def _doubt(record: Record) -> str:
 
 
 def memory_headline(selection: Selection, setup: str) -> str:
-    """The headline of a suite about memory: what caches hold, and the peaks.
+    """Sum up a suite about memory: what caches hold, and the peaks.
 
     Args:
         selection: The suite's records.
-        setup: What was run on what.
+        setup: What was run on what, see `bench.report.setup`.
+
+    Returns:
+        One or two sentences of Markdown.
     """
     held = [(r.memory.cache_bytes, r) for r in selection.candidates if r.memory and r.memory.cache_bytes]
     if not held:
