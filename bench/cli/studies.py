@@ -299,6 +299,37 @@ def _tune_methods(task: Task, method: str, trials: int, results: Path, reports: 
 
 
 @command
+def timesteps(
+    out: Annotated[Path, typer.Option(help="Directory that the files of timesteps go to.")],
+    solvers: Annotated[
+        str, typer.Option(help="Solvers with their order, separated by commas, such as unipc:2.")
+    ] = "dpm_solver++:2,unipc:2",
+    budgets: Annotated[str, typer.Option(help="Numbers of steps, separated by commas.")] = "8,12,16",
+    trials: Annotated[
+        int, typer.Option(min=0, help="Number of trials for each solver and budget, the starts apart.")
+    ] = 12,
+    model: Model = "embedded",
+    prompts: PromptsOption = None,
+    steps: Annotated[
+        int, typer.Option(min=4, max=250, help="Number of denoising steps of the baseline.")
+    ] = 50,
+    images: Annotated[int, typer.Option(min=2, help="Number of images to search on.")] = 4,
+    guidance: Guidance = 4.0,
+    results: Results = RESULTS,
+) -> None:
+    """Search where solvers take their steps, by dynamic programming and by evolution, and write the best."""
+    from bench.studies.timesteps.report import table
+    from bench.studies.timesteps.study import Study, parsed
+    from bench.studies.tune.candidate import Task
+
+    chosen_solvers = parsed(solvers)
+    counts = [round(n) for n in numbers(budgets, "timesteps: --budgets", above=1, below=2 * steps)]
+    task = Task(model=model, steps=steps, images=images, guidance=guidance, prompts=prompts_of(prompts))
+    found = Study(task, results).run(chosen_solvers, counts, trials, out)
+    typer.echo(f"{table(found)}\n\nfiles: {out}")
+
+
+@command
 def calibrate(
     out: Annotated[Path, typer.Option(help="Directory that the plans go to.")],
     solver: Annotated[

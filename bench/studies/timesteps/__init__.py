@@ -1,0 +1,1 @@
+"""Timesteps for the solvers that DQAR competes with: searched as its own plans are."""

@@ -1,0 +1,134 @@
+"""`python -m bench timesteps`: for each solver and number of evaluations the timesteps that a search found,
+from those of the usual spacings and of dynamic programming, written to files that `timesteps:` names."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench.errors import BadInput
+from bench.machine.files import write_atomic
+from bench.methods.scheduler import SIGMAS, solver
+from bench.methods.timesteps import TIMESTEPS
+from bench.spec.run_spec import shown_model
+from bench.studies.timesteps.programming import local_errors, programmed, trajectory
+from bench.studies.timesteps.search import Judged, Timesteps, search
+from bench.studies.tune.candidate import Judge, Outcome, Task
+
+PROGRAMMED, EVOLVED = "dp", "evolved"
+
+
+@dataclass(frozen=True)
+class Found:
+    """Timesteps that were written, and what they came to on the images searched on."""
+
+    file: Path
+    solver: dict[str, Any]
+    steps: int
+    how: str  # PROGRAMMED or EVOLVED
+    outcome: Outcome
+    spacing: Outcome  # of the best usual spacing
+
+
+def parsed(text: str) -> list[dict[str, Any]]:
+    """Solvers from a list such as `dpm_solver++:2,unipc:3`: scheduler and order each.
+
+    Raises:
+        BadInput: one is not known.
+    """
+    found = []
+    for part in text.split(","):
+        name, _, order = part.strip().partition(":")
+        if name not in SIGMAS or order not in ("1", "2", "3"):
+            allowed = ", ".join(SIGMAS)
+            raise BadInput(
+                f"timesteps: --solvers: {part!r} is not allowed; allowed: {allowed}, with :1, :2 or :3"
+            )
+        found.append({"scheduler": name, "solver_order": int(order)})
+    return found
+
+
+class Study:
+    """The timesteps of a model's solvers.
+
+    Args:
+        task: What is judged on which images, as `tune --method` has it.
+        results: Where the converged latents are kept.
+    """
+
+    def __init__(self, task: Task, results: Path) -> None:
+        self.task, self.judge = task, Judge(task, results)
+        self.timesteps, sigmas, states = trajectory(self.judge)
+        self.errors = local_errors(sigmas, states)
+
+    def run(
+        self, solvers: Sequence[dict[str, Any]], budgets: Sequence[int], trials: int, out: Path
+    ) -> list[Found]:
+        """Search for each solver and number of steps, and write what was found."""
+        found = []
+        for steps in budgets:
+            dp = self._rounded(programmed(self.timesteps, self.errors, steps))
+            for options in solvers:
+                spaced = [self._spaced(options, place, steps) for place in self._places(options["scheduler"])]
+                judged = search(
+                    [*spaced, dp],
+                    self._judging(options),
+                    trials,
+                    whole=not self.task.baseline.flow,
+                    seed=steps,
+                )
+                by_timesteps = {one.timesteps: one.outcome for one in judged}
+                spacing = min((by_timesteps[each] for each in spaced), key=lambda outcome: outcome.score)
+                for how, one in ((PROGRAMMED, Judged(dp, by_timesteps[dp])), (EVOLVED, judged[0])):
+                    file = out / f"{self._name(options, steps, how)}.json"
+                    found.append(Found(file, options, steps, how, one.outcome, spacing))
+                    self._write(found[-1], one.timesteps, trials)
+        return found
+
+    def _name(self, options: Mapping[str, Any], steps: int, how: str) -> str:
+        solved = options["scheduler"].partition("_")[0] + str(options["solver_order"])
+        return f"{'prompts-' if self.task.prompts else ''}{solved}-{steps}-{how}"
+
+    def _judging(self, options: Mapping[str, Any]) -> Any:
+        return lambda timesteps: self.judge("fewer_steps", {**options, TIMESTEPS: list(timesteps)})
+
+    def _places(self, scheduler: str) -> list[dict[str, Any]]:
+        if self.task.baseline.flow:
+            return [{}, {"shift": 1.0}, {"shift": 3.0}]
+        return [{}, *({"spacing": spacing} for spacing in SIGMAS[scheduler])]
+
+    def _spaced(self, options: Mapping[str, Any], place: Mapping[str, Any], steps: int) -> Timesteps:
+        pipe = self.judge.session.pipe
+        with solver(pipe, {**options, **place, "steps": steps}):
+            pipe.scheduler.set_timesteps(steps)
+            return self._rounded(pipe.scheduler.timesteps.tolist())
+
+    def _rounded(self, timesteps: Sequence[float]) -> Timesteps:
+        """As files have them, each below the one before."""
+        digits = 2 if self.task.baseline.flow else 0
+        values = [round(float(t), digits) for t in timesteps]
+        for i in range(len(values) - 2, -1, -1):  # where rounding made two alike
+            values[i] = max(values[i], values[i + 1] + 10.0**-digits)
+        return tuple(values)
+
+    def _write(self, found: Found, timesteps: Timesteps, trials: int) -> None:
+        task = self.task
+        facts = {
+            "model": shown_model(task.model),
+            **found.solver,
+            "how": found.how,
+            "trials": trials if found.how == EVOLVED else 0,
+            "images": task.images,
+            "guidance": task.guidance,
+            "drift": found.outcome.score,
+            "drift_mean": float(np.mean(found.outcome.drifts)),
+            "drift_of_best_spacing": found.spacing.score,
+        }
+        values = [t if task.baseline.flow else int(t) for t in timesteps]
+        content = json.dumps({TIMESTEPS: values, "facts": facts}, indent=1) + "\n"
+        write_atomic(found.file, content.encode())
