@@ -50,7 +50,7 @@ def test_a_straight_trajectory_has_no_local_error() -> None:
 
 @pytest.mark.parametrize("whole", [True, False])
 def test_changes_keep_timesteps_in_order(whole: bool) -> None:
-    """However often they are changed, they descend from the same first one, as many as before, to 0 at least."""
+    """However often they are changed, they descend from the same first one, as many, and not below 0."""
     rng = random.Random(0)
     start = timesteps = (999.0, 700.0, 300.0, 100.0, 3.0)
     for _ in range(300):
