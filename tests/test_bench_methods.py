@@ -6,12 +6,12 @@ import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 import torch
-from conftest import generate
+from conftest import build_tiny_pipeline, generate
 
 from bench import methods
 from bench.errors import BadInput
@@ -52,10 +52,18 @@ CASES: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
+@pytest.fixture(scope="module")
+def before() -> torch.Tensor:
+    """What the pipeline of each test generates while no method has been on it."""
+    return generate(build_tiny_pipeline())
+
+
 @pytest.mark.parametrize(("name", "options"), CASES)
-def test_the_pipeline_is_restored(pipe: Any, name: str, options: dict[str, Any]) -> None:
+def test_the_pipeline_is_restored(
+    pipe: Any, before: torch.Tensor, name: str, options: dict[str, Any]
+) -> None:
     """Used and left, a method leaves no trace in the next generation or in the pipeline's parts."""
-    before, scheduler = generate(pipe), pipe.scheduler
+    scheduler = pipe.scheduler
     parts = [type(module) for module in pipe.transformer.modules()]
     with methods.get(name).apply(pipe, options):
         generate(pipe)
@@ -65,9 +73,10 @@ def test_the_pipeline_is_restored(pipe: Any, name: str, options: dict[str, Any])
 
 
 @pytest.mark.parametrize(("name", "options"), CASES)
-def test_the_pipeline_is_restored_after_an_error(pipe: Any, name: str, options: dict[str, Any]) -> None:
+def test_the_pipeline_is_restored_after_an_error(
+    pipe: Any, before: torch.Tensor, name: str, options: dict[str, Any]
+) -> None:
     """An error within a method does not keep it from restoring the pipeline."""
-    before = generate(pipe)
     with pytest.raises(RuntimeError), methods.get(name).apply(pipe, options):
         raise RuntimeError
     assert torch.equal(generate(pipe), before)
@@ -171,18 +180,32 @@ def test_an_entropy_quantile_is_measured_where_nothing_is_reused(pipe: Any) -> N
     assert found == {"entropy_threshold": pytest.approx(np.median(entropy))}
 
 
+class Untouched(NamedTuple):
+    """A session, and its baseline before any method."""
+
+    session: Session
+    latents: torch.Tensor
+    flops: float
+
+
+@pytest.fixture(scope="module")
+def untouched(tiny_model_dir: Path) -> Untouched:
+    session = Session.open(tiny_spec(tiny_model_dir, {}).model_copy(update={"num_inference_steps": 10}))
+    return Untouched(session, session.baseline(range(2)).latents, flops.count(session).generation(10))
+
+
 @pytest.mark.parametrize(("name", "options"), CACHES)
-def test_every_competitor_really_reuses(tiny_model_dir: Path, name: str, options: dict[str, Any]) -> None:
+def test_every_competitor_really_reuses(untouched: Untouched, name: str, options: dict[str, Any]) -> None:
     """None is a silent no-op: each computes fewer FLOPs than the baseline and changes the latents, and
     does both alike in the next generation, for no state leaks from run to run."""
-    given = tiny_spec(tiny_model_dir, options).model_copy(update={"method": name, "num_inference_steps": 10})
     methods.check(name, options, "test")
-    session = Session.open(given)
-    base, made = session.baseline(range(2)), session.candidate(range(2))
-    assert flops.candidate(session) < 0.95 * flops.count(session).generation(10)
-    assert not torch.equal(made.latents, base.latents)
+    given = untouched.session.spec.model_copy(update={"method": name, "options": options})
+    session = untouched.session.under(given)
+    made = session.candidate(range(2))
+    assert flops.candidate(session) < 0.95 * untouched.flops
+    assert not torch.equal(made.latents, untouched.latents)
     assert torch.equal(session.candidate(range(2)).latents, made.latents)
-    assert torch.equal(session.baseline(range(2)).latents, base.latents)
+    assert torch.equal(session.baseline(range(2)).latents, untouched.latents)
 
 
 @pytest.mark.parametrize(

@@ -79,9 +79,9 @@ class Tuner:
         options = suggested(trial)
         session = self._under(options)
         assert session.resolved is not None  # found before anything is counted
-        with flops.counting() as counter:
+        with flops.counting_total() as total:
             made = session.candidate(self.seen)
-        return self.flops / counter.get_total_flops(), images.drift(made.latents, self.base).mean().item()
+        return self.flops / total.flops, images.drift(made.latents, self.base).mean().item()
 
     def _point(self, trial: optuna.trial.FrozenTrial, base: Tensor, pairs: int) -> Point:
         options = suggested(trial)
