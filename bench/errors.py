@@ -21,7 +21,16 @@ class NonFinite(Exception):
 
 
 def describe(error: ValidationError, model: type[BaseModel] | None) -> str:
-    """What `model` (None: some) refused as one line: field, value, what is allowed, and how many more."""
+    """State in one line what a model refused: field, value, what is allowed, and how many more errors there
+    are.
+
+    Args:
+        error: What pydantic raised.
+        model: The class that refused; its fields are named where one is unknown. None = the line names none.
+
+    Returns:
+        The line, without a final dot.
+    """
     first, *rest = error.errors()
     field = ".".join(str(part)[:80] for part in first["loc"]) or "suite"
     if first["type"] == "extra_forbidden":
@@ -56,24 +65,54 @@ def _short(value: object) -> str:
 
 
 def one_line(error: object) -> str:
-    """An error's words without line breaks."""
+    """An error's text without line breaks.
+
+    Args:
+        error: An exception, or anything whose `str` is its text.
+
+    Returns:
+        The text with single spaces, without pydantic's `Value error, `.
+    """
     return re.sub(r"\s+", " ", str(error)).strip().removeprefix("Value error, ")
 
 
 def listed(names: Sequence[str], most: int = 40) -> str:
-    """Names with commas between, and how many more there are than `most`."""
+    """Join names for a message.
+
+    Args:
+        names: Names in the order to be shown.
+        most: How many are shown.
+
+    Returns:
+        Names with commas between, and how many more there are.
+    """
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
 
 
 def without_path(error: object, path: object) -> str:
-    """The message of a reader of external files, without the path that the caller names in its own way."""
+    """The message of a reader of external files, without the path that the caller names in its own way.
+
+    Args:
+        error: What `dqar.utils.foreign` raised.
+        path: The file that it names.
+
+    Returns:
+        What follows the quoted path, or the whole message where the path is not in it.
+    """
     text = one_line(error)
     return text.partition(f"{str(path)!r} ")[2] or text
 
 
 def shortened(text: str) -> str:
-    """A message on one line, no word of it longer than LONGEST_WORD characters."""
+    """Bound a message that holds what a user gave.
+
+    Args:
+        text: Any text.
+
+    Returns:
+        One line of at most LONGEST_LINE characters, no word of it longer than LONGEST_WORD.
+    """
     cut = re.sub(rf"\S{{{LONGEST_WORD + 1},}}", lambda word: word.group()[: LONGEST_WORD - 3] + "...", text)
     line = one_line(cut)
     return line if len(line) <= LONGEST_LINE else line[: LONGEST_LINE - 3] + "..."

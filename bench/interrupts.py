@@ -25,7 +25,11 @@ def interruptible() -> None:
 
 
 def was_interrupted() -> bool:
-    """Whether Ctrl-C came since `interruptible`."""
+    """Whether Ctrl-C came since `interruptible`.
+
+    Returns:
+        True even where the KeyboardInterrupt was caught on its way, or turned into another error.
+    """
     return bool(_seen)
 
 

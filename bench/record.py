@@ -52,11 +52,25 @@ class Interval(Part):
         return self.half_width / abs(self.value)
 
     def contains(self, x: float) -> bool:
-        """Whether `x` lies in the interval, its ends included."""
+        """Whether a value lies in the interval, its ends included.
+
+        Args:
+            x: In the interval's unit.
+
+        Returns:
+            True from `low` to `high`.
+        """
         return self.low <= x <= self.high
 
     def over(self, other: Interval) -> Estimate:
-        """The ratio to `other`, both positive, as wide as the two intervals make it at worst."""
+        """The ratio of two intervals, as wide as they make it at worst.
+
+        Args:
+            other: The divisor; both intervals are positive.
+
+        Returns:
+            value / value, from low / high to high / low.
+        """
         return Estimate(
             estimate=self.value / other.value, low=self.low / other.high, high=self.high / other.low
         )
@@ -103,7 +117,14 @@ class Estimate(Interval):
 
     @classmethod
     def exact(cls, value: float) -> Estimate:
-        """A value without uncertainty."""
+        """A value without uncertainty.
+
+        Args:
+            value: In any unit.
+
+        Returns:
+            An interval of no width.
+        """
         return cls(estimate=value, low=value, high=value)
 
 

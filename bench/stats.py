@@ -23,25 +23,67 @@ MIN_PAIRS = 5
 
 
 def median_interval(values: ArrayLike, seed: int = 0) -> Median:
-    """The median of `values` [n] with its bootstrap 95 % interval; ValueError where n = 0."""
+    """The median of a sample with its percentile bootstrap 95 % interval (Efron 1979).
+
+    Args:
+        values: Any shape, flattened; one value or more.
+        seed: Of the resampling.
+
+    Returns:
+        In the unit of the values.
+
+    Raises:
+        ValueError: There is no value.
+    """
     median, low, high = _interval(values, np.median, seed)
     return Median(median=median, low=low, high=high)
 
 
 def mean_interval(values: ArrayLike, seed: int = 0) -> Mean:
-    """The mean of `values` [n] with its bootstrap 95 % interval; ValueError where n = 0."""
+    """The mean of a sample with its percentile bootstrap 95 % interval (Efron 1979).
+
+    Args:
+        values: Any shape, flattened; one value or more.
+        seed: Of the resampling.
+
+    Returns:
+        In the unit of the values.
+
+    Raises:
+        ValueError: There is no value.
+    """
     mean, low, high = _interval(values, np.mean, seed)
     return Mean(mean=mean, low=low, high=high)
 
 
 def speedup(pairs: Sequence[tuple[float, float]], seed: int = 0) -> Median:
-    """Median of the paired ratios baseline / candidate; `pairs` holds seconds of each."""
+    """Median of the paired ratios baseline / candidate.
+
+    Args:
+        pairs: Seconds of (baseline, candidate), one pair or more.
+        seed: Of the resampling of pairs.
+
+    Returns:
+        A ratio; above 1 the candidate is faster.
+
+    Raises:
+        ValueError: There is no pair.
+    """
     seconds = np.asarray(pairs, dtype=float).reshape(-1, 2)
     return median_interval(seconds[:, 0] / seconds[:, 1], seed)
 
 
 def ratio_of_medians(before: ArrayLike, after: ArrayLike, seed: int = 0) -> Median:
-    """Median of `before` over that of `after`, for unpaired samples: each is resampled independently."""
+    """Median of one sample over that of another, unpaired: each is resampled independently.
+
+    Args:
+        before: The numerator's sample, flattened.
+        after: The denominator's, flattened; of any other length.
+        seed: Of the resampling of `before`; that of `after` has the next one.
+
+    Returns:
+        A ratio; above 1 `after` is smaller.
+    """
     samples = [np.asarray(values, dtype=float).ravel() for values in (before, after)]
     drawn = [_resampled(sample, np.median, seed + i) for i, sample in enumerate(samples)]
     low, high = np.quantile(drawn[0] / drawn[1], _ENDS)
@@ -49,7 +91,16 @@ def ratio_of_medians(before: ArrayLike, after: ArrayLike, seed: int = 0) -> Medi
 
 
 def ratio_of_sums(parts: ArrayLike, wholes: ArrayLike, seed: int = 0) -> Mean:
-    """Sum of `parts` [n] over that of `wholes` [n], both of the same n units: units are resampled."""
+    """Sum over sum, both of the same units, which are resampled.
+
+    Args:
+        parts: Of each unit, `[n]`.
+        wholes: Of each unit, `[n]`, with a sum other than 0.
+        seed: Of the resampling.
+
+    Returns:
+        The ratio of the sums.
+    """
     units = np.column_stack([np.asarray(parts, dtype=float), np.asarray(wholes, dtype=float)])
     drawn, (part, whole) = _resampled(units, np.sum, seed), units.sum(axis=0)
     low, high = np.quantile(drawn[:, 0] / drawn[:, 1], _ENDS)
@@ -57,12 +108,35 @@ def ratio_of_sums(parts: ArrayLike, wholes: ArrayLike, seed: int = 0) -> Mean:
 
 
 def mean_difference(candidate: ArrayLike, baseline: ArrayLike, seed: int = 0) -> Mean:
-    """The mean of candidate [n] - baseline [n], paired: pairs are resampled, never their sides alone."""
+    """The mean of candidate - baseline, paired: pairs are resampled, never their sides alone.
+
+    Args:
+        candidate: `[n]`.
+        baseline: `[n]`, in the same order and unit.
+        seed: Of the resampling.
+
+    Returns:
+        In the unit of both; above 0 the candidate's are larger.
+
+    Raises:
+        ValueError: n = 0.
+    """
     return mean_interval(np.asarray(candidate, dtype=float) - np.asarray(baseline, dtype=float), seed)
 
 
 def proportion(hits: int, n: int) -> Median:
-    """hits / n with its 95 % interval after Wilson (1927); ValueError where n = 0."""
+    """A share of trials with its 95 % interval after Wilson (1927).
+
+    Args:
+        hits: Trials that count, 0 to `n`.
+        n: Trials.
+
+    Returns:
+        hits / n; the interval stays within 0 to 1.
+
+    Raises:
+        ValueError: n = 0.
+    """
     if not n:
         raise ValueError("a proportion needs at least one trial")
     z, share = NormalDist().inv_cdf((1 + LEVEL) / 2), hits / n
@@ -77,6 +151,13 @@ def verdict(ratio: Interval, threshold: float) -> tuple[Verdict, str]:
     As in nvbench-compare, AMBIGUOUS means neither changed nor unchanged: the interval is too wide
     for either. SAME needs the whole interval within 1 ± threshold; FASTER and SLOWER need the whole
     interval on one side of 1 and the value beyond the threshold.
+
+    Args:
+        ratio: Median of the paired ratios baseline / candidate, with its interval.
+        threshold: Smallest relative change that counts, above 0 and below 1.
+
+    Returns:
+        The verdict, and a clause with the figures that it rests on.
     """
     shown = f"{ratio.value:.3f} [{ratio.low:.3f}, {ratio.high:.3f}]"
     if 1 - threshold <= ratio.low and ratio.high <= 1 + threshold:
@@ -113,18 +194,23 @@ def timed(
         Speedup, seconds of both arms, verdict and its reason.
     """
     ratio = speedup(undisturbed, seed)
-    found, why = verdict(ratio, threshold)
+    outcome, why = verdict(ratio, threshold)
     if n_undisturbed < MIN_PAIRS:
-        found, why = "AMBIGUOUS", f"{n_undisturbed} undisturbed pairs carry no verdict; needed: {MIN_PAIRS}"
+        outcome, why = "AMBIGUOUS", f"{n_undisturbed} undisturbed pairs carry no verdict; needed: {MIN_PAIRS}"
     baseline, candidate = (median_interval([pair[arm] for pair in undisturbed], seed) for arm in (0, 1))
-    return Timed(ratio, baseline, candidate, found, why)
+    return Timed(ratio, baseline, candidate, outcome, why)
 
 
 def pareto(points: Sequence[tuple[float, float]]) -> list[bool]:
-    """For each (gain, loss) whether no other point gains as much and loses as little.
+    """Which points no other point dominates: by gaining as much and losing as little, and not being equal.
 
-    Gain is better higher (a speedup), loss better lower (an error). Equal points are both on the
-    front.
+    Gain is better higher (a speedup), loss better lower (an error). Equal points are both on the front.
+
+    Args:
+        points: (gain, loss) of each.
+
+    Returns:
+        For each point whether it is on the front, in order.
     """
     return [not any(_dominates(other, point) for other in points) for point in points]
 

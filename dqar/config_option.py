@@ -150,9 +150,9 @@ def without_effect(config: Any) -> dict[str, str]:
         By field name a line that states why, for a warning.
     """
     known = options(type(config))
-    found = {}
+    warnings = {}
     for name, value in changed(config).items():
         unmet = [need.text for need in known[name].needs if not need.met(config)]
         if unmet and value not in known[name].neutral:
-            found[name] = f"{name} = {short_repr(value)} has no effect: it needs {' and '.join(unmet)}"
-    return found
+            warnings[name] = f"{name} = {short_repr(value)} has no effect: it needs {' and '.join(unmet)}"
+    return warnings

@@ -260,7 +260,7 @@ def test_the_work_of_others_is_seen() -> None:
         torch.set_num_threads(cores)
         watch = timing.Disturbance()
         _work(0.4)
-        assert "other processes took" in (watch.found() or "")
+        assert "other processes took" in (watch.reason() or "")
     finally:
         torch.set_num_threads(1)
         for process in busy:

@@ -117,7 +117,7 @@ def test_teacache_fits_how_the_output_changes_with_the_input(pipe: Any) -> None:
     """What it measures are relative changes between neighbouring steps, of which the polynomial is a fit."""
     with methods.get("teacache").apply(pipe, {}) as arm:
         generate(pipe, steps=10)
-        coefficients = arm.found()["coefficients"]
+        coefficients = arm.calibrated()["coefficients"]
     assert len(coefficients) == 5
     with methods.get("teacache").apply(pipe, {"threshold": 0.0, "coefficients": coefficients}):
         computed = generate(pipe)

@@ -46,7 +46,7 @@ def test_a_record_is_read_as_it_was_written(there: Store) -> None:
     assert validation.read(path) == keys.seal(made)
     assert validation.validation_error(path) is None
     assert there.finished(made.name, made.key)
-    assert sorted(p.suffix for p in there.folder.iterdir()) == [".json", ".png"]
+    assert sorted(p.suffix for p in there.directory.iterdir()) == [".json", ".png"]
 
 
 def test_only_records_of_the_same_name_are_superseded(there: Store) -> None:
@@ -138,7 +138,7 @@ def test_a_full_disk_leaves_what_was_there(there: Store) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert [r.config["seed"] for r in there.records(["baseline"])] == [0]
-    assert [p.suffix for p in there.folder.iterdir()] == [".json"]
+    assert [p.suffix for p in there.directory.iterdir()] == [".json"]
 
 
 def test_a_directory_that_cannot_be_written_is_found_before_anything_runs(tmp_path: Path) -> None:
@@ -161,10 +161,10 @@ def test_a_write_that_was_killed_leaves_nothing_behind(there: Store) -> None:
             os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
     assert [r.config["seed"] for r in there.records(["baseline"])] == [0]
-    assert list(there.folder.glob("*.tmp"))
+    assert list(there.directory.glob("*.tmp"))
     there.write(made)
     assert [r.config["seed"] for r in there.records(["baseline"])] == [1]
-    assert [p.suffix for p in there.folder.iterdir()] == [".json"]
+    assert [p.suffix for p in there.directory.iterdir()] == [".json"]
 
 
 def test_a_lock_is_held_by_one(there: Store) -> None:

@@ -79,7 +79,7 @@ def test_a_run_says_what_it_will_do(tmp_path: Path, warm_processes: None) -> Non
     found = SuiteRun.of(specs, tmp_path / "results")
     assert found.finished == set(light_worker.NAMES[:2])
     assert found.opening.startswith("4 configurations, 2 finished on this machine, about ")
-    assert found.opening.endswith(str(found.store.folder))
+    assert found.opening.endswith(str(found.store.directory))
     closing = found.closing(found.store.records())
     assert closing == "measured now: none; measured before: run-00, run-01"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bench.errors import BadInput
-from bench.store.git import commit_of, commits, folder_of
+from bench.store.git import commit_of, commits, directory_of
 
 
 def git(*arguments: str) -> str:
@@ -33,7 +33,7 @@ def hashes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def held(place: str) -> dict[str, str]:
-    with folder_of(place) as folder:
+    with directory_of(place) as folder:
         return {str(p.relative_to(folder)): p.read_text() for p in folder.rglob("*") if p.is_file()}
 
 
@@ -52,7 +52,7 @@ def test_a_revision_is_its_published_records(
 
 def test_a_directory_is_itself(hashes: list[str]) -> None:
     """A path that is there is taken as it is, and left there."""
-    with folder_of("other") as folder:
+    with directory_of("other") as folder:
         assert folder == Path("other")
     assert folder.is_dir()
 
@@ -67,7 +67,7 @@ def test_a_directory_is_itself(hashes: list[str]) -> None:
 )
 def test_what_has_no_records_is_refused(hashes: list[str], place: str, why: str) -> None:
     """The one line names the place and what is missing there."""
-    with pytest.raises(BadInput, match=why), folder_of(place):
+    with pytest.raises(BadInput, match=why), directory_of(place):
         pass
 
 

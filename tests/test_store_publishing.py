@@ -30,10 +30,10 @@ def local(tmp_path: Path) -> Store:
         there.write(pictured(name))
     there.write(record("plain").model_copy(update={"reason": "größer"}))
     for seed, name in enumerate(("shown", "other")):
-        saved(there.folder / f"{name}.png", noise(8, 8, seed))
+        saved(there.directory / f"{name}.png", noise(8, 8, seed))
     for inside in (".cache/a.safetensors", ".machine-id", "partial/x"):
-        (there.folder / inside).parent.mkdir(exist_ok=True)
-        (there.folder / inside).write_text("it")
+        (there.directory / inside).parent.mkdir(exist_ok=True)
+        (there.directory / inside).write_text("it")
     return there
 
 
@@ -44,30 +44,30 @@ def names(directory: Path) -> list[str]:
 def test_records_move_with_the_images_that_are_shown(local: Store, tmp_path: Path) -> None:
     """Each record is published compact, with its digest; of the images those that are shown; of the rest only
     what the machine needs stays; what was published before goes."""
-    sealed = {r.name: r for r in map(validation.read, validation.record_files(local.folder))}
+    sealed = {r.name: r for r in map(validation.read, validation.record_files(local.directory))}
     published = Store(tmp_path / "published", "tiny", "m")
     published.write(record("before"))
     publish_records(local, published, ["shown"])
-    assert names(local.folder) == [".cache/a.safetensors", ".machine-id"]
+    assert names(local.directory) == [".cache/a.safetensors", ".machine-id"]
     files = [f"{name}-{sealed[name].key}.json" for name in sealed]
-    assert names(published.folder) == sorted([*files, "images.json", "images.webp"])
+    assert names(published.directory) == sorted([*files, "images.json", "images.webp"])
     for name, before in sealed.items():
         path = published.path(name, before.key)
         assert validation.read(path) == before
         text = path.read_text(encoding="utf-8")
         assert text == json.dumps(json.loads(text), separators=(",", ":"), ensure_ascii=False) + "\n"
-    index = json.loads((published.folder / "images.json").read_text())["mosaics"]
+    index = json.loads((published.directory / "images.json").read_text())["mosaics"]
     assert {name: places is None for name, places in index.items()} == {"shown.png": False, "other.png": True}
-    assert images.published(published.folder, "shown.png")
+    assert images.published(published.directory, "shown.png")
 
 
 def test_what_cannot_be_published_stays(local: Store, tmp_path: Path) -> None:
     """Where the place cannot be written nothing local is removed."""
-    before = names(local.folder)
+    before = names(local.directory)
     (tmp_path / "published").write_text("a file, where a directory should be")
     with pytest.raises(BadInput, match="cannot be written"):
         publish_records(local, Store(tmp_path / "published", "tiny", "m"), [])
-    assert names(local.folder) == before
+    assert names(local.directory) == before
 
 
 def test_a_study_moves_but_for_what_the_machine_needs(tmp_path: Path) -> None:

@@ -52,12 +52,12 @@ def test_a_place_is_prepared_without_a_trace(there: Store) -> None:
     """The directories are made, twice if asked, and the try of a write leaves nothing."""
     there.prepare()
     there.prepare()
-    assert list(there.folder.iterdir()) == [there.cache] and not list(there.cache.iterdir())
+    assert list(there.directory.iterdir()) == [there.cache] and not list(there.cache.iterdir())
 
 
 def test_the_try_is_where_records_will_stand(there: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not where the system keeps temporary files, which may be another disk."""
-    monkeypatch.setattr(tempfile, "tempdir", str(there.folder / "nowhere"))
+    monkeypatch.setattr(tempfile, "tempdir", str(there.directory / "nowhere"))
     there.prepare()
 
 
@@ -67,10 +67,10 @@ def test_what_a_record_supersedes_goes(there: Store) -> None:
     there.write(old, image=b"old")
     others = ["run-more-k.json", "run-k.txt", "images.json", f".run-{old.key}.9.tmp", ".other-k.9.tmp"]
     for name in [*others, f".run-{new.key}.9.tmp"]:
-        (there.folder / name).write_text("it")
+        (there.directory / name).write_text("it")
     there.write(new, image=b"new")
     kept = {there.path("run", new.key).name, there.path("run", new.key, ".png").name}
-    assert {path.name for path in there.folder.iterdir()} == kept | set(others)
+    assert {path.name for path in there.directory.iterdir()} == kept | set(others)
     assert there.path("run", new.key, ".png").read_bytes() == b"new"
 
 
@@ -103,8 +103,8 @@ def test_a_lock_stays_where_it_was_held(there: Store) -> None:
 
 def test_a_lock_that_cannot_be_is_named(there: Store) -> None:
     """Where its directory cannot be made, one line says so."""
-    there.folder.parent.mkdir(parents=True)
-    there.folder.write_text("a file")
+    there.directory.parent.mkdir(parents=True)
+    there.directory.write_text("a file")
     with pytest.raises(BadInput, match="cannot be written"), there.lock("k"):
         pass
 
@@ -173,8 +173,8 @@ def test_a_record_without_inputs_has_a_key_of_its_configuration(there: Store) ->
 def test_an_image_is_beside_its_record(there: Store) -> None:
     """One that is there but elsewhere, is not there, or cannot be read, is a validation error; one
     without a digest is only looked for."""
-    there.folder.mkdir(parents=True)
-    saved(there.folder.parent / "it.png", noise(4, 4))
+    there.directory.mkdir(parents=True)
+    saved(there.directory.parent / "it.png", noise(4, 4))
     lost = quality("it", 0.1, drift_per_image=[], image="../it.png")
     assert (
         validation.validation_error(written(there, quality=lost))
@@ -185,14 +185,14 @@ def test_an_image_is_beside_its_record(there: Store) -> None:
         validation.validation_error(written(there, quality=beside))
         == "incomplete: its image it.png is missing"
     )
-    (there.folder / "it.png").write_text("no image")
+    (there.directory / "it.png").write_text("no image")
     assert validation.validation_error(written(there, quality=beside)) is None
     digested = beside.model_copy(update={"image_sha256": "a"})
     assert (
         validation.validation_error(written(there, quality=digested))
         == "incomplete: its image it.png is damaged"
     )
-    saved(there.folder / "it.png", noise(4, 4))
+    saved(there.directory / "it.png", noise(4, 4))
     assert validation.validation_error(written(there, quality=digested)) == (
         "checksum mismatch: its image it.png does not match its digest"
     )
@@ -218,9 +218,9 @@ def test_records_are_looked_for_where_they_can_be(tmp_path: Path) -> None:
 def test_an_invalid_record_is_logged(there: Store) -> None:
     """By its file's name and its validation error; the others are read."""
     there.write(record("good"))
-    (there.folder / "bad-k.json").write_text("{")
+    (there.directory / "bad-k.json").write_text("{")
     with logged("bench.store.validation") as messages:
-        assert [found.name for found in validation.valid_records(there.folder)] == ["good"]
+        assert [found.name for found in validation.valid_records(there.directory)] == ["good"]
     assert messages == ["bad-k.json: truncated, or not JSON; skipped"]
 
 

@@ -40,14 +40,14 @@ def test_tensors_are_made_once(cache: Cache) -> None:
     assert made == ["made"] and cache.has("it") and not cache.has("other")
     assert first.keys() == second.keys() == {"a", "b", "strided"}
     assert all(torch.equal(first[name], second[name]) for name in first)
-    assert [path.name for path in cache.folder.iterdir()] == ["it.safetensors"]
+    assert [path.name for path in cache.directory.iterdir()] == ["it.safetensors"]
 
 
 @pytest.mark.parametrize("at", [0, 40, -40, -1])
 def test_one_wrong_bit_makes_it_again(cache: Cache, at: int) -> None:
     """In the header, the tensors or the digest."""
     cache.write("it", tensors())
-    path = cache.folder / "it.safetensors"
+    path = cache.directory / "it.safetensors"
     content = bytearray(path.read_bytes())
     content[at] ^= 1
     path.write_bytes(content)
@@ -61,13 +61,13 @@ def test_one_wrong_bit_makes_it_again(cache: Cache, at: int) -> None:
 def test_a_truncated_file_is_made_again(cache: Cache, length: int) -> None:
     """However much of it is left."""
     cache.write("it", tensors())
-    path = cache.folder / "it.safetensors"
+    path = cache.directory / "it.safetensors"
     path.write_bytes(path.read_bytes()[:length])
     assert cache.read("it") is None
 
 
 def with_inputs(cache: Cache, **changes: Any) -> Cache:
-    return Cache(cache.folder, cache.inputs | changes)
+    return Cache(cache.directory, cache.inputs | changes)
 
 
 @pytest.mark.parametrize(
@@ -122,11 +122,11 @@ def test_the_candidates_images_depend_on_its_own_too(cache: Cache) -> None:
     ]
     others += [cache.candidate_key(spec(), "more"), cache.candidate_key(spec(), "even more")]
     assert len({key, *others}) == len(others) + 1
-    bare = Cache(cache.folder, {"model": "m"})
+    bare = Cache(cache.directory, {"model": "m"})
     assert bare.candidate_key(spec()) == bare.candidate_key(spec(name="other"))
 
 
 def test_inputs_in_another_order_are_the_same(cache: Cache) -> None:
     """The key is of content, not of the order in which it was collected."""
-    turned = Cache(cache.folder, dict(reversed(INPUTS.items())))
+    turned = Cache(cache.directory, dict(reversed(INPUTS.items())))
     assert turned.key(spec()) == cache.key(spec())

@@ -123,10 +123,10 @@ def _measured(suite: Suite, results: Path, reports: Path, only: str | None, forc
     suite_run = SuiteRun.of_suite(suite, results, only, force)
     typer.echo(suite_run.opening)
     records, store = suite_run.run(), suite_run.store
-    written = report_of(suite, records, store.folder, suite.report_dir(reports, store.machine))
+    written = report_of(suite, records, store.directory, suite.report_dir(reports, store.machine))
     typer.echo(table(records))
     typer.echo(suite_run.closing(records))
-    typer.echo(f"records: {store.folder}\nreport:  {written}")
+    typer.echo(f"records: {store.directory}\nreport:  {written}")
     return any(record.status == "failed" and only in (None, record.name) for record in records)
 
 
@@ -151,14 +151,14 @@ def report(
     records = store.records(None if suite.command else suite.names)
     if not records:
         made_by = suite.command or f"run {name}"
-        raise BadInput(f"results: {store.folder}: no valid records; first: python -m bench {made_by}")
+        raise BadInput(f"results: {store.directory}: no valid records; first: python -m bench {made_by}")
     if suite.command:
         page = import_module(f"bench.studies.{suite.command}").write_report(records, reports / suite.name)
         write_index(reports)
         typer.echo(page)
     else:
         out = suite.report_dir(reports, store.machine)
-        typer.echo(report_of(suite, records, store.folder, out))
+        typer.echo(report_of(suite, records, store.directory, out))
 
 
 @command
@@ -249,9 +249,9 @@ def compare(
     not be compared.
     """
     from bench.report.compare import compared, exit_code
-    from bench.store.git import folder_of
+    from bench.store.git import directory_of
 
-    with folder_of(a) as before, folder_of(b) as after:
+    with directory_of(a) as before, directory_of(b) as after:
         rows = compared(before, after, metric, threshold, cross_machine)
     typer.echo(tabulate([row.cells() for row in rows], headers=("run", "A", "B", "verdict", "reason")))
     raise typer.Exit(exit_code(rows))

@@ -84,7 +84,7 @@ def _check_finished(suite: Suite, records: Sequence[Record]) -> None:
 
 def _shown(suite: Suite, records: list[Record], store: Store) -> set[str]:
     """The configurations whose images the report shows."""
-    return {record.name for record in suite_report(suite, records, store.folder).few}
+    return {record.name for record in suite_report(suite, records, store.directory).few}
 
 
 def _publish_study(name: str) -> None:
@@ -115,7 +115,7 @@ def _suite_page(suite: Suite, machine: str) -> Path:
         module = import_module(f"bench.studies.{suite.command}")
         page: Path = module.write_report(records, PUBLISHED_REPORTS / suite.name)
         return page
-    return report_of(suite, records, store.folder, suite.report_dir(PUBLISHED_REPORTS, machine))
+    return report_of(suite, records, store.directory, suite.report_dir(PUBLISHED_REPORTS, machine))
 
 
 def _signals(directory: Path) -> Path:

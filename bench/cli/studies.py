@@ -143,7 +143,7 @@ def reproduce(
     records = suite_run.run()
     page = write_report(records, reports / SUITE)
     typer.echo(f"{page.read_text()}\n{suite_run.closing(records)}")
-    typer.echo(f"records: {suite_run.store.folder}\nreport:  {page}")
+    typer.echo(f"records: {suite_run.store.directory}\nreport:  {page}")
     done = all(record.status != "failed" for record in records)
     raise typer.Exit(OK if agree() and done else REGRESSED)
 
@@ -408,7 +408,7 @@ def control(
     records = suite_run.run()
     page = write_report(records, reports / SUITE)
     typer.echo(f"{page.read_text()}\n{suite_run.closing(records)}")
-    typer.echo(f"records: {suite_run.store.folder}\nreport:  {page}")
+    typer.echo(f"records: {suite_run.store.directory}\nreport:  {page}")
     done = all(record.status == "ok" for record in records)
     raise typer.Exit(OK if done and study(records).holds else REGRESSED)
 

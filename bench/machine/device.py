@@ -7,19 +7,26 @@ from pathlib import Path
 
 
 def device_type() -> str:
-    """Where models run, "cuda" or "cpu": the one place that decides it."""
+    """Where models run: the one place that decides it.
+
+    Returns:
+        `cuda` where torch can use a GPU, else `cpu`.
+    """
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def unusable_gpu(devices: Path = Path("/dev")) -> str | None:
-    """Why torch cannot use the NVIDIA GPU of this machine; None where there is none, or it can.
+    """Why torch cannot use the NVIDIA GPU of this machine.
 
     A GPU that the user hid with CUDA_VISIBLE_DEVICES does not count.
 
     Args:
         devices: where the system lists its devices.
+
+    Returns:
+        A clause that names GPU, torch and driver; None where there is no GPU, or torch can use it.
     """
     import torch
 
@@ -28,11 +35,11 @@ def unusable_gpu(devices: Path = Path("/dev")) -> str | None:
     names = _nvml_names()
     if not names and not any(devices.glob("nvidia[0-9]*")):
         return None
-    found = f"this machine has a GPU ({', '.join(names) or 'its device file is there'})"
+    gpu = f"this machine has a GPU ({', '.join(names) or 'its device file is there'})"
     if torch.version.cuda is None:
-        return f"{found}, but this torch ({torch.__version__}) is a build without CUDA"
+        return f"{gpu}, but this torch ({torch.__version__}) is a build without CUDA"
     return (
-        f"{found}, but torch cannot use it: its build needs a driver for CUDA {torch.version.cuda},"
+        f"{gpu}, but torch cannot use it: its build needs a driver for CUDA {torch.version.cuda},"
         f" the driver is {_driver() or 'not loaded'}"
     )
 

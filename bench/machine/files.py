@@ -16,7 +16,15 @@ SHORT = 2**16  # bytes of a file that is written once
 
 
 def write_atomic(path: Path, content: bytes) -> None:
-    """Write and fsync a temporary file, then rename it; BadInput leaves what was there."""
+    """Write and fsync a temporary file, then rename it.
+
+    Args:
+        path: The file; what is there is replaced, its directory is made where it is missing.
+        content: The file's whole content.
+
+    Raises:
+        BadInput: It cannot be written; what was there is left as it was.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with write_errors_named(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -34,6 +42,9 @@ def write_atomic(path: Path, content: bytes) -> None:
 def make_way(path: Path) -> None:
     """Remove what stands in the place of a file and is none: a pipe, a device, a link, an empty directory.
 
+    Args:
+        path: The file that is to be written.
+
     Raises:
         OSError: a directory that holds something.
     """
@@ -44,9 +55,16 @@ def make_way(path: Path) -> None:
 
 
 def write_once(path: Path, content: bytes) -> bytes:
-    """What `path` holds; `content`, written whole, where no process wrote it before.
+    """Write a file unless it is there, whole or not at all.
 
     Of processes that write at the same time one wins, and all return what it wrote.
+
+    Args:
+        path: The file; its directory is made where it is missing.
+        content: What to write where the file is not there, SHORT bytes at most.
+
+    Returns:
+        What the file holds.
 
     Raises:
         BadInput: it can be neither read nor written.
@@ -67,14 +85,22 @@ def write_once(path: Path, content: bytes) -> bytes:
             raise BadInput(f"results: {path.name}: {without_path(error, path)}") from error
 
 
-def replace_tree(made: Path, path: Path) -> None:
-    """Put the finished directory `made` in the place of `path`; BadInput leaves what was there."""
+def replace_tree(built: Path, path: Path) -> None:
+    """Put a finished directory in the place of another.
+
+    Args:
+        built: The finished directory; it is copied and stays.
+        path: The directory that is replaced; it need not be there.
+
+    Raises:
+        BadInput: It cannot be written; what was there is left as it was.
+    """
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     old = path.with_name(f".{path.name}.{os.getpid()}.old")
     with write_errors_named(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            shutil.copytree(made, beside)
+            shutil.copytree(built, beside)
             if path.exists():
                 path.rename(old)
             beside.rename(path)
@@ -87,7 +113,14 @@ def replace_tree(made: Path, path: Path) -> None:
 
 @contextmanager
 def write_errors_named(path: Path) -> Iterator[None]:
-    """What fails in the body, which writes `path`, becomes BadInput that names its directory."""
+    """Turn what fails in the body into one line that names a directory.
+
+    Args:
+        path: The file that the body writes; its directory is named.
+
+    Raises:
+        BadInput: The body raised an OSError.
+    """
     try:
         yield
     except OSError as error:

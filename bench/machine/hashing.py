@@ -8,7 +8,15 @@ from pathlib import Path
 
 
 def digest(files: list[Path], root: Path) -> str:
-    """A hash of names (relative to `root`) and contents; an unchanged file is read only once."""
+    """A hash of files' names and contents; an unchanged file is read only once a process.
+
+    Args:
+        files: The files, in the order that they are hashed in.
+        root: The directory that names are relative to; all files are below it.
+
+    Returns:
+        16 hex digits of a SHA-256.
+    """
     total = hashlib.sha256()
     for file in files:
         stat = file.stat()

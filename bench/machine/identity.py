@@ -19,11 +19,17 @@ _ID = re.compile(rb"[0-9a-f]{32}")
 
 
 def machine_id(results: Path) -> str:
-    """The identity, 16 hex digits, under which `results` holds this machine's records.
+    """The identity under which a directory of results holds this machine's records.
 
     It is a hash of the CPU's model, the cores, the memory (whole GiB), the UUID of the GPU that torch uses,
     and a random id kept in `results`/.machine-id, so that records copied from another machine of the same
     kind, without that file, are not taken for this one's.
+
+    Args:
+        results: The root of the records; the random id is made there where it is missing.
+
+    Returns:
+        16 hex digits.
 
     Raises:
         BadInput: where the random id can be neither read nor written, or is none: another one would make all

@@ -27,7 +27,11 @@ KINDS = ("GPU-", "MIG-")  # a whole device, or an instance of one; torch reports
 
 @cache
 def handle() -> Any:
-    """NVML's handle of torch's current device; by UUID, since NVML ignores CUDA_VISIBLE_DEVICES."""
+    """NVML's handle of torch's current device; by UUID, since NVML ignores CUDA_VISIBLE_DEVICES.
+
+    Returns:
+        The handle, looked up once a process; None without a driver, or where torch uses the CPU.
+    """
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError:
@@ -38,14 +42,25 @@ def handle() -> Any:
 
 
 def uuid() -> str:
-    """The device that torch uses; NVML spells it with what it is, see `KINDS`."""
+    """The UUID of the device that torch uses; only with CUDA.
+
+    Returns:
+        Without NVML's prefix for what it is, see `KINDS`.
+    """
     import torch
 
     return str(torch.cuda.get_device_properties().uuid)
 
 
 def by_uuid(uuid: str) -> Any:
-    """The handle of that device, whole or a MIG slice, or None; also for processes that have no torch."""
+    """The handle of a device, whole or a MIG slice; also for processes that have no torch.
+
+    Args:
+        uuid: As `uuid` returns it.
+
+    Returns:
+        None where NVML does not know the device.
+    """
     for kind in KINDS:
         try:
             pynvml.nvmlInit()
@@ -56,7 +71,15 @@ def by_uuid(uuid: str) -> Any:
 
 
 def ask(query: Callable[..., Any], *arguments: Any) -> Any:
-    """A query of the device, None where NVML does not answer it."""
+    """Query the device that torch uses.
+
+    Args:
+        query: A function of pynvml that takes a handle first.
+        *arguments: What it takes after the handle.
+
+    Returns:
+        Its answer; None where there is no device, or NVML does not answer.
+    """
     try:
         return query(handle(), *arguments) if handle() is not None else None
     except pynvml.NVMLError:
@@ -64,7 +87,12 @@ def ask(query: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def describe() -> dict[str, Any] | None:
-    """Name, driver, memory in bytes and power limit in watts."""
+    """What the device is.
+
+    Returns:
+        `name`, `driver`, `memory` in bytes and `power_limit_w` in watts, each None where it is not reported;
+        None without a device.
+    """
     if handle() is None:
         return None
     memory, limit = ask(pynvml.nvmlDeviceGetMemoryInfo), ask(pynvml.nvmlDeviceGetPowerManagementLimit)
@@ -84,7 +112,12 @@ def _driver() -> str | None:
 
 
 def state() -> dict[str, Any] | None:
-    """Clocks in MHz, temperature in °C, power in watts, throttle reasons, foreign processes."""
+    """What the device does right now.
+
+    Returns:
+        Clocks in MHz, temperature in °C, power in watts, throttle reasons, number of foreign processes; each
+        None where it is not reported. None without a device.
+    """
     if handle() is None:
         return None
     power = ask(pynvml.nvmlDeviceGetPowerUsage)
@@ -99,37 +132,55 @@ def state() -> dict[str, Any] | None:
 
 
 def throttles() -> list[str] | None:
-    """The reasons for which the device runs below its clock right now; none is not the same as None."""
+    """The reasons for which the device runs below its clock right now.
+
+    Returns:
+        Keys of THROTTLES; empty = it does not, None = not reported.
+    """
     bits = ask(pynvml.nvmlDeviceGetCurrentClocksEventReasons)
     return None if bits is None else [name for name, bit in THROTTLES.items() if bits & bit]
 
 
 def held_down() -> list[str]:
-    """The reasons that invalidate a time: the power cap only where the clock is below its usual share."""
-    found = throttles() or []
-    if found != [POWER_CAP]:
-        return found
+    """The reasons that invalidate a time: the power cap only where the clock is below its usual share.
+
+    Returns:
+        Keys of THROTTLES; empty where nothing is reported too.
+    """
+    reasons = throttles() or []
+    if reasons != [POWER_CAP]:
+        return reasons
     now = ask(pynvml.nvmlDeviceGetClockInfo, pynvml.NVML_CLOCK_SM)
     highest = ask(pynvml.nvmlDeviceGetMaxClockInfo, pynvml.NVML_CLOCK_SM)
-    return found if not (now and highest) or now < USUAL * highest else []
+    return reasons if not (now and highest) or now < USUAL * highest else []
 
 
 def foreign() -> int | None:
     """Processes on the device besides this one; slow, so twice a run and no more.
 
-    None too where this one is not among them: in a container the numbers may be the host's.
+    Returns:
+        None without a device, and where this process is not among them: in a container the numbers may be the
+        host's.
     """
     pids = [p.pid for p in ask(pynvml.nvmlDeviceGetComputeRunningProcesses) or ()]
     return len(pids) - 1 if os.getpid() in pids else None
 
 
 def process_bytes() -> int | None:
-    """Device memory of this process; containers often hide it."""
+    """Device memory of this process.
+
+    Returns:
+        Bytes; None where it is not reported, as in most containers.
+    """
     processes = ask(pynvml.nvmlDeviceGetComputeRunningProcesses) or []
     return next((p.usedGpuMemory for p in processes if p.pid == os.getpid()), None)
 
 
 def energy_j() -> float | None:
-    """Energy since the driver was loaded; it advances about every 100 ms: mind the window."""
+    """Energy since the driver was loaded; it advances about every 100 ms: mind the window.
+
+    Returns:
+        Joules; None where it is not reported.
+    """
     millijoules = ask(pynvml.nvmlDeviceGetTotalEnergyConsumption)
     return None if millijoules is None else millijoules / 1000

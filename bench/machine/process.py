@@ -20,7 +20,12 @@ PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def die_with(parent: int) -> None:
-    """Ask the kernel to kill this process when its parent, process `parent`, dies."""
+    """Ask the kernel to kill this process when its parent dies.
+
+    Args:
+        parent: The parent's process id, as the parent stated it; where it is another by now, this process
+            ends at once.
+    """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it died before the kernel was asked

@@ -23,7 +23,14 @@ PACKAGES = ("torch", "diffusers", "numpy", "torch-fidelity", "safetensors", "tra
 
 
 def provenance(seed: int) -> dict[str, Any]:
-    """Versions, commit, device and settings: what does not change within a run."""
+    """Versions, commit, device and settings: what does not change within a run.
+
+    Args:
+        seed: Random seed of the run.
+
+    Returns:
+        Plain data for a record; a value is None where it cannot be had.
+    """
     import torch
 
     return {
@@ -44,7 +51,11 @@ def provenance(seed: int) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """The packages that decide the figures."""
+    """The packages that decide the figures.
+
+    Returns:
+        Version by package, for those of PACKAGES that are installed.
+    """
     return {name: importlib.metadata.version(name) for name in PACKAGES if _installed(name)}
 
 
@@ -56,7 +67,12 @@ def _installed(name: str) -> bool:
 
 
 def git() -> dict[str, Any]:
-    """The commit of the harness and whether tracked files differ from it; nulls without git."""
+    """The commit of the harness and whether tracked files differ from it, those under results/ and reports/
+    aside.
+
+    Returns:
+        `commit`, 40 hex digits, and `dirty`; both None without git.
+    """
     commit = _git("rev-parse", "HEAD")
     # A run replaces records and reports that are tracked: these change nothing of what it measures.
     changed = ("status", "--porcelain", "--untracked-files=no", "--", ".", ":!results", ":!reports")
@@ -75,14 +91,22 @@ def _git(*arguments: str) -> str | None:
 
 
 def machine() -> str:
-    """A slug of the hardware, such as `nvidia-h200` or `amd-epyc-2-cores`: a directory's name."""
+    """A slug of the hardware, a directory's name.
+
+    Returns:
+        Such as `nvidia-h200` or `amd-epyc-2-cores`: lower-case letters, digits and hyphens.
+    """
     gpu = nvml.describe()
     name = gpu["name"] if gpu else f"{cpu()['model']} {cpu()['cores']} cores"
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
 def cpu() -> dict[str, Any]:
-    """Model, cores this process may use, and memory in bytes."""
+    """The processor and the memory.
+
+    Returns:
+        `model`, `cores` that this process may use, and `memory` in bytes.
+    """
     return {
         "model": _cpu_model(),
         "cores": cores(),
@@ -91,27 +115,40 @@ def cpu() -> dict[str, Any]:
 
 
 def cores() -> int:
-    """Cores this process may use."""
+    """Cores that this process may use.
+
+    Returns:
+        1 or more; the whole machine's where the system has no affinity.
+    """
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _cpu_model() -> str:
     info = Path("/proc/cpuinfo")
     text = info.read_text() if info.exists() else ""
-    found = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
-    return found.group(1).strip() if found else platform.processor() or platform.machine()
+    match = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
+    return match.group(1).strip() if match else platform.processor() or platform.machine()
 
 
 def cpu_flags() -> set[str]:
-    """The instruction sets of the CPU, empty where the system does not list them."""
+    """The instruction sets of the CPU.
+
+    Returns:
+        As /proc/cpuinfo names them; empty where the system does not list them.
+    """
     info = Path("/proc/cpuinfo")
     text = info.read_text() if info.exists() else ""
-    found = re.search(r"^flags\s*:\s*(.+)$", text, re.MULTILINE)
-    return set(found.group(1).split()) if found else set()
+    match = re.search(r"^flags\s*:\s*(.+)$", text, re.MULTILINE)
+    return set(match.group(1).split()) if match else set()
 
 
 def state() -> dict[str, Any]:
-    """The machine right now: load, clocks, governor, temperature, throttling, foreign work."""
+    """The machine right now.
+
+    Returns:
+        Load, clock in MHz, governor, throttle count, and `nvml.state` of the GPU; each None where it is not
+        reported.
+    """
     frequency = psutil.cpu_freq()
     return {
         "load_average": round(psutil.getloadavg()[0], 2),

@@ -64,23 +64,40 @@ _CREDENTIALS = re.compile(r"://[^/@\s]*@")
 
 
 def scrubbed(value: Any, places: Iterable[Path] = ()) -> Any:
-    """`value` (dicts, lists, texts, numbers) without paths and names in any of its texts, keys included.
+    """A value without paths and names in any of its texts, keys included.
 
     Args:
-        value: What is to be written.
+        value: What is to be written: dicts, lists, texts, numbers.
         places: Paths that the user gave, in whatever form; of each the last part stays.
+
+    Returns:
+        The value with its texts replaced, lists and tuples of the same types.
     """
     return _clean(value, _places(places))
 
 
 def scrub(text: str, places: Iterable[Path] = ()) -> str:
-    """The same for one text."""
+    """One text without paths and names.
+
+    Args:
+        text: What is to be written.
+        places: Paths that the user gave, in whatever form; of each the last part stays.
+
+    Returns:
+        The text, names as `<user>` and `<host>`, known directories as `<repository>` and the like.
+    """
     return _text(text, _places(places))
 
 
 def refused_name(text: str) -> str | None:
-    """Why `text` may not be the name of a suite or a run: it holds the user's or the host's name, and records
-    are called by it. None where it may."""
+    """Why a text may not be the name of a suite or a run, by which records are called.
+
+    Args:
+        text: The name.
+
+    Returns:
+        A clause for an error: the name holds the user's or the host's. None where it may be used.
+    """
     if not any(_word(name).search(text) for name in _names()):
         return None
     return f"{text!r} holds the name of this machine or of its user; allowed: a name that may be published"
@@ -99,7 +116,7 @@ def _clean(value: Any, places: Mapping[str, str]) -> Any:
 def _text(text: str, places: Mapping[str, str]) -> str:
     for place, shown in places.items():
         text = text.replace(place, shown)
-    text = _PATH.sub(lambda found: _shown(found.group()), text)
+    text = _PATH.sub(lambda match: _shown(match.group()), text)
     for name, shown in _names().items():
         text = _word(name).sub(shown, text)
     return text
@@ -142,11 +159,11 @@ def _names() -> dict[str, str]:
 
 
 def _users() -> set[str]:
-    found = {os.environ.get(name, "") for name in ("USER", "LOGNAME", "USERNAME", "SUDO_USER")}
-    found.add(Path(_home()).name)
+    names = {os.environ.get(name, "") for name in ("USER", "LOGNAME", "USERNAME", "SUDO_USER")}
+    names.add(Path(_home()).name)
     with suppress(KeyError, OSError, ImportError):  # a user without an entry, in a container
-        found.add(getpass.getuser())
-    return found
+        names.add(getpass.getuser())
+    return names
 
 
 def _home() -> str:

@@ -34,28 +34,43 @@ class Real(NamedTuple):
 def distances(
     spec: RunSpec, base: Samples, cand: Samples, cache: Cache, missing: dict[str, str]
 ) -> dict[str, Distance | None]:
-    """Both distances; null where they cannot be had, and then `missing` states why."""
-    found: dict[str, Distance | None] = dict.fromkeys(FIELDS)
+    """Distances of the candidate's images to the reference's and to the baseline's.
+
+    Args:
+        spec: The configuration.
+        base: The baseline's images.
+        cand: The candidate's.
+        cache: Keeps the features that configurations share.
+        missing: Is told by field why a distance is None.
+
+    Returns:
+        By the names in FIELDS; None where it cannot be had.
+    """
+    by_field: dict[str, Distance | None] = dict.fromkeys(FIELDS)
     extractor = features.chosen(spec.quality)
     if extractor is None or len(cand.images) < FEWEST:
         why = "no extractor in the suite" if extractor is None else f"fewer than {FEWEST} images"
         missing.update(dict.fromkeys(FIELDS, why))
-        return found
+        return by_field
     keep = _Keep(spec, cache, extractor)
     if extractor.side and tuple(cand.images.shape[-2:]) != (extractor.side, extractor.side):
         missing.update(
             dict.fromkeys(FIELDS, f"{extractor.name} takes images of {extractor.side} pixels a side")
         )
-        return found
-    made = extractor.extract(cand.images)
-    own = keep("baseline", spec.quality.n, make=lambda: extractor.extract(base.images))
-    found["to_baseline"] = distance(made, own, extractor.name, "the baseline's images of the same seeds")
+        return by_field
+    of_candidate = extractor.extract(cand.images)
+    of_baseline = keep("baseline", spec.quality.n, make=lambda: extractor.extract(base.images))
+    by_field["to_baseline"] = distance(
+        of_candidate, of_baseline, extractor.name, "the baseline's images of the same seeds"
+    )
     real = _real(spec, keep)
     if isinstance(real, str):
         missing["to_reference"] = real
     else:
-        found["to_reference"] = distance(made, real.features, extractor.name, real.what, real.statistics)
-    return found
+        by_field["to_reference"] = distance(
+            of_candidate, real.features, extractor.name, real.what, real.statistics
+        )
+    return by_field
 
 
 class _Keep(NamedTuple):
@@ -81,10 +96,10 @@ def _real(spec: RunSpec, keep: _Keep) -> Real | str:
     if not reference.has_images:
         return Real(f"{name} (mu and sigma)", None, statistics)
     digest, extract = keep.cache.inputs["reference"], keep.extractor.extract
-    found = keep("reference", digest, make=lambda: torch.cat([extract(c) for c in reference.chunks()]))
-    if len(found) < FEWEST:
+    of_reference = keep("reference", digest, make=lambda: torch.cat([extract(c) for c in reference.chunks()]))
+    if len(of_reference) < FEWEST:
         return f"fewer than {FEWEST} reference images"
-    return Real(f"{name} (FID by its mu and sigma)" if statistics else name, found, statistics)
+    return Real(f"{name} (FID by its mu and sigma)" if statistics else name, of_reference, statistics)
 
 
 def _held_out(spec: RunSpec) -> Real | str:

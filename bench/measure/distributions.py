@@ -24,10 +24,22 @@ def distance(
     what: str,
     statistics: Statistics | None = None,
 ) -> Distance:
-    """FD, KID, precision and recall of generated `features` [n, d] to `reference` [m, d]; n and m at
-    least FEWEST. `statistics` stand for the reference in the FD; without features they are all.
+    """FD, KID, precision and recall of generated images to reference images.
 
     The Fréchet distance is biased by n, and much so while n is near d.
+
+    Args:
+        features: Of the generated images, `[n, d]`, n at least FEWEST.
+        reference: Of the reference's images, `[m, d]`, m at least FEWEST; None = it has statistics only.
+        extractor: The name of what made the features.
+        what: A description of the reference.
+        statistics: Stand for the reference in the FD; None = those of its features.
+
+    Returns:
+        The distance; what cannot be had is null, and its `missing` states why.
+
+    Raises:
+        ValueError: Neither features nor statistics of the reference.
     """
     missing: dict[str, str] = {}
     given = statistics or (None if reference is None else fitted(reference))
@@ -67,16 +79,23 @@ def _precision_recall(
         return None, None
     # In parts: the whole matrix of 50,000 images' distances would take 10 GB.
     settings: dict[str, Any] = {"save_cpu_ram": True, "prc_batch_size": 2500, "verbose": False}
-    found = prc_features_to_metric(features, reference, prc_neighborhood=NEIGHBOURHOOD, **settings)
-    return float(found[KEY_METRIC_PRECISION]), float(found[KEY_METRIC_RECALL])
+    metrics = prc_features_to_metric(features, reference, prc_neighborhood=NEIGHBOURHOOD, **settings)
+    return float(metrics[KEY_METRIC_PRECISION]), float(metrics[KEY_METRIC_RECALL])
 
 
 def kernel_blocks(features: Tensor, reference: Tensor) -> list[float]:
-    """The unbiased kernel distance of disjoint blocks: their spread is that of their mean, which
-    the spread over torch-fidelity's own, overlapping subsets is not.
+    """The unbiased kernel distances (KID) of disjoint blocks.
 
-    Block i is compared with the reference's block i + 1: of two sets made with the same seeds, a block
+    Their spread is that of their mean, which the spread over torch-fidelity's own, overlapping subsets is
+    not. Block i is compared with the reference's block i + 1: of two sets made with the same seeds, a block
     and its own counterpart would come out far below zero.
+
+    Args:
+        features: Of the generated images, `[n, d]`, n at least FEWEST.
+        reference: Of the reference's images, `[m, d]`, m at least FEWEST.
+
+    Returns:
+        One distance a block, at most BLOCKS; each may be below 0.
     """
     from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, kid_features_to_metric
 

@@ -28,7 +28,14 @@ class Extractor(NamedTuple):
 
 
 def chosen(quality: QualitySettings) -> Extractor | None:
-    """Inception where its weights are given, else the suite's extractor; None where it has none."""
+    """The extractor of a suite: Inception where its weights are given, else its own.
+
+    Args:
+        quality: The suite's quality settings.
+
+    Returns:
+        None where the suite has none.
+    """
     if quality.inception_weights:
         return Extractor(INCEPTION, Inception(Path(quality.inception_weights)), None)
     if quality.extractor is None:
@@ -39,7 +46,14 @@ def chosen(quality: QualitySettings) -> Extractor | None:
 
 
 def check(quality: QualitySettings) -> None:
-    """BadInput unless Inception's weights, where given, are torch-fidelity's."""
+    """Check that Inception's weights, where given, are torch-fidelity's.
+
+    Args:
+        quality: The suite's quality settings.
+
+    Raises:
+        BadInput: They are not, or cannot be read.
+    """
     path = quality.inception_weights
     if path is None:
         return
@@ -60,9 +74,9 @@ class Inception:
         """uint8 [n, 3, h, w] -> [n, 2048]."""
         device = device_type()
         network = _network(self.weights).to(device)
-        made = [network(chunk.to(device))[0].cpu() for chunk in images.split(BATCH)]
+        features = [network(chunk.to(device))[0].cpu() for chunk in images.split(BATCH)]
         network.cpu()  # the isolated pass that measures memory needs the device for itself
-        return torch.cat(made).clone()
+        return torch.cat(features).clone()
 
 
 @cache

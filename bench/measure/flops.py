@@ -41,12 +41,26 @@ class Cost:
     rest: float  # the text encoders and the decoder
 
     def generation(self, steps: int) -> float:
-        """FLOPs of a generation of that many steps."""
+        """FLOPs of a generation.
+
+        Args:
+            steps: Its denoising steps.
+
+        Returns:
+            Of the batch that was counted.
+        """
         return steps * self.forward + self.rest
 
 
 def count(session: Session) -> Cost:
-    """Count a generation of one step of a batch, by the part of the pipeline that computes."""
+    """Count a baseline generation of one step of a batch, by the part of the pipeline that computes.
+
+    Args:
+        session: The configuration; its method does not count.
+
+    Returns:
+        FLOPs of the batch, whether the transformer is compiled or not.
+    """
     pipe, eager = session.pipe, unwrapped(session.pipe.transformer)
     arguments = session.arguments(range(session.spec.batch_size)) | {"num_inference_steps": 1}
     compiled, pipe.transformer = pipe.transformer, eager  # it can be counted
@@ -74,6 +88,12 @@ def candidate(session: Session) -> float:
 
     Where the images decide what it reuses, the whole batch is made once more; else one image will do,
     for products grow with the rows.
+
+    Args:
+        session: The configuration.
+
+    Returns:
+        FLOPs of the whole batch, text encoders and decoder included.
     """
     session, spec = copy(session), session.spec  # the reuse that is reported stays that of timed generations
     samples = spec.batch_size if get(spec.method).by_data(spec.options) else 1
@@ -84,7 +104,11 @@ def candidate(session: Session) -> float:
 
 @contextmanager
 def counting() -> Iterator[FlopCounterMode]:
-    """Count the FLOPs of what runs, by module: of matrix products and convolutions, two a multiply-add."""
+    """Count the FLOPs of what runs, by module: of matrix products and convolutions, two a multiply-add.
+
+    Yields:
+        The counter; read it once the body has ended.
+    """
     # The math backend, for the counter knows its products on every device.
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         yield counter
@@ -104,22 +128,36 @@ class Total(TorchDispatchMode):
         formula = flop_registry.get(getattr(func, "_overloadpacket", func))
         if formula is None and isinstance(func, HigherOrderOperator):
             return NotImplemented  # what it runs would not be counted
-        made = func(*args, **(kwargs or {}))
+        result = func(*args, **(kwargs or {}))
         if formula is not None:
-            self.flops += formula(*args, **(kwargs or {}), out_val=made)
-        return made
+            self.flops += formula(*args, **(kwargs or {}), out_val=result)
+        return result
 
 
 @contextmanager
 def counting_total() -> Iterator[Total]:
-    """Count the FLOPs of what runs as one number, as `counting` counts them; not in inference mode, in which
-    an operation that consists of others is none of them."""
+    """Count the FLOPs of what runs as one number, as `counting` counts them.
+
+    Not in inference mode, in which an operation that consists of others is none of them.
+
+    Yields:
+        The counter; `flops` grows as the body runs.
+    """
     with sdpa_kernel(SDPBackend.MATH), Total() as total:
         yield total
 
 
 def limits(session: Session, cost: Cost, timing: Timing) -> Limits:
-    """What the FLOPs of baseline and candidate allow, and how much of that gain was realised."""
+    """What the FLOPs of baseline and candidate allow, and how much of that gain was realised.
+
+    Args:
+        session: The configuration.
+        cost: Of the baseline, as `count` returned it.
+        timing: Of the same configuration.
+
+    Returns:
+        The record's part.
+    """
     steps = session.spec.num_inference_steps
     whole = cost.generation(steps)
     share = steps * cost.attention / whole
@@ -141,7 +179,11 @@ def limits(session: Session, cost: Cost, timing: Timing) -> Limits:
 
 
 def data_sheet_peak() -> float | None:
-    """The GPU's dense half-precision peak in FLOP/s, None where it is not known, as of a MIG slice."""
+    """The GPU's dense half-precision peak by its vendor.
+
+    Returns:
+        FLOP/s; None where it is not known, as of a MIG slice.
+    """
     name: Any = (nvml.describe() or {}).get("name") or ""
     if "MIG" in name:
         return None
@@ -149,9 +191,14 @@ def data_sheet_peak() -> float | None:
 
 
 def peak_flops(dtype: torch.dtype) -> tuple[float, str]:
-    """The device's dense peak in FLOP/s and where the figure comes from.
+    """The device's dense peak: the data sheet's for half precision on a known GPU, else a matrix product's
+    here.
 
-    The data sheet's for half precision on a known GPU, else that of a large matrix product here.
+    Args:
+        dtype: What the model computes in.
+
+    Returns:
+        FLOP/s, and where the figure comes from.
     """
     known = data_sheet_peak()
     if known and dtype != torch.float32:
@@ -162,7 +209,15 @@ def peak_flops(dtype: torch.dtype) -> tuple[float, str]:
 
 @cache
 def matmul_flops(size: int, dtype: torch.dtype) -> float:
-    """FLOP/s of the fastest of REPEATS square matrix products, found once a process."""
+    """The fastest of REPEATS square matrix products, found once a process.
+
+    Args:
+        size: Rows and columns.
+        dtype: Of the matrices.
+
+    Returns:
+        FLOP/s, two a multiply-add.
+    """
     where = device_type()
     a, b = (torch.randn(size, size, device=where, dtype=dtype) for _ in range(2))
     seconds: list[float] = []

@@ -14,23 +14,47 @@ CHUNK = 64  # images processed at once: thousands in double precision would take
 
 
 def each(measure: Callable[[Tensor, Tensor], Tensor], ours: Tensor, theirs: Tensor) -> Tensor:
-    """`measure` of each image against its counterpart, [n, ...] and the same -> [n], CHUNK at a time."""
+    """Measure each image against its counterpart, CHUNK at a time.
+
+    Args:
+        measure: Takes `[m, ...]` and the same, returns `[m]`.
+        ours: `[n, ...]`.
+        theirs: The same shape.
+
+    Returns:
+        `[n]`.
+    """
     chunks = zip(ours.split(CHUNK), theirs.split(CHUNK), strict=True)
     return torch.cat([measure(a, b) for a, b in chunks])
 
 
 def drift(latents: Tensor, reference: Tensor) -> Tensor:
-    """Relative L2 of each latent, ||x - ref|| / ||ref||: [n, ...] and the same -> [n]."""
+    """Relative L2 of each latent, ||x - ref|| / ||ref||.
+
+    Args:
+        latents: `[n, ...]`.
+        reference: The same shape.
+
+    Returns:
+        `[n]`, float64; 0 = equal.
+    """
     gap: Tensor = (latents - reference).flatten(1).double().norm(dim=1)
     size: Tensor = reference.flatten(1).double().norm(dim=1)
     return gap / size
 
 
 def ssim(images: Tensor, reference: Tensor) -> Tensor:
-    """Structural similarity, uint8 [n, 3, h, w] -> [n].
+    """Structural similarity.
 
-    Wang et al. 2004: an 11 x 11 Gaussian window of sigma 1.5, K1 = 0.01, K2 = 0.03, the mean over
-    all whole windows and the three colours.
+    Wang et al. 2004: an 11 x 11 Gaussian window of sigma 1.5, K1 = 0.01, K2 = 0.03, the mean over all whole
+    windows and the three colours.
+
+    Args:
+        images: uint8 `[n, 3, h, w]`, h and w at least 11.
+        reference: The same shape.
+
+    Returns:
+        `[n]`, float64; 1 = equal.
     """
     x, y = images.double(), reference.double()
     mx, my = _blur(x), _blur(y)
@@ -51,7 +75,15 @@ def _blur(x: Tensor) -> Tensor:
 
 
 def mosaic(top: Tensor, bottom: Tensor) -> bytes:
-    """A lossless PNG of two rows of images, uint8 [n, 3, h, w] each."""
+    """Two rows of images as one.
+
+    Args:
+        top: uint8 `[n, 3, h, w]`.
+        bottom: The same shape.
+
+    Returns:
+        A lossless PNG of 2 h by n w pixels.
+    """
     rows = [torch.cat(list(row), dim=2) for row in (top, bottom)]
     stream = io.BytesIO()
     image = torch.cat(rows, dim=1).permute(1, 2, 0).contiguous().numpy()

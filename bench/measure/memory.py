@@ -39,7 +39,17 @@ class Job(BaseModel):
 
 
 def measure(spec: RunSpec) -> Memory:
-    """Run the pass; RuntimeError with the last line that the process printed, where it fails."""
+    """Run the isolated pass in a process of its own.
+
+    Args:
+        spec: The configuration.
+
+    Returns:
+        What the pass measured.
+
+    Raises:
+        RuntimeError: It fails; with the last line that it printed.
+    """
     job = Job(spec=spec, parent=os.getpid()).model_dump_json()
     command = [sys.executable, "-m", __name__]
     done = subprocess.run(command, input=job, capture_output=True, text=True, env=environment())
@@ -50,12 +60,23 @@ def measure(spec: RunSpec) -> Memory:
 
 
 def environment() -> dict[str, str]:
-    """This process's, with the allocator as it comes: its settings would show in the peaks."""
+    """This process's, with the allocator as it comes: its settings would show in the peaks.
+
+    Returns:
+        Environment variables for the isolated process.
+    """
     return {name: value for name, value in os.environ.items() if name not in ALLOCATOR}
 
 
 def isolated(spec: RunSpec) -> Memory:
-    """Peaks over one generation, after the model is loaded; idle before it is."""
+    """Peaks over one generation, after the model is loaded; idle before it is.
+
+    Args:
+        spec: The configuration; it is run in this process.
+
+    Returns:
+        In bytes and joules; what the device does not report is null, and `missing` states why.
+    """
     idle, device_idle = psutil.Process().memory_info().rss, _device_used()
     session = Session.open(spec)
     if device_type() == "cuda":  # the first generation allocates what all later ones share
@@ -96,13 +117,20 @@ def _torch_peaks() -> dict[str, int | None]:
 
 
 def energy_j(make: Callable[[], object]) -> float | None:
-    """Joules of one `make`: the mean of as many as fill WINDOW_S; None where no counter advances."""
-    before, start, made = nvml.energy_j(), time.perf_counter(), 0
-    while before is not None and (made == 0 or time.perf_counter() - start < WINDOW_S):
+    """Energy of one call: the mean of as many as fill WINDOW_S.
+
+    Args:
+        make: What is measured, called once or more.
+
+    Returns:
+        Joules a call; None where no counter advances.
+    """
+    before, start, count = nvml.energy_j(), time.perf_counter(), 0
+    while before is not None and (count == 0 or time.perf_counter() - start < WINDOW_S):
         make()
-        made += 1
+        count += 1
     after = nvml.energy_j()
-    return None if before is None or after is None or after <= before else (after - before) / made
+    return None if before is None or after is None or after <= before else (after - before) / count
 
 
 def _device_used() -> int | None:
@@ -117,7 +145,11 @@ def reset_rss_peak() -> None:
 
 
 def rss_peak() -> int:
-    """Peak resident bytes since `reset_rss_peak`, or of the whole process off Linux."""
+    """Peak resident memory since `reset_rss_peak`, or of the whole process off Linux.
+
+    Returns:
+        Bytes.
+    """
     status = Path("/proc/self/status")
     if status.exists():
         line = next(row for row in status.read_text().splitlines() if row.startswith("VmHWM"))
@@ -128,10 +160,15 @@ def rss_peak() -> int:
 
 @contextmanager
 def device_peak() -> Iterator[list[Sampled]]:
-    """Collect the device's peak, sampled by a spawned process so that this one is not slowed."""
-    found: list[Sampled] = []
+    """Collect the device's peak, sampled by a spawned process so that this one is not slowed.
+
+    Yields:
+        A list that gets what the sampler saw when the body has ended; it stays empty where NVML reports
+        nothing.
+    """
+    seen: list[Sampled] = []
     if _device_used() is None:
-        yield found
+        yield seen
         return
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
@@ -141,10 +178,10 @@ def device_peak() -> Iterator[list[Sampled]]:
     theirs.close()  # so that a sampler that dies is an error here, not a hang
     ours.recv()  # it samples from now on
     try:
-        yield found
+        yield seen
     finally:
         ours.send("stop")
-        found.append(ours.recv())
+        seen.append(ours.recv())
         sampler.join()
 
 

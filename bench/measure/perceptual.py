@@ -13,52 +13,68 @@ import torch
 from torch import Tensor
 
 from bench.machine.device import device_type
-from bench.spec.external_files import LPIPS_FILES, lpips_folder, refuse, usable
+from bench.spec.external_files import LPIPS_FILES, lpips_directory, refuse, usable
 from bench.spec.settings import QualitySettings
 
 BATCH = 16  # images
 
 
 def check(quality: QualitySettings) -> None:
-    """BadInput unless the directory of weights, where given, has those of torch-fidelity's LPIPS."""
+    """Check that the directory of weights, where given, has those of torch-fidelity's LPIPS.
+
+    Args:
+        quality: The suite's quality settings.
+
+    Raises:
+        BadInput: It has not.
+    """
     path = quality.lpips_weights
     if path is None:
         return
-    folder = lpips_folder(quality)
-    if folder is None:
+    directory = lpips_directory(quality)
+    if directory is None:
         raise refuse("lpips_weights", path, "a file is missing")
     with usable("lpips_weights", path):
         for name in LPIPS_FILES:  # as tensors and nothing else: the loaders would run code in them
-            torch.load(folder / name, map_location="cpu", weights_only=True)
-        _network(folder)
+            torch.load(directory / name, map_location="cpu", weights_only=True)
+        _network(directory)
 
 
 @torch.inference_mode()
-def lpips(images: Tensor, reference: Tensor, folder: Path) -> Tensor:
-    """The distance of each image from its counterpart, uint8 [n, 3, h, w] each -> float64 [n]; 0: equal."""
+def lpips(images: Tensor, reference: Tensor, directory: Path) -> Tensor:
+    """The distance of each image from its counterpart.
+
+    Args:
+        images: uint8 `[n, 3, h, w]`.
+        reference: The same shape.
+        directory: Of the weights, as `lpips_directory` gives it.
+
+    Returns:
+        float64 `[n]` on the CPU; 0 = equal.
+    """
     device = device_type()
-    network = _network(folder).to(device)
+    network = _network(directory).to(device)
     chunks = zip(images.split(BATCH), reference.split(BATCH), strict=True)
-    found = [network(a.to(device), b.to(device)).double().cpu().reshape(-1) for a, b in chunks]
+    values = [network(a.to(device), b.to(device)).double().cpu().reshape(-1) for a, b in chunks]
     network.cpu()  # the isolated pass that measures memory needs the device for itself
-    return torch.cat(found).clone()
+    return torch.cat(values).clone()
 
 
 @cache
-def _network(folder: Path) -> Any:
+def _network(directory: Path) -> Any:
     from torch_fidelity.sample_similarity_lpips import SampleSimilarityLPIPS
 
-    with _hub(folder):
+    with _hub(directory):
         return SampleSimilarityLPIPS("lpips-vgg16")
 
 
 @contextmanager
-def _hub(folder: Path) -> Iterator[None]:
-    """torch hub with `folder` as its cache: its loaders take the weights from there and nowhere else."""
+def _hub(directory: Path) -> Iterator[None]:
+    """torch hub with `directory` as its cache: its loaders take the weights from there and nowhere else."""
     # Not get_dir(): what that says, set again, would outlast any later change of TORCH_HOME.
     before = torch.hub._hub_dir
     with tempfile.TemporaryDirectory() as temporary:
-        (Path(temporary) / "checkpoints").symlink_to(folder.resolve())
+        (Path(temporary) / "checkpoints").symlink_to(directory.resolve())
         torch.hub.set_dir(temporary)
         try:
             yield

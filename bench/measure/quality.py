@@ -20,7 +20,7 @@ from bench.measure.timing import Pairs
 from bench.pipeline import conditions
 from bench.pipeline.session import Session
 from bench.record import Mean, Quality, Worst
-from bench.spec.external_files import lpips_folder
+from bench.spec.external_files import lpips_directory
 from bench.store.images import digest
 from bench.store.tensors import Cache
 from dqar.evaluation.psnr import psnr
@@ -31,8 +31,19 @@ NO_LPIPS = "no VGG16 weights: --lpips-weights gives them, or torch hub's cache"
 def measure(
     session: Session, pairs: Pairs, cache: Cache, image: str, say: Callable[[str], None]
 ) -> tuple[Quality | None, bytes | None]:
-    """All quality metrics and the mosaic of the worst images, which will be named `image`;
-    None where the suite asks for none, or random weights would make them meaningless."""
+    """All quality metrics, and the mosaic of the worst images.
+
+    Args:
+        session: The configuration, timed already.
+        pairs: Its timed generations, whose images are used.
+        cache: Keeps what the suite's configurations share.
+        image: The name that the mosaic's file will have.
+        say: Called with a line on what is being done.
+
+    Returns:
+        The record's part and the mosaic as PNG; both None where the suite asks for no quality, or random
+        weights would make it meaningless.
+    """
     spec = session.spec
     if not spec.measures_quality:
         return None, None
@@ -73,11 +84,11 @@ def _paired(drift: Tensor, psnr_db: Tensor, missing: dict[str, str]) -> dict[str
 
 
 def _lpips(session: Session, base: Samples, cand: Samples, missing: dict[str, str]) -> Mean | None:
-    folder = lpips_folder(session.spec.quality)
-    if folder is None:
+    directory = lpips_directory(session.spec.quality)
+    if directory is None:
         missing["lpips"] = NO_LPIPS
         return None
-    return stats.mean_interval(lpips(cand.images, base.images, folder))
+    return stats.mean_interval(lpips(cand.images, base.images, directory))
 
 
 def _worst(session: Session, order: Tensor, drift: Tensor, psnr_db: Tensor) -> list[Worst]:
@@ -99,12 +110,12 @@ def _converged(
 ) -> dict[str, Any]:
     """The drift of both arms from the converged trajectory, image by image and on average."""
     n = session.spec.quality.converged_n
-    found: dict[str, Any] = {"n_converged": n, "drift_converged": None, "baseline_drift_converged": None}
+    fields: dict[str, Any] = {"n_converged": n, "drift_converged": None, "baseline_drift_converged": None}
     if not n:
         missing["drift_converged"] = "the suite asks for none"
-        return found
+        return fields
     solved = converged(session, cache)
     for field, arm in (("drift_converged", cand), ("baseline_drift_converged", base)):
         drift = images.drift(arm.latents[:n], solved)
-        found |= {field: stats.mean_interval(drift), f"{field}_per_image": drift.tolist()}
-    return found
+        fields |= {field: stats.mean_interval(drift), f"{field}_per_image": drift.tolist()}
+    return fields

@@ -74,7 +74,11 @@ class Reference:
         return Statistics(*(np.asarray(self.arrays[key], np.float64) for key in ("mu", "sigma")))
 
     def chunks(self) -> Iterator[Tensor]:
-        """The images in order, uint8 [at most CHUNK, 3, h, w] each."""
+        """Read the images in order, one chunk at a time.
+
+        Yields:
+            uint8 `[at most CHUNK, 3, h, w]`.
+        """
         if self.path.is_dir():
             yield from self.files.chunks(CHUNK)
         else:
@@ -83,7 +87,17 @@ class Reference:
 
 
 def check(quality: QualitySettings) -> str | None:
-    """What the reference holds, None where none is given; BadInput unless the extractor can take it."""
+    """Check that the extractor can take the reference.
+
+    Args:
+        quality: The suite's quality settings.
+
+    Returns:
+        What the reference holds, in words; None where none is given.
+
+    Raises:
+        BadInput: It cannot be read, or the extractor cannot take it.
+    """
     if quality.reference is None:
         return None
     reference, inception = Reference(Path(quality.reference)), quality.inception_weights is not None
@@ -131,10 +145,10 @@ def _side_of_arrays(reference: Reference) -> tuple[int, ...] | None:
     return None if images is None else (images.shape[2], images.shape[1])
 
 
-def _check_statistics(reference: Reference, found: Statistics) -> None:
+def _check_statistics(reference: Reference, statistics: Statistics) -> None:
     d = INCEPTION_FEATURES
-    if found.mu.shape != (d,) or found.sigma.shape != (d, d):
-        shapes = f"mu is {found.mu.shape}, sigma {found.sigma.shape}"
+    if statistics.mu.shape != (d,) or statistics.sigma.shape != (d, d):
+        shapes = f"mu is {statistics.mu.shape}, sigma {statistics.sigma.shape}"
         raise _refused(reference, f"{shapes}; needed: ({d},) and ({d}, {d})")
-    if not (np.isfinite(found.mu).all() and np.isfinite(found.sigma).all()):
+    if not (np.isfinite(statistics.mu).all() and np.isfinite(statistics.sigma).all()):
         raise _refused(reference, "mu or sigma is not finite")

@@ -23,7 +23,13 @@ class Sampled(NamedTuple):
 
 
 def sample(uuid: str, parent: int, pipe: Connection[Any, Any]) -> None:
-    """Send the most device bytes seen until the other end says stop, with what the looking cost."""
+    """Sample a device's memory until the other end says stop; the body of a process.
+
+    Args:
+        uuid: The device's, without NVML's prefix.
+        parent: Id of the process that waits for the answer, and with which this one ends.
+        pipe: Sends "ready", receives anything to stop, and sends a `Sampled`.
+    """
     die_with(parent)
     handle, peak, samples = nvml.by_uuid(uuid), 0, 0
     pipe.send("ready")

@@ -31,7 +31,17 @@ class Samples(NamedTuple):
 def collect(
     session: Session, pairs: Pairs, cache: Cache, say: Callable[[str], None]
 ) -> tuple[Samples, Samples]:
-    """The `quality.n` images of the baseline and of the candidate."""
+    """The images that all quality metrics share, of both arms.
+
+    Args:
+        session: The configuration; its `reuse` stays that of the timed generations.
+        pairs: Its timed generations.
+        cache: Keeps the images, batch by batch.
+        say: Called with a line on what is being done.
+
+    Returns:
+        `quality.n` images of the baseline, and of the candidate.
+    """
     # The reuse that is reported is that of timed generations: a copy records the others'.
     session, spec = copy(session), session.spec
     base = _Arm("baseline", session.baseline, pairs.baseline, cache.key(spec), cache, say)
@@ -57,15 +67,15 @@ class _Arm(NamedTuple):
         name = f"images/{self.name}-{self.key}/{number:05d}"
         if number >= len(self.timed):
             return self.cache.kept(name, lambda: self._made(numbers, n))
-        made = _as_tensors(self.timed[number])
+        tensors = _as_tensors(self.timed[number])
         if not self.cache.has(name):
-            self.cache.write(name, made)
-        return made
+            self.cache.write(name, tensors)
+        return tensors
 
     def _made(self, numbers: range, n: int) -> Tensors:
         self.say(f"images of the {self.name}: {numbers.start} of {n}")
         return _as_tensors(self.make(numbers))
 
 
-def _as_tensors(made: Generation) -> Tensors:
-    return {"latents": made.latents, "images": made.images}
+def _as_tensors(generation: Generation) -> Tensors:
+    return {"latents": generation.latents, "images": generation.images}

@@ -21,7 +21,17 @@ NO_SCORER = "the embedded scorer knows the embedded model's images alone; --clip
 
 
 def text_scores(session: Session, base: Samples, cand: Samples, missing: dict[str, str]) -> dict[str, Any]:
-    """The fields of `Quality` on how well both arms' images fit their prompts; none for class labels."""
+    """How well both arms' images fit their prompts.
+
+    Args:
+        session: The configuration, for the images' prompts.
+        base: The baseline's images.
+        cand: The candidate's.
+        missing: Is told by field why a score is None.
+
+    Returns:
+        Fields of `Quality` by name; empty for class labels.
+    """
     spec = session.spec
     if spec.prompts is None:
         return {}
@@ -47,7 +57,14 @@ def text_scores(session: Session, base: Samples, cand: Samples, missing: dict[st
 
 
 def check(quality: QualitySettings) -> None:
-    """BadInput unless CLIP's weights, where given, can be used."""
+    """Check that CLIP's weights, where given, can be used.
+
+    Args:
+        quality: The suite's quality settings.
+
+    Raises:
+        BadInput: They cannot.
+    """
     if quality.clip_weights:
         with usable("clip_weights", quality.clip_weights):
             clip_scores(torch.zeros(1, 3, 64, 64, dtype=torch.uint8), ["a word"], quality.clip_weights)

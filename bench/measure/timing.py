@@ -40,7 +40,12 @@ class Pairs:
     shared_with: list[str] = field(default_factory=list)  # also timed against the same baseline
 
     def kept(self) -> list[tuple[float, float]]:
-        """The undisturbed pairs; all of them where fewer than two are undisturbed."""
+        """The pairs that count.
+
+        Returns:
+            (baseline, candidate) seconds: the undisturbed pairs, or all of them where fewer than two are
+            undisturbed.
+        """
         undisturbed = [pair for i, pair in enumerate(self.seconds) if i not in self.contaminated]
         return undisturbed if len(undisturbed) >= 2 else self.seconds
 
@@ -55,12 +60,23 @@ class Entry(NamedTuple):
 class Timed(NamedTuple):
     """A generation, and why its time cannot be trusted, if so."""
 
-    made: Generation
+    generation: Generation
     contaminated: str | None
 
 
 def measure(session: Session, say: Callable[[str], None]) -> Pairs:
-    """The pairs of one configuration; what it raises is raised."""
+    """Time one configuration.
+
+    Args:
+        session: The configuration.
+        say: Called with a line on what is being done.
+
+    Returns:
+        Its pairs.
+
+    Raises:
+        Exception: Whatever the candidate raised.
+    """
     (pairs,) = measure_together([session], say)
     if pairs.error:
         raise pairs.error
@@ -74,6 +90,13 @@ def measure_together(sessions: Sequence[Session], say: Callable[[str], None]) ->
     on until its interval is narrow enough or its budget, of the time of pairs beyond those, is spent; one
     that raises leaves, its `error` kept. Further images that quality needs are not timed, see
     `bench.measure.samples`.
+
+    Args:
+        sessions: One or more, of one pipeline and the same settings.
+        say: Called with a line on what is being done.
+
+    Returns:
+        One a session, in order; that of one that raised has its `error`.
     """
     names = [session.spec.name for session in sessions]
     entries = [Entry(s, Pairs(shared_with=[n for n in names if n != s.spec.name])) for s in sessions]
@@ -99,15 +122,15 @@ def _warm_up(entries: Sequence[Entry], say: Callable[[str], None]) -> None:
 def _round(number: int, going: Sequence[Entry], rng: random.Random, say: Callable[[str], None]) -> None:
     first = going[0].session
     images = range(number * first.spec.batch_size, (number + 1) * first.spec.batch_size)
-    made: dict[int | None, Timed | None] = {}  # by place in `going`; None is the baseline
+    timed: dict[int | None, Timed | None] = {}  # by place in `going`; None is the baseline
     for arm in rng.sample((None, *range(len(going))), len(going) + 1):
         say(f"round {number + 1}: {'baseline' if arm is None else going[arm].session.spec.name}")
         if arm is None:
-            made[arm] = _timed(lambda: first.baseline(images))
+            timed[arm] = _timed(lambda: first.baseline(images))
         else:
-            made[arm] = _candidate(going[arm], images)
+            timed[arm] = _candidate(going[arm], images)
     for i, entry in enumerate(going):
-        if (base := made[None]) and (cand := made[i]):
+        if (base := timed[None]) and (cand := timed[i]):
             _add(entry, base, cand)
 
 
@@ -125,7 +148,7 @@ def _candidate(entry: Entry, images: range, **call: Any) -> Timed | None:
 
 def _timed(make: Callable[[], Generation]) -> Timed:
     watch = Disturbance()
-    return Timed(make(), watch.found())
+    return Timed(make(), watch.reason())
 
 
 def _add(entry: Entry, base: Timed, cand: Timed) -> None:
@@ -133,10 +156,10 @@ def _add(entry: Entry, base: Timed, cand: Timed) -> None:
     spec, pairs, number = entry.session.spec, entry.pairs, len(entry.pairs.seconds)
     if why := base.contaminated or cand.contaminated:
         pairs.contaminated[number] = why
-    pairs.seconds.append((base.made.seconds, cand.made.seconds))
+    pairs.seconds.append((base.generation.seconds, cand.generation.seconds))
     if number * spec.batch_size < spec.quality.n:
-        pairs.baseline.append(base.made)
-        pairs.candidate.append(cand.made)
+        pairs.baseline.append(base.generation)
+        pairs.candidate.append(cand.generation)
 
 
 def _goes_on(entry: Entry) -> bool:
@@ -165,8 +188,12 @@ class Disturbance:
     def __init__(self) -> None:
         self.before = _clocks()
 
-    def found(self) -> str | None:
-        """Why the time since cannot be trusted, or None."""
+    def reason(self) -> str | None:
+        """Why the time since this was made cannot be trusted.
+
+        Returns:
+            One line; None where it can.
+        """
         if held := nvml.held_down():
             return "GPU throttled: " + ", ".join(held)
         wall, busy, own = (after - before for after, before in zip(_clocks(), self.before, strict=True))
@@ -185,13 +212,28 @@ def _clocks() -> tuple[float, float, float]:
 
 
 def over(spec: RunSpec) -> str:
-    """What a speedup is over: "eager", "compiled", "compiled with CUDA graphs"."""
+    """What a speedup is over.
+
+    Args:
+        spec: The configuration.
+
+    Returns:
+        "eager", "compiled" or "compiled with CUDA graphs".
+    """
     graphs = " with CUDA graphs" if spec.cuda_graphs else ""
     return f"compiled{graphs}" if spec.compile else "eager"
 
 
 def summarise(pairs: Pairs, spec: RunSpec) -> Timing:
-    """The pairs as a record has them."""
+    """The pairs as a record has them.
+
+    Args:
+        pairs: Of one configuration, one pair or more.
+        spec: The configuration.
+
+    Returns:
+        The record's part, its derived values calculated.
+    """
     kept, undisturbed = pairs.kept(), len(pairs.seconds) - len(pairs.contaminated)
     derived = stats.timed(kept, undisturbed, spec.timing.verdict_threshold, spec.seed)
     return Timing(

@@ -32,14 +32,30 @@ METHODS: dict[str, str] = {
 
 
 def get(name: str) -> Method:
-    """The method of that name; KeyError where there is none."""
+    """Import a method.
+
+    Args:
+        name: A key of METHODS; any other is a KeyError.
+
+    Returns:
+        The method.
+    """
     module, attribute = METHODS[name].split(":")
     method: Method = getattr(importlib.import_module(module), attribute)
     return method
 
 
 def check(name: str, options: dict[str, Any], where: str) -> None:
-    """BadInput unless the method exists and takes these options; `where` opens the message."""
+    """Check that a method exists and takes some options.
+
+    Args:
+        name: The method's name, as a suite has it.
+        options: Its options, by name.
+        where: What the message begins with: suite and run.
+
+    Raises:
+        BadInput: Naming what is wrong and what is allowed.
+    """
     if name not in METHODS:
         raise BadInput(f"{where}: method: {name!r} is not known; allowed: {', '.join(METHODS)}")
     try:

@@ -16,21 +16,48 @@ def nothing_reused() -> None:
 
 
 def never(options: dict[str, Any]) -> bool:
-    """For methods whose plan is the same whatever the model computes."""
+    """For methods whose plan is the same whatever the model computes.
+
+    Args:
+        options: Not looked at.
+
+    Returns:
+        False.
+    """
     return False
 
 
 def always(options: dict[str, Any]) -> bool:
-    """For methods that decide by what the model computes."""
+    """For methods that decide by what the model computes.
+
+    Args:
+        options: Not looked at.
+
+    Returns:
+        True.
+    """
     return True
 
 
 def nowhere(pipeline: str, options: dict[str, Any]) -> None:
-    """For methods that run on every pipeline."""
+    """For methods that run on every pipeline.
+
+    Args:
+        pipeline: Not looked at.
+        options: Not looked at.
+    """
 
 
 def as_given(options: dict[str, Any], tried: object) -> dict[str, Any]:
-    """For methods whose options mean the same on every model."""
+    """For methods whose options mean the same on every model.
+
+    Args:
+        options: Not looked at.
+        tried: Not looked at; nothing is run.
+
+    Returns:
+        No options.
+    """
     return {}
 
 
@@ -41,7 +68,7 @@ class Arm:
     call: dict[str, Any] = field(default_factory=dict)  # arguments in place of the baseline's
     reuse: Callable[[], Reuse | None] = nothing_reused  # of the last generation
     cache_bytes: Callable[[], int] = lambda: 0  # held after the last generation
-    found: Callable[[], dict[str, Any]] = dict  # options that a calibrating generation found
+    calibrated: Callable[[], dict[str, Any]] = dict  # options that a calibrating generation found
 
 
 Tried = Callable[[dict[str, Any]], AbstractContextManager[Arm]]
@@ -67,7 +94,15 @@ class Method:
 
 
 def only(options: dict[str, Any], allowed: tuple[str, ...]) -> None:
-    """ValueError naming the first option that is not allowed."""
+    """Refuse options that a method does not have.
+
+    Args:
+        options: By name, as a suite has them.
+        allowed: Names of the options that there are.
+
+    Raises:
+        ValueError: Naming the first option that is not allowed.
+    """
     for name in options:
         if name not in allowed:
             raise ValueError(f"unknown option {name!r}; allowed: {', '.join(allowed) or 'none'}")

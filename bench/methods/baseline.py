@@ -11,7 +11,15 @@ from bench.methods.base import Arm, Method, only
 
 @contextmanager
 def apply(pipe: Any, options: dict[str, Any]) -> Iterator[Arm]:
-    """Change nothing."""
+    """Change nothing.
+
+    Args:
+        pipe: A pipeline of diffusers.
+        options: None; `check` lets no other through.
+
+    Yields:
+        An arm that differs in nothing.
+    """
     yield Arm()
 
 

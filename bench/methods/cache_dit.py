@@ -32,7 +32,14 @@ SHORTEST = 8  # steps that a mask is made for
 
 
 def check(options: dict[str, Any]) -> None:
-    """ValueError naming the option, its value and what is allowed."""
+    """Check options against KNOWN and the solver's, and against each other.
+
+    Args:
+        options: As a suite has them.
+
+    Raises:
+        ValueError: Naming the option, its value and what is allowed.
+    """
     values = checked(options, KNOWN)
     if values["taylorseer_order"] and values["calibrator"] != NONE:
         raise ValueError(
@@ -46,7 +53,15 @@ def check(options: dict[str, Any]) -> None:
 
 @contextmanager
 def apply(pipe: Any, options: dict[str, Any]) -> Iterator[Arm]:
-    """Enable it as a user would, and take it off again."""
+    """Enable it as a user would, and take it off again.
+
+    Args:
+        pipe: A pipeline that cache-dit knows.
+        options: As `check` lets them through.
+
+    Yields:
+        The pipeline with the cache on.
+    """
     import cache_dit
 
     values = checked(options, KNOWN)
@@ -80,7 +95,15 @@ def _calibrator(values: dict[str, Any]) -> Any:
 
 
 def gap(pipeline: str, options: dict[str, Any]) -> str | None:
-    """Why it does not run on a pipeline."""
+    """Why it does not run on a pipeline.
+
+    Args:
+        pipeline: The name of its class in diffusers.
+        options: As `check` lets them through.
+
+    Returns:
+        A clause for reports; None where it runs.
+    """
     values = checked(options, KNOWN)
     forecasts = values["taylorseer_order"] or values["calibrator"] != NONE
     if pipeline != "StableDiffusion3Pipeline" or not forecasts or values["back_blocks"]:
@@ -91,7 +114,14 @@ def gap(pipeline: str, options: dict[str, Any]) -> str | None:
 
 
 def space(baseline: Baseline) -> Space:
-    """What is searched: all of its options, on each of the solvers. A flow's forecasts need a last block."""
+    """What is searched: all of its options, on each of the solvers.
+
+    Args:
+        baseline: The run that is to be made faster; a flow's forecasts need a last block.
+
+    Returns:
+        One space's dimensions by name.
+    """
     calibrators: dict[str, dict[str, Any]] = {
         "held": {},
         "taylorseer-1": {"taylorseer_order": 1},

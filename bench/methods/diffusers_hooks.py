@@ -44,7 +44,14 @@ FASTERCACHE_OPTIONS = {
 
 
 def pab(pipe: Any, values: Values, timestep: Callable[[], int], stack: ExitStack) -> None:
-    """Pyramid Attention Broadcast (Zhao et al. 2024, arXiv 2408.12588): attention held between timesteps."""
+    """Pyramid Attention Broadcast (Zhao et al. 2024, arXiv 2408.12588): attention held between timesteps.
+
+    Args:
+        pipe: Its transformer is hooked.
+        values: Of PAB_OPTIONS: steps held, and between which timesteps.
+        timestep: Returns that of the call in progress.
+        stack: Undoes what the hooks do not; not used here.
+    """
     config = hooks.PyramidAttentionBroadcastConfig(
         spatial_attention_block_skip_range=values["interval"],
         spatial_attention_timestep_skip_range=(values["to_timestep"], values["from_timestep"]),
@@ -54,8 +61,17 @@ def pab(pipe: Any, values: Values, timestep: Callable[[], int], stack: ExitStack
 
 
 def taylorseer(pipe: Any, values: Values, timestep: Callable[[], int], stack: ExitStack) -> None:
-    """TaylorSeer (Liu et al. 2025, arXiv 2503.06923): attention and MLP forecast by a Taylor series in the
-    step index. Order 0 holds them, which is FORA (Selvaraju et al. 2024, arXiv 2407.01425)."""
+    """TaylorSeer (Liu et al. 2025, arXiv 2503.06923): attention and MLP forecast by a Taylor series.
+
+    The series is in the step index. Order 0 holds them, which is FORA (Selvaraju et al. 2024, arXiv
+    2407.01425).
+
+    Args:
+        pipe: Its transformer is hooked.
+        values: Of TAYLORSEER_OPTIONS or FORA_OPTIONS.
+        timestep: Not used.
+        stack: Undoes what the hooks do not; not used here.
+    """
     config = hooks.TaylorSeerCacheConfig(
         cache_interval=values["interval"],
         max_order=values.get("order", 0),
@@ -67,22 +83,46 @@ def taylorseer(pipe: Any, values: Values, timestep: Callable[[], int], stack: Ex
 
 
 def first_block(pipe: Any, values: Values, timestep: Callable[[], int], stack: ExitStack) -> None:
-    """First Block Cache (ParaAttention): the blocks' residual is held while the first's changes little."""
+    """First Block Cache (ParaAttention): the blocks' residual is held while the first's changes little.
+
+    Args:
+        pipe: Its transformer is hooked.
+        values: Of FIRST_BLOCK_OPTIONS.
+        timestep: Not used.
+        stack: Undoes what the hooks do not; not used here.
+    """
     hooks.apply_first_block_cache(
         pipe.transformer, hooks.FirstBlockCacheConfig(threshold=values["threshold"])
     )
 
 
 def first_block_gap(pipeline: str, options: Values) -> str | None:
-    """Why it does not run on a pipeline."""
+    """Why First Block Cache does not run on a pipeline.
+
+    Args:
+        pipeline: The name of its class in diffusers.
+        options: Not looked at.
+
+    Returns:
+        A clause for reports; None where it runs.
+    """
     if pipeline != "StableDiffusion3Pipeline":
         return None
     return "diffusers' hook takes both streams' residuals, and this model's last block returns no text"
 
 
 def fastercache(pipe: Any, values: Values, timestep: Callable[[], int], stack: ExitStack) -> None:
-    """FasterCache (Lv et al. 2024, arXiv 2410.19355). It takes the unconditional half to come first; a DiT
-    has the conditional half first, so the halves are swapped around it."""
+    """FasterCache (Lv et al. 2024, arXiv 2410.19355).
+
+    It takes the unconditional half to come first; a DiT has the conditional half first, so the halves are
+    swapped around it.
+
+    Args:
+        pipe: Its transformer is hooked.
+        values: Of FASTERCACHE_OPTIONS.
+        timestep: Returns that of the call in progress.
+        stack: Undoes the swap.
+    """
     config = hooks.FasterCacheConfig(
         spatial_attention_block_skip_range=values["attention_interval"],
         spatial_attention_timestep_skip_range=(-1, values["from_timestep"]),

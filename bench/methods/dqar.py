@@ -27,9 +27,17 @@ QUANTILE = "entropy_quantile"  # in place of entropy_threshold, which means anot
 
 
 def config(options: dict[str, Any]) -> dqar.DQARConfig:
-    """The DQARConfig of `preset` (if given) with the other options as overrides.
+    """The configuration that options ask for: `preset` (if given) with the others as overrides.
 
-    Raises ValueError naming the option, the value and what is allowed.
+    Args:
+        options: Fields of DQARConfig, `preset`, `plan`, `entropy_quantile`, and the solver's, which do not
+            count here.
+
+    Returns:
+        The configuration.
+
+    Raises:
+        ValueError: Naming the option, the value and what is allowed.
     """
     apart = ("preset", QUANTILE, PLAN, *scheduler.OPTIONS)
     only(options, (*apart, *inspect.signature(dqar.DQARConfig).parameters))
@@ -42,13 +50,27 @@ def config(options: dict[str, Any]) -> dqar.DQARConfig:
 
 
 def plan_file(options: dict[str, Any]) -> Path | None:
-    """The plan's file that options name, if they do."""
-    found = config(options).plan_path
-    return Path(found) if found else None
+    """The plan that options name, by `plan` or `plan_path`.
+
+    Args:
+        options: As `config` takes them.
+
+    Returns:
+        Its file; None where they name none.
+    """
+    path = config(options).plan_path
+    return Path(path) if path else None
 
 
 def named_files(options: dict[str, Any]) -> dict[str, Path]:
-    """The files that options name: the plan's, and the policy's directory."""
+    """The files that options name.
+
+    Args:
+        options: As `config` takes them.
+
+    Returns:
+        The path of the `plan`, and of the `policy`'s directory, where they are named.
+    """
     chosen = config(options)
     named = {"plan": chosen.plan_path, "policy": chosen.policy_path}
     return {what: Path(path) for what, path in named.items() if path}
@@ -62,7 +84,14 @@ def _shipped(name: Any) -> Path:
 
 
 def check(options: dict[str, Any]) -> None:
-    """ValueError naming the first option, its value and what is allowed."""
+    """Check options, those of the solver and the plan's file included.
+
+    Args:
+        options: As a suite has them.
+
+    Raises:
+        ValueError: Naming the first option, its value and what is allowed.
+    """
     file = plan_file(options)
     if file is not None:
         SavedPlan.load(file)
@@ -75,27 +104,50 @@ def check(options: dict[str, Any]) -> None:
 
 
 def by_data(options: dict[str, Any]) -> bool:
-    """Whether entropies, a policy or observed changes decide; a threshold of 0 forbids whatever they are."""
+    """Whether entropies, a policy or observed changes decide; a threshold of 0 forbids whatever they are.
+
+    Args:
+        options: As `config` takes them.
+
+    Returns:
+        False for plans that hold whatever the model computes.
+    """
     chosen = config(options)
     gated = chosen.entropy_gate and chosen.entropy_threshold > 0
     return QUANTILE in options or gated or chosen.adaptive or chosen.use_learned_policy
 
 
 def resolve(options: dict[str, Any], tried: Tried) -> dict[str, Any]:
-    """The entropy threshold below which `entropy_quantile` of the model's entropies lie, in nats."""
+    """Find the entropy threshold below which `entropy_quantile` of the model's entropies lie.
+
+    Args:
+        options: As `config` takes them.
+        tried: Runs an untimed generation, here one that reuses nothing.
+
+    Returns:
+        `entropy_threshold` in nats; empty where no quantile is asked for.
+    """
     if QUANTILE not in options:
         return {}
     given = {name: options[name] for name in scheduler.OPTIONS if name in options}
     with tried(given | NO_LAYERS | {"trace_entropy": True}) as arm:
-        found = arm.reuse()
-    rows = (found and found.entropy) or []
+        measured = arm.reuse()
+    rows = (measured and measured.entropy) or []
     known = [value for row in rows for value in row if value is not None]
     return {"entropy_threshold": float(np.quantile(known, options[QUANTILE]))}
 
 
 @contextmanager
 def apply(pipe: Any, options: dict[str, Any]) -> Iterator[Arm]:
-    """Enable reuse on every attention layer of the pipeline's transformer."""
+    """Enable reuse on the pipeline's transformer.
+
+    Args:
+        pipe: A pipeline of diffusers.
+        options: As `config` takes them; layers and heads are the model's where they are not given.
+
+    Yields:
+        The pipeline under DQAR.
+    """
     # A quantile is one of entropies under this model's own prompts: no length scales it.
     unscaled = {"adaptive_entropy": False} if QUANTILE in options else {}
     chosen = config(shape_of(pipe) | unscaled | options)
@@ -112,14 +164,28 @@ def apply(pipe: Any, options: dict[str, Any]) -> Iterator[Arm]:
 
 
 def shape_of(pipe: Any) -> dict[str, Any]:
-    """The layers and heads of the current model, in place of the configuration's defaults."""
+    """The layers and heads of the current model, in place of the configuration's defaults.
+
+    Args:
+        pipe: A pipeline of diffusers.
+
+    Returns:
+        `num_layers` and `num_heads`.
+    """
     adapter = Adapter(pipe.transformer)
     heads = adapter.heads or pipe.transformer.config.num_attention_heads
     return {"num_layers": len(adapter.attentions), "num_heads": heads}
 
 
 def reuse(summary: Any) -> Reuse:
-    """A runtime summary as the record has it: plain lists, null where not measured."""
+    """A runtime summary as the record has it: plain lists, null where not measured.
+
+    Args:
+        summary: What `dqar.summary` returned.
+
+    Returns:
+        The record's part, floats of tables to six digits.
+    """
     entropy = np.asarray(summary.entropy, dtype=float)
     return Reuse(
         ratio=float(summary.ratio),
@@ -148,8 +214,16 @@ def _frozen(value: Any) -> Any:
 
 
 def space(baseline: Baseline) -> Space:
-    """What `tune --method` searches: the steps that run of a grid as fine as the baseline's or twice as fine,
-    and what forecasts the others; plans are what `calibrate` searches."""
+    """What `tune --method` searches: the steps that run, and what forecasts the others.
+
+    The steps are of a grid as fine as the baseline's or twice as fine; plans are what `calibrate` searches.
+
+    Args:
+        baseline: The run that is to be made faster.
+
+    Returns:
+        One space's dimensions by name.
+    """
     steps, dpm = baseline.steps, {"scheduler": "dpm_solver++"}
     spread = {"preset": "maximum", "layer_fraction": 0.0}
     solvers: dict[str, dict[str, Any]] = {

@@ -14,7 +14,14 @@ SHIFTS = (1.0, 3.0, 4.0)  # of a flow's steps, besides the model's own
 
 
 def check(options: dict[str, Any]) -> None:
-    """`steps` (1 to 1000), `scheduler` (a key of SCHEDULERS), or both; where steps lie; `solver_order`."""
+    """Check options: `steps`, `scheduler`, or both; where steps lie; `solver_order`.
+
+    Args:
+        options: As a suite has them.
+
+    Raises:
+        ValueError: Naming the option, its value and what is allowed.
+    """
     only(options, scheduler.OPTIONS)
     scheduler.check(options)
     if all(options.get(name) is None for name in ("steps", "scheduler")):
@@ -23,14 +30,29 @@ def check(options: dict[str, Any]) -> None:
 
 @contextmanager
 def apply(pipe: Any, options: dict[str, Any]) -> Iterator[Arm]:
-    """Swap the scheduler, keeping the baseline's timestep spacing, and pass the step count on."""
+    """Swap the scheduler, keeping the baseline's timestep spacing, and pass the step count on.
+
+    Args:
+        pipe: A pipeline of diffusers.
+        options: As `check` lets them through.
+
+    Yields:
+        The pipeline with the other scheduler, and the step count for its call.
+    """
     check(options)
     with scheduler.solver(pipe, options) as call:
         yield Arm(call=call)
 
 
 def spaces(baseline: Baseline) -> dict[str, Space]:
-    """One for each solver: steps, order, and where the steps lie (of a flow its shift does)."""
+    """What is searched: steps, order, and where the steps lie (of a flow its shift does).
+
+    Args:
+        baseline: The run that is to be made faster.
+
+    Returns:
+        A space for each solver, by its name.
+    """
     steps = Whole(baseline.steps // 7, baseline.steps // 2)
     names: dict[str, Space] = {
         name: {"steps": steps, "solver": Among(_variants(name, baseline.flow))} for name in scheduler.SIGMAS

@@ -37,8 +37,18 @@ class Choice(NamedTuple):
 
 
 def checked(options: dict[str, Any], known: Mapping[str, Range | Choice]) -> dict[str, Any]:
-    """The values of `known`, defaults filled in; ValueError naming the option, its value and what is
-    allowed. A solver's options are let through to be checked as such."""
+    """Check options and fill in their defaults; a solver's are checked as such and left out.
+
+    Args:
+        options: As a suite has them.
+        known: The method's own options.
+
+    Returns:
+        A value for each of `known`.
+
+    Raises:
+        ValueError: Naming the option, its value and what is allowed.
+    """
     only(options, (*known, *OPTIONS))
     check_solver(options)
     for name, allowed in known.items():
@@ -57,7 +67,11 @@ def checked(options: dict[str, Any], known: Mapping[str, Range | Choice]) -> dic
 
 @contextmanager
 def cache_context(transformer: Any) -> Iterator[None]:
-    """A cache context as pipelines of other models set it; state begins again within."""
+    """A cache context as pipelines of other models set it; state begins again within.
+
+    Args:
+        transformer: Of diffusers, with hooks that keep state by context.
+    """
     from diffusers.models.cache_utils import CacheMixin
 
     with CacheMixin.cache_context(transformer, "bench"):
@@ -84,7 +98,14 @@ class Progress:
 
 @contextmanager
 def progress(pipe: Any) -> Iterator[Progress]:
-    """Where the pipeline's generation is, for pipelines that call their transformer once a step."""
+    """Follow the pipeline's generation, for pipelines that call their transformer once a step.
+
+    Args:
+        pipe: A pipeline of diffusers.
+
+    Yields:
+        Where the generation is, updated at each call.
+    """
     at = Progress()
     seen: Any = None
 
@@ -104,9 +125,16 @@ def progress(pipe: Any) -> Iterator[Progress]:
 
 @contextmanager
 def current_timestep(pipe: Any) -> Iterator[Callable[[], int]]:
-    """A function that returns the timestep of the call in progress.
+    """Follow the pipeline's timesteps.
 
-    Where the pipeline knows it, its own answer, as its users ask for it; else without reading the device.
+    Where the pipeline knows the current one, its own answer, as its users ask for it; else without reading
+    the device.
+
+    Args:
+        pipe: A pipeline of diffusers.
+
+    Yields:
+        A function that returns the timestep of the call in progress.
     """
     if hasattr(type(pipe), "current_timestep"):
         yield lambda: int(pipe.current_timestep)
@@ -117,7 +145,11 @@ def current_timestep(pipe: Any) -> Iterator[Callable[[], int]]:
 
 @contextmanager
 def restored(transformer: Any) -> Iterator[None]:
-    """Take off whatever others' caches put on the transformer and its modules, to the order of these."""
+    """Take off whatever others' caches put on the transformer and its modules, to the order of these.
+
+    Args:
+        transformer: As the pipeline holds it; attributes and submodules of its modules are put back.
+    """
     for module in transformer.modules():
         # What a pipeline's own cache contexts left: a list of the modules that had hooks then, out of date.
         registry = getattr(module, "_diffusers_hook", None)

@@ -25,7 +25,14 @@ KNOWN = {
 
 
 def check(options: dict[str, Any]) -> None:
-    """ValueError naming the option; `steps` is needed, for the ratios are those of so many steps."""
+    """Check options; `steps` is needed, for the ratios are those of so many steps.
+
+    Args:
+        options: As a suite has them.
+
+    Raises:
+        ValueError: Naming the option, its value and what is allowed.
+    """
     checked(options, KNOWN)
     if "steps" not in options:
         raise ValueError("steps is not given; needed: the number of steps to calibrate for")
@@ -33,7 +40,15 @@ def check(options: dict[str, Any]) -> None:
 
 @contextmanager
 def apply(pipe: Any, options: dict[str, Any]) -> Iterator[Arm]:
-    """Hold by the ratios given, or calibrate where none are; the arm then reports what was measured."""
+    """Hold by the ratios given, or calibrate where none are; the arm then reports what was measured.
+
+    Args:
+        pipe: A pipeline that MagCache's hooks know.
+        options: As `check` lets them through, and `mag_ratios` as `resolve` found them.
+
+    Yields:
+        The pipeline with the hooks on.
+    """
     ratios = options.get(RATIOS)
     given = {name: value for name, value in options.items() if name != RATIOS}
     values, steps = checked(given, KNOWN), given["steps"]
@@ -44,13 +59,21 @@ def apply(pipe: Any, options: dict[str, Any]) -> Iterator[Arm]:
             pipe.transformer._reset_stateful_cache = lambda *args, **kwargs: None
         apply_mag_cache(pipe.transformer, MagCacheConfig(**({"num_inference_steps": steps} | values | mode)))
         with cache_context(pipe.transformer):
-            yield Arm(call=call, found=lambda: {RATIOS: _calibrated(pipe.transformer)})
+            yield Arm(call=call, calibrated=lambda: {RATIOS: _calibrated(pipe.transformer)})
 
 
 def resolve(options: dict[str, Any], tried: Tried) -> dict[str, Any]:
-    """The ratios of the current model on this solver."""
+    """Find the ratios of the current model on this solver.
+
+    Args:
+        options: As `check` lets them through.
+        tried: Runs an untimed generation, which calibrates.
+
+    Returns:
+        `mag_ratios`, one a step.
+    """
     with tried(options) as arm:
-        return arm.found()
+        return arm.calibrated()
 
 
 def _calibrated(transformer: Any) -> list[float]:
@@ -58,11 +81,18 @@ def _calibrated(transformer: Any) -> list[float]:
     first: Any = blocks_of(unwrapped(transformer))[0]
     hook = first._diffusers_hook.get_hook(_MAG_CACHE_LEADER_BLOCK_HOOK)
     states = [state.calibration_ratios for state in hook.state_manager._state_cache.values()]
-    return list(next((found for found in states if found), []))
+    return list(next((ratios for ratios in states if ratios), []))
 
 
 def space(baseline: Baseline) -> Space:
-    """What is searched: all of its options, on each of the solvers."""
+    """What is searched: all of its options, on each of the solvers.
+
+    Args:
+        baseline: The run that is to be made faster.
+
+    Returns:
+        One space's dimensions by name.
+    """
     return {
         "solver": solvers(baseline, explicit=True),
         "threshold": Real(0.01, 0.4),

@@ -56,20 +56,46 @@ class Trajectory:
         self.velocities: list[Tensor] = []
 
     def jvp(self, step: int, span: int) -> Tensor:
-        """The estimated change of the average velocity with time, from `span` steps before `step`."""
+        """The estimated change of the average velocity with time.
+
+        Args:
+            step: Number of the step, from 0.
+            span: How many steps before it the estimate begins, 1 to `step`.
+
+        Returns:
+            In the shape of the latents.
+        """
         before = step - span
         elapsed = self.times[step] - self.times[before]
         moved = self.latents[step] - self.latents[before]
         return (moved - elapsed * self.velocities[before]) / elapsed**2
 
     def average(self, step: int, to: int, span: int) -> Tensor:
-        """The estimated average velocity from one step to another."""
+        """The estimated average velocity from one step to another.
+
+        Args:
+            step: Number of the first, from 0.
+            to: Number of the second, above the first; as many as there are steps = the end.
+            span: As `jvp` takes it; 1 = the velocity at `step` is held.
+
+        Returns:
+            In the shape of the latents.
+        """
         if span == 1:
             return self.velocities[step]
         return self.velocities[step] + (self.times[to] - self.times[step]) * self.jvp(step, span)
 
     def cost(self, step: int, to: int, span: int) -> float:
-        """How far the estimate is from the average velocity of a trajectory that has the latent of `to`."""
+        """How far the estimate is from the average velocity of a trajectory that has the latent of `to`.
+
+        Args:
+            step: Number of the first step, from 0.
+            to: Number of the second, above the first.
+            span: As `average` takes it.
+
+        Returns:
+            Mean absolute difference of the velocities.
+        """
         true = (self.latents[to] - self.latents[step]) / (self.times[to] - self.times[step])
         return float((true - self.average(step, to, span)).abs().mean())
 
@@ -81,6 +107,9 @@ def shortest(full: Trajectory, budget: int, gamma: float) -> list[Edge]:
         full: A trajectory of which every step ran, with the last latent.
         budget: Most steps that run.
         gamma: Exponent of an edge's cost; 1 is the plain shortest path.
+
+    Returns:
+        The steps that run, ascending, and their spans; the first is step 0.
     """
     steps = len(full.velocities)
     edges: dict[tuple[int, int], tuple[float, int]] = {}
@@ -126,7 +155,14 @@ class Cache:
         return len(self.trajectory.velocities)
 
     def runs(self) -> bool:
-        """Whether the model runs at the step in progress."""
+        """Whether the model runs at the step in progress.
+
+        Returns:
+            True at each step of the path, or at all steps without one.
+
+        Raises:
+            ValueError: The path has steps that the generation has not.
+        """
         step, steps = self.step, len(self.begun)
         if self.edges is None:
             return True
@@ -135,7 +171,15 @@ class Cache:
         return any(edge.step == step for edge in self.edges)
 
     def moved(self, output: Tensor, latent: Tensor) -> Tensor:
-        """The velocity by which the latent moves at the step in progress; `output` is the model's."""
+        """Note a step, and give the velocity by which the latent moves at it.
+
+        Args:
+            output: The model's guided velocity; not used where the model was skipped.
+            latent: The latent before the step, of the same shape.
+
+        Returns:
+            A velocity of that shape.
+        """
         step, seen = self.step, self.trajectory
         seen.latents.append(latent)
         if self.edges is None:
@@ -153,29 +197,55 @@ class Cache:
 
 
 def check(options: dict[str, Any]) -> None:
-    """ValueError naming the option, its value and what is allowed: it is defined on Euler's method alone."""
+    """Check options; it is defined on Euler's method alone.
+
+    Args:
+        options: As a suite has them.
+
+    Raises:
+        ValueError: Naming the option, its value and what is allowed.
+    """
     checked(options, KNOWN)
     if "scheduler" in options:
         raise ValueError(f"scheduler: {options['scheduler']!r} is not allowed; allowed: the model's own")
 
 
 def gap(pipeline: str, options: dict[str, Any]) -> str | None:
-    """Why it does not run on a pipeline."""
+    """Why it does not run on a pipeline.
+
+    Args:
+        pipeline: The name of its class in diffusers.
+        options: Not looked at.
+
+    Returns:
+        A clause for reports; None where it runs.
+    """
     return None if pipeline in FLOWS else f"it is defined on a flow solved by Euler's method ({EULER})"
 
 
 @contextmanager
 def apply(pipe: Any, options: dict[str, Any]) -> Iterator[Arm]:
-    """Follow the path given, or run every step where none is; the arm then reports the path found."""
+    """Follow the path given, or run every step where none is; the arm then reports the path found.
+
+    Args:
+        pipe: A pipeline of a flow, with Euler's scheduler.
+        options: As `check` lets them through, and `edges` as `resolve` found them.
+
+    Yields:
+        The pipeline with the cache on.
+
+    Raises:
+        ValueError: The pipeline has another scheduler.
+    """
     given = {name: value for name, value in options.items() if name != EDGES}
-    values, found = checked(given, KNOWN), options.get(EDGES)
+    values, edges = checked(given, KNOWN), options.get(EDGES)
     if type(pipe.scheduler).__name__ != EULER:
         raise ValueError(f"scheduler: {type(pipe.scheduler).__name__!r} is not allowed; allowed: {EULER}")
-    cache = Cache(pipe.scheduler, [Edge(*edge) for edge in found] if found else None)
+    cache = Cache(pipe.scheduler, [Edge(*edge) for edge in edges] if edges else None)
     with solver(pipe, given) as call, restored(pipe.transformer), _attached(pipe, cache) as ended:
         yield Arm(
             call=call,
-            found=lambda: {EDGES: [list(edge) for edge in shortest(ended(), **values)]},
+            calibrated=lambda: {EDGES: [list(edge) for edge in shortest(ended(), **values)]},
             cache_bytes=lambda: _held(cache.trajectory),
         )
 
@@ -194,9 +264,9 @@ def _attached(pipe: Any, cache: Cache) -> Iterator[Any]:
 
     @wraps(step)
     def moved(model_output: Tensor, timestep: Any, sample: Tensor, *args: Any, **kwargs: Any) -> Any:
-        made = step(cache.moved(model_output, sample), timestep, sample, *args, **kwargs)
-        last[:] = [made[0] if isinstance(made, tuple) else made.prev_sample]
-        return made
+        result = step(cache.moved(model_output, sample), timestep, sample, *args, **kwargs)
+        last[:] = [result[0] if isinstance(result, tuple) else result.prev_sample]
+        return result
 
     def ended() -> Trajectory:
         whole = Trajectory(cache.trajectory.times)
@@ -217,9 +287,17 @@ def _held(trajectory: Trajectory) -> int:
 
 
 def resolve(options: dict[str, Any], tried: Tried) -> dict[str, Any]:
-    """The path of the current model on this schedule."""
+    """Find the path of the current model on this schedule.
+
+    Args:
+        options: As `check` lets them through.
+        tried: Runs an untimed generation, every step of which runs.
+
+    Returns:
+        `edges`, each a step and its span.
+    """
     with tried(options) as arm, torch.no_grad():
-        return arm.found()
+        return arm.calibrated()
 
 
 METHOD = Method(check=check, apply=apply, resolve=resolve, by_data=always, fixed_steps=always, gap=gap)

@@ -36,9 +36,16 @@ OPTIONS = ("steps", "scheduler", "spacing", "solver_order", "shift", TIMESTEPS)
 
 
 def check(options: dict[str, Any]) -> None:
-    """ValueError unless `steps` is 1 to 1000, `scheduler` a key of SCHEDULERS, `spacing` and `solver_order`
-    what that scheduler has, `shift` (of a flow's steps) 0.1 to 100, and `timesteps` those of a solver of
-    several orders, where given."""
+    """Check the options of the solver, where given.
+
+    Args:
+        options: Of which `steps` is 1 to 1000, `scheduler` a key of SCHEDULERS, `spacing` and `solver_order`
+            what that scheduler has, `shift` (of a flow's steps) 0.1 to 100, `timesteps` those of a solver of
+            several orders; others are not looked at.
+
+    Raises:
+        ValueError: Naming the option, its value and what is allowed.
+    """
     steps, scheduler = options.get("steps"), options.get("scheduler")
     if steps is not None and not (type(steps) is int and 1 <= steps <= 1000):
         raise ValueError(f"steps: {steps!r} is not allowed; allowed: 1 to 1000")
@@ -65,7 +72,15 @@ def _check_detail(name: str, options: dict[str, Any], allowed: Mapping[str, Sequ
 
 @contextmanager
 def solver(pipe: Any, options: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Swap the scheduler according to `options`; yields the arguments of the call that differ."""
+    """Swap the scheduler; on leaving the pipeline has its own again.
+
+    Args:
+        pipe: A pipeline of diffusers.
+        options: As `check` lets them through.
+
+    Yields:
+        The arguments of the call that differ.
+    """
     before, steps, timesteps = pipe.scheduler, options.get("steps"), timesteps_of(options)
     if options.get("scheduler") or options.get("shift"):
         _check_model(pipe, options)
@@ -100,8 +115,16 @@ def _details(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def from_pipeline(pipe: Any, name: str | None = None, **changes: Any) -> Any:
-    """A fresh scheduler `name`, or of the pipeline's own class, with the configuration (betas, spacing)
-    of the pipeline's own but for `changes`."""
+    """Make a scheduler with the configuration (betas, spacing) of the pipeline's own.
+
+    Args:
+        pipe: A pipeline of diffusers; it keeps its own.
+        name: A key of SCHEDULERS; None = the class of the pipeline's own.
+        **changes: Fields of the configuration that differ.
+
+    Returns:
+        A fresh scheduler, its timesteps not set.
+    """
     import diffusers
 
     # Without its private keys: by these, diffusers would replace values that happen to be the old

@@ -30,12 +30,27 @@ PIPELINE = "StableDiffusion3Pipeline"
 
 
 def check(options: dict[str, Any]) -> None:
-    """ValueError naming the option, its value and what is allowed."""
+    """Check options against KNOWN and the solver's.
+
+    Args:
+        options: As a suite has them.
+
+    Raises:
+        ValueError: Naming the option, its value and what is allowed.
+    """
     checked(options, KNOWN)
 
 
 def gap(pipeline: str, options: dict[str, Any]) -> str | None:
-    """Why it does not run on a pipeline."""
+    """Why it does not run on a pipeline.
+
+    Args:
+        pipeline: The name of its class in diffusers.
+        options: Not looked at.
+
+    Returns:
+        A clause for reports; None where it runs.
+    """
     if pipeline == PIPELINE:
         return None
     return "diffusers' hook takes latents of frames and a flow's sigma, which this transformer is not given"
@@ -43,7 +58,15 @@ def gap(pipeline: str, options: dict[str, Any]) -> str | None:
 
 @contextmanager
 def apply(pipe: Any, options: dict[str, Any]) -> Iterator[Arm]:
-    """Enable it, tell it where the loop is, and take it off again."""
+    """Enable it, give it the place of the loop, and take it off again.
+
+    Args:
+        pipe: A pipeline that `gap` names no reason against.
+        options: As `check` lets them through.
+
+    Yields:
+        The pipeline with the cache on.
+    """
     values = checked(options, KNOWN)
     with ExitStack() as stack:
         call = stack.enter_context(solver(pipe, options))

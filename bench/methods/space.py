@@ -49,12 +49,27 @@ Spaces = Callable[[Baseline], Mapping[str, Space]]  # a name for each space -> t
 
 
 def no_spaces(baseline: Baseline) -> Mapping[str, Space]:
-    """For methods that have nothing to search."""
+    """For methods that have nothing to search.
+
+    Args:
+        baseline: Not looked at.
+
+    Returns:
+        No space.
+    """
     return {}
 
 
 def one_space(name: str, space: Callable[[Baseline], Space]) -> Spaces:
-    """The spaces of a method that has one."""
+    """The spaces of a method that has one.
+
+    Args:
+        name: Of the space.
+        space: Makes it for a baseline.
+
+    Returns:
+        A function from a baseline to the one space by its name.
+    """
     return lambda baseline: {name: space(baseline)}
 
 
@@ -65,6 +80,9 @@ def solvers(baseline: Baseline, explicit: bool = False) -> Among:
     Args:
         baseline: The run that is to be made faster.
         explicit: Whether the number of steps is always given, for methods that have to know it.
+
+    Returns:
+        A dimension that sets the solver's options together.
     """
     steps = baseline.steps
     dpm = {"scheduler": "dpm_solver++"}

@@ -27,7 +27,14 @@ Streams = tuple[Tensor, ...]  # the tokens of the image, and of the prompt where
 
 
 def check(options: dict[str, Any]) -> None:
-    """ValueError naming the option, its value and what is allowed."""
+    """Check options against KNOWN and the solver's.
+
+    Args:
+        options: As a suite has them.
+
+    Raises:
+        ValueError: Naming the option, its value and what is allowed.
+    """
     checked(options, KNOWN)
 
 
@@ -44,7 +51,14 @@ class Accumulator:
         self.change = 0.0
 
     def holds(self, distance: float) -> bool:
-        """Whether the residual is held at a step whose input differs by `distance` from the step before."""
+        """Decide a step, and take its change into account.
+
+        Args:
+            distance: Relative change of the input since the step before.
+
+        Returns:
+            Whether the residual is held.
+        """
         self.change += float(np.polyval(self.coefficients, distance))
         if self.change < self.threshold:
             return True
@@ -107,23 +121,35 @@ class Cache:
 
     def _end(self, output: Any) -> None:
         # The image's tokens are the last of a block's outputs; the prompt's may end with the last block.
-        made = (output,) if isinstance(output, Tensor) else tuple(output)[::-1]
-        pairs = zip(made, self.inputs, strict=True)
+        outputs = (output,) if isinstance(output, Tensor) else tuple(output)[::-1]
+        pairs = zip(outputs, self.inputs, strict=True)
         self.residual = [after - before for after, before in pairs if after is not None]
         if self.accumulator is None:
             if not math.isnan(self.distance) and self.last_output is not None:
-                self.changes.append((self.distance, change(made[0], self.last_output)))
-            self.last_output = made[0]
+                self.changes.append((self.distance, change(outputs[0], self.last_output)))
+            self.last_output = outputs[0]
 
     def fitted(self) -> list[float]:
-        """The polynomial's coefficients, by least squares; a lower degree where steps are few."""
+        """Fit the polynomial from the input's relative change to the output's, by least squares.
+
+        Returns:
+            Coefficients, highest power first, of degree DEGREE; lower where steps are few.
+        """
         x, y = np.array(self.changes).T
         degree = min(DEGREE, len(x) - 1)
         return [float(c) for c in np.polyfit(x, y, degree)]
 
 
 def change(now: Tensor, before: Tensor) -> float:
-    """Mean absolute difference, relative to the mean absolute value before."""
+    """Mean absolute difference, relative to the mean absolute value before.
+
+    Args:
+        now: Any shape.
+        before: The same shape.
+
+    Returns:
+        0 = equal; read from the device.
+    """
     return float((now - before).abs().mean() / before.abs().mean())
 
 
@@ -155,23 +181,46 @@ def _modulation(block: nn.Module) -> Callable[[dict[str, Any]], Tensor]:
 
 @contextmanager
 def apply(pipe: Any, options: dict[str, Any]) -> Iterator[Arm]:
-    """Hold by the coefficients given, or measure where none are; the arm then reports the fit."""
+    """Hold by the coefficients given, or measure where none are; the arm then reports the fit.
+
+    Args:
+        pipe: A pipeline whose transformer has the blocks of a DiT or of Stable Diffusion 3.
+        options: As `check` lets them through, and `coefficients` as `resolve` found them.
+
+    Yields:
+        The pipeline with the cache on.
+    """
     given = {name: value for name, value in options.items() if name != COEFFICIENTS}
-    values, found = checked(given, KNOWN), options.get(COEFFICIENTS)
-    accumulator = Accumulator(values["threshold"], found) if found else None
+    values, coefficients = checked(given, KNOWN), options.get(COEFFICIENTS)
+    accumulator = Accumulator(values["threshold"], coefficients) if coefficients else None
     with solver(pipe, given) as call, restored(pipe.transformer), progress(pipe) as at:
         cache = Cache(pipe.transformer, accumulator, at)
-        yield Arm(call=call, found=lambda: {COEFFICIENTS: cache.fitted()})
+        yield Arm(call=call, calibrated=lambda: {COEFFICIENTS: cache.fitted()})
 
 
 def resolve(options: dict[str, Any], tried: Tried) -> dict[str, Any]:
-    """The polynomial of the current model on this solver."""
+    """Fit the polynomial of the current model on this solver.
+
+    Args:
+        options: As `check` lets them through.
+        tried: Runs an untimed generation, whose changes are measured.
+
+    Returns:
+        `coefficients`, highest power first.
+    """
     with tried(options) as arm:
-        return arm.found()
+        return arm.calibrated()
 
 
 def space(baseline: Baseline) -> Space:
-    """What is searched: the threshold, on each of the solvers."""
+    """What is searched: the threshold, on each of the solvers.
+
+    Args:
+        baseline: The run that is to be made faster.
+
+    Returns:
+        One space's dimensions by name.
+    """
     return {"solver": solvers(baseline), "threshold": Real(0.02, 0.6)}
 
 

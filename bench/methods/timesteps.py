@@ -17,7 +17,13 @@ LAST = 1000  # timesteps lie below it, and of a flow the first may lie on it
 
 
 def timesteps_of(options: dict[str, Any]) -> tuple[float, ...] | None:
-    """The timesteps that options give, the noisiest first; None where they give none.
+    """The timesteps that options give.
+
+    Args:
+        options: A method's, by name.
+
+    Returns:
+        From 0 to LAST, falling; None where the options give none.
 
     Raises:
         ValueError: naming the option, the value and what is allowed.
@@ -37,11 +43,14 @@ def timesteps_of(options: dict[str, Any]) -> tuple[float, ...] | None:
 
 
 def check_timesteps(options: dict[str, Any], solvers: Sequence[str]) -> None:
-    """ValueError unless the timesteps are right and nothing else says where the steps lie.
+    """Check that the timesteps are right and nothing else names where the steps lie.
 
     Args:
         options: A method's.
         solvers: The schedulers that take timesteps.
+
+    Raises:
+        ValueError: Naming the option and what is allowed.
     """
     if timesteps_of(options) is None:
         return
@@ -64,6 +73,10 @@ def place(scheduler: Any, timesteps: Sequence[float]) -> None:
 
     Its sigmas follow: of a flow t / 1000, else sqrt((1 - a) / a) of the cumulative product of alphas, which
     is a table by whole timesteps.
+
+    Args:
+        timesteps: From 0 to LAST, falling.
+        scheduler: Of several orders; its `set_timesteps` is replaced for good.
     """
     import torch
 

@@ -27,7 +27,11 @@ class Part:
     options: Mapping[str, Any]
 
     def build(self) -> Any:
-        """The component, on the current default device."""
+        """Make the component with random weights.
+
+        Returns:
+            An object of diffusers' class, on the current default device and dtype.
+        """
         import diffusers
 
         return getattr(diffusers, self.kind)(**self.options)
@@ -47,7 +51,14 @@ class Architecture:
     components: Mapping[str, Any] = field(default_factory=dict)  # of the pipeline's own arguments
 
     def build(self, dtype: torch.dtype) -> Any:
-        """The pipeline with seeded random weights on this machine's device."""
+        """Make the pipeline with seeded random weights on this machine's device.
+
+        Args:
+            dtype: Floating-point type of the weights.
+
+        Returns:
+            A pipeline of diffusers whose text encoders and tokenizers are None.
+        """
         import diffusers
         import torch
 
@@ -66,7 +77,15 @@ class Architecture:
         return kind(**absent | parts | dict(self.components)).to(dtype)
 
     def arguments(self, numbers: Sequence[int], dtype: torch.dtype) -> dict[str, Any]:
-        """The prompts of these numbers as the pipeline's call takes them, each the same in any batch."""
+        """Random embeddings in place of prompts, each prompt's the same in any batch.
+
+        Args:
+            numbers: Numbers of the prompts, one an image.
+            dtype: Floating-point type of the embeddings.
+
+        Returns:
+            Arguments of the pipeline's call, tensors on this machine's device.
+        """
         import torch
 
         given = {

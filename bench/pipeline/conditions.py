@@ -10,7 +10,15 @@ from bench.spec.run_spec import RunSpec
 
 
 def numbers(spec: RunSpec, pipe: Any) -> list[int]:
-    """The classes or prompts that images cycle through: image i is of numbers[i mod n]."""
+    """The classes or prompts that images cycle through: image i is of numbers[i mod n].
+
+    Args:
+        spec: The configuration.
+        pipe: Its pipeline, asked for the number of classes where nothing else states it.
+
+    Returns:
+        Labels, or indices of the suite's prompts.
+    """
     if spec.prompts is not None:
         return list(range(len(spec.prompts.texts)))
     if spec.labels != "cycle":
@@ -23,7 +31,15 @@ def numbers(spec: RunSpec, pipe: Any) -> list[int]:
 
 
 def names(spec: RunSpec, pipe: Any) -> dict[int, str]:
-    """Number -> the prompt, or the class's name where the model has one."""
+    """What the numbers stand for.
+
+    Args:
+        spec: The configuration.
+        pipe: Its pipeline, asked for the classes' names.
+
+    Returns:
+        Number -> the prompt, or the class's name where the model has one.
+    """
     if spec.prompts is not None:
         return dict(enumerate(spec.prompts.texts))
     if spec.model == "embedded":
@@ -34,7 +50,16 @@ def names(spec: RunSpec, pipe: Any) -> dict[int, str]:
 
 
 def arguments(spec: RunSpec, pipe: Any, chosen: Sequence[int]) -> dict[str, Any]:
-    """The arguments of the pipeline's call for images of these numbers."""
+    """The arguments of the pipeline's call that state what the images are of.
+
+    Args:
+        spec: The configuration.
+        pipe: Its pipeline.
+        chosen: Of `numbers`, one an image.
+
+    Returns:
+        By name, to be joined with those that every call has.
+    """
     if spec.prompts is None:
         return {"class_labels": list(chosen)}
     if spec.weights == "random":  # there are no text encoders either
@@ -46,6 +71,13 @@ def arguments(spec: RunSpec, pipe: Any, chosen: Sequence[int]) -> dict[str, Any]
 
 
 def without_t5(pipe: Any) -> dict[str, Any]:
-    """Stable Diffusion 3 without its T5 puts zero tokens in its place, as many as this argument says."""
+    """Stable Diffusion 3 without its T5 puts zero tokens in its place, as many as this argument says.
+
+    Args:
+        pipe: A pipeline of diffusers.
+
+    Returns:
+        The argument for such a pipeline; empty for any other.
+    """
     absent = hasattr(pipe, "text_encoder_3") and pipe.text_encoder_3 is None
     return {"max_sequence_length": 1} if absent else {}

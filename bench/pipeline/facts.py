@@ -27,7 +27,17 @@ class ModelFacts:
 
     @classmethod
     def of(cls, directory: Path) -> ModelFacts:
-        """Read a pipeline's directory. BadInput names a file or a value that cannot be."""
+        """Read the configuration files of a pipeline.
+
+        Args:
+            directory: The pipeline's; it has a model_index.json.
+
+        Returns:
+            What they state.
+
+        Raises:
+            BadInput: A file that cannot be read, or a value out of range.
+        """
         transformer = component(directory, "transformer", "config.json")
         scheduler = component(directory, "scheduler", "scheduler_config.json")
         index = read(directory / "model_index.json")
@@ -44,24 +54,57 @@ class ModelFacts:
 
 
 def is_flow(scheduler: dict[str, Any]) -> bool:
-    """Whether a scheduler's configuration is one of flow matching."""
+    """Whether a scheduler is one of flow matching.
+
+    Args:
+        scheduler: Its configuration file.
+
+    Returns:
+        False for schedules that preserve the variance.
+    """
     named = str(scheduler.get("_class_name")).startswith("FlowMatch")
     return named or scheduler.get("prediction_type") == "flow_prediction"
 
 
 def shown(model: str) -> str:
-    """A model in a message: its name or hub id, without the path of this machine."""
+    """A model in a message.
+
+    Args:
+        model: A name, a directory or a hub id.
+
+    Returns:
+        Quoted, a directory without the path of this machine.
+    """
     return repr(Path(model).name if "/" in model and Path(model).exists() else model)
 
 
 def component(directory: Path, name: str, file: str) -> dict[str, Any]:
-    """The configuration of a part of the pipeline, empty where it has none."""
+    """The configuration of a part of the pipeline.
+
+    Args:
+        directory: The pipeline's.
+        name: The part's directory in it.
+        file: Name of the configuration file.
+
+    Returns:
+        Its content; empty where the file is missing.
+    """
     path = directory / name / file
     return read(path) if path.exists() else {}
 
 
 def read(path: Path) -> dict[str, Any]:
-    """A JSON object of a model; BadInput names the file by its last two parts."""
+    """Read a JSON object of a model.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Its content.
+
+    Raises:
+        BadInput: It is missing or no JSON object; the file is named by the last two parts of its path.
+    """
     try:
         content = read_json(path, "model")
     except InvalidFile as error:

@@ -33,6 +33,9 @@ def fetch(model: str, say: Callable[[str], None]) -> Path:
         model: owner/name.
         say: Called with a line that states what is waited for.
 
+    Returns:
+        A directory in the hub's cache.
+
     Raises:
         BadInput: it cannot be fetched, or nothing arrives for FIRST_S or SILENCE_S seconds.
     """
@@ -71,7 +74,7 @@ def _client(model: str, say: Callable[[str], None], first_s: float, **env: str) 
 
 def _follow(process: subprocess.Popen[bytes], model: str, say: Callable[[str], None], first_s: float) -> None:
     """Wait for the end; Silence where nothing arrives."""
-    started = last = said = time.monotonic()
+    started = last = said_at = time.monotonic()
     held = before = _bytes(model)
     while process.poll() is None:
         time.sleep(0.1)
@@ -84,8 +87,8 @@ def _follow(process: subprocess.Popen[bytes], model: str, say: Callable[[str], N
                 f"model: {model!r} cannot be fetched: nothing arrived from the hub for {limit:.0f} s;"
                 " needed: a network, or HF_HUB_OFFLINE=1 with the model in the hub's cache"
             )
-        if now - said > SAY_S:
-            said = now
+        if now - said_at > SAY_S:
+            said_at = now
             got, idle = (held - before) / 1e6, now - last
             say(f"fetching {model}: {got:.0f} MB in {now - started:.0f} s, nothing for {idle:.0f} s")
 
@@ -106,12 +109,12 @@ def _bytes(model: str) -> int:
 
 def _result(model: str, output: str) -> Path:
     try:
-        found = json.loads(output.strip().splitlines()[-1])
+        result = json.loads(output.strip().splitlines()[-1])
     except (ValueError, IndexError):
-        found = {"error": "the hub's client ended without a result"}
-    if "error" in found:
-        raise BadInput(f"model: {model!r} cannot be fetched: {found['error'][:160]}")
-    return Path(found["path"])
+        result = {"error": "the hub's client ended without a result"}
+    if "error" in result:
+        raise BadInput(f"model: {model!r} cannot be fetched: {result['error'][:160]}")
+    return Path(result["path"])
 
 
 def main() -> None:
@@ -125,10 +128,10 @@ def main() -> None:
         path = snapshot_download(model, allow_patterns=PATTERNS)
         if not any(Path(path).glob("*/*.safetensors")):
             path = snapshot_download(model, allow_patterns=FALLBACK)
-        found = {"path": path}
+        result = {"path": path}
     except (OSError, HfHubHTTPError, ValueError) as error:
-        found = {"error": one_line(error)}
-    sys.stdout.write("\n" + json.dumps(found) + "\n")
+        result = {"error": one_line(error)}
+    sys.stdout.write("\n" + json.dumps(result) + "\n")
 
 
 if __name__ == "__main__":

@@ -30,7 +30,13 @@ WITHOUT = ("Scheduler", "Tokenizer", "TokenizerFast", "Processor")
 
 
 def with_weights(settings: Settings) -> Literal["trained", "random"]:
-    """How the weights of the model can be had: "trained", or "random" where `settings.random` allows that.
+    """How the weights of the model can be had.
+
+    Args:
+        settings: The suite's, or a run's.
+
+    Returns:
+        "random" only for hub ids whose architecture is known; the reason is logged.
 
     Raises:
         BadInput: naming the model and what is missing.
@@ -47,13 +53,30 @@ def with_weights(settings: Settings) -> Literal["trained", "random"]:
 
 
 def is_hub_id(model: str) -> bool:
-    """Whether `model` has the form owner/name and is no directory here."""
+    """Whether a model is named by its place on the hub.
+
+    Args:
+        model: As a suite names it.
+
+    Returns:
+        True for owner/name that is no path here.
+    """
     owner, _, name = model.partition("/")
     return bool(owner and name) and "/" not in name and owner != "." and not Path(model).exists()
 
 
 def directory(model: str) -> Path:
-    """The directory of a model's files, fetched from the hub where it is an id; else BadInput."""
+    """The directory of a model's files, fetched from the hub where it is an id.
+
+    Args:
+        model: A name in EMBEDDED, a directory or a hub id.
+
+    Returns:
+        A directory; what it holds is not checked.
+
+    Raises:
+        BadInput: There is none, or it cannot be fetched.
+    """
     if model in EMBEDDED:
         return _embedded(model)
     if is_hub_id(model):
@@ -75,7 +98,14 @@ def _fetched(model: str) -> Path:
 
 
 def check(path: Path) -> None:
-    """BadInput unless `path` holds a readable pipeline that can be measured, with all its weights."""
+    """Check that a directory holds a readable pipeline that can be measured, with all its weights.
+
+    Args:
+        path: The pipeline's directory.
+
+    Raises:
+        BadInput: Naming the file and what is wrong with it.
+    """
     index = facts.read(path / "model_index.json")
     signatures.check_pipeline(str(index.get("_class_name")), index)
     for component in COMPONENTS:
@@ -86,11 +116,18 @@ def check(path: Path) -> None:
 
 
 def check_settings(settings: Settings) -> None:
-    """BadInput unless the model can be measured and takes what the settings give it."""
+    """Check that the model can be measured and takes what the settings give it.
+
+    Args:
+        settings: The suite's, or a run's with its options.
+
+    Raises:
+        BadInput: Naming the field or file, and what is allowed.
+    """
     path = directory(settings.model)
     check(path)
-    found = ModelFacts.of(path)
-    signatures.check_call(settings, found.pipeline, found.flow_matching)
+    known = ModelFacts.of(path)
+    signatures.check_call(settings, known.pipeline, known.flow_matching)
 
 
 def _parts(index: dict[str, Any]) -> list[str]:
@@ -126,12 +163,26 @@ def _check_weights(path: Path, component: str) -> None:
 
 
 def weights(component: Path) -> list[Path]:
-    """The weight files in a component's directory: its safetensors, else its pickled ones."""
+    """The weight files of a component.
+
+    Args:
+        component: Its directory.
+
+    Returns:
+        Its safetensors, else its pickled ones, sorted; empty where it has neither.
+    """
     return sorted(component.glob("*.safetensors")) or sorted(component.glob("*.bin"))
 
 
 def fingerprint(spec: RunSpec) -> str:
-    """A hash of all files that make the model, or of the architecture where weights are random."""
+    """A hash of all files that make the model, or of the architecture where weights are random.
+
+    Args:
+        spec: The configuration; its model is there.
+
+    Returns:
+        16 hex digits.
+    """
     if spec.weights == "random":
         text = ARCHITECTURES[spec.model].text if spec.prompts else json.dumps(DIT_XL)
         return hashlib.sha256(f"random {spec.model} {text}".encode()).hexdigest()[:16]
@@ -144,18 +195,32 @@ def fingerprint(spec: RunSpec) -> str:
 
 
 def facts_of(spec: RunSpec) -> ModelFacts:
-    """What the model's files state of it, or its architecture where weights are random."""
+    """What the model's files state of it, or its architecture where weights are random.
+
+    Args:
+        spec: The configuration; its model is there.
+
+    Returns:
+        Its facts, without loading it.
+    """
     if spec.weights == "random" and spec.prompts:
-        found = ARCHITECTURES[spec.model]
-        flow = facts.is_flow({"_class_name": found.scheduler.kind, **found.scheduler.options})
-        return ModelFacts(found.layers, None, {}, 1000, found.pipeline, flow)
+        architecture = ARCHITECTURES[spec.model]
+        flow = facts.is_flow({"_class_name": architecture.scheduler.kind, **architecture.scheduler.options})
+        return ModelFacts(architecture.layers, None, {}, 1000, architecture.pipeline, flow)
     if spec.weights == "random":
         return ModelFacts(DIT_XL["num_layers"], DIT_XL["num_embeds_ada_norm"], {}, 1000)  # type: ignore[arg-type]
     return ModelFacts.of(directory(spec.model))
 
 
 def load(spec: RunSpec) -> Any:
-    """The pipeline of a run on this machine's device, silent, with the suite's scheduler."""
+    """Load the pipeline of a run, silent, with the suite's scheduler.
+
+    Args:
+        spec: The configuration; its model is there.
+
+    Returns:
+        A pipeline of diffusers in the suite's dtype, on this machine's device.
+    """
     import torch
     from diffusers.utils import logging as diffusers_logging
 

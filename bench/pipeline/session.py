@@ -45,7 +45,17 @@ class Session:
 
     @classmethod
     def open(cls, spec: RunSpec) -> Session:
-        """Load the model that the configuration names; ValueError for CUDA graphs without CUDA."""
+        """Load the model that the configuration names, compiled where it asks for that.
+
+        Args:
+            spec: The configuration.
+
+        Returns:
+            The session, nothing run yet.
+
+        Raises:
+            ValueError: CUDA graphs without CUDA.
+        """
         if spec.cuda_graphs and device_type() != "cuda":
             raise ValueError("cuda_graphs: true needs a CUDA device")
         pipe = models.load(spec)
@@ -55,7 +65,14 @@ class Session:
         return cls(pipe=pipe, spec=spec, labels=conditions.numbers(spec, pipe))
 
     def under(self, spec: RunSpec) -> Session:
-        """The same pipeline under another configuration of the same model."""
+        """The same pipeline under another configuration of the same model.
+
+        Args:
+            spec: The other configuration; it has the same settings.
+
+        Returns:
+            A session that shares the pipeline.
+        """
         return Session(pipe=self.pipe, spec=spec, labels=self.labels)
 
     @property
@@ -70,22 +87,51 @@ class Session:
         return {} if whole else {"num_inference_steps": max(2, steps // 5)}
 
     def label(self, sample: int) -> int:
-        """The number of an image's class or prompt, by the image's number within the run."""
+        """What an image is of.
+
+        Args:
+            sample: The image's number within the run, from 0.
+
+        Returns:
+            The number of its class or prompt.
+        """
         return self.labels[sample % len(self.labels)]
 
     def baseline(self, samples: range, **call: Any) -> Generation:
-        """The untouched pipeline makes these images; `call` overrides its arguments."""
+        """Make images by the untouched pipeline.
+
+        Args:
+            samples: Numbers of the images within the run, one batch.
+            **call: Arguments of the pipeline's call in place of the run's.
+
+        Returns:
+            The images.
+
+        Raises:
+            NonFinite: A latent or an image is NaN or infinite.
+        """
         return generate(self.pipe, self.arguments(samples) | call)
 
     def candidate(self, samples: range, **call: Any) -> Generation:
-        """The method makes the same images: same labels or prompts, same noise; `call` overrides the rest."""
+        """Make the same images by the method: same labels or prompts, same noise.
+
+        Args:
+            samples: Numbers of the images within the run, one batch.
+            **call: Arguments of the pipeline's call in place of the run's and the method's.
+
+        Returns:
+            The images; `reuse` and `cache_bytes` are then those of this generation.
+
+        Raises:
+            NonFinite: A latent or an image is NaN or infinite; the message names the step and layer.
+        """
         with get(self.spec.method).apply(self.pipe, self.spec.options | self.resolved) as arm:
             try:
-                made = generate(self.pipe, self.arguments(samples) | arm.call | call)
+                generation = generate(self.pipe, self.arguments(samples) | arm.call | call)
             except NonFinite as error:
                 raise NonFinite(f"{error}; {self._diagnose(samples, arm)}") from error
             self.reuse, self.cache_bytes = arm.reuse(), arm.cache_bytes()
-        return made
+        return generation
 
     @cached_property
     def resolved(self) -> dict[str, Any]:
@@ -93,16 +139,22 @@ class Session:
         return get(self.spec.method).resolve(self.spec.options, self._tried)
 
     def traced(self) -> Reuse | None:
-        """The last generation's reuse, with the entropy of an untimed one of few images where the
-        timed ones did not measure it; not for compiled models, which would compile once more."""
+        """The last generation's reuse, with entropies.
+
+        Where the timed generations did not measure entropy, an untimed one of few images does; not for
+        compiled models, which would compile once more.
+
+        Returns:
+            None where the method reports no reuse.
+        """
         method = get(self.spec.method)
         if self.reuse is None:
             return None
         update: dict[str, Any] = {"resolved": self.resolved}
         if not self.reuse.entropy and not self.spec.compile and method.trace:
             with self._tried(self.spec.options | self.resolved | method.trace) as arm:
-                found = arm.reuse()
-            update["entropy"] = found and found.entropy
+                traced = arm.reuse()
+            update["entropy"] = traced and traced.entropy
         return self.reuse.model_copy(update=update)
 
     @contextmanager
@@ -114,8 +166,16 @@ class Session:
             yield arm
 
     def arguments(self, samples: range) -> dict[str, Any]:
-        """The arguments of the pipeline's call; each image has a generator of its own, so that
-        it does not depend on the batch that it is in."""
+        """The arguments of the pipeline's call for some images.
+
+        Each image has a generator of its own, so that it does not depend on the batch that it is in.
+
+        Args:
+            samples: Numbers of the images within the run, one batch.
+
+        Returns:
+            By name.
+        """
         spec = self.spec
         return {
             **conditions.arguments(spec, self.pipe, [self.label(i) for i in samples]),
@@ -126,16 +186,27 @@ class Session:
         }
 
     def _diagnose(self, samples: range, arm: Arm) -> str:
-        with first_non_finite(self.pipe.transformer) as found:
+        with first_non_finite(self.pipe.transformer) as places:
             self.pipe(**self.arguments(samples) | arm.call)
-        return found[0] if found else "not reproduced by a second generation"
+        return places[0] if places else "not reproduced by a second generation"
 
 
 def generate(pipe: Any, arguments: dict[str, Any]) -> Generation:
-    """Call the pipeline once; NonFinite where a latent or an image is NaN or infinite."""
+    """Call the pipeline once, timed as a whole.
+
+    Args:
+        pipe: A pipeline of diffusers with a VAE.
+        arguments: Of its call, `output_type` "pt" among them.
+
+    Returns:
+        What the call made, on the CPU.
+
+    Raises:
+        NonFinite: A latent or an image is NaN or infinite.
+    """
     with final_latents(pipe) as seen, stopwatch() as seconds:
-        made = pipe(**arguments)
-    images = images_of(made)
+        output = pipe(**arguments)
+    images = images_of(output)
     latents = torch.cat(seen).float().cpu()
     if not torch.isfinite(latents).all():
         raise NonFinite("the final latent is NaN or infinite")
@@ -145,12 +216,19 @@ def generate(pipe: Any, arguments: dict[str, Any]) -> Generation:
     return Generation(seconds[0], latents, images.mul(255).round().to("cpu", torch.uint8))
 
 
-def images_of(made: Any) -> Tensor:
-    """The images of a pipeline's output, float [batch, 3, height, width]; of a video its frames side by side,
-    [batch, 3, height, frames * width]."""
-    if hasattr(made, "images"):
-        return torch.as_tensor(made.images)
-    frames = torch.as_tensor(made.frames)  # [batch, frames, 3, height, width]
+def images_of(output: Any) -> Tensor:
+    """The images of a pipeline's output.
+
+    Args:
+        output: What its call returned, with `images` or `frames`.
+
+    Returns:
+        Float `[batch, 3, height, width]`; of a video its frames side by side, `[batch, 3, height, frames *
+        width]`.
+    """
+    if hasattr(output, "images"):
+        return torch.as_tensor(output.images)
+    frames = torch.as_tensor(output.frames)  # [batch, frames, 3, height, width]
     return frames.permute(0, 2, 3, 1, 4).flatten(3)
 
 
@@ -158,7 +236,12 @@ def images_of(made: Any) -> Tensor:
 def final_latents(pipe: Any) -> Iterator[list[Tensor]]:
     """Collect the latents as they enter the decoder, in the scale of the diffusion.
 
-    Of an image float [batch, channels, height, width], of a video [batch, channels, frames, height, width].
+    Args:
+        pipe: A pipeline of diffusers with a VAE.
+
+    Yields:
+        A list that gets the latents of each decoded batch: of images float `[batch, channels, height,
+        width]`, of videos `[batch, channels, frames, height, width]`.
     """
     vae, seen = pipe.vae, []
     decode = vae.decode
@@ -194,6 +277,9 @@ def stopwatch() -> Iterator[list[float]]:
     """Append the seconds that the body took: CUDA events with a device, else the wall clock.
 
     The garbage collector is off meanwhile, for it runs at random times.
+
+    Yields:
+        A list that holds the seconds once the body has ended without an error.
     """
     seconds: list[float] = []
     gc.collect()
@@ -223,8 +309,15 @@ def _cuda_seconds(seconds: list[float]) -> Iterator[list[float]]:
 
 @contextmanager
 def first_non_finite(transformer: Any) -> Iterator[list[str]]:
-    """Collect where a NaN or an infinity first comes out of a block: `step 7, layer 3`."""
-    found: list[str] = []
+    """Collect where a NaN or an infinity first comes out of a block.
+
+    Args:
+        transformer: As the pipeline holds it.
+
+    Yields:
+        A list that gets one entry, such as `first at step 7, layer 3`, at the first such output.
+    """
+    places: list[str] = []
     step = -1
 
     def enter(*_: Any) -> None:
@@ -233,14 +326,14 @@ def first_non_finite(transformer: Any) -> Iterator[list[str]]:
 
     def leave(layer: int, output: Any) -> None:
         first = output[0] if isinstance(output, (tuple, list)) else output
-        if not found and isinstance(first, Tensor) and not torch.isfinite(first).all():
-            found.append(f"first at step {step}, layer {layer}")
+        if not places and isinstance(first, Tensor) and not torch.isfinite(first).all():
+            places.append(f"first at step {step}, layer {layer}")
 
     hooks = [transformer.register_forward_pre_hook(enter)]
     for i, block in enumerate(blocks_of(unwrapped(transformer))):
         hooks.append(block.register_forward_hook(lambda _, __, out, i=i: leave(i, out)))
     try:
-        yield found
+        yield places
     finally:
         for hook in hooks:
             hook.remove()

@@ -27,6 +27,12 @@ OF_PROMPTS = (
 def arguments_of(pipeline: str) -> tuple[str, ...]:
     """The names of the arguments that a pipeline's call takes.
 
+    Args:
+        pipeline: The name of its class in diffusers.
+
+    Returns:
+        Names, `self` among them.
+
     Raises:
         BadInput: this version of diffusers has no such pipeline.
     """
@@ -39,7 +45,15 @@ def arguments_of(pipeline: str) -> tuple[str, ...]:
 
 
 def check_pipeline(name: str, index: dict[str, Any]) -> None:
-    """BadInput unless the pipeline of that `model_index.json` can be measured."""
+    """Check that a pipeline can be measured.
+
+    Args:
+        name: The name of its class in diffusers.
+        index: The content of its `model_index.json`.
+
+    Raises:
+        BadInput: It has no transformer, or is none of those supported.
+    """
     shown = f"model: model_index.json: _class_name: {name[:80]!r}"
     if "transformer" not in index:
         raise BadInput(f"{shown} has no transformer; allowed: a pipeline with one, such as {OF_LABELS}")

@@ -99,7 +99,7 @@ class SuiteRun:
         n = len(self.specs)
         return (
             f"{n} configuration{'s' * (n != 1)}, {len(self.finished)} finished on this machine, {time}"
-            f" (estimated), {self.store.folder}"
+            f" (estimated), {self.store.directory}"
         )
 
     def run(self) -> list[Record]:

@@ -26,13 +26,30 @@ ALLOWED = {
 
 
 def refuse(field: str, value: object, why: str) -> BadInput:
-    """The error that names the field, what was given, why it cannot be used and what can."""
+    """Make the error that refuses a file which a quality field names.
+
+    Args:
+        field: One of the keys of ALLOWED.
+        value: What was given.
+        why: Why it cannot be used; 200 characters of it are shown.
+
+    Returns:
+        The error, for the caller to raise; it states what can be used.
+    """
     return BadInput(f"quality.{field}: {str(value)!r}: {' '.join(why.split())[:200]}; {ALLOWED[field]}")
 
 
 @contextmanager
 def usable(field: str, path: object) -> Iterator[None]:
-    """Whatever goes wrong in the body, which reads the file of a field, is that file's fault."""
+    """Blame whatever goes wrong in the body on the file that it reads.
+
+    Args:
+        field: One of the keys of ALLOWED.
+        path: The file or directory that the field names.
+
+    Raises:
+        BadInput: The body raised anything.
+    """
     try:
         yield
     except BadInput:
@@ -42,7 +59,14 @@ def usable(field: str, path: object) -> Iterator[None]:
 
 
 def plan(spec: RunSpec) -> dict[str, str]:
-    """A hash of the files that the run's options name, if they do: of the plan, and of the policy."""
+    """Hashes of the files that a run's options name.
+
+    Args:
+        spec: The configuration; options that name no file cost nothing.
+
+    Returns:
+        16 hex digits for each of `plan` and `policy` that is named.
+    """
     if not {"plan", "plan_path", "policy_path"} & spec.options.keys():
         return {}
     from bench.methods.dqar import named_files
@@ -51,14 +75,21 @@ def plan(spec: RunSpec) -> dict[str, str]:
 
 
 def digests(quality: QualitySettings) -> dict[str, str]:
-    """A hash of the contents of each file in use, by the field that names it."""
-    found = {field: _digest(path) for field, path in quality.files().items() if field != "clip_weights"}
+    """Hashes of the files that quality uses, those found in torch hub's cache included.
+
+    Args:
+        quality: The suite's quality settings, whose files are there.
+
+    Returns:
+        16 hex digits of the contents, by the field that names them.
+    """
+    by_field = {field: _digest(path) for field, path in quality.files().items() if field != "clip_weights"}
     if quality.clip_weights:
-        found["clip_weights"] = _content(Path(quality.clip_weights))
-    folder = lpips_folder(quality)
-    if folder:
-        found["lpips_weights"] = hashing.digest([folder / name for name in LPIPS_FILES], folder)
-    return found
+        by_field["clip_weights"] = _content(Path(quality.clip_weights))
+    directory = lpips_directory(quality)
+    if directory:
+        by_field["lpips_weights"] = hashing.digest([directory / name for name in LPIPS_FILES], directory)
+    return by_field
 
 
 def _content(path: Path) -> str:
@@ -71,19 +102,26 @@ def _content(path: Path) -> str:
 def _digest(path: Path) -> str:
     """A hash of a file, or of the images in a directory."""
     if path.is_dir():
-        from dqar.evaluation.image_files import found
+        from dqar.evaluation.image_files import listed_images
 
-        return hashing.digest(found(path)[0], path)
+        return hashing.digest(listed_images(path)[0], path)
     return _content(path)
 
 
-def lpips_folder(quality: QualitySettings) -> Path | None:
-    """The directory of LPIPS's weights: the one given, else torch hub's cache; None if incomplete."""
+def lpips_directory(quality: QualitySettings) -> Path | None:
+    """The directory of LPIPS's weights: the one given, else torch hub's cache.
+
+    Args:
+        quality: The suite's quality settings.
+
+    Returns:
+        None where it lacks one of LPIPS_FILES, or may not be read.
+    """
     import torch
 
     given = quality.lpips_weights
-    folder = Path(given) if given else Path(torch.hub.get_dir()) / "checkpoints"
+    directory = Path(given) if given else Path(torch.hub.get_dir()) / "checkpoints"
     try:
-        return folder if all((folder / name).is_file() for name in LPIPS_FILES) else None
+        return directory if all((directory / name).is_file() for name in LPIPS_FILES) else None
     except OSError:  # a home that may not be read
         return None

@@ -50,15 +50,22 @@ class Prompts(SuitePart):
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 
     def public(self) -> dict[str, Any]:
-        """The prompts as a record holds them."""
+        """The prompts as a record holds them.
+
+        Returns:
+            `file`, number `n` and `digest`; no text of them.
+        """
         return {"file": self.file, "n": len(self.texts), "digest": self.digest}
 
     @classmethod
     def read(cls, name: str) -> Self:
-        """The prompts of a file.
+        """Read a file.
 
         Args:
             name: the path of a .txt file, or the name of one that ships (see `shipped`).
+
+        Returns:
+            Its prompts, in its order.
 
         Raises:
             ValueError: there is no such file, or it holds no prompts within the limits; naming what is wrong.
@@ -76,7 +83,11 @@ class Prompts(SuitePart):
 
 
 def shipped() -> list[str]:
-    """The names of the prompt files that come with the harness."""
+    """The prompt files that come with the harness.
+
+    Returns:
+        Their names without suffix, sorted.
+    """
     return sorted(path.stem for path in SHIPPED.glob("*.txt"))
 
 

@@ -15,7 +15,14 @@ from bench.spec.settings import Name, Settings
 
 
 def finite(value: Any) -> Any:
-    """`value` as strict JSON allows it: infinities, which JSON lacks, become words."""
+    """A value as strict JSON allows it: infinities and NaN, which JSON lacks, become words.
+
+    Args:
+        value: Dicts, lists, tuples and plain values.
+
+    Returns:
+        The same with `inf`, `-inf` and `nan` as text, tuples as lists.
+    """
     if isinstance(value, dict):
         return {key: finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -24,7 +31,14 @@ def finite(value: Any) -> Any:
 
 
 def infinite(value: Any) -> Any:
-    """The inverse of `finite`."""
+    """The inverse of `finite`.
+
+    Args:
+        value: What JSON gave.
+
+    Returns:
+        The same with `inf`, `-inf` and `nan` as floats.
+    """
     if isinstance(value, dict):
         return {key: infinite(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -51,11 +65,19 @@ class RunSpec(Settings):
         return self.quality.n > 0 and self.weights == "trained"
 
     def settings(self) -> dict[str, Any]:
-        """What it shares with configurations that can be measured together."""
+        """What it shares with configurations that can be measured together.
+
+        Returns:
+            All fields but name, method and options, equal for configurations that share a group.
+        """
         return self.model_dump(exclude={"name", "method", "options"})
 
     def public(self) -> dict[str, Any]:
-        """The configuration as a record holds it: the last part of each path, never a path."""
+        """The configuration as a record holds it: the last part of each path, never a path.
+
+        Returns:
+            Plain data, finite and scrubbed.
+        """
         shown = {"model": shown_model(self.model), "quality": self.quality.public()}
         if self.prompts:
             shown["prompts"] = self.prompts.public()
@@ -68,7 +90,14 @@ class RunSpec(Settings):
 
 
 def shown_model(model: str) -> str:
-    """`model` without the path of this machine."""
+    """A model as a record may show it.
+
+    Args:
+        model: A name, a directory or a hub id.
+
+    Returns:
+        The last part of a directory's path; else `model`.
+    """
     return Path(model).name if Path(model).is_dir() else model
 
 
@@ -77,6 +106,12 @@ def groups(specs: Sequence[RunSpec]) -> Iterator[list[RunSpec]]:
 
     A group is at most `timing.together` configurations in a row with the same settings. A compiled
     configuration is a group of its own: it has its own graphs of one transformer, and torch keeps few.
+
+    Args:
+        specs: The configurations in the order that they run in.
+
+    Yields:
+        Groups of one configuration or more, in that order.
     """
     for _, same in itertools.groupby(specs, RunSpec.settings):
         members = list(same)

@@ -63,12 +63,20 @@ class QualitySettings(SuitePart):
         return self
 
     def files(self) -> dict[str, Path]:
-        """The fields that name files, as given: those that are not null."""
+        """The files that the settings name.
+
+        Returns:
+            Paths as given, by field; those that are not null.
+        """
         named = {field: getattr(self, field) for field in FILES}
         return {field: Path(path) for field, path in named.items() if path is not None}
 
     def public(self) -> dict[str, Any]:
-        """The settings as a record holds them: of each path the last part."""
+        """The settings as a record holds them.
+
+        Returns:
+            All fields; of each path the last part.
+        """
         shown = self.model_dump() | {field: path.resolve().name for field, path in self.files().items()}
         if self.clip_weights is None:  # as before there was the field
             del shown["clip_weights"]
@@ -85,7 +93,11 @@ class CallSettings(SuitePart):
     max_sequence_length: int | None = Field(default=None, ge=1, le=10_000)  # tokens of a prompt
 
     def given(self) -> dict[str, Any]:
-        """The arguments that are not null."""
+        """The arguments that the suite sets.
+
+        Returns:
+            Those that are not null, by name.
+        """
         return self.model_dump(exclude_none=True)
 
 

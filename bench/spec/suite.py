@@ -43,6 +43,10 @@ class Suite:
             overrides: fields in place of the file's; those of a part (a mapping) field by field; None
                 leaves the file's value.
 
+        Returns:
+            The suite, its configurations expanded and their names checked; methods' options are not checked
+            yet.
+
         Raises:
             BadInput: naming the file, the field, the value and what is allowed.
         """
@@ -70,11 +74,11 @@ class Suite:
         count = sum(run.count for run in self.file.runs)
         if count > MOST:
             raise BadInput(f"{self.source}: runs: {count} configurations are not allowed; allowed: {MOST}")
-        found = tuple(spec for run in self.file.runs for spec in self._expanded(run))
-        names = [spec.name for spec in found]
+        specs = tuple(spec for run in self.file.runs for spec in self._expanded(run))
+        names = [spec.name for spec in specs]
         self._check_names(names)
         self._check_goals(names)
-        return found
+        return specs
 
     @property
     def names(self) -> list[str]:
@@ -102,7 +106,13 @@ class Suite:
         return replace(self, overrides={}) if self.overrides else self
 
     def specs(self, only: str | None = None) -> list[RunSpec]:
-        """The configurations in order, or the one named `only`, their methods' options checked.
+        """The configurations in order, their methods' options checked.
+
+        Args:
+            only: The name of the one that is wanted; None = all.
+
+        Returns:
+            One configuration or more.
 
         Raises:
             BadInput: naming the run and what is wrong with it.
@@ -116,7 +126,15 @@ class Suite:
         return kept
 
     def report_dir(self, root: Path, machine: str) -> Path:
-        """The directory of the report below `root`: named after the suite, or after the machine measured."""
+        """The directory of the suite's report.
+
+        Args:
+            root: The directory of all reports.
+            machine: The slug of the machine measured, see `provenance.machine`.
+
+        Returns:
+            Below `root`, named after the suite, or after the machine where the suite asks for that.
+        """
         return root / (machine if self.file.report == "machine" else self.name)
 
     def _expanded(self, run: Run) -> Iterator[RunSpec]:
@@ -159,12 +177,22 @@ class Suite:
 
 
 def available() -> dict[str, Path]:
-    """The suites that come with the harness, by name."""
+    """The suites that come with the harness.
+
+    Returns:
+        Their files by name, sorted.
+    """
     return {path.stem: path for path in sorted(SUITES_DIR.glob("*.yaml"))}
 
 
 def path_of(name: str) -> Path:
-    """The file of a suite: a name that `list` shows, or a path ending in .yaml.
+    """The file of a suite.
+
+    Args:
+        name: A name that `available` has, or a path ending in .yaml or .yml.
+
+    Returns:
+        A file that exists.
 
     Raises:
         BadInput: where there is no such file.

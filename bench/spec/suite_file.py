@@ -16,7 +16,17 @@ from bench.spec.settings import Name, Settings
 
 
 def numeric_field(path: str) -> str:
-    """`path`, a dotted field of a record; ValueError unless that field holds a number."""
+    """Check that a field of a record holds a number.
+
+    Args:
+        path: Dotted, such as `timing.speedup`.
+
+    Returns:
+        `path` itself.
+
+    Raises:
+        ValueError: There is no such field, or it holds none.
+    """
     if not {int, float, Mean, Median} & set(field_kinds(path)):
         raise ValueError(f"{path!r} holds no number")
     return path
@@ -44,7 +54,11 @@ class Run(SuitePart):
         return math.prod(map(len, self.grid.values()))
 
     def expand(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """The names and options of the configurations."""
+        """The configurations that the entry makes, one for each combination of the grid's values.
+
+        Yields:
+            Name and options; the name states the grid's values.
+        """
         for values in itertools.product(*self.grid.values()):
             chosen = dict(zip(self.grid, values, strict=True))
             suffix = "".join(f"-{key}={value}" for key, value in chosen.items())
@@ -89,5 +103,9 @@ class SuiteFile(Settings):
     runs: list[Run] = Field(min_length=1)
 
     def settings(self) -> dict[str, Any]:
-        """The settings that all runs share."""
+        """The settings that all runs share.
+
+        Returns:
+            The fields of `Settings` by name, as plain data.
+        """
         return self.model_dump(include=set(Settings.model_fields))

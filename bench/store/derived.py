@@ -14,13 +14,20 @@ THRESHOLD = 0.02  # of the verdict, where the configuration states none
 
 
 def inconsistency(record: Record) -> str | None:
-    """The first derived value that its raw samples do not give, in one line; None where all agree."""
+    """Look for a derived value that its raw samples do not give.
+
+    Args:
+        record: A record that the schema allows.
+
+    Returns:
+        The first such field, its value and the calculated one, in one line; None where all agree.
+    """
     return next(_differing(record), None)
 
 
 def _differing(record: Record) -> Iterator[str]:
-    for found in (_timing(record), _quality(record), _limits(record), _reuse(record)):
-        for field, value, expected in found:
+    for checks in (_timing(record), _quality(record), _limits(record), _reuse(record)):
+        for field, value, expected in checks:
             if not _agree(value, expected):
                 yield f"{field} is {_shown(value)}, its raw samples give {_shown(expected)}"
 
@@ -111,10 +118,10 @@ def _reuse(record: Record) -> Iterator[Check]:
 
 def _setting(record: Record, path: str, default: float) -> float:
     """A number of the configuration, as recorded; the default where it states none."""
-    found: Any = record.config
+    value: Any = record.config
     for name in path.split("."):
-        found = found.get(name) if isinstance(found, dict) else None
-    return found if isinstance(found, int | float) else default
+        value = value.get(name) if isinstance(value, dict) else None
+    return value if isinstance(value, int | float) else default
 
 
 def _agree(value: Any, expected: Any) -> bool:

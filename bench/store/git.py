@@ -16,8 +16,15 @@ RESULTS = ("results/published", "results")  # where a revision has its records; 
 
 
 @contextmanager
-def folder_of(place: str) -> Iterator[Path]:
-    """`place` if it is a directory; else what a revision has as published records, REV:DIR for another.
+def directory_of(place: str) -> Iterator[Path]:
+    """Give the records of a directory or of a git revision.
+
+    Args:
+        place: A directory; else a revision, whose published records are meant, or REV:DIR for another
+            directory of it.
+
+    Yields:
+        The directory; a revision's is temporary and gone afterwards.
 
     Raises:
         BadInput: it is neither, or that revision has no such directory.
@@ -30,20 +37,34 @@ def folder_of(place: str) -> Iterator[Path]:
     if commit is None:
         raise BadInput(f"compare: {place}: no such directory, nor a revision of git; allowed: either")
     archive = _archive(commit, [inside.strip("/")] if inside.strip("/") else RESULTS, place)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as temporary:
         with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
-            tar.extractall(folder, filter="data")
-        yield Path(folder)
+            tar.extractall(temporary, filter="data")
+        yield Path(temporary)
 
 
 def commit_of(revision: str) -> str | None:
-    """The full hash of a revision of the repository that one stands in, None if it has none of that name."""
-    found = _git("rev-parse", "--verify", "--quiet", "--end-of-options", revision + "^{commit}")
-    return found.decode().strip() if found else None
+    """Look up a revision of the repository that the process stands in.
+
+    Args:
+        revision: A branch, tag or hash.
+
+    Returns:
+        The commit's full hash; None where the repository has none of that name.
+    """
+    commit = _git("rev-parse", "--verify", "--quiet", "--end-of-options", revision + "^{commit}")
+    return commit.decode().strip() if commit else None
 
 
 def commits(n: int) -> list[str]:
-    """The full hashes of the last `n` commits, newest first; fewer where the history is shorter."""
+    """The last commits of the repository that the process stands in.
+
+    Args:
+        n: How many.
+
+    Returns:
+        Full hashes, newest first; fewer where the history is shorter, none without git.
+    """
     return (_git("log", f"-{n}", "--format=%H") or b"").decode().split()
 
 
@@ -52,8 +73,8 @@ def _archive(commit: str, directories: Sequence[str], place: str) -> bytes:
     # From the top: below it, git would look for them in the current directory.
     top = (_git("rev-parse", "--show-toplevel") or b".").decode().strip()
     for inside in directories:
-        if (found := _git("archive", "--format=tar", commit, "--", inside, at=top)) is not None:
-            return found
+        if (archive := _git("archive", "--format=tar", commit, "--", inside, at=top)) is not None:
+            return archive
     raise BadInput(
         f"compare: {place}: no directory {directories[0]}/ in that revision; needed: committed records"
     )

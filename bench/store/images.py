@@ -35,7 +35,15 @@ _log = logging.getLogger(__name__)
 
 
 def mosaic(directory: Path, name: str) -> Pixels | None:
-    """The image of that name alongside the records in `directory`; None where it is missing or damaged."""
+    """The image of a record.
+
+    Args:
+        directory: The directory of the record.
+        name: The image's file name, as the record states it.
+
+    Returns:
+        uint8 `[height, width, 3]`; None where it is missing, damaged (which is logged) or was not published.
+    """
     try:
         if (directory / name).is_file():
             return _pixels(directory / name)
@@ -47,7 +55,15 @@ def mosaic(directory: Path, name: str) -> Pixels | None:
 
 
 def accounted(directory: Path, name: str) -> bool:
-    """Whether the image is there, or the directory's index states that it was not published."""
+    """Whether an image is there, or the directory's index states that it was not published.
+
+    Args:
+        directory: The directory of the record.
+        name: The image's file name, as the record states it.
+
+    Returns:
+        False too where the index cannot be read.
+    """
     if (directory / name).is_file():
         return True
     try:
@@ -57,12 +73,27 @@ def accounted(directory: Path, name: str) -> bool:
 
 
 def published(directory: Path, name: str) -> bool:
-    """Whether the pixels of an image that `accounted` finds are there, too."""
+    """Whether the pixels of an image that `accounted` finds are there, too.
+
+    Args:
+        directory: The directory of the record.
+        name: The image's file name, as the record states it.
+
+    Returns:
+        False where the image was not published.
+    """
     return (directory / name).is_file() or _index(directory)["mosaics"][name] is not None
 
 
 def digest(image: Pixels | bytes) -> str:
-    """A hash of the pixels, whatever file they are kept in; of a file's bytes those that it shows."""
+    """A hash of an image's pixels, whatever file they are kept in.
+
+    Args:
+        image: Pixels, uint8 `[height, width, 3]`, or the bytes of a file that shows them.
+
+    Returns:
+        64 hex digits of a SHA-256 of shape and pixels.
+    """
     if isinstance(image, bytes):
         image = _pixels_of(image)
     return hashlib.sha256(repr(image.shape).encode() + image.tobytes()).hexdigest()

@@ -62,7 +62,15 @@ def inputs(spec: RunSpec, results: Path = RESULTS) -> dict[str, Any]:
 
 
 def key_of(config: dict[str, Any], given: dict[str, Any]) -> str:
-    """The content key, 16 hex digits, of a configuration as recorded and its `inputs`."""
+    """The content key of a run.
+
+    Args:
+        config: The configuration as recorded.
+        given: Its `inputs`.
+
+    Returns:
+        16 hex digits.
+    """
     return _hash({"config": config, "inputs": given})
 
 
@@ -70,6 +78,12 @@ def seal(record: Record) -> Record:
     """The record as it may be written: nothing in it identifies the machine, and it has a digest.
 
     The digest is of its own content: a later edit is found by it.
+
+    Args:
+        record: The record as measured.
+
+    Returns:
+        A new record; numbers are as they were.
 
     Raises:
         BadInput: the name of the suite or the run holds the user's or the host's.
@@ -82,7 +96,14 @@ def seal(record: Record) -> Record:
 
 
 def content_digest(content: dict[str, Any]) -> str:
-    """The hash of a record's content but for the digest that it holds."""
+    """The hash of a record's content but for the digest that it holds.
+
+    Args:
+        content: The record as it stands in its file.
+
+    Returns:
+        16 hex digits.
+    """
     return _hash({key: value for key, value in content.items() if key != "digest"})
 
 

@@ -15,6 +15,9 @@ PUBLISHED_RESULTS, PUBLISHED_REPORTS = Path("results/published"), Path("reports"
 def check_local(results: Path) -> None:
     """Refuse to run into the published records.
 
+    Args:
+        results: The root of the records that a run would write.
+
     Raises:
         BadInput: `results` is the directory of the published records, or below it.
     """

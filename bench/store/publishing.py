@@ -31,19 +31,24 @@ def publish_records(local: Store, published: Store, shown: Collection[str]) -> N
         BadInput: `published` cannot be written; then nothing is removed from `local`.
     """
     records = local.records()
-    with tempfile.TemporaryDirectory() as made:
+    with tempfile.TemporaryDirectory() as built:
         for record in records:
-            _write_compact(local.path(record.name, record.key), Path(made))
+            _write_compact(local.path(record.name, record.key), Path(built))
         kept = {name for record in records if record.name in shown for name in _image_names(record)}
-        sources = [local.folder / name for record in records for name in _image_names(record)]
-        images.pack([path for path in sources if path.exists()], kept, Path(made))
-        replace_tree(Path(made), published.folder)
-    for path in [p for p in local.folder.iterdir() if p.name not in WORK]:
+        sources = [local.directory / name for record in records for name in _image_names(record)]
+        images.pack([path for path in sources if path.exists()], kept, Path(built))
+        replace_tree(Path(built), published.directory)
+    for path in [p for p in local.directory.iterdir() if p.name not in WORK]:
         path.unlink() if path.is_file() else shutil.rmtree(path)
 
 
 def publish_tree(local: Path, published: Path) -> None:
-    """Move the files of a study that keeps no records, leaving what only this machine needs."""
+    """Move the files of a study that keeps no records, leaving what only this machine needs.
+
+    Args:
+        local: The directory of the study's files; its directories stay.
+        published: Where the files go, under the same relative paths; files there are replaced.
+    """
     for path in sorted(local.rglob("*")):
         inside = path.relative_to(local)
         if path.is_file() and not set(WORK) & set(inside.parts) and not path.name.endswith((".tmp", ".lock")):

@@ -28,8 +28,8 @@ class Store:
 
     def __init__(self, results: Path, suite: str, machine: str) -> None:
         self.machine = machine
-        self.folder = results / suite / machine
-        self.cache = self.folder / ".cache"
+        self.directory = results / suite / machine
+        self.cache = self.directory / ".cache"
 
     def prepare(self) -> None:
         """Make the directories and try a write; BadInput where that fails, before anything runs."""
@@ -42,25 +42,50 @@ class Store:
                 os.fsync(probe.fileno())
 
     def path(self, name: str, key: str, suffix: str = ".json") -> Path:
-        """Where the record of that name and key stands, or a file next to it."""
-        return self.folder / f"{name}-{key}{suffix}"
+        """Where a record stands, or a file that goes with it.
+
+        Args:
+            name: Name of the configuration.
+            key: Content key of the run.
+            suffix: `.json` for the record, `.png` for its image.
+
+        Returns:
+            A path in the store's directory, whether the file is there or not.
+        """
+        return self.directory / f"{name}-{key}{suffix}"
 
     def finished(self, name: str, key: str) -> bool:
-        """Whether a valid record with status "ok" is there; failures are tried again."""
+        """Whether a run need not be repeated: failures are tried again.
+
+        Args:
+            name: Name of the configuration.
+            key: Content key of the run.
+
+        Returns:
+            True where a valid record with status "ok" is there.
+        """
         path = self.path(name, key)
         return path.exists() and not validation_error(path) and read(path).status == "ok"
 
     def write(self, record: Record, image: bytes | None = None) -> None:
-        """Write the record, and its image first; only then remove those it supersedes."""
+        """Write the record, and its image first; only then remove those it supersedes.
+
+        Args:
+            record: The record as measured; it is sealed here.
+            image: The PNG of its mosaic; None = it has none.
+
+        Raises:
+            BadInput: The files cannot be written, or a name identifies the machine.
+        """
         if image is not None:
             write_atomic(self.path(record.name, record.key, ".png"), image)
         text = seal(record).model_dump_json()
         write_atomic(self.path(record.name, record.key), text.encode())
-        for path in self.folder.iterdir():
+        for path in self.directory.iterdir():
             name, _, key = path.stem.rpartition("-")
             if name == record.name and key != record.key and path.suffix in (".json", ".png"):
                 path.unlink(missing_ok=True)
-        for path in self.folder.glob(f".{record.name}-{record.key}.*.tmp"):
+        for path in self.directory.glob(f".{record.name}-{record.key}.*.tmp"):
             path.unlink(missing_ok=True)  # of one who was killed while writing it
 
     @contextmanager
@@ -68,6 +93,12 @@ class Store:
         """Held by whoever runs that configuration; another suite waits, and finds it finished.
 
         The kernel releases it when its holder dies. The file stays: removing it would let two in.
+
+        Args:
+            key: Content key of the run.
+
+        Raises:
+            BadInput: The lock's file cannot be made.
         """
         path = self.cache / f"{key}.lock"
         with write_errors_named(path):
@@ -83,6 +114,13 @@ class Store:
             yield
 
     def records(self, names: list[str] | None = None) -> list[Record]:
-        """The valid records of those names, in that order, or of all by name; invalid ones are logged."""
-        found = {record.name: record for record in valid_records(self.folder)}
-        return [found[name] for name in (sorted(found) if names is None else names) if name in found]
+        """The valid records; invalid ones are logged.
+
+        Args:
+            names: Those wanted, in the order wanted; None = all, by name.
+
+        Returns:
+            At most one record a name; names without one are left out.
+        """
+        by_name = {record.name: record for record in valid_records(self.directory)}
+        return [by_name[name] for name in (sorted(by_name) if names is None else names) if name in by_name]

@@ -34,12 +34,20 @@ ASIDE = ("suite", "name", "timing", "quality", "memory", "timeout_s")
 class Cache:
     """The directory, and what the run depends on besides its configuration (`keys.inputs`)."""
 
-    folder: Path
+    directory: Path
     inputs: dict[str, Any]
 
     def key(self, spec: RunSpec, *more: Any) -> str:
-        """A hash of all that the untouched model's images depend on: not the method, nor this
-        project's sources; and of `more`."""
+        """A hash of all that the untouched model's images depend on: neither the method nor this project's
+        sources.
+
+        Args:
+            spec: The configuration.
+            *more: What else the tensors depend on; it has to fit JSON.
+
+        Returns:
+            16 hex digits.
+        """
         aside = (*ASIDE, "method", "options")
         config = {name: value for name, value in spec.public().items() if name not in aside}
         given = {name: self.inputs[name] for name in self.inputs if name not in (*OWN, *FILES)}
@@ -48,20 +56,43 @@ class Cache:
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
     def candidate_key(self, spec: RunSpec, *more: Any) -> str:
-        """The same for the images of the configuration under test: its method and the sources too."""
+        """The same for the images of the configuration under test: its method and the sources too.
+
+        Args:
+            spec: The configuration.
+            *more: What else the tensors depend on; it has to fit JSON.
+
+        Returns:
+            16 hex digits.
+        """
         own = (spec.method, spec.public()["options"], *(self.inputs.get(name) for name in OWN))
         return self.key(spec, *own, *more)
 
     def kept(self, name: str, make: Callable[[], Tensors]) -> Tensors:
-        """The tensors of that name; made, and written whole or not at all, where they are missing."""
-        found = self.read(name)
-        if found is None:
-            found = make()
-            self.write(name, found)
-        return found
+        """Read tensors, or make and keep them where they are missing or damaged.
+
+        Args:
+            name: Path below the directory, without suffix.
+            make: Makes the tensors.
+
+        Returns:
+            The tensors on the CPU where they were read, else as `make` returned them.
+        """
+        tensors = self.read(name)
+        if tensors is None:
+            tensors = make()
+            self.write(name, tensors)
+        return tensors
 
     def read(self, name: str) -> Tensors | None:
-        """The tensors of that name, None where they are missing or damaged, be it in one bit."""
+        """Read tensors.
+
+        Args:
+            name: Path below the directory, without suffix.
+
+        Returns:
+            None where they are missing or damaged, be it in one bit.
+        """
         try:
             path = self._path(name)
             content = read_bytes(path, "cache", path.stat().st_size)
@@ -71,13 +102,28 @@ class Cache:
             return None
 
     def write(self, name: str, tensors: Tensors) -> None:
-        """Keep the tensors under that name."""
+        """Keep tensors, written whole or not at all.
+
+        Args:
+            name: Path below the directory, without suffix.
+            tensors: By name, of any dtype and shape.
+
+        Raises:
+            BadInput: The file cannot be written.
+        """
         body = save({key: value.contiguous() for key, value in tensors.items()})
         files.write_atomic(self._path(name), body + hashlib.sha256(body).digest())
 
     def has(self, name: str) -> bool:
-        """Whether there is a file of that name."""
+        """Whether there is a file of that name, which may be damaged.
+
+        Args:
+            name: Path below the directory, without suffix.
+
+        Returns:
+            True where it is there.
+        """
         return self._path(name).exists()
 
     def _path(self, name: str) -> Path:
-        return self.folder / f"{name}.safetensors"
+        return self.directory / f"{name}.safetensors"

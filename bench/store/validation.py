@@ -23,7 +23,13 @@ NOT_OURS = {".cache", "asv", "calibrate", "gpu-check", "policy", "signals", "tun
 
 
 def read(path: Path) -> Record:
-    """The record in a file.
+    """Read a record; only the schema is checked.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The record.
 
     Raises:
         OSError: it cannot be read.
@@ -33,13 +39,27 @@ def read(path: Path) -> Record:
 
 
 def record_files(directory: Path) -> list[Path]:
-    """Every record under `directory`: what caches and asv keep there has forms of its own."""
-    found = (path for path in directory.rglob("*.json") if path.name != images.INDEX)
-    return sorted(path for path in found if not NOT_OURS & {*path.relative_to(directory).parts[:-1]})
+    """Every record under a directory: what caches and asv keep there has forms of its own.
+
+    Args:
+        directory: Where to look, at any depth.
+
+    Returns:
+        The files, sorted.
+    """
+    paths = (path for path in directory.rglob("*.json") if path.name != images.INDEX)
+    return sorted(path for path in paths if not NOT_OURS & {*path.relative_to(directory).parts[:-1]})
 
 
 def valid_records(directory: Path) -> list[Record]:
-    """The valid records under `directory`; the others are logged."""
+    """The valid records under a directory; the others are logged.
+
+    Args:
+        directory: Where to look, at any depth.
+
+    Returns:
+        The records, by the order of their files.
+    """
     errors = {path: validation_error(path) for path in record_files(directory)}
     for path, why in errors.items():
         if why:
@@ -48,7 +68,14 @@ def valid_records(directory: Path) -> list[Record]:
 
 
 def validation_error(path: Path) -> str | None:
-    """What is wrong with a record's file, in one line: truncated, misplaced, a mismatch; None if valid."""
+    """What is wrong with a record's file.
+
+    Args:
+        path: The file, `<suite>/<machine>/<name>-<key>.json`.
+
+    Returns:
+        One line: truncated, misplaced, a mismatch; None where the record is valid.
+    """
     try:
         content = read_json(path, "record")
         if why := _other_schema(content):

@@ -56,5 +56,5 @@ def frechet_distance(one: Statistics, other: Statistics) -> float:
 
     if np.array_equal(one.mu, other.mu) and np.array_equal(one.sigma, other.sigma):
         return 0.0
-    found = metric_fid.fid_statistics_to_metric(one._asdict(), other._asdict(), verbose=False)
-    return max(0.0, float(found[metric_fid.KEY_METRIC_FID]))
+    metrics = metric_fid.fid_statistics_to_metric(one._asdict(), other._asdict(), verbose=False)
+    return max(0.0, float(metrics[metric_fid.KEY_METRIC_FID]))

@@ -35,7 +35,7 @@ class ImageFiles(Dataset[Tensor]):
     """
 
     def __init__(self, directory: Path) -> None:
-        self.files, others = found(directory)
+        self.files, others = listed_images(directory)
         if not self.files:
             raise ValueError(f"no images in it; {ALLOWED}")
         self.size = self._common_size()
@@ -106,7 +106,7 @@ def _check_pixels(file: Path, size: tuple[int, int]) -> None:
         raise ValueError(f"{file.name} has {size[0]} x {size[1]} pixels; allowed: at most {MAX_PIXELS}")
 
 
-def found(directory: Path) -> tuple[list[Path], int]:
+def listed_images(directory: Path) -> tuple[list[Path], int]:
     """The images under a directory, linked directories included.
 
     Args:

@@ -79,8 +79,10 @@ def _modules(pipe: Any) -> list[tuple[nn.Module, str]]:
     if is_compiled(pipe):
         return [(pipe.transformer, WHOLE)]
     named = pipe.transformer.named_modules()
-    found = [(module, next((g for g in MODULES if MODULES[g].search(name)), None)) for name, module in named]
-    return [(module, group) for module, group in found if group]
+    grouped = [
+        (module, next((g for g in MODULES if MODULES[g].search(name)), None)) for name, module in named
+    ]
+    return [(module, group) for module, group in grouped if group]
 
 
 def _functions(pipe: Any) -> list[tuple[Any, str, str]]:
@@ -88,7 +90,7 @@ def _functions(pipe: Any) -> list[tuple[Any, str, str]]:
     own: list[tuple[Any, str, str]] = [(pipe.scheduler, "step", "scheduler")]
     if getattr(pipe, "vae", None) is not None:
         own.append((pipe.vae, "decode", "vae"))
-    runtime = [(owner, name, group) for group, found in RUNTIME.items() for owner, name in found]
+    runtime = [(owner, name, group) for group, methods in RUNTIME.items() for owner, name in methods]
     # Within a compiled graph a range would be traced, and break it.
     return own + [site for site in runtime if site[1] == "begin_step" or not is_compiled(pipe)]
 

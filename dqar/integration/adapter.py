@@ -157,13 +157,13 @@ class Adapter:
                 raise invalid_value(field, value, f"{off} for {self.name}: its attention is linear ({kind})")
 
     def _argument(self, names: Sequence[str]) -> str:
-        found = next((name for name in names if name in self.names), None)
-        if found is None:
+        chosen = next((name for name in names if name in self.names), None)
+        if chosen is None:
             raise ValueError(
                 f"transformer = {self.name} has no argument {names[0]}; "
                 f"allowed: a transformer called with one of {', '.join(names)}"
             )
-        return found
+        return chosen
 
 
 def _prompt_length(prompt: Any) -> int | None:
@@ -244,9 +244,9 @@ def attention_of(block: nn.Module) -> nn.Module | None:
     Returns:
         The attention; the first of any kind where all are to something else, None where there is none.
     """
-    found = list(_attentions(block))
-    own = [module for name, module in found if not CROSS.search(name)]
-    return next(iter(own or [module for _, module in found]), None)
+    attentions = list(_attentions(block))
+    own = [module for name, module in attentions if not CROSS.search(name)]
+    return next(iter(own or [module for _, module in attentions]), None)
 
 
 def _attentions(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
@@ -266,16 +266,16 @@ def mlps_of(block: nn.Module) -> list[nn.Module]:
     Returns:
         The MLPs in order, one that runs twice a step two times; empty where the block has none.
     """
-    found = _mlps(block)
-    twice = type(block).__name__ in ONE_MLP_FOR_BOTH and len(found) == 1
-    return found * 2 if twice else found
+    mlps = _mlps(block)
+    twice = type(block).__name__ in ONE_MLP_FOR_BOTH and len(mlps) == 1
+    return mlps * 2 if twice else mlps
 
 
 def _mlps(block: nn.Module) -> list[nn.Module]:
-    found: list[nn.Module] = []
+    mlps: list[nn.Module] = []
     for name, child in block.named_children():
         if MLP.search(name) and any(True for _ in child.children()):
-            found.append(child)
+            mlps.append(child)
         elif name == "block":  # HiDream wraps its blocks
-            found.extend(_mlps(child))
-    return found
+            mlps.extend(_mlps(child))
+    return mlps

@@ -318,10 +318,10 @@ class DQARManager:
         branches = list(run.branches.values())
         measured = [branch.measurements for branch in branches]
         groups = [group for m in measured for group in (m.entropy, m.change, [m.deviation])]
-        *found, [value] = to_host(*groups, [norm])
+        *values, [value] = to_host(*groups, [norm])
         expected = self.planner.saved.expected if self.planner.saved else np.ones(len(run))
         for number, branch in enumerate(branches):
-            entropy, change, [deviation] = found[3 * number : 3 * number + 3]
+            entropy, change, [deviation] = values[3 * number : 3 * number + 3]
             branch.note_read(entropy, change, deviation, expected)
             branch.measurements.clear()
         return float(value)

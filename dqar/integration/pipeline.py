@@ -38,7 +38,7 @@ class TransformerCall:
         self.module = adapter.outer
         self.own = vars(self.module).get("_compiled_call_impl")  # of `module.compile()`
         self.inner: Callable[..., Any] = self.own or self.module._call_impl
-        self.told = False
+        self.warned = False
 
     def install(self) -> None:
         """Take the call's place."""
@@ -73,8 +73,8 @@ class TransformerCall:
             raise
 
     def _tell(self) -> None:
-        if not self.told:
-            self.told = True
+        if not self.warned:
+            self.warned = True
             warn(f"{self.adapter.name} runs in training mode or with gradients: nothing is reused")
 
 
@@ -221,8 +221,8 @@ def summary(pipe: Any) -> Summary:
     handle = getattr(pipe, HANDLE, None)
     if handle is None:
         raise RuntimeError("nothing to sum up: dqar.enable(pipe) was not called")
-    found: Summary = handle.summary()
-    return found
+    last: Summary = handle.summary()
+    return last
 
 
 def attach(

@@ -84,8 +84,8 @@ class DecisionMaker:
         Returns:
             One a step from 0 on; those before the branch begins are that step's own.
         """
-        made = [self.next(step) for step in range(self.begin, len(self.blocked))]
-        return [made[0]] * self.begin + made
+        decisions = [self.next(step) for step in range(self.begin, len(self.blocked))]
+        return [decisions[0]] * self.begin + decisions
 
     def next(self, step: int, signals: Signals | None = None) -> StepDecision:
         """Decide a step.

@@ -49,11 +49,11 @@ def first_look(latent: Tensor | Sequence[Tensor], timestep: Any) -> FirstLook:
     halves = _halves(latent)
     if halves is not None:
         read.append((halves[0] == halves[1]).all().double())
-    found = torch.stack(read).tolist() if read else []
+    values = torch.stack(read).tolist() if read else []
     if value is None:
-        highest, lowest, *found = found
+        highest, lowest, *values = values
         value = highest if timestep.ndim > 1 or highest == lowest else math.nan
-    return FirstLook(value, bool(found and found[0]))
+    return FirstLook(value, bool(values and values[0]))
 
 
 def _halves(latent: Tensor | Sequence[Tensor]) -> Sequence[Tensor] | None:

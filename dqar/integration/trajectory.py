@@ -37,7 +37,7 @@ class Trajectory:
     guided: bool  # whether the batch is two guidance halves
     conditional: int | None  # index of the conditional half
     counter: StepCounter | None  # of the scheduler's steps, where it does not count them itself
-    made: int  # steps that were counted when it began
+    counted: int  # steps that the counter had counted when it began
     step: int  # the current one
     branches: dict[Any, Branch] = field(default_factory=dict)  # in the order of their first calls
     calls: dict[str | None, int] = field(default_factory=dict)  # at this step, by the name of their context
@@ -87,7 +87,7 @@ class Trajectory:
             guided=guided,
             conditional=conditional if guided else None,
             counter=counter,
-            made=counter.made if counter else 0,
+            counted=counter.steps if counter else 0,
             step=begin,
         )
 
@@ -98,7 +98,7 @@ class Trajectory:
     def position(self) -> int:
         """The step that the scheduler is at."""
         if self.counter is not None:
-            return self.begin + self.counter.made - self.made + self.unstepped
+            return self.begin + self.counter.steps - self.counted + self.unstepped
         index: int | None = self.scheduler.step_index
         return (self.begin if index is None else index) + self.unstepped
 
@@ -150,14 +150,14 @@ def beginning(scheduler: Any, times: FloatArray, timestep: float) -> tuple[int, 
     """
     known = scheduler.step_index if hasattr(type(scheduler), "step_index") else None
     known = getattr(scheduler, "begin_index", None) if known is None else known
-    found: list[tuple[float, int, Callable[[Any], Any]]] = []
+    matches: list[tuple[float, int, Callable[[Any], Any]]] = []
     for scale in SCALES:
         expected = scale(times)
         step = int(known) if known is not None else int(np.argmin(np.abs(expected - timestep)))
         if step < len(times) and _near(float(expected[step]), timestep):
-            found.append((abs(float(expected[step]) - timestep), step, scale))
-    if found:
-        _, step, scale = min(found, key=lambda match: match[0])
+            matches.append((abs(float(expected[step]) - timestep), step, scale))
+    if matches:
+        _, step, scale = min(matches, key=lambda match: match[0])
         return step, scale
     return (int(known) if known is not None and known < len(times) else 0), None
 
@@ -177,10 +177,10 @@ class StepCounter(Patch):
 
     def __init__(self, scheduler: Any) -> None:
         super().__init__(scheduler, "step")
-        self.made = 0
+        self.steps = 0
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Make the scheduler's step."""
-        made = self.inner(*args, **kwargs)
-        self.made += 1
-        return made
+        result = self.inner(*args, **kwargs)
+        self.steps += 1
+        return result

@@ -125,7 +125,7 @@ def _metadata(content: bytes, path: str | Path) -> dict[str, Any]:
     if length > min(MAX_HEADER_BYTES, len(content) - 8):
         raise ValueError("no header of safetensors")
     header = parse_json(content[8 : 8 + length], path, "trace")
-    found = parse_json(header["__metadata__"]["dqar_trace"].encode(), path, "trace")
-    if not isinstance(found, dict):
+    metadata = parse_json(header["__metadata__"]["dqar_trace"].encode(), path, "trace")
+    if not isinstance(metadata, dict):
         raise TypeError("the metadata is no mapping")
-    return found
+    return metadata

@@ -107,7 +107,7 @@ class Study:
         with _writing(out):  # before the search, which is long
             out.mkdir(parents=True, exist_ok=True)
         trials = Trials(self.spec(), self.target, self.results)
-        file = trials.cache.folder / f"{self.name}.json"
+        file = trials.cache.directory / f"{self.name}.json"
         archive = self._initial_archive(trials, file, start)
         self._keep(archive, file)
         costs = (0.9 / max(speedups), 1.1 / min(speedups))
