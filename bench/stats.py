@@ -157,7 +157,7 @@ def verdict(ratio: Interval, threshold: float) -> tuple[Verdict, str]:
         threshold: Smallest relative change that counts, above 0 and below 1.
 
     Returns:
-        The verdict, and a clause with the figures that it rests on.
+        The verdict, and a clause with the values that it rests on.
     """
     shown = f"{ratio.value:.3f} [{ratio.low:.3f}, {ratio.high:.3f}]"
     if 1 - threshold <= ratio.low and ratio.high <= 1 + threshold:

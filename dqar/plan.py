@@ -93,7 +93,7 @@ def allowed(
 
 
 def positions(config: DQARConfig, snr: FloatArray) -> FloatArray:
-    """The coordinate of forecasts at each step, as `config.forecast_over` says.
+    """The coordinate of forecasts at each step, as `config.forecast_over` names it.
 
     Args:
         config: Only `forecast_over` counts.

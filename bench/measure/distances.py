@@ -41,7 +41,7 @@ def distances(
         base: The baseline's images.
         cand: The candidate's.
         cache: Keeps the features that configurations share.
-        missing: Is told by field why a distance is None.
+        missing: Gets by field the reason why a distance is None.
 
     Returns:
         By the names in FIELDS; None where it cannot be had.

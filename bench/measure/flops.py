@@ -198,7 +198,7 @@ def peak_flops(dtype: torch.dtype) -> tuple[float, str]:
         dtype: What the model computes in.
 
     Returns:
-        FLOP/s, and where the figure comes from.
+        FLOP/s, and the name of its source.
     """
     known = data_sheet_peak()
     if known and dtype != torch.float32:

@@ -27,7 +27,7 @@ def text_scores(session: Session, base: Samples, cand: Samples, missing: dict[st
         session: The configuration, for the images' prompts.
         base: The baseline's images.
         cand: The candidate's.
-        missing: Is told by field why a score is None.
+        missing: Gets by field the reason why a score is None.
 
     Returns:
         Fields of `Quality` by name; empty for class labels.
