@@ -45,7 +45,14 @@ class Study(NamedTuple):
 
 
 def specs(repetitions: int) -> list[RunSpec]:
-    """The suite's one configuration, once a repetition, each with seeds of its own."""
+    """Repeat the suite's one configuration, each time with seeds of its own.
+
+    Args:
+        repetitions: at least 1.
+
+    Returns:
+        The configurations, named NAME-00, NAME-01 and so on.
+    """
     (spec,) = Suite.load(SUITE).specs()
     names = [f"{spec.name}-{i:02}" for i in range(repetitions)]
     seeds = [spec.seed + i * APART for i in range(repetitions)]
@@ -53,7 +60,17 @@ def specs(repetitions: int) -> list[RunSpec]:
 
 
 def study(records: Sequence[Record]) -> Study:
-    """Sum up finished repetitions; ValueError where there is none."""
+    """Sum up finished repetitions.
+
+    Args:
+        records: of the repetitions; those without timing are passed over.
+
+    Returns:
+        The intervals, and how many of them contain 1.
+
+    Raises:
+        ValueError: none is finished.
+    """
     timings = [record.timing for record in records if record.timing]
     if not timings:
         raise ValueError("no finished repetition")
@@ -75,21 +92,29 @@ def study(records: Sequence[Record]) -> Study:
 
 
 def write_report(records: Sequence[Record], out: Path) -> Path:
-    """Write README.md and its plot to `out`; the path of README.md."""
-    found, config = study(records), records[0].config
+    """Write the study's page, its plot and its table.
+
+    Args:
+        records: of the repetitions, at least one of them finished.
+        out: the directory that they go to.
+
+    Returns:
+        The page, README.md.
+    """
+    result, config = study(records), records[0].config
     out.mkdir(parents=True, exist_ok=True)
-    plot(found, out)
+    plot(result, out)
     write_csv(out / "repetitions.csv", [_row(record) for record in records])
-    title = f"{SUITE}: {len(found.intervals)} repetitions on {escape(records[0].environment['machine'])}"
+    title = f"{SUITE}: {len(result.intervals)} repetitions on {escape(records[0].environment['machine'])}"
     content = {
-        "n": len(found.intervals),
+        "n": len(result.intervals),
         "failed": sum(record.status == "failed" for record in records),
-        "study": found,
+        "study": result,
         "config": config,
         "timing": config["timing"],
         "required": REQUIRED,
     }
-    return render("control.md.j2", title, headline(found, config["batch_size"]), content).write(out)
+    return render("control.md.j2", title, headline(result, config["batch_size"]), content).write(out)
 
 
 def _row(record: Record) -> dict[str, Any]:
@@ -102,19 +127,35 @@ def _row(record: Record) -> dict[str, Any]:
     return row | speedup | counts | {"stopped": timing.stopped}
 
 
-def headline(found: Study, batch: int) -> str:
-    """The headline of the study."""
-    verdict = "as required" if found.holds else f"fewer than the {REQUIRED:.0%} required"
+def headline(result: Study, batch: int) -> str:
+    """Sum the study up.
+
+    Args:
+        result: the study.
+        batch: images of one generation.
+
+    Returns:
+        One sentence.
+    """
+    verdict = "as required" if result.holds else f"fewer than the {REQUIRED:.0%} required"
     return (
-        f"the baseline's 95 % interval against itself contains 1 in {found.covering} of "
-        f"{len(found.intervals)} repetitions, {verdict}; half its width is {found.half_width:.1%} "
-        f"(median) after {found.seconds:.0f} s of timing at batch {batch}."
+        f"the baseline's 95 % interval against itself contains 1 in {result.covering} of "
+        f"{len(result.intervals)} repetitions, {verdict}; half its width is {result.half_width:.1%} "
+        f"(median) after {result.seconds:.0f} s of timing at batch {batch}."
     )
 
 
-def plot(found: Study, out: Path) -> Path:
-    """Every repetition's interval, lowest median first; those that miss 1 in the alarm's colour."""
-    ordered = sorted(found.intervals, key=lambda interval: interval.median)
+def plot(result: Study, out: Path) -> Path:
+    """Plot every repetition's interval, lowest median first; those that miss 1 in the alarm's colour.
+
+    Args:
+        result: the study.
+        out: the directory that it goes to.
+
+    Returns:
+        The file.
+    """
+    ordered = sorted(result.intervals, key=lambda interval: interval.median)
     with style():
         figure = canvas(5.6, 0.6 + 0.1 * len(ordered))
         ax = figure.subplots()
@@ -126,5 +167,5 @@ def plot(found: Study, out: Path) -> Path:
             ax.plot(interval.median, i, "o" if holds else "s", color=colour, markersize=2.5)
         ax.set_xlabel("baseline / baseline, median with 95 % interval")
         ax.set_yticks([])
-        ax.set_title(f"{found.covering} of {len(ordered)} intervals contain 1 (squares do not)")
+        ax.set_title(f"{result.covering} of {len(ordered)} intervals contain 1 (squares do not)")
         return save(figure, out / "control.png")

@@ -87,7 +87,12 @@ class Comparison:
     method: Arm
 
     def rows(self) -> list[tuple[str, float, float]]:
-        """Title and seconds in both arms of each part that takes any time in one, and of all."""
+        """List the parts that take any time in one arm, and the whole.
+
+        Returns:
+            Title, seconds of the baseline and seconds of the method, of one generation; the last row is of
+            all.
+        """
         before, after = self.baseline.seconds, self.method.seconds
         both = [(title, before.get(g, 0.0), after.get(g, 0.0)) for g, title in TITLES.items()]
         kept = [row for row in both if row[1] or row[2]]
@@ -95,14 +100,22 @@ class Comparison:
 
 
 def compare(spec: RunSpec, out: Path, repeats: int = 3) -> Comparison:
-    """Time both arms, interleaved, without a profiler, then profile as many generations, interleaved as well.
+    """Time both arms, interleaved, without a profiler, then profile as many generations, interleaved as
+    well.
 
-    Writes `trace-baseline.json.gz` and `trace.json.gz`, Chrome traces of the last ones, to `out`.
+    Args:
+        spec: the configuration; the baseline is the other arm.
+        out: a directory; `trace-baseline.json.gz` and `trace.json.gz`, Chrome traces of the last ones, go to
+            it.
+        repeats: generations of each arm that count, at least 1.
+
+    Returns:
+        Both arms.
     """
     out.mkdir(parents=True, exist_ok=True)
     session, samples = Session.open(spec), range(spec.batch_size)
     timed = [(session.baseline(samples), session.candidate(samples)) for _ in range(1 + repeats)][1:]
-    walls = [statistics.median(made.seconds for made in arm) for arm in zip(*timed, strict=True)]
+    walls = [statistics.median(generation.seconds for generation in arm) for arm in zip(*timed, strict=True)]
     options = spec.options | session.resolved
     seen = [
         (
@@ -116,7 +129,17 @@ def compare(spec: RunSpec, out: Path, repeats: int = 3) -> Comparison:
 
 
 def profiled(session: Session, method: str, options: dict[str, Any], trace: Path) -> Profile:
-    """The profile of one generation of a batch under a method."""
+    """Profile one generation of a batch under a method.
+
+    Args:
+        session: the model and the batch.
+        method: the method's name.
+        options: of the method, resolved.
+        trace: the file that the Chrome trace goes to.
+
+    Returns:
+        Seconds by part.
+    """
     pipe, arguments = session.pipe, session.arguments(range(session.spec.batch_size))
     # Nothing reads the stopwatch: it keeps the garbage collector out of the profile.
     with get(method).apply(pipe, options) as arm, stopwatch(), DQARProfiler(pipe, trace) as profiler:
@@ -125,27 +148,41 @@ def profiled(session: Session, method: str, options: dict[str, Any], trace: Path
     return profiler.result
 
 
-def page(found: Comparison) -> Page:
-    """The comparison as a page."""
-    spec, (*_, (_, before, after)) = found.spec, found.rows()
-    cells = [_cells(row, before, after) for row in found.rows()]
+def page(comparison: Comparison) -> Page:
+    """Show a comparison.
+
+    Args:
+        comparison: both arms.
+
+    Returns:
+        The page, not yet written.
+    """
+    spec, (*_, (_, before, after)) = comparison.spec, comparison.rows()
+    cells = [_cells(row, before, after) for row in comparison.rows()]
     body = "\n\n".join(
         (
             _setup(spec),
-            f"**Summary:** {headline(found)}",
+            f"**Summary:** {headline(comparison)}",
             grid(HEADERS, cells),
-            _how(found),
+            _how(comparison),
             "Chrome traces: [trace-baseline.json.gz](trace-baseline.json.gz), [trace.json.gz](trace.json.gz)"
             " (open in ui.perfetto.dev).",
         )
     )
-    return Page(f"Profile of {code(spec.name)} of suite {code(spec.suite)}", headline(found), body)
+    return Page(f"Profile of {code(spec.name)} of suite {code(spec.suite)}", headline(comparison), body)
 
 
-def headline(found: Comparison) -> str:
-    """The ratio, and where most is gained and most is lost."""
-    before, after = found.baseline.wall, found.method.wall
-    changes = {title: (m - b) * 1e3 for title, b, m in found.rows()[:-1]}
+def headline(comparison: Comparison) -> str:
+    """Report the ratio of the arms, and where most is gained and most is lost.
+
+    Args:
+        comparison: both arms.
+
+    Returns:
+        One sentence.
+    """
+    before, after = comparison.baseline.wall, comparison.method.wall
+    changes = {title: (m - b) * 1e3 for title, b, m in comparison.rows()[:-1]}
     gain, loss = min(changes, key=changes.__getitem__), max(changes, key=changes.__getitem__)
     return (
         f"without the profiler a generation takes {before * 1e3:.1f} ms, by the method {after * 1e3:.1f} ms"
@@ -181,8 +218,8 @@ def _setup(spec: RunSpec) -> str:
     )
 
 
-def _how(found: Comparison) -> str:
+def _how(comparison: Comparison) -> str:
     """What the figures are."""
-    device = found.baseline.on_device
-    how = DEVICE if device else HOST.format(found.baseline.overhead, found.method.overhead)
-    return how + (COMPILED if found.spec.compile else "")
+    device = comparison.baseline.on_device
+    how = DEVICE if device else HOST.format(comparison.baseline.overhead, comparison.method.overhead)
+    return how + (COMPILED if comparison.spec.compile else "")

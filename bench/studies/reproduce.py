@@ -57,12 +57,24 @@ class Line(NamedTuple):
 
 
 def lines(table: published_results.Table, records: Mapping[str, Record]) -> list[Line]:
-    """The rows of a published table with their plans and measurements."""
+    """Hold the rows of a published table against their plans and measurements.
+
+    Args:
+        table: the published one.
+        records: what was measured, by the run's name; none need be there.
+
+    Returns:
+        A line a row.
+    """
     return [_line(row, records.get(row.run)) for row in table.rows]
 
 
 def agree() -> bool:
-    """Whether every published reuse ratio follows from its plan."""
+    """Whether every published reuse ratio follows from its plan.
+
+    Returns:
+        True where all do, to the last published digit; nothing is measured.
+    """
     return all(line.agrees for table in published_results.TABLES for line in lines(table, {}))
 
 
@@ -75,13 +87,22 @@ def _line(row: published_results.Row, record: Record | None) -> Line:
 
 
 def published_scheduler() -> DDIMScheduler:
-    """The noise schedule of the published runs."""
+    """Make the scheduler of the published runs.
+
+    Returns:
+        DDIM with its noise schedule.
+    """
     return DDIMScheduler(beta_start=1e-4, beta_end=0.02, beta_schedule="linear", timestep_spacing="leading")
 
 
 @cache
 def attention_share() -> float:
-    """Attention's share of the FLOPs of a published generation, decoder included; nothing is computed."""
+    """Compute attention's share of the FLOPs of a published generation, decoder included; no tensor is
+    computed.
+
+    Returns:
+        The share, in [0, 1].
+    """
     with torch.device("meta"):
         transformer, vae = DiTTransformer2DModel(**models.DIT_XL), AutoencoderKL(**models.VAE)
     pipe: Any = DiTPipeline(transformer, vae, published_scheduler())
@@ -92,30 +113,42 @@ def attention_share() -> float:
 
 
 def cache_bytes() -> int:
-    """Bytes of the attention outputs of every layer and both branches, in float32, on the published model."""
+    """Count the bytes of the attention outputs of every layer and both branches, on the published model.
+
+    Returns:
+        Bytes in float32.
+    """
     p = published_results
     return 4 * p.LAYERS * p.TOKENS * p.WIDTH * p.BRANCHES
 
 
 def write_report(records: Sequence[Record], out: Path) -> Path:
-    """Write README.md to `out`; its path. `records` are those of the suite, as far as they exist."""
-    found = {record.name: record for record in records if record.status == "ok"}
-    tables = [(table, lines(table, found)) for table in published_results.TABLES]
+    """Write the page of the published tables and what is measured here.
+
+    Args:
+        records: those of the suite, as far as they exist.
+        out: the directory that it goes to.
+
+    Returns:
+        The page, README.md.
+    """
+    finished = {record.name: record for record in records if record.status == "ok"}
+    tables = [(table, lines(table, finished)) for table in published_results.TABLES]
     every = [line for _, rows in tables for line in rows]
-    control = found["baseline"].timing if "baseline" in found else None
-    where = setup(list(found.values())) if found else "nothing measured yet"
+    control = finished["baseline"].timing if "baseline" in finished else None
+    where = setup(list(finished.values())) if finished else "nothing measured yet"
     out.mkdir(parents=True, exist_ok=True)
     content = {
         "tables": tables,
         "share": attention_share(),
         "setup": where,
-        "claims": list(claims(found)),
+        "claims": list(claims(finished)),
         "control": control,
         "timed": [line for line in every if line.published.seconds],
         "published": published_results,
         "baseline_s": control.baseline_s.median / control.batch_size if control else None,
         "cache_bytes": cache_bytes(),
-        "held": max((r.memory.cache_bytes for r in found.values() if r.memory), default=None),
+        "held": max((r.memory.cache_bytes for r in finished.values() if r.memory), default=None),
         "failed": [record for record in records if record.status == "failed"],
     }
     rows = [_row(table, line) for table, found_lines in tables for line in found_lines]
@@ -147,7 +180,14 @@ def _row(table: published_results.Table, line: Line) -> dict[str, object]:
 
 
 def headline(every: Sequence[Line]) -> str:
-    """The headline of the comparison."""
+    """Sum the comparison up.
+
+    Args:
+        every: the lines of all tables.
+
+    Returns:
+        One sentence.
+    """
     agreeing = sum(line.agrees for line in every)
     timings = [line.record.timing for line in every if line.record and line.record.timing]
     faster = sum(timing.verdict == "FASTER" for timing in timings)
@@ -169,18 +209,25 @@ class Claim(NamedTuple):
     measured: str
 
 
-def claims(found: Mapping[str, Record]) -> Iterator[Claim]:
-    """The claims about options that had no effect in the published runs, with their effect here."""
+def claims(finished: Mapping[str, Record]) -> Iterator[Claim]:
+    """Hold claims about options that had no effect in the published runs against their effect here.
+
+    Args:
+        finished: finished records by name.
+
+    Yields:
+        The claims whose runs were measured.
+    """
     for fraction in ("0.33", "1.0"):
-        pair = [_drift(found.get(f"{name}-layer_fraction={fraction}")) for name in ("layers", "reverse")]
+        pair = [_drift(finished.get(f"{name}-layer_fraction={fraction}")) for name in ("layers", "reverse")]
         if pair[0] and pair[1]:
             yield Claim(
                 f"`linear` and `linear_reverse` score the same ({float(fraction):.0%} of the layers)",
                 f"drift {interval(pair[0], 3)} shallow first, {interval(pair[1], 3)} deep first",
             )
-    open_gate = found.get("layers-layer_fraction=1.0")
+    open_gate = finished.get("layers-layer_fraction=1.0")
     for quantile in ("0.25", "0.75"):
-        gated = found.get(f"entropy-entropy_quantile={quantile}")
+        gated = finished.get(f"entropy-entropy_quantile={quantile}")
         if gated and open_gate and gated.reuse and open_gate.reuse:
             yield Claim(
                 f"the entropy threshold has no effect (at the model's {float(quantile):.0%} quantile, "

@@ -23,42 +23,66 @@ COLOURS = {NONE: "#ececec", CONDITIONAL: "#8fb8d8", BOTH: "#0b3c5d"}
 NAMES = {NONE: "skipped", CONDITIONAL: "conditional branch", BOTH: "both branches"}
 
 
-def write_report(found: Sequence[Found], facts: Mapping[str, Any], out: Path) -> Path:
-    """Write README.md and its plots to `out`; its path. `facts` is what was calibrated on what."""
+def write_report(plans: Sequence[Found], facts: Mapping[str, Any], out: Path) -> Path:
+    """Write the study's page, its plots and its table.
+
+    Args:
+        plans: the plans, at least one, the slowest first.
+        facts: what was calibrated on what.
+        out: the directory that they go to.
+
+    Returns:
+        The page, README.md.
+    """
     out.mkdir(parents=True, exist_ok=True)
-    plot(found, facts, out)
-    plot_plans(found, out)
-    write_csv(out / "plans.csv", [_row(f) for f in found])
-    rows = [(f, counts(f)) for f in found]
+    plot(plans, facts, out)
+    plot_plans(plans, out)
+    write_csv(out / "plans.csv", [_row(f) for f in plans])
+    rows = [(f, counts(f)) for f in plans]
     title = (
         f"calibrate: plans for {escape(facts['solver'])} on model {escape(facts['model'])}, "
         f"{facts['plan_steps']} steps, guidance {facts['guidance']:g}"
     )
     content = {"found": rows, "facts": facts}
-    return render("calibrate.md.j2", title, headline(found, facts), content).write(out)
+    return render("calibrate.md.j2", title, headline(plans, facts), content).write(out)
 
 
-def counts(found: Found) -> dict[str, int]:
-    """How many steps run which branches, and how many reuse layers."""
-    branches = found.plan.branches
+def counts(measured: Found) -> dict[str, int]:
+    """Count the kinds of steps of a plan.
+
+    Args:
+        measured: the plan.
+
+    Returns:
+        How many steps run which branches, and how many reuse layers.
+    """
+    branches = measured.plan.branches
     return {
         "both": int((branches == BOTH).sum()),
         "conditional_only": int((branches == CONDITIONAL).sum()),
         "skipped": int((branches == NONE).sum()),
-        "layers": int(found.plan.reuse.any(axis=1).sum()),
+        "layers": int(measured.plan.reuse.any(axis=1).sum()),
     }
 
 
-def _row(found: Found) -> dict[str, Any]:
+def _row(measured: Found) -> dict[str, Any]:
     """A plan as a line of the table."""
-    facts = found.plan.facts
+    facts = measured.plan.facts
     metrics = {name: facts[name] for name in ("drift", "held_out", "other_guidance", "baseline")}
-    return {"plan": found.file.name, "speedup": found.speedup, **counts(found), **metrics}
+    return {"plan": measured.file.name, "speedup": measured.speedup, **counts(measured), **metrics}
 
 
-def headline(found: Sequence[Found], facts: Mapping[str, Any]) -> str:
-    """The lowest-drift and the fastest plan, on held-out images."""
-    first, last = found[0], found[-1]
+def headline(plans: Sequence[Found], facts: Mapping[str, Any]) -> str:
+    """Sum the study up by its lowest-drift and its fastest plan, on held-out images.
+
+    Args:
+        plans: the plans, the slowest first.
+        facts: what was calibrated on what.
+
+    Returns:
+        One sentence.
+    """
+    first, last = plans[0], plans[-1]
     return (
         f"plans for {facts['solver']} at {facts['plan_steps']} steps go from {first.speedup:.2f}× by FLOPs "
         f"at a drift of {first.held_out.mean:.3f} to {last.speedup:.2f}× at {last.held_out.mean:.3f} from "
@@ -66,19 +90,29 @@ def headline(found: Sequence[Found], facts: Mapping[str, Any]) -> str:
     )
 
 
-def plot(found: Sequence[Found], facts: Mapping[str, Any], out: Path) -> Path:
-    """Speedup that FLOPs allow against drift: of the calibration images, held out, and other guidance."""
+def plot(plans: Sequence[Found], facts: Mapping[str, Any], out: Path) -> Path:
+    """Plot the speedup that FLOPs allow against drift: of the calibration images, held out, and other
+    guidance.
+
+    Args:
+        plans: the plans.
+        facts: what was calibrated on what.
+        out: the directory that it goes to.
+
+    Returns:
+        The file.
+    """
     with style():
         figure = canvas(5.6, 3.6)
         ax = figure.subplots()
         ax.grid(True)
-        speed, colour = [f.speedup for f in found], method_style("dqar").colour
-        ax.plot(speed, [f.drift for f in found], "o--", mfc="white", color=colour, label="calibration images")
-        held = [f.held_out for f in found]
+        speed, colour = [f.speedup for f in plans], method_style("dqar").colour
+        ax.plot(speed, [f.drift for f in plans], "o--", mfc="white", color=colour, label="calibration images")
+        held = [f.held_out for f in plans]
         means = [m.mean for m in held]
         bars = np.hstack([error_bar(m) for m in held])
         ax.errorbar(speed, means, yerr=bars, fmt="o-", color=colour, label="held out")
-        other = [f.other_guidance.mean for f in found]
+        other = [f.other_guidance.mean for f in plans]
         ax.plot(speed, other, "^:", color="#555555", label="held out, half the guidance")
         ax.set_yscale("log")
         ax.set_xlabel("speedup that FLOPs allow (×)")
@@ -87,16 +121,24 @@ def plot(found: Sequence[Found], facts: Mapping[str, Any], out: Path) -> Path:
         return save(figure, out / "front.png")
 
 
-def plot_plans(found: Sequence[Found], out: Path) -> Path:
-    """Each plan as a strip over the steps."""
-    table = np.array([f.plan.branches for f in found])
+def plot_plans(plans: Sequence[Found], out: Path) -> Path:
+    """Plot each plan as a strip over the steps.
+
+    Args:
+        plans: the plans.
+        out: the directory that it goes to.
+
+    Returns:
+        The file.
+    """
+    table = np.array([f.plan.branches for f in plans])
     with style():
-        figure = canvas(6.4, 0.9 + 0.24 * len(found))
+        figure = canvas(6.4, 0.9 + 0.24 * len(plans))
         ax = figure.subplots()
         ax.pcolormesh(
             table, cmap=ListedColormap(list(COLOURS.values())), vmin=-0.5, vmax=2.5, ec="white", lw=0.4
         )
-        ax.set_yticks(np.arange(len(found)) + 0.5, [f.file.stem for f in found])
+        ax.set_yticks(np.arange(len(plans)) + 0.5, [f.file.stem for f in plans])
         ax.invert_yaxis()
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax.set_xlabel("step")

@@ -32,7 +32,14 @@ class CandidatePlan:
     targets: str = "attention"
 
     def plan(self, layers: int) -> SavedPlan:
-        """The plan that it stands for."""
+        """Make the plan that it stands for.
+
+        Args:
+            layers: of the model.
+
+        Returns:
+            The plan, without facts.
+        """
         reuse = [[row >> layer & 1 for layer in range(layers)] for row in self.rows]
         return SavedPlan(
             np.array(reuse, dtype=np.bool_),
@@ -42,12 +49,26 @@ class CandidatePlan:
 
     @classmethod
     def of(cls, plan: SavedPlan) -> CandidatePlan:
-        """The candidate of a saved plan."""
+        """Make the candidate of a saved plan.
+
+        Args:
+            plan: its reuse and branches are taken.
+
+        Returns:
+            The candidate.
+        """
         rows = [sum(1 << int(layer) for layer in np.flatnonzero(row)) for row in plan.reuse]
         return cls(tuple(map(int, plan.branches)), tuple(rows), **plan.options)
 
     def finer(self, factor: int) -> CandidatePlan:
-        """The same at `factor` times the steps: those in between are skipped."""
+        """Stretch the candidate over more steps: those in between are skipped.
+
+        Args:
+            factor: how many times the steps.
+
+        Returns:
+            The candidate at that many.
+        """
         steps = factor * len(self.branches)
         branches: list[int] = [NONE] * steps
         rows = [0] * steps
@@ -70,15 +91,29 @@ class Point:
         return math.exp(np.log(self.drifts).mean())
 
     def loses_to(self, other: Point) -> bool:
-        """Whether it is behind on the images that it has, by more than one standard error of their paired
-        log-ratios: the rest need not be generated."""
+        """Whether it is behind another on the images that it has; if so, the rest need not be generated.
+
+        Args:
+            other: a point with as many images or more.
+
+        Returns:
+            True where it is behind by more than one standard error of their paired log-ratios.
+        """
         ratios = np.log(self.drifts) - np.log(other.drifts[: len(self.drifts)])
         return float(ratios.mean()) > float(ratios.std(ddof=1)) / math.sqrt(len(ratios))
 
 
 def initial_candidates(snr: FloatArray, most: float = 1.0) -> Iterator[CandidatePlan]:
-    """Plans to start from: shares of `most` of the steps run, spread between evenly in number and evenly in
-    log-SNR, with both branches or every second one conditional-only."""
+    """Make plans to start from: shares of the steps run, spread between evenly in number and evenly in
+    log-SNR.
+
+    Args:
+        snr: of each step, in the schedule's order.
+        most: the shares are of this share, in (0, 1].
+
+    Yields:
+        Plans with both branches, and with every second one conditional-only.
+    """
     steps = len(snr)
     for share in (0.7, 0.6, 0.52, 0.44, 0.4, 0.36, 0.32, 0.28, 0.26, 0.24, 0.22, 0.2, 0.18, 0.16):
         for mix in (0.45, 0.65):
@@ -111,12 +146,26 @@ class Changes:
         return candidate
 
     def shift(self, candidate: CandidatePlan) -> CandidatePlan:
-        """A step that runs changes places with one nearby."""
+        """Let a step that runs change places with one nearby.
+
+        Args:
+            candidate: it stays as it is.
+
+        Returns:
+            The changed one.
+        """
         step = self._running(candidate)
         return self._swapped(candidate, step, step + self.rng.choice((-3, -2, -1, 1, 2, 3)))
 
     def move(self, candidate: CandidatePlan) -> CandidatePlan:
-        """A step that runs changes places with any other."""
+        """Let a step that runs change places with any other.
+
+        Args:
+            candidate: it stays as it is.
+
+        Returns:
+            The changed one.
+        """
         return self._swapped(
             candidate, self._running(candidate), self.rng.randrange(1, len(candidate.branches))
         )
@@ -130,21 +179,49 @@ class Changes:
         return replace(candidate, branches=tuple(branches), rows=tuple(rows))
 
     def halve(self, candidate: CandidatePlan) -> CandidatePlan:
-        """A step runs both branches instead of one, or one instead of both."""
+        """Let a step run both branches instead of one, or one instead of both.
+
+        Args:
+            candidate: it stays as it is.
+
+        Returns:
+            The changed one.
+        """
         step = self._running(candidate)
         return _with(candidate, step, CONDITIONAL if candidate.branches[step] == BOTH else BOTH)
 
     def add(self, candidate: CandidatePlan) -> CandidatePlan:
-        """Any step runs."""
+        """Let any step run.
+
+        Args:
+            candidate: it stays as it is.
+
+        Returns:
+            The changed one.
+        """
         step = self.rng.randrange(1, len(candidate.branches))
         return _with(candidate, step, self.rng.choice((CONDITIONAL, BOTH)))
 
     def skip(self, candidate: CandidatePlan) -> CandidatePlan:
-        """A step that runs is skipped."""
+        """Skip a step that runs.
+
+        Args:
+            candidate: it stays as it is.
+
+        Returns:
+            The changed one.
+        """
         return _with(candidate, self._running(candidate), NONE)
 
     def reuse(self, candidate: CandidatePlan) -> CandidatePlan:
-        """Other layers of a step reuse: all, none, or some in a row."""
+        """Let other layers of a step reuse: all, none, or some in a row.
+
+        Args:
+            candidate: it stays as it is.
+
+        Returns:
+            The changed one.
+        """
         step = self._running(candidate)
         size = self.rng.choice((0, self.layers, self.layers // 2, self.layers // 3))
         if candidate.branches[step] == NONE:
@@ -156,7 +233,14 @@ class Changes:
         return replace(candidate, rows=tuple(rows), targets=targets)
 
     def forecast(self, candidate: CandidatePlan) -> CandidatePlan:
-        """Forecasts of another order, or corrected by another share."""
+        """Forecast in another order, or correct by another share.
+
+        Args:
+            candidate: it stays as it is.
+
+        Returns:
+            The changed one.
+        """
         if any(candidate.rows) and self.rng.random() < 0.5:
             return replace(candidate, forecast_order=3 - candidate.forecast_order)
         if self.rng.random() < 0.5:
@@ -184,7 +268,14 @@ class Archive:
             self.add(point)
 
     def add(self, point: Point) -> bool:
-        """Keep the point unless one in the archive is as cheap and as good."""
+        """Keep a point unless one in the archive is as cheap and as good; drop those that it beats.
+
+        Args:
+            point: measured on all images.
+
+        Returns:
+            Whether it was kept.
+        """
         if any(p.cost <= point.cost and p.score <= point.score for p in self.points):
             return False
         beaten = [p for p in self.points if p.cost >= point.cost and p.score >= point.score]
@@ -192,11 +283,25 @@ class Archive:
         return True
 
     def at(self, cost: float) -> Point | None:
-        """The best plan of at most that cost."""
+        """Find the best plan of at most a cost.
+
+        Args:
+            cost: share of the baseline's FLOPs.
+
+        Returns:
+            Its point; None where all cost more.
+        """
         return min((p for p in self.points if p.cost <= cost), key=lambda p: p.score, default=None)
 
     def near(self, cost: float) -> Point:
-        """The plan whose cost is nearest, by ratio."""
+        """Find the plan whose cost is nearest, by ratio.
+
+        Args:
+            cost: share of the baseline's FLOPs, above 0.
+
+        Returns:
+            Its point; the archive must not be empty.
+        """
         return min(self.points, key=lambda p: abs(math.log(p.cost / cost)))
 
 
@@ -207,9 +312,18 @@ def search(
     costs: tuple[float, float],
     seed: int,
 ) -> Iterator[bool]:
-    """Change plans of the archive, those between the two costs equally often; whether each change was kept.
+    """Change plans of the archive, those between the two costs equally often, for ever.
 
-    `evaluate` returns the plan's point, or None once it is clear that one in the archive is better."""
+    Args:
+        archive: at least one point; what is kept joins it.
+        evaluate: returns the plan's point, or None once it is clear that one in the archive is better.
+        layers: of the model.
+        costs: the least and the greatest, shares of the baseline's FLOPs.
+        seed: of the changes.
+
+    Yields:
+        Whether a change was kept, after each.
+    """
     rng = random.Random(seed)
     changed, seen = Changes(rng, layers), {point.candidate for point in archive.points}
     low, high = map(math.log, costs)

@@ -90,8 +90,12 @@ class Study:
         return f"{prompts}{self.solver.partition('_')[0]}{finer}-{self.target}"
 
     def spec(self) -> RunSpec:
-        """The configuration under test; the baseline is DDIM at the same steps and spacing, of a flow its own
-        scheduler."""
+        """Make the configuration under test.
+
+        Returns:
+            The configuration; its baseline is DDIM at the same steps and spacing, of a flow its own
+            scheduler.
+        """
         n = self.images
         flow = ModelFacts.of(models.directory(self.model)).flow_matching
         baseline: dict[str, Any] = {} if flow else {"scheduler": "ddim", "timestep_spacing": "trailing"}
@@ -103,7 +107,17 @@ class Study:
         )  # fmt: skip
 
     def run(self, candidates: int, speedups: Sequence[float], out: Path, start: Path | None) -> list[Found]:
-        """Evaluate so many candidates more than before, then write the best plans and measure them."""
+        """Evaluate candidates, then write the best plans and measure them.
+
+        Args:
+            candidates: how many more than in earlier runs.
+            speedups: by FLOPs, each above 1; the best plan for each is written.
+            out: the directory that the plans go to.
+            start: a directory of initial plans; None: none.
+
+        Returns:
+            The plans written, the slowest first.
+        """
         with _writing(out):  # before the search, which is long
             out.mkdir(parents=True, exist_ok=True)
         trials = Trials(self.spec(), self.target, self.results)
@@ -118,7 +132,7 @@ class Study:
                     self._keep(archive, file)
         asked = {s: point for s in sorted(speedups, reverse=True) if (point := archive.at(1 / s)) is not None}
         chosen = {id(point): (s, point) for s, point in asked.items()}  # of a plan's names the slowest
-        return [self._written(trials, *found, out) for found in reversed(chosen.values())]
+        return [self._written(trials, *best, out) for best in reversed(chosen.values())]
 
     def _initial_archive(self, trials: Trials, file: Path, start: Path | None) -> Archive:
         """The archive kept from before, or one of initial candidates and the plans of `start`."""
@@ -197,7 +211,14 @@ def _kept(file: Path, layers: int) -> tuple[Any, list[Point]]:
 
 
 def current_facts(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """The facts of a study by today's names: the number of images had another."""
+    """Rename the facts of a study that was measured under former names.
+
+    Args:
+        facts: the study's.
+
+    Returns:
+        The same by today's names: the number of images had another.
+    """
     return {"images" if name == "pictures" else name: value for name, value in facts.items()}
 
 

@@ -72,23 +72,37 @@ class Trials:
         best = archive.at(cost)
         for first in range(0, len(self.samples), BATCH):
             batch = self.samples[first : first + BATCH]
-            made, _ = self._made(self.session, plan, batch)
-            drifts += _drift(made, self.target[batch.start : batch.stop]).tolist()
+            latents, _ = self._made(self.session, plan, batch)
+            drifts += _drift(latents, self.target[batch.start : batch.stop]).tolist()
             point = Point(cost, tuple(drifts), candidate)
             if best is not None and len(drifts) > 1 and point.loses_to(best):
                 return None
         return point
 
     def cost(self, plan: SavedPlan) -> float:
-        """Share of the baseline's FLOPs of the transformer that the plan runs: what it asks for is not always
-        what the runtime can grant."""
+        """Compute the FLOPs that a plan runs: what it asks for is not always what the runtime can grant.
+
+        Args:
+            plan: the plan.
+
+        Returns:
+            The share of the baseline's FLOPs of the transformer.
+        """
         granted = rules(DQARConfig(), self.snr, self.layers, saved=plan).blocked == Reason.REUSED
         reused = granted.mean(axis=1)
         steps = plan.branches / BOTH * (1 - self.shares[plan.options["targets"]] * reused)
         return float(steps.sum()) / self.session.spec.num_inference_steps
 
     def expected(self, plan: SavedPlan) -> FloatArray:
-        """The relative error of the forecast at each step that runs, the last one's at those that do not."""
+        """Measure how far forecasts are off under a plan.
+
+        Args:
+            plan: the plan; the images of the search are generated under it.
+
+        Returns:
+            The relative error of the forecast at each step that runs, the last one's at those that do not, at
+            least 1e-6.
+        """
         _, summary = self._made(self.session, plan, self.samples, deviation_tolerance=LARGE)
         known = np.flatnonzero(np.isfinite(summary.deviation))
         if not known.size:
@@ -97,8 +111,15 @@ class Trials:
         return np.maximum(summary.deviation[last], 1e-6)
 
     def held_out(self, plan: SavedPlan, guidance: float | None = None) -> tuple[Tensor, Tensor]:
-        """Each image's drift under the plan, and the baseline's own from the converged latents, on other
-        seeds and labels, with another guidance if given."""
+        """Measure a plan on seeds and labels that the search never saw.
+
+        Args:
+            plan: the plan.
+            guidance: another weight than the study's; None: the study's.
+
+        Returns:
+            Each image's drift under the plan, and the baseline's own from the converged latents.
+        """
         spec, half = self.session.spec, len(self.session.labels) // 2
         labels = self.session.labels[half:] + self.session.labels[:half]
         changes = {
@@ -107,20 +128,20 @@ class Trials:
             "guidance_scale": guidance or spec.guidance_scale,
         }
         other = Session(self.session.pipe, spec.model_copy(update=changes), labels=labels)
-        made, target = self._made(other, plan, self.samples)[0], self._target(other)
-        return _drift(made, target), _drift(self._own(other), target)
+        latents, target = self._made(other, plan, self.samples)[0], self._target(other)
+        return _drift(latents, target), _drift(self._own(other), target)
 
     def _made(
         self, session: Session, plan: SavedPlan, samples: range, **options: Any
     ) -> tuple[Tensor, Summary]:
         """The final latents of the session's images under the plan, and what was reused."""
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "plan.json"
+        with tempfile.TemporaryDirectory() as temporary:
+            path = Path(temporary) / "plan.json"
             plan.save(path)
             given = session.spec.options | {"plan_path": str(path)} | options
             with get("dqar").apply(session.pipe, given) as arm:
-                made = generate(session.pipe, session.arguments(samples) | arm.call)
-                return made.latents, dqar.summary(session.pipe)
+                result = generate(session.pipe, session.arguments(samples) | arm.call)
+                return result.latents, dqar.summary(session.pipe)
 
     def _target(self, session: Session) -> Tensor:
         return converged(session, self.cache) if self.kind == "converged" else self._own(session)
@@ -128,12 +149,12 @@ class Trials:
     def _own(self, session: Session) -> Tensor:
         """The baseline's latents of the session's images, made once and kept."""
         key = self.cache.key(session.spec)
-        made = self.cache.kept(f"own-{key}", lambda: {"latents": session.baseline(self.samples).latents})
-        return made["latents"]
+        tensors = self.cache.kept(f"own-{key}", lambda: {"latents": session.baseline(self.samples).latents})
+        return tensors["latents"]
 
 
-def _drift(made: Tensor, target: Tensor) -> Tensor:
-    return torch.as_tensor(images.drift(made, target))
+def _drift(latents: Tensor, target: Tensor) -> Tensor:
+    return torch.as_tensor(images.drift(latents, target))
 
 
 def _shares(cost: flops.Cost) -> dict[str, float]:

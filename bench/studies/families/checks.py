@@ -64,7 +64,14 @@ class Examination:
         del self.pipe, self.before
 
     def untouched(self, loop: Loop) -> Run:
-        """The generation without DQAR."""
+        """Generate without DQAR, once for each loop.
+
+        Args:
+            loop: the steps and calls.
+
+        Returns:
+            What the calls returned.
+        """
         if loop not in self._untouched:
             # Where every step is the same, one will do.
             steps = 1 if loop.constant else loop.steps
@@ -73,7 +80,14 @@ class Examination:
         return self._untouched[loop]
 
     def outcome(self, name: str) -> Outcome:
-        """Enable DQAR as the demand states, generate, disable, and judge all of it."""
+        """Enable DQAR as the demand states, generate, disable, and judge all of it.
+
+        Args:
+            name: a demand's.
+
+        Returns:
+            The verdict; an allowed one turns wrong where something is left behind.
+        """
         demand = DEMANDS[name]
         if demand.loop.halves and not self.configuration.halves:
             return Outcome(NOT_APPLICABLE, "its batch holds one sample")
@@ -127,14 +141,28 @@ class Examination:
 
 
 def refusal(text: str) -> Outcome:
-    """A refusal is one line that states what is allowed instead."""
+    """Judge the text of a refusal: it is one line that states what is allowed instead.
+
+    Args:
+        text: the error's.
+
+    Returns:
+        Refused, or wrong.
+    """
     if "\n" in text or "allowed" not in text:
         return Outcome(WRONG, f"refused without a word on what is allowed: {text.splitlines()[0]}")
     return Outcome(REFUSED, text)
 
 
 def failure(error: Exception) -> Outcome:
-    """A generation that raised: refused late, where only the call shows it, or crashed."""
+    """Judge a generation that raised.
+
+    Args:
+        error: what it raised.
+
+    Returns:
+        Refused late, where only the call shows it, or crashed.
+    """
     late = refusal(str(error)) if isinstance(error, ValueError) else None
     if late and late.verdict == REFUSED:
         return Outcome(REFUSED, f"at the first call: {late.why}")
@@ -194,7 +222,14 @@ CHECKS: tuple[Callable[[Demand, Run, Run, Any], str], ...] = (_outputs, _steps, 
 
 
 def state_of(pipe: Any) -> dict[str, tuple[Any, ...]]:
-    """All that DQAR may leave on a pipeline and its modules: attributes, processors, hooks, forwards."""
+    """Collect all that DQAR may leave on a pipeline and its modules.
+
+    Args:
+        pipe: a pipeline, or what stands for one.
+
+    Returns:
+        Attributes, processors, hooks and forwards by the module's path.
+    """
     state: dict[str, tuple[Any, ...]] = {"pipe": tuple(vars(pipe))}
     for part in ("transformer", "transformer_2"):
         model = getattr(pipe, part, None)
@@ -211,18 +246,40 @@ def state_of(pipe: Any) -> dict[str, tuple[Any, ...]]:
 
 
 def left_behind(before: dict[str, tuple[Any, ...]], after: dict[str, tuple[Any, ...]]) -> str:
-    """The first module that differs, as text; empty where none does."""
+    """Compare two states of a pipeline.
+
+    Args:
+        before: as `state_of` returned it.
+        after: the same, later.
+
+    Returns:
+        The first module that differs, as text; empty where none does.
+    """
     changed = [path for path in before.keys() | after.keys() if before.get(path) != after.get(path)]
     return f"disable left something on {min(changed)} ({len(changed)} modules)" if changed else ""
 
 
 def examine(configuration: Configuration) -> dict[str, Outcome]:
-    """The outcome of every demand on one configuration."""
+    """Examine one configuration.
+
+    Args:
+        configuration: a class with its options.
+
+    Returns:
+        The outcome of every demand by its name.
+    """
     examination = Examination(configuration)
     return {name: examination.outcome(name) for name in DEMANDS}
 
 
 def line_of(error: BaseException) -> str:
-    """An error as one short line."""
+    """Shorten an error.
+
+    Args:
+        error: what was raised.
+
+    Returns:
+        Its class and first line, at most 200 characters.
+    """
     first = str(error).strip().splitlines()
     return f"{type(error).__name__}: {first[0] if first else ''}"[:200]

@@ -30,35 +30,79 @@ class Draw:
     halves: bool = False
 
     def latent(self, *shape: int) -> Tensor:
-        """Noise `[batch, *shape]`, another one for each name it is drawn for within a call."""
+        """Draw noise, the same at every call of one draw.
+
+        Args:
+            *shape: of one row.
+
+        Returns:
+            Noise `[batch, *shape]`; with `halves` its second half repeats the first.
+        """
         if self.halves:
             half = _noise(self.latents, self.batch // 2, shape)
             return torch.cat((half, half))
         return _noise(self.latents, self.batch, shape)
 
     def text(self, *shape: int) -> Tensor:
-        """What stands for a prompt: noise `[batch, *shape]` of its own seed."""
+        """Draw what stands for a prompt.
+
+        Args:
+            *shape: of one row.
+
+        Returns:
+            Noise `[batch, *shape]` of the prompt's own seed.
+        """
         return _noise(self.prompt, self.batch, shape)
 
     def time(self, scale: float = 1.0) -> Tensor:
-        """The timestep of each row, `[batch]`, times `scale`."""
+        """Repeat the timestep for each row.
+
+        Args:
+            scale: it is multiplied by this.
+
+        Returns:
+            The timesteps, `[batch]`.
+        """
         return (self.t * scale).expand(self.batch)
 
     def flow(self) -> Tensor:
-        """t / 1000, as Flux and its relatives are given it, `[batch]`."""
+        """Scale the timestep as Flux and its relatives are given it.
+
+        Returns:
+            t / 1000, `[batch]`.
+        """
         return self.time() / 1000
 
     def reversed(self) -> Tensor:
-        """1 - t / 1000, as Lumina and Z-Image are given it, `[batch]`."""
+        """Scale the timestep as Lumina and Z-Image are given it.
+
+        Returns:
+            1 - t / 1000, `[batch]`.
+        """
         return 1 - self.flow()
 
     def rows(self, value: Any) -> Tensor:
-        """`value` for each row, `[batch, ...]`."""
+        """Repeat a value for each row.
+
+        Args:
+            value: a number, or a tensor of one row.
+
+        Returns:
+            The values, `[batch, ...]`.
+        """
         row = torch.as_tensor(value)
         return row.expand(self.batch, *row.shape).clone()
 
     def ones(self, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
-        """Ones `[batch, *shape]`: a mask that hides nothing."""
+        """Make a mask that hides nothing.
+
+        Args:
+            dtype: of the mask; None: torch's default.
+            *shape: of one row.
+
+        Returns:
+            Ones `[batch, *shape]`.
+        """
         return torch.ones(self.batch, *shape, dtype=dtype)
 
 
@@ -84,7 +128,11 @@ class Configuration:
     halves: bool = True  # whether guidance may come as two halves of its batch
 
     def build(self) -> nn.Module:
-        """The model: seeded, float32, in evaluation mode, without a parameter of zeros."""
+        """Build the model.
+
+        Returns:
+            It is seeded, float32, in evaluation mode, without a parameter of zeros.
+        """
         torch.manual_seed(0)
         with _nan_where_unset():
             model: nn.Module = getattr(transformers, self.model)(**self.options).float().eval()
@@ -96,12 +144,29 @@ class Configuration:
         return model
 
     def block_modules(self, model: nn.Module) -> list[nn.Module]:
-        """The blocks of `model` in order."""
+        """List the blocks.
+
+        Args:
+            model: as `build` returns it.
+
+        Returns:
+            Its blocks in order.
+        """
         return [block for path in self.blocks for block in model.get_submodule(path).children()]
 
 
 def configurations(*tables: dict[str, Configuration]) -> dict[str, Configuration]:
-    """Tables merged; raises ValueError where a name comes twice."""
+    """Merge tables.
+
+    Args:
+        *tables: configurations by name.
+
+    Returns:
+        All of them.
+
+    Raises:
+        ValueError: a name comes twice.
+    """
     merged: dict[str, Configuration] = {}
     for table in tables:
         if twice := merged.keys() & table.keys():

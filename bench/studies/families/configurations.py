@@ -23,20 +23,28 @@ NOT_DENOISERS = {
 
 
 def installed() -> set[str]:
-    """The names of all model classes in the installed `diffusers.models.transformers`."""
-    found = set()
+    """List all model classes in the installed `diffusers.models.transformers`.
+
+    Returns:
+        Their names.
+    """
+    names = set()
     for entry in pkgutil.iter_modules(transformers.__path__):
         module = importlib.import_module(f"{transformers.__name__}.{entry.name}")
         classes = inspect.getmembers(module, inspect.isclass)
-        found |= {
+        names |= {
             name
             for name, kind in classes
             if issubclass(kind, ModelMixin) and kind.__module__ == module.__name__
         }
-    return found
+    return names
 
 
 def unknown() -> set[str]:
-    """Installed classes that no configuration covers and that are not listed as anything but a denoiser."""
+    """List classes that nobody has looked at.
+
+    Returns:
+        Installed ones that no configuration covers and that are not listed as anything but a denoiser.
+    """
     covered = {configuration.model for configuration in CONFIGURATIONS.values()}
     return installed() - covered - NOT_DENOISERS.keys()

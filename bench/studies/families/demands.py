@@ -16,7 +16,14 @@ REUSE = DQARConfig(
 
 
 def no_layer(**fields: Any) -> DQARConfig:
-    """A configuration that reuses no layer: what is left are whole steps and guidance branches."""
+    """Make a configuration that reuses no layer: what is left are whole steps and guidance branches.
+
+    Args:
+        **fields: of DQARConfig, besides.
+
+    Returns:
+        The configuration.
+    """
     return DQARConfig(
         warmup_steps=0, warmup_fraction=0.0, snr_low=0.0, snr_high=float("inf"), use_layer_scheduling=True,
         schedule_type="linear", layer_fraction=0.0, **fields,

@@ -44,19 +44,42 @@ class Run:
     work: list[int]  # of each block
 
     def repeated(self, times: int) -> Run:
-        """What so many generations of the same inputs would be as one."""
+        """Repeat a generation.
+
+        Args:
+            times: how often.
+
+        Returns:
+            What so many generations of the same inputs would be as one.
+        """
         return Run(self.outputs * times, [each * times for each in self.work])
 
 
 def pipeline_of(model: nn.Module) -> SimpleNamespace:
-    """The least that a pipeline is: a transformer and a scheduler."""
+    """Make the least that a pipeline is: a transformer and a scheduler.
+
+    Args:
+        model: the transformer.
+
+    Returns:
+        What stands for the pipeline.
+    """
     return SimpleNamespace(transformer=model, scheduler=FlowMatchEulerDiscreteScheduler())
 
 
 @torch.no_grad()
 def generate(pipe: Any, configuration: Configuration, loop: Loop, steps: int | None = None) -> Run:
-    """Run the loop's steps, or the first `steps` of them, and advance the scheduler after each, as pipelines
-    do."""
+    """Run a loop, and advance the scheduler after each step, as pipelines do.
+
+    Args:
+        pipe: a pipeline, or what stands for one.
+        configuration: makes the inputs.
+        loop: its steps and the calls of each.
+        steps: how many of them to run; None: all.
+
+    Returns:
+        What the calls returned.
+    """
     scheduler, model = pipe.scheduler, pipe.transformer
     begin(scheduler, loop)
     outputs = []
@@ -79,14 +102,28 @@ def generate(pipe: Any, configuration: Configuration, loop: Loop, steps: int | N
 
 @torch.no_grad()
 def call_outside(pipe: Any, configuration: Configuration, latents: int) -> Any:
-    """The output of a single call at a timestep that no schedule here has."""
+    """Call the transformer once at a timestep that no schedule here has.
+
+    Args:
+        pipe: a pipeline, or what stands for one.
+        configuration: makes the inputs.
+        latents: their seed.
+
+    Returns:
+        The output.
+    """
     draw = Draw(batch=configuration.batch, latents=latents, t=torch.tensor(123.25))
     with torch.compiler.set_stance("force_eager"):
         return pipe.transformer(**configuration.inputs(draw))
 
 
 def begin(scheduler: Any, loop: Loop) -> None:
-    """Set the schedule: sigmas that fall, and timesteps that fall with them or stay."""
+    """Set the schedule: sigmas that fall, and timesteps that fall with them or stay.
+
+    Args:
+        scheduler: the pipeline's.
+        loop: its steps.
+    """
     sigmas = [1 - (step + 0.5) / (loop.steps + 1) for step in range(loop.steps)]
     scheduler.set_timesteps(sigmas=sigmas, timesteps=[_T] * loop.steps if loop.constant else None)
     scheduler.set_begin_index(0)
@@ -111,7 +148,14 @@ def _takes_return_dict(forward: Callable[..., Any]) -> bool:
 
 @contextlib.contextmanager
 def counted(blocks: Sequence[nn.Module]) -> Iterator[list[int]]:
-    """The numbers that the weights within each block are given while it is open."""
+    """Count the numbers that the weights within each block are given while this is open.
+
+    Args:
+        blocks: of a model.
+
+    Yields:
+        The counts so far, one a block.
+    """
     work = [0] * len(blocks)
     hooks = []
 
@@ -133,7 +177,14 @@ def counted(blocks: Sequence[nn.Module]) -> Iterator[list[int]]:
 
 
 def leaves(output: Any) -> list[Any]:
-    """An output as a flat list: the types and keys of its containers, its tensors, its Nones."""
+    """Flatten an output.
+
+    Args:
+        output: containers, tensors and Nones, nested.
+
+    Returns:
+        The types and keys of its containers, its tensors, its Nones, in order.
+    """
     if isinstance(output, Mapping):
         return [type(output), *[leaf for key, value in output.items() for leaf in (key, *leaves(value))]]
     if isinstance(output, (list, tuple)):
@@ -142,7 +193,15 @@ def leaves(output: Any) -> list[Any]:
 
 
 def identical(one: Any, other: Any) -> bool:
-    """Whether two outputs have the same form and the same bits."""
+    """Whether two outputs have the same form and the same bits.
+
+    Args:
+        one: an output.
+        other: another.
+
+    Returns:
+        True for the same form and bits; a nan is equal to none.
+    """
     a, b = leaves(one), leaves(other)
     return len(a) == len(b) and all(
         torch.equal(x, y) if isinstance(x, Tensor) and isinstance(y, Tensor) else _same_object(x, y)
@@ -151,7 +210,15 @@ def identical(one: Any, other: Any) -> bool:
 
 
 def distance(one: Any, other: Any) -> float:
-    """The largest relative L2 distance of two outputs' tensors; infinite where their forms differ."""
+    """Measure how far two outputs are apart.
+
+    Args:
+        one: an output.
+        other: the one that distances are relative to.
+
+    Returns:
+        The largest relative L2 distance of their tensors; infinite where their forms differ.
+    """
     a, b = leaves(one), leaves(other)
     if len(a) != len(b):
         return float("inf")

@@ -46,7 +46,11 @@ class Clock:
         self.step, self.call = self.step + 1, -1
 
     def ran(self, samples: int) -> None:
-        """Note that the blocks run on so many samples."""
+        """Note that the blocks run on so many samples.
+
+        Args:
+            samples: rows of their batch.
+        """
         self.rows[self.step].append(samples)
 
     def reset(self) -> None:
@@ -64,11 +68,25 @@ class Kept:
     before: Kept | None = None
 
     def held(self, step: int) -> Any:
-        """The last output."""
+        """Hold the last output.
+
+        Args:
+            step: not used: the other forecast needs it.
+
+        Returns:
+            The output.
+        """
         return self.output
 
     def line(self, step: int) -> Any:
-        """A line through the last two outputs, over the step's number."""
+        """Draw a line through the last two outputs, over the step's number.
+
+        Args:
+            step: where it is read.
+
+        Returns:
+            The forecast, of the output's form; the last output where there is only one.
+        """
         before = self.before
         if before is None:
             return self.output
@@ -77,7 +95,15 @@ class Kept:
 
 
 def merged(combine: Callable[..., Tensor], *outputs: Any) -> Any:
-    """`combine` over the tensors of outputs of one form."""
+    """Combine the tensors of outputs of one form.
+
+    Args:
+        combine: takes one tensor of each.
+        *outputs: at least one.
+
+    Returns:
+        An output of that form.
+    """
     first = outputs[0]
     if isinstance(first, Tensor):
         return combine(*outputs)
@@ -89,7 +115,15 @@ def merged(combine: Callable[..., Tensor], *outputs: Any) -> Any:
 
 
 def watched(tiny: TinyPipeline, change: Callable[[Any], Any] | None = None) -> tuple[Any, Clock]:
-    """A fresh pipeline after `change`, and the clock that its scheduler and its transformers' calls move."""
+    """Build a fresh pipeline, and a clock that its scheduler and its transformers' calls move.
+
+    Args:
+        tiny: the pipeline's description.
+        change: is done to the pipeline first; None: nothing.
+
+    Returns:
+        The pipeline and the clock.
+    """
     pipe, clock = tiny.build(), Clock()
     if change is not None:
         change(pipe)
@@ -114,7 +148,14 @@ def _samples(args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
 
 
 def plain(tiny: TinyPipeline) -> tuple[Tensor, Clock]:
-    """The result without any reuse, and the calls that made it."""
+    """Generate without any reuse.
+
+    Args:
+        tiny: the pipeline's description.
+
+    Returns:
+        The result, and the calls that made it.
+    """
     pipe, clock = watched(tiny)
     return tiny.generate(pipe), clock
 
@@ -125,7 +166,17 @@ def reusing(
     forecast: bool = False,
     change: Callable[[Any], Any] | None = None,
 ) -> Tensor:
-    """The result where each block's modules of these names are computed at every second step."""
+    """Generate with modules that are computed at every second step.
+
+    Args:
+        tiny: the pipeline's description.
+        names: of the modules within each block.
+        forecast: whether the steps between draw a line through the last two outputs, else hold the last.
+        change: is done to the pipeline first; None: nothing.
+
+    Returns:
+        The result.
+    """
     pipe, clock = watched(tiny, change)
     for model in tiny.transformers(pipe):
         for block in tiny.blocks(model):
@@ -153,7 +204,15 @@ def _reuse(module: nn.Module, clock: Clock, forecast: bool) -> None:
 
 
 def skipping(tiny: TinyPipeline, ran: Sequence[bool]) -> Tensor:
-    """The result where the calls of the transformer that did not run repeat their branch's last output."""
+    """Generate with calls of the transformer skipped: they repeat their branch's last output.
+
+    Args:
+        tiny: the pipeline's description.
+        ran: whether each call ran, in order.
+
+    Returns:
+        The result.
+    """
     pipe, clock = watched(tiny)
 
     def replace(compute: Forward) -> Forward:
@@ -174,8 +233,16 @@ def skipping(tiny: TinyPipeline, ran: Sequence[bool]) -> Tensor:
 
 
 def guiding(tiny: TinyPipeline, ran: Sequence[bool]) -> Tensor:
-    """The result where the unconditional branch, at the steps where it did not run, is the conditional one
-    less the last difference of both: a call of its own, or a half of the batch."""
+    """Generate with the unconditional branch skipped: it is the conditional one less the last difference
+    of both, whether it is a call of its own or a half of the batch.
+
+    Args:
+        tiny: the pipeline's description.
+        ran: whether the unconditional branch ran at each call, in order.
+
+    Returns:
+        The result.
+    """
     pipe, clock = watched(tiny)
     outputs: dict[int, Any] = {}  # of a step's calls
     difference: list[Any] = [None]
@@ -205,8 +272,8 @@ def guiding(tiny: TinyPipeline, ran: Sequence[bool]) -> Tensor:
                 return output
             rows = torch.stack(output[0]) if isinstance(output[0], list) else output[0]
             rows = _completed(rows, tiny.conditional or 0, ran[len(clock.calls) - 1], difference)
-            made = list(rows) if isinstance(output[0], list) else rows
-            return type(output)(sample=made) if hasattr(output, "sample") else (made, *output[1:])
+            result = list(rows) if isinstance(output[0], list) else rows
+            return type(output)(sample=result) if hasattr(output, "sample") else (result, *output[1:])
 
         return forward
 

@@ -44,7 +44,11 @@ class TinyPipeline:
     parts: Callable[[], dict[str, Any]] = dict  # other components than the transformer and the scheduler
 
     def build(self) -> Any:
-        """The pipeline: text encoders and VAE left out wherever it can be called without."""
+        """Build the pipeline; text encoders and VAE are left out wherever it can be called without.
+
+        Returns:
+            The pipeline, seeded.
+        """
         kind = getattr(diffusers, self.pipeline)
         chosen = CONFIGURATIONS[self.configuration]
         configuration = type(chosen)(**vars(chosen) | {"options": chosen.options | self.options})
@@ -64,21 +68,43 @@ class TinyPipeline:
         return pipe
 
     def transformers(self, pipe: Any) -> list[Any]:
-        """The pipeline's transformers in order."""
+        """List the transformers.
+
+        Args:
+            pipe: as `build` returns it.
+
+        Returns:
+            One or two, in order.
+        """
         return [pipe.transformer, pipe.transformer_2] if self.second else [pipe.transformer]
 
     def blocks(self, model: nn.Module) -> list[nn.Module]:
-        """The blocks of one of its transformers in order."""
+        """List the blocks of a transformer.
+
+        Args:
+            model: one of the pipeline's, or what peft wraps around it.
+
+        Returns:
+            Its blocks in order.
+        """
         inner = getattr(model, "get_base_model", lambda: model)()  # of what peft wraps
         return CONFIGURATIONS[self.configuration].block_modules(inner)
 
     @torch.no_grad()
     def generate(self, pipe: Any, **call: Any) -> Tensor:
-        """The latents that one seeded call returns, with other arguments of `call` if any."""
+        """Generate from a fixed seed.
+
+        Args:
+            pipe: as `build` returns it.
+            **call: arguments in place of the description's.
+
+        Returns:
+            The latents.
+        """
         generator = torch.Generator().manual_seed(3)
         latent = {} if self.pipeline == "DiTPipeline" else {"return_dict": False}
-        made = pipe(**self.call() | latent | call, num_inference_steps=STEPS, generator=generator)
-        first = made[0]
+        result = pipe(**self.call() | latent | call, num_inference_steps=STEPS, generator=generator)
+        first = result[0]
         return torch.as_tensor(first[0] if isinstance(first, list) else first)
 
 
@@ -90,5 +116,13 @@ def _other_weights(model: nn.Module) -> nn.Module:
 
 
 def text(seed: int, *shape: int) -> Tensor:
-    """What stands for an encoded prompt: seeded noise of that shape."""
+    """Make what stands for an encoded prompt.
+
+    Args:
+        seed: of its noise.
+        *shape: of the result.
+
+    Returns:
+        Noise of that shape.
+    """
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))

@@ -91,11 +91,22 @@ class PipelineExamination:
         return len(self.untouched[1].calls) / self.steps
 
     def outcomes(self) -> dict[str, Outcome]:
-        """The outcome under every configuration."""
+        """Examine the pipeline under every configuration.
+
+        Returns:
+            The outcomes by the configuration's name.
+        """
         return {name: self.outcome(name) for name in CONFIGS}
 
     def outcome(self, name: str) -> Outcome:
-        """Enable DQAR, generate, disable, and judge all of it."""
+        """Enable DQAR, generate, disable, and judge all of it.
+
+        Args:
+            name: of a configuration in CONFIGS.
+
+        Returns:
+            The verdict; an allowed one turns wrong where something is left behind.
+        """
         before = state_of(self.pipe)
         judged = self._judge(name)
         try:
@@ -118,14 +129,14 @@ class PipelineExamination:
         except Exception as error:
             return Outcome(CRASHED, f"enable: {line_of(error)}")
         try:
-            made = self._generation()
+            generation = self._generation()
         except Exception as error:
             return failure(error)
-        if made.summary.steps != self.steps:
-            return Outcome(WRONG, f"the summary has {made.summary.steps} steps for {self.steps}")
+        if generation.summary.steps != self.steps:
+            return Outcome(WRONG, f"the summary has {generation.summary.steps} steps for {self.steps}")
         check: Callable[[Generation], Outcome] = getattr(self, f"_check_{name}")
         try:
-            return check(made)
+            return check(generation)
         except emulation.NothingKept as error:
             return Outcome(WRONG, str(error))
 
@@ -146,47 +157,49 @@ class PipelineExamination:
             shares += [given / samples for given, samples in zip(ran, full, strict=True)]
         return shares
 
-    def _check_off(self, made: Generation) -> Outcome:
-        return self._unchanged(made.latents)
+    def _check_off(self, generation: Generation) -> Outcome:
+        return self._unchanged(generation.latents)
 
-    def _check_attention(self, made: Generation) -> Outcome:
-        return self._layers(made, (self.tiny.attention,))
+    def _check_attention(self, generation: Generation) -> Outcome:
+        return self._layers(generation, (self.tiny.attention,))
 
-    def _check_mlp(self, made: Generation) -> Outcome:
-        return self._layers(made, self.tiny.mlp)
+    def _check_mlp(self, generation: Generation) -> Outcome:
+        return self._layers(generation, self.tiny.mlp)
 
-    def _check_forecast(self, made: Generation) -> Outcome:
-        return self._layers(made, (self.tiny.attention,), forecast=True)
+    def _check_forecast(self, generation: Generation) -> Outcome:
+        return self._layers(generation, (self.tiny.attention,), forecast=True)
 
-    def _layers(self, made: Generation, names: tuple[str, ...], forecast: bool = False) -> Outcome:
+    def _layers(self, generation: Generation, names: tuple[str, ...], forecast: bool = False) -> Outcome:
         expected = emulation.reusing(self.tiny, names, forecast)
-        judged = self._same(made.latents, expected, exact=not forecast)
+        judged = self._same(generation.latents, expected, exact=not forecast)
         share = (self.steps // 2) / self.steps
         # Skip-layer guidance has calls that leave out layers: there no ratio is the only right one.
-        if judged.verdict == RIGHT and self.calls % 1 == 0 and abs(made.summary.ratio - share) > 1e-6:
-            return Outcome(WRONG, f"the summary reports {made.summary.ratio:.3f}, reused was {share:.3f}")
+        if judged.verdict == RIGHT and self.calls % 1 == 0 and abs(generation.summary.ratio - share) > 1e-6:
+            return Outcome(
+                WRONG, f"the summary reports {generation.summary.ratio:.3f}, reused was {share:.3f}"
+            )
         return judged
 
-    def _check_steps(self, made: Generation) -> Outcome:
-        if all(made.rows):
+    def _check_steps(self, generation: Generation) -> Outcome:
+        if all(generation.rows):
             return Outcome(WRONG, "no step was skipped")
-        if any(0 < share < 1 for share in made.rows):
+        if any(0 < share < 1 for share in generation.rows):
             return Outcome(WRONG, "a branch was left out where whole steps were to be")
-        return self._same(made.latents, emulation.skipping(self.tiny, made.whole), exact=False)
+        return self._same(generation.latents, emulation.skipping(self.tiny, generation.whole), exact=False)
 
-    def _check_guidance(self, made: Generation) -> Outcome:
+    def _check_guidance(self, generation: Generation) -> Outcome:
         if self.tiny.conditional is None:
-            same = self._unchanged(made.latents)
+            same = self._unchanged(generation.latents)
             return Outcome(NOT_APPLICABLE, "no guidance") if same.verdict == RIGHT else same
-        if all(made.whole):
+        if all(generation.whole):
             return Outcome(WRONG, "the unconditional branch was never left out")
         ran = self.untouched[1].calls
         conditional = [
-            row for row, (_, call) in zip(made.rows, ran, strict=True) if call == self.tiny.conditional
+            row for row, (_, call) in zip(generation.rows, ran, strict=True) if call == self.tiny.conditional
         ]
         if self.tiny.calls == 2 and not all(conditional):
             return Outcome(WRONG, "the conditional branch was left out")
-        return self._same(made.latents, emulation.guiding(self.tiny, made.whole), exact=False)
+        return self._same(generation.latents, emulation.guiding(self.tiny, generation.whole), exact=False)
 
     def _same(self, latents: Tensor, expected: Tensor, exact: bool = True) -> Outcome:
         off, change = _distance(latents, expected), _distance(expected, self.untouched[0])

@@ -44,7 +44,16 @@ PIPELINE_COLUMNS = {
 
 
 def write_report(classes: Sequence[Examined], pipelines: Sequence[Examined], out: Path) -> Path:
-    """Write README.md to `out`, and the index of all reports next to it; its path."""
+    """Write the study's page, and the index of all reports next to it.
+
+    Args:
+        classes: the outcomes of configurations.
+        pipelines: the outcomes of pipelines.
+        out: the directory that the page goes to.
+
+    Returns:
+        The page, README.md.
+    """
     content = {
         "version": diffusers.__version__,
         "classes": [_row(row, CLASS_COLUMNS) for row in classes],
@@ -67,13 +76,28 @@ def write_report(classes: Sequence[Examined], pipelines: Sequence[Examined], out
 
 
 def outcomes_table(rows: Sequence[Examined]) -> str:
-    """Each configuration or pipeline with the verdict of each demand, as text."""
+    """Tabulate outcomes for a terminal.
+
+    Args:
+        rows: of configurations, or of pipelines.
+
+    Returns:
+        The verdict of each demand, a line a row; empty where there is none.
+    """
     shown = [(row.name, *[outcome.verdict for outcome in row.outcomes.values()]) for row in rows]
     return tabulate(shown, headers=("", *rows[0].outcomes)) if rows else ""
 
 
 def headline(classes: Sequence[Examined], pipelines: Sequence[Examined]) -> str:
-    """The headline: how many came to which outcome."""
+    """Sum the study up: how many came to which outcome.
+
+    Args:
+        classes: the outcomes of configurations.
+        pipelines: the outcomes of pipelines.
+
+    Returns:
+        One sentence.
+    """
     faults = sum(1 for row in (*classes, *pipelines) for _ in row.faults)
     attention, skipped = (_counts(classes, (demand,))[0] for demand in ("attention", "steps"))
     sound = sum(1 for row in pipelines if not any(row.faults))
@@ -87,18 +111,33 @@ def headline(classes: Sequence[Examined], pipelines: Sequence[Examined]) -> str:
 
 
 def worst(outcomes: Mapping[str, Outcome], demands: Sequence[str]) -> str:
-    """The worst verdict of some demands, one that does not apply left aside."""
+    """Choose the worst verdict of some demands, one that does not apply left aside.
+
+    Args:
+        outcomes: by demand.
+        demands: some of them, at least one.
+
+    Returns:
+        The verdict.
+    """
     return min((outcomes[demand].verdict for demand in demands), key=_WORST.index)
 
 
 def refusals(rows: Sequence[Examined]) -> list[tuple[str, str]]:
-    """Each reason for a refusal, and the configurations and pipelines that it is given for."""
-    found: dict[str, list[str]] = defaultdict(list)
+    """Collect the reasons of refusals.
+
+    Args:
+        rows: of configurations and pipelines.
+
+    Returns:
+        Each reason, and the names that it is given for.
+    """
+    by_reason: dict[str, list[str]] = defaultdict(list)
     for row in rows:
         for outcome in row.outcomes.values():
-            if outcome.verdict == REFUSED and row.name not in found[why := _general(outcome.why)]:
-                found[why].append(row.name)
-    return [(why, ", ".join(names)) for why, names in sorted(found.items())]
+            if outcome.verdict == REFUSED and row.name not in by_reason[why := _general(outcome.why)]:
+                by_reason[why].append(row.name)
+    return [(why, ", ".join(names)) for why, names in sorted(by_reason.items())]
 
 
 def _general(why: str) -> str:

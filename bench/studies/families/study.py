@@ -45,14 +45,22 @@ class Examined:
 
 
 def run(only: str = "", processes: int | None = None) -> tuple[list[Examined], list[Examined]]:
-    """Examine all whose name contains `only`: configurations, then pipelines, in the tables' order."""
+    """Examine classes and pipelines, in processes that share the work.
+
+    Args:
+        only: a part of their names; empty: all.
+        processes: how many; None: the cores, at most 4.
+
+    Returns:
+        Configurations, then pipelines, in the tables' order.
+    """
     names = [name for name in CONFIGURATIONS if only in name]
     pipelines = [name for name in PIPELINES if only in name]
     jobs: list[tuple[Callable[[str], Examined], str]] = [
         *[(_configuration, name) for name in names],
         *[(_pipeline, name) for name in pipelines],
     ]
-    found: dict[int, Examined] = {}
+    examined: dict[int, Examined] = {}
     workers = processes or min(os.cpu_count() or 1, _PROCESSES)
     context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
     with (
@@ -61,9 +69,9 @@ def run(only: str = "", processes: int | None = None) -> tuple[list[Examined], l
     ):
         waiting = {pool.submit(job, name): index for index, (job, name) in enumerate(jobs)}
         for done in as_completed(waiting):
-            found[waiting[done]] = done.result()
+            examined[waiting[done]] = done.result()
             bar.update()
-    ordered = [found[index] for index in range(len(jobs))]
+    ordered = [examined[index] for index in range(len(jobs))]
     return ordered[: len(names)], ordered[len(names) :]
 
 

@@ -23,7 +23,16 @@ class Table(dict[str, Configuration]):
         *blocks: str,
         **more: Any,
     ) -> None:
-        """Add a configuration; without `blocks` they are `transformer_blocks`."""
+        """Add a configuration.
+
+        Args:
+            name: its name in the report.
+            model: the class's name in diffusers.
+            options: of the class's constructor.
+            inputs: makes the arguments of a call.
+            *blocks: paths of the lists of blocks; none: `transformer_blocks`.
+            **more: other fields of `Configuration`.
+        """
         where = blocks or ("transformer_blocks",)
         self[name] = Configuration(
             name=name, model=model, options=options, inputs=inputs, blocks=where, **more
@@ -31,12 +40,27 @@ class Table(dict[str, Configuration]):
 
 
 def grid(*sizes: int) -> Tensor:
-    """Positions on a grid, `[tokens, axes]`, as image ids are."""
+    """List the positions of a grid, as image ids are.
+
+    Args:
+        *sizes: of each axis.
+
+    Returns:
+        Positions `[tokens, axes]`.
+    """
     return torch.cartesian_prod(*[torch.arange(size).float() for size in sizes])
 
 
 def rotary(tokens: int, width: int) -> tuple[Tensor, Tensor]:
-    """Cosines and sines of a rotary embedding, `[tokens, width]` each."""
+    """Make a rotary embedding.
+
+    Args:
+        tokens: how many.
+        width: of a head, even.
+
+    Returns:
+        Cosines and sines, `[tokens, width]` each.
+    """
     angle = torch.arange(tokens)[:, None] * torch.linspace(1, 0.1, width // 2)[None]
     angle = angle.repeat_interleave(2, dim=1)
     return angle.cos(), angle.sin()

@@ -17,26 +17,44 @@ BATCH = 250  # images at once
 
 
 def drift(rig: Rig) -> dict[str, Value]:
-    """Relative L2 of the final latents, DQAR from the baseline, on the device and on a CPU."""
+    """Compare the drift of DQAR on the device with that on a CPU.
+
+    Args:
+        rig: the check's models and scale.
+
+    Returns:
+        Relative L2 of the final latents from the baseline's, by device.
+    """
     spec = rig.spec(
         "dqar", skipping(rig.scale.model_steps), model="embedded", weights="trained", dtype="bf16",
         num_inference_steps=rig.scale.steps, batch_size=COMPARED,
     )  # fmt: skip
-    found: dict[str, Value] = {}
+    values: dict[str, Value] = {}
     drifts: list[float] = []
     for device in dict.fromkeys(("cpu", "cuda" if rig.on_cuda else "cpu")):
         pipe: Any = load_pipeline(torch.bfloat16).to(device)
         pipe.set_progress_bar_config(disable=True)
         session = Session(pipe=pipe, spec=spec, labels=conditions.numbers(spec, pipe))
-        base, made = session.baseline(range(COMPARED)).latents, session.candidate(range(COMPARED)).latents
-        drifts.append(float(((made - base).flatten(1).norm(dim=1) / base.flatten(1).norm(dim=1)).mean()))
-        found[f"drift on {device}"] = drifts[-1]
-    found["device over CPU"] = drifts[-1] / drifts[0]
-    return found
+        base, candidate = (
+            session.baseline(range(COMPARED)).latents,
+            session.candidate(range(COMPARED)).latents,
+        )
+        drifts.append(float(((candidate - base).flatten(1).norm(dim=1) / base.flatten(1).norm(dim=1)).mean()))
+        values[f"drift on {device}"] = drifts[-1]
+    values["device over CPU"] = drifts[-1] / drifts[0]
+    return values
 
 
 def distance(rig: Rig) -> dict[str, Value]:
-    """Frechet distance of generated images to held-out real ones, by the embedded extractor (no FID)."""
+    """Measure the Fréchet distance of generated images to held-out real ones, by the embedded extractor
+    (no FID).
+
+    Args:
+        rig: the check's models and scale.
+
+    Returns:
+        The distance, and the numbers of images.
+    """
     from bench.embedded import extractor
     from dqar.evaluation.frechet import fitted, frechet_distance
 

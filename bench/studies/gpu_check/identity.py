@@ -27,7 +27,15 @@ GATES: dict[str, dict[str, Any]] = {
 
 
 def identical(rig: Rig) -> dict[str, Value]:
-    """Latents of the untouched pipeline, again, with nothing reusable, and after `disable`."""
+    """Compare the latents of the untouched pipeline with those of a repetition, of DQAR with nothing
+    reusable, and after `disable`.
+
+    Args:
+        rig: the check's models and scale.
+
+    Returns:
+        Whether each is bit-identical, and the seconds of a generation.
+    """
     session = rig.session(rig.spec("dqar", NOTHING, batch_size=2))
     images = range(2)
     untouched, again = session.baseline(images), session.baseline(images)
@@ -43,8 +51,15 @@ def identical(rig: Rig) -> dict[str, Value]:
 
 
 def syncs(rig: Rig) -> dict[str, Value]:
-    """How often the host waits for the device in one step of the loop: 0 for plans, 1 for gates."""
-    found: dict[str, Value] = {}
+    """Count how often the host waits for the device in one step of the loop.
+
+    Args:
+        rig: the check's models and scale.
+
+    Returns:
+        Waits by configuration: 0 for plans, at most 1 for gates, is what is wanted.
+    """
+    values: dict[str, Value] = {}
     for name, options in {"baseline": None, **PLANS, **GATES}.items():
         if options is not None:
             dqar.enable(rig.pipe, config(shape_of(rig.pipe) | options))
@@ -53,10 +68,10 @@ def syncs(rig: Rig) -> dict[str, Value]:
         finally:
             dqar.disable(rig.pipe)
         # The first step of a generation may read the first timestep.
-        found[f"{name}: first step"], found[f"{name}: later steps, most"] = counts[0], max(counts[1:])
-    found["plans, most"] = max(int(str(found[f"{name}: later steps, most"])) for name in PLANS)
-    found["gates, most"] = max(int(str(found[f"{name}: later steps, most"])) for name in GATES)
-    return found
+        values[f"{name}: first step"], values[f"{name}: later steps, most"] = counts[0], max(counts[1:])
+    values["plans, most"] = max(int(str(values[f"{name}: later steps, most"])) for name in PLANS)
+    values["gates, most"] = max(int(str(values[f"{name}: later steps, most"])) for name in GATES)
+    return values
 
 
 @torch.no_grad()

@@ -14,7 +14,14 @@ CALL_S = 360  # of one call to a device
 
 
 def tests(rig: Rig) -> dict[str, Value]:
-    """`pytest -m cuda`, in a process of its own."""
+    """Run `pytest -m cuda`, in a process of its own.
+
+    Args:
+        rig: not used: every step is given one.
+
+    Returns:
+        How many passed and failed, and the names of the failed.
+    """
     command = [sys.executable, "-m", "pytest", "-q", "-m", "cuda", "-n", "0", "tests/test_cuda.py"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     last = (done.stdout.strip().splitlines() or ["nothing printed"])[-1]
@@ -59,7 +66,17 @@ STEPS: tuple[Step, ...] = (
 
 
 def chosen(names: list[str]) -> list[Step]:
-    """The steps of these names in the check's order, all where none is named; KeyError for an unknown one."""
+    """Choose steps by name.
+
+    Args:
+        names: of steps; empty: all.
+
+    Returns:
+        The steps in the check's order.
+
+    Raises:
+        KeyError: one is unknown.
+    """
     known = {step.name: step for step in STEPS}
     for name in names:
         if name not in known:

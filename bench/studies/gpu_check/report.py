@@ -16,7 +16,19 @@ WORST_FIRST: tuple[Verdict, ...] = ("missed", "unclear", UNMEASURED, "met")
 
 
 def write_report(results: Sequence[StepResult], machine: str, out: Path) -> Path:
-    """Write README.md to `out`; its path. ValueError where no step has left a result."""
+    """Write the check's page.
+
+    Args:
+        results: what the steps left.
+        machine: the machine, as its directory is named.
+        out: the directory that it goes to.
+
+    Returns:
+        The page, README.md.
+
+    Raises:
+        ValueError: no step has left a result.
+    """
     if not results:
         raise ValueError("gpu-check: no step has left a result")
     out.mkdir(parents=True, exist_ok=True)
@@ -25,7 +37,14 @@ def write_report(results: Sequence[StepResult], machine: str, out: Path) -> Path
 
 
 def headline(results: Sequence[StepResult]) -> str:
-    """The headline of the check, what was missed before what was met."""
+    """Sum the check up, what was missed before what was met.
+
+    Args:
+        results: what the steps left.
+
+    Returns:
+        One sentence.
+    """
     verdicts = [verdict for result in results for verdict in result.goals.values()]
     failed = [result.step for result in results if result.status != "ok"]
     parts = [f"{verdicts.count(kind)} {kind}" for kind in WORST_FIRST]
@@ -56,7 +75,14 @@ def _value_of(result: StepResult, goal: str) -> Value:
 
 
 def shown(value: Value) -> str:
-    """A value as a reader wants it: three digits, an interval with its ends."""
+    """Show a value to three or four digits, an interval with its ends.
+
+    Args:
+        value: a step's; None: not measured.
+
+    Returns:
+        The text.
+    """
     if value is None:
         return UNMEASURED
     if isinstance(value, Median):

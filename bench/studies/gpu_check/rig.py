@@ -52,7 +52,14 @@ EVERY_SECOND = PRESET | {"max_age": 1}
 
 
 def skipping(model_steps: int) -> dict[str, Any]:
-    """Options under which whole steps are skipped: the model runs at `model_steps` of them."""
+    """Choose options under which whole steps are skipped.
+
+    Args:
+        model_steps: how many steps the model runs at, at least 1.
+
+    Returns:
+        Options of the method dqar.
+    """
     return {"preset": "maximum", "layer_fraction": 0.0, "model_steps": model_steps}
 
 
@@ -73,7 +80,16 @@ class Rig:
         return models.load(self.spec())
 
     def spec(self, method: str = "baseline", options: dict[str, Any] | None = None, **fields: Any) -> RunSpec:
-        """A configuration at this scale; `fields` stand in place of the scale's."""
+        """Make a configuration at this scale.
+
+        Args:
+            method: its name is the configuration's as well.
+            options: of the method; None: none.
+            **fields: of the configuration, in place of the scale's.
+
+        Returns:
+            The configuration.
+        """
         scale = self.scale
         low, high = scale.pairs
         common: dict[str, Any] = {
@@ -88,7 +104,14 @@ class Rig:
         return RunSpec(**common | fields)
 
     def session(self, spec: RunSpec) -> Session:
-        """A session over the loaded pipeline, compiled where the configuration asks for it."""
+        """Open a session over the loaded pipeline.
+
+        Args:
+            spec: the configuration; the transformer is compiled where it asks for that.
+
+        Returns:
+            The session.
+        """
         pipe = copy.copy(self.pipe)
         if spec.compile:
             mode = "reduce-overhead" if spec.cuda_graphs else None
@@ -96,20 +119,46 @@ class Rig:
         return Session(pipe=pipe, spec=spec, labels=conditions.numbers(spec, pipe))
 
     def timed(self, *specs: RunSpec) -> list[tuple[Session, Timing]]:
-        """Rounds of the baseline and each configuration, interleaved; what one raises is raised."""
+        """Time rounds of the baseline and each configuration, interleaved.
+
+        Args:
+            *specs: configurations of one baseline, at least one.
+
+        Returns:
+            Session and timing of each.
+
+        Raises:
+            Exception: whatever one of them raised.
+        """
         first = self.session(specs[0])
         sessions = [first, *map(first.under, specs[1:])]
         pairs = timing.measure_together(sessions, lambda _: None)
-        for found in pairs:
-            if found.error:
-                raise found.error
+        for measured in pairs:
+            if measured.error:
+                raise measured.error
         return [(s, timing.summarise(p, s.spec)) for s, p in zip(sessions, pairs, strict=True)]
 
     def limits(self, session: Session, timed: Timing) -> Limits:
-        """What FLOPs allow the session's method, and the baseline's utilisation."""
+        """Compute what FLOPs allow.
+
+        Args:
+            session: the method's.
+            timed: its timing, from which the baseline's utilisation follows.
+
+        Returns:
+            The limits.
+        """
         return flops.limits(session, flops.count(session), timed)
 
 
 def scaled(interval: Median, factor: float) -> Median:
-    """An interval times a positive factor."""
+    """Scale an interval.
+
+    Args:
+        interval: the value with its interval.
+        factor: above 0.
+
+    Returns:
+        The scaled one.
+    """
     return Median(median=interval.median * factor, low=interval.low * factor, high=interval.high * factor)

@@ -50,11 +50,18 @@ def _flux(rig: Rig) -> Made:
 
 
 def shapes(rig: Rig) -> dict[str, Value]:
-    """Seconds of a loop of STEPS steps, all run and MODEL_STEPS run, and the peak of memory."""
-    found: dict[str, Value] = {}
+    """Time the loops of large models with random weights: of STEPS steps, all run and MODEL_STEPS run.
+
+    Args:
+        rig: the check's scale.
+
+    Returns:
+        Seconds, and the peak of memory, by model.
+    """
+    values: dict[str, Value] = {}
     for name, build in {"SD3.5 medium": _sd3, "FLUX.1-dev": _flux}.items():
-        found |= {f"{name}: {key}": value for key, value in _measured(rig, build).items()}
-    return found
+        values |= {f"{name}: {key}": value for key, value in _measured(rig, build).items()}
+    return values
 
 
 @torch.no_grad()

@@ -36,46 +36,88 @@ def _against_flops(rig: Rig, **fields: Any) -> dict[str, Value]:
 
 
 def compiled(rig: Rig) -> dict[str, Value]:
-    """torch.compile over the whole transformer, a full batch."""
+    """Time skipped steps under torch.compile over the whole transformer, a full batch.
+
+    Args:
+        rig: the check's models and scale.
+
+    Returns:
+        Speedup, limit and share of it.
+    """
     return _against_flops(rig, compile=rig.on_cuda)
 
 
 def graphs(rig: Rig) -> dict[str, Value]:
-    """CUDA graphs over CUDA graphs, one image."""
+    """Time skipped steps under CUDA graphs against the baseline under CUDA graphs, one image.
+
+    Args:
+        rig: the check's models and scale.
+
+    Returns:
+        Speedup, limit and share of it.
+    """
     return _against_flops(rig, compile=rig.on_cuda, cuda_graphs=rig.on_cuda, batch_size=1)
 
 
 def gate(rig: Rig) -> dict[str, Value]:
-    """The gate and its entropies on, nothing reused: the baseline's speed is 1."""
+    """Time the gate and its entropies with nothing reused.
+
+    Args:
+        rig: the check's models and scale.
+
+    Returns:
+        The speed over the baseline's (1: the gate costs nothing), the baseline's seconds, and how many pairs.
+    """
     [(_, timed)] = rig.timed(rig.spec("dqar", NOTHING))
     return {"speed": timed.speedup, "baseline, seconds": timed.baseline_s, "pairs": len(timed.pairs)}
 
 
 def competitors(rig: Rig) -> dict[str, Value]:
-    """Eager seconds of DQAR, other caches and fewer steps, all in the rounds of one baseline."""
+    """Time DQAR, other caches and fewer steps, eager, all in the rounds of one baseline.
+
+    Args:
+        rig: the check's models and scale.
+
+    Returns:
+        Speedups by method.
+    """
     steps = rig.scale.eager_steps
     run = max(2, round(steps * rig.scale.model_steps / rig.scale.steps))
     chosen = {"DQAR": ("dqar", skipping(run)), "fewer steps": ("fewer_steps", {"steps": run}), **COMPETITORS}
     specs = [rig.spec(method, options, name=f"c{i}") for i, (method, options) in enumerate(chosen.values())]
     timed = rig.timed(*specs)
-    return {name: found.speedup for name, (_, found) in zip(chosen, timed, strict=True)}
+    return {name: timing.speedup for name, (_, timing) in zip(chosen, timed, strict=True)}
 
 
 def energy(rig: Rig) -> dict[str, Value]:
-    """Joules an image, baseline and DQAR, by the device's counter; null where it has none."""
+    """Measure the energy of baseline and DQAR by the device's counter.
+
+    Args:
+        rig: the check's models and scale.
+
+    Returns:
+        Joules an image; None where the device has no counter.
+    """
     run = max(2, round(rig.scale.eager_steps * rig.scale.model_steps / rig.scale.steps))
     session = rig.session(rig.spec("dqar", skipping(run)))
     images = range(rig.scale.batch)
     arms = (session.baseline, session.candidate)
     joules = [memory.energy_j(partial(arm, images)) for arm in arms]
-    found: dict[str, Value] = {"baseline, J an image": None, "DQAR, J an image": None}
-    for name, total in zip(found, joules, strict=True):
-        found[name] = total / len(images) if total is not None else None
-    return found
+    values: dict[str, Value] = {"baseline, J an image": None, "DQAR, J an image": None}
+    for name, total in zip(values, joules, strict=True):
+        values[name] = total / len(images) if total is not None else None
+    return values
 
 
 def int8(rig: Rig) -> dict[str, Value]:
-    """The int8 cache against the 16-bit one: bytes held, peak memory by torch and NVML, and time."""
+    """Compare the int8 cache with the 16-bit one.
+
+    Args:
+        rig: the check's models and scale.
+
+    Returns:
+        Bytes held, peak memory by torch and NVML, and speedups.
+    """
     eight, sixteen = (rig.spec("dqar", EVERY_SECOND | {"quantization_bits": bits}) for bits in (8, 16))
     (_, fast), (_, exact) = rig.timed(
         eight.model_copy(update={"name": "int8"}), sixteen.model_copy(update={"name": "bf16"})

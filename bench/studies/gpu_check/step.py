@@ -25,11 +25,18 @@ class Goal:
     at_least: float | None = None
     at_most: float | None = None
 
-    def verdict(self, found: Value) -> Verdict:
-        """Whether the whole interval of a value keeps the bound."""
-        if found is None or isinstance(found, str):
+    def verdict(self, value: Value) -> Verdict:
+        """Judge a value.
+
+        Args:
+            value: the value; None or text: not measured.
+
+        Returns:
+            Whether its whole interval keeps the bound.
+        """
+        if value is None or isinstance(value, str):
             return "not measured"
-        low, high = (found.low, found.high) if isinstance(found, Median) else (float(found),) * 2
+        low, high = (value.low, value.high) if isinstance(value, Median) else (float(value),) * 2
         if self.at_least is not None:
             return "met" if low >= self.at_least else "missed" if high < self.at_least else "unclear"
         bound = self.at_most if self.at_most is not None else float("inf")

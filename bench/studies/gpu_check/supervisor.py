@@ -25,10 +25,20 @@ Report = Callable[[str], None]
 
 
 def run_check(out: Path, names: list[str], toy: bool, budget_s: float, report: Report) -> list[StepResult]:
-    """Run the named steps (all by default) within `budget_s` seconds; every step leaves `<out>/<name>.json`.
+    """Run steps within a budget; every step leaves `<out>/<name>.json`.
 
-    A step that fails, hangs past its limit, kills its process or finds the budget spent is a result with
-    its reason; the others go on in a new process. `report` is given a line as each step begins and ends.
+    A step that fails, hangs past its limit, kills its process or finds the budget spent is a result with its
+    reason; the others go on in a new process.
+
+    Args:
+        out: the directory of the results.
+        names: of the steps; empty: all.
+        toy: whether to run at a size that a CPU can take.
+        budget_s: seconds that all steps may take together.
+        report: it is given a line as each step begins and ends.
+
+    Returns:
+        What the steps left, in the check's order.
     """
     steps, deadline = chosen(names), time.monotonic() + budget_s
     out.mkdir(parents=True, exist_ok=True)
@@ -44,9 +54,16 @@ def run_check(out: Path, names: list[str], toy: bool, budget_s: float, report: R
 
 
 def results(out: Path) -> list[StepResult]:
-    """What the steps under `out` left, in the check's order."""
-    found = [_path(out, step) for step in STEPS]
-    return [_result(path) for path in found if path.exists()]
+    """Read what steps left.
+
+    Args:
+        out: the directory of the results.
+
+    Returns:
+        The results in the check's order.
+    """
+    paths = [_path(out, step) for step in STEPS]
+    return [_result(path) for path in paths if path.exists()]
 
 
 def _result(path: Path) -> StepResult:
@@ -123,7 +140,14 @@ def _path(out: Path, step: Step) -> Path:
 
 
 def summary(result: StepResult) -> str:
-    """A step's result in one line."""
+    """Report a step's result.
+
+    Args:
+        result: the step's.
+
+    Returns:
+        One line.
+    """
     goals = ", ".join(f"{goal}: {verdict}" for goal, verdict in result.goals.items())
     what = result.reason if result.status != "ok" else goals or f"{len(result.values)} values"
     return f"  {result.step}: {result.status}, {result.seconds:.0f} s: {what}"

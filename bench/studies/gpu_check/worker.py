@@ -22,7 +22,17 @@ from bench.studies.gpu_check.step import Step, StepResult
 
 
 def run(step: Step, rig: Rig, toy: bool, environment: dict[str, object]) -> StepResult:
-    """Measure one step; what it raises is its failure and no other step's."""
+    """Measure one step; what it raises is its failure and no other step's.
+
+    Args:
+        step: the step.
+        rig: the check's models and scale.
+        toy: whether the scale is a CPU's.
+        environment: of the process, kept with the result.
+
+    Returns:
+        The result.
+    """
     start = time.perf_counter()
     result = StepResult(
         step=step.name, title=step.title, status="ok", toy=toy, seconds=0.0, environment=environment

@@ -86,9 +86,18 @@ class Recorder:
         return torch.zeros(len(features)) if self.policy is None else self.policy(features)
 
 
-def candidates(policy: ReusePolicy, folder: Path, entropy: float) -> list[Candidate]:
-    """What is compared: `policy`, read from `folder`, first; `entropy` is the highest seen, in nats."""
-    learned = {"use_learned_policy": True, "policy_path": str(folder)}
+def candidates(policy: ReusePolicy, directory: Path, entropy: float) -> list[Candidate]:
+    """List what is compared.
+
+    Args:
+        policy: the learned one.
+        directory: the one that it was read from.
+        entropy: the highest seen, in nats: the end of the threshold's range.
+
+    Returns:
+        The candidates, the policy first.
+    """
+    learned = {"use_learned_policy": True, "policy_path": str(directory)}
     window = {"snr_low": 0.1, "snr_high": 10.0}  # the original specification's
     linear = {"use_layer_scheduling": True, "schedule_type": "linear"}
     return [
@@ -105,34 +114,66 @@ class EqualReuse:
     `control` is the drift of runs that measure but reuse nothing: 0, or the comparison is invalid.
     """
 
-    def __init__(self, session: Session, folder: Path, n: int, max_age: int, progress: bool = True) -> None:
+    def __init__(
+        self, session: Session, directory: Path, n: int, max_age: int, progress: bool = True
+    ) -> None:
         self.session, self.pipe, self.samples = session, session.pipe, range(n)
         self.base = OPEN | shape_of(session.pipe) | {"max_age": max_age}
         self.bar = tqdm(desc="eval", unit="image", disable=not progress)
         self.reference = [self._latent(i) for i in self.samples]
-        learned = {"use_learned_policy": True, "policy_path": str(folder)}
+        learned = {"use_learned_policy": True, "policy_path": str(directory)}
         recorder = Candidate("recorder", "reuse_threshold", 1.0, 0.0, learned)
         self.features: list[Tensor] = []  # an image's, [steps, layers, 4]
         self.control = max(self._record(recorder, i) for i in self.samples)
 
     def config(self, candidate: Candidate, parameter: float, bits: int = 16) -> DQARConfig:
-        """The configuration for a candidate."""
+        """Make the configuration of a candidate.
+
+        Args:
+            candidate: what is compared.
+            parameter: the value of its parameter.
+            bits: of the cache, 8 or 16.
+
+        Returns:
+            The configuration.
+        """
         return DQARConfig(
             **self.base | candidate.fields | {candidate.parameter: parameter, "quantization_bits": bits}
         )
 
     def highest_entropy(self) -> float:
-        """Over all images, steps and layers, nats."""
+        """Find the highest entropy over all images, steps and layers.
+
+        Returns:
+            The entropy, in nats.
+        """
         return max(float(rows[..., 0].nan_to_num().max()) for rows in self.features)
 
     def measure(self, candidate: Candidate, parameter: float, bits: int = 16) -> Measured:
-        """Make every image with the candidate's reuse."""
-        made = [self._measure(candidate, parameter, bits, i) for i in self.samples]
-        ratio, drift = (np.array(column) for column in zip(*made, strict=True))
+        """Make every image with a candidate's reuse.
+
+        Args:
+            candidate: what is compared.
+            parameter: the value of its parameter.
+            bits: of the cache, 8 or 16.
+
+        Returns:
+            Ratio and drift of each image.
+        """
+        measured = [self._measure(candidate, parameter, bits, i) for i in self.samples]
+        ratio, drift = (np.array(column) for column in zip(*measured, strict=True))
         return Measured(parameter, ratio, drift)
 
     def replay(self, candidate: Candidate, parameter: float) -> float:
-        """The mean reuse ratio that the gate would choose, on the features seen without any reuse."""
+        """Replay the gate on the features seen without any reuse.
+
+        Args:
+            candidate: what is compared.
+            parameter: the value of its parameter.
+
+        Returns:
+            The mean reuse ratio that it would choose, in [0, 1].
+        """
         config = self.config(candidate, parameter)
         return float(np.mean([self._replay(config, candidate, i) for i in self.samples]))
 
@@ -174,7 +215,13 @@ class EqualReuse:
 
 @contextmanager
 def enabled(pipe: Any, config: DQARConfig, policy: Any = None) -> Iterator[None]:
-    """DQAR on `pipe`; `policy`, if given, decides in place of the one that `config` names."""
+    """Enable DQAR on a pipeline, and disable it afterwards.
+
+    Args:
+        pipe: a pipeline of diffusers.
+        config: the configuration.
+        policy: it decides in place of the one that `config` names; None: that one.
+    """
     dqar.enable(pipe, config, policy)
     try:
         yield

@@ -33,33 +33,55 @@ BITS = (16, 8)  # of the cache; the parameter is searched at the first
 
 
 def evaluate(
-    session: Session, policy: ReusePolicy, folder: Path, n: int, targets: list[float], max_age: int
+    session: Session, policy: ReusePolicy, directory: Path, n: int, targets: list[float], max_age: int
 ) -> Iterator[dict[str, Any]]:
-    """All values so far, ready for JSON, after each target; a row a candidate, target and quantisation.
+    """Compare the policy with the other candidates at equal measured reuse.
 
-    `over_policy` of a row is its drift less the policy's on the same images: above 0 the policy is
-    better; null where not both reach the target. BadInput where the policy is for another number of layers.
+    Args:
+        session: of unseen images.
+        policy: the learned one.
+        directory: the one that it was read from.
+        n: number of images.
+        targets: reuse ratios, each above 0 and below 1.
+        max_age: steps that an entry may be reused for, at least 1.
+
+    Yields:
+        All values so far, ready for JSON, after each target; a row a candidate, target and quantisation.
+        `over_policy` of a row is its drift less the policy's on the same images: above 0 the policy is
+        better; null where not both reach the target.
+
+    Raises:
+        BadInput: the policy is for another number of layers.
     """
-    _check_fits(session.pipe, folder)
-    comparison = EqualReuse(session, folder, n, max_age)
+    _check_fits(session.pipe, directory)
+    comparison = EqualReuse(session, directory, n, max_age)
     rows: list[dict[str, Any]] = []
-    competitors = candidates(policy, folder, comparison.highest_entropy())
+    competitors = candidates(policy, directory, comparison.highest_entropy())
     for target in targets:
-        found = {BITS[0]: [match(comparison, candidate, target) for candidate in competitors]}
-        found[BITS[1]] = [
+        by_bits = {BITS[0]: [match(comparison, candidate, target) for candidate in competitors]}
+        by_bits[BITS[1]] = [
             comparison.measure(candidate, at.parameter, BITS[1])
-            for candidate, at in zip(competitors, found[BITS[0]], strict=True)
+            for candidate, at in zip(competitors, by_bits[BITS[0]], strict=True)
         ]
         rows += [
-            _row(candidate, at, made[0], target, bits)
-            for bits, made in found.items()
-            for candidate, at in zip(competitors, made, strict=True)
+            _row(candidate, at, measured[0], target, bits)
+            for bits, measured in by_bits.items()
+            for candidate, at in zip(competitors, measured, strict=True)
         ]
         yield _setup(session, policy, n, max_age) | {"control_drift": comparison.control, "rows": rows}
 
 
 def match(comparison: EqualReuse, candidate: Candidate, target: float) -> Measured:
-    """The candidate at the parameter where its measured ratio is nearest to `target`."""
+    """Find the parameter at which a candidate's measured ratio is nearest to a target.
+
+    Args:
+        comparison: measures it.
+        candidate: what is compared.
+        target: the reuse ratio.
+
+    Returns:
+        What was measured there.
+    """
     aim, measured = target, []
     for _ in range(MEASUREMENTS):
         parameter = search(
@@ -70,38 +92,55 @@ def match(comparison: EqualReuse, candidate: Candidate, target: float) -> Measur
         if abs(miss) <= AIM or parameter == candidate.most_reuse:
             break
         aim += miss
-    return min(measured, key=lambda found: abs(found.ratio.mean() - target))
+    return min(measured, key=lambda each: abs(each.ratio.mean() - target))
 
 
 def search(ratio: Callable[[float], float], no_reuse: float, most_reuse: float, target: float) -> float:
-    """The parameter between its two ends at which `ratio`, rising from one to the other, is `target`.
+    """Find the parameter at which a ratio is the target, by bisection.
 
-    `most_reuse` where even that is too little; of a ratio that jumps over the target, the nearer side.
+    Args:
+        ratio: rises from `no_reuse` to `most_reuse`, which may be the smaller one.
+        no_reuse: the end without reuse.
+        most_reuse: the end with the most.
+        target: the ratio wanted.
+
+    Returns:
+        The parameter; `most_reuse` where even that is too little; of a ratio that jumps over the target, the
+        nearer side.
     """
     if ratio(most_reuse) <= target:
         return most_reuse
     best, gap = no_reuse, target
     for _ in range(40):
         middle = (no_reuse + most_reuse) / 2
-        found = ratio(middle)
-        if abs(found - target) < gap:
-            best, gap = middle, abs(found - target)
+        reached = ratio(middle)
+        if abs(reached - target) < gap:
+            best, gap = middle, abs(reached - target)
         if gap <= AIM / 4:
             break
-        no_reuse, most_reuse = (middle, most_reuse) if found < target else (no_reuse, middle)
+        no_reuse, most_reuse = (middle, most_reuse) if reached < target else (no_reuse, middle)
     return best
 
 
-def _check_fits(pipe: Any, folder: Path) -> None:
+def _check_fits(pipe: Any, directory: Path) -> None:
     try:
-        with enabled(pipe, DQARConfig(use_learned_policy=True, policy_path=str(folder))):
+        with enabled(pipe, DQARConfig(use_learned_policy=True, policy_path=str(directory))):
             pass
     except ValueError as error:
-        raise BadInput(f"{folder.name}: {error}") from error
+        raise BadInput(f"{directory.name}: {error}") from error
 
 
 def check_unseen(policy: ReusePolicy, seed: int, n: int) -> None:
-    """BadInput where one of the seeds `seed` to `seed + n - 1` is of a trace that `policy` learned from."""
+    """Check that images are none of those that a policy was trained on.
+
+    Args:
+        policy: knows the seeds of its trace.
+        seed: of the first image.
+        n: number of images, of seeds `seed` to `seed + n - 1`.
+
+    Raises:
+        BadInput: one of the seeds is the trace's.
+    """
     first, last = policy.metrics.get("trace", {}).get("seeds", [0, 0])
     if seed < last and first < seed + n:
         raise BadInput(

@@ -36,39 +36,68 @@ DODGE = 0.2  # percentage points: equal reuse would draw intervals over one anot
 VERBS = {"better": "drifts less than", "worse": "drifts more than", "same": "does not differ from"}
 
 
-def write_report(found: Mapping[str, Any], out: Path) -> Path:
-    """Write README.md and its plot to `out`; the path of the page."""
-    found = current_fields(found)
+def write_report(comparison: Mapping[str, Any], out: Path) -> Path:
+    """Write the comparison's page, its plot and its table.
+
+    Args:
+        comparison: the comparison, of today's or former names.
+        out: the directory that they go to.
+
+    Returns:
+        The page, README.md.
+    """
+    comparison = current_fields(comparison)
     out.mkdir(parents=True, exist_ok=True)
-    plot(found["rows"], out / PLOT)
-    write_csv(out / TABLE, list(found["rows"]))
-    return page(found).write(out)
+    plot(comparison["rows"], out / PLOT)
+    write_csv(out / TABLE, list(comparison["rows"]))
+    return page(comparison).write(out)
 
 
-def current_fields(found: Mapping[str, Any]) -> dict[str, Any]:
-    """A comparison by today's names of its fields, of one that was measured before they were renamed."""
-    named = {_FORMER.get(name, name): value for name, value in found.items()}
-    rows = [{_FORMER.get(name, name): value for name, value in row.items()} for row in found["rows"]]
+def current_fields(comparison: Mapping[str, Any]) -> dict[str, Any]:
+    """Rename the fields of a comparison that was measured under former names.
+
+    Args:
+        comparison: the comparison.
+
+    Returns:
+        The same by today's names.
+    """
+    named = {_FORMER.get(name, name): value for name, value in comparison.items()}
+    rows = [{_FORMER.get(name, name): value for name, value in row.items()} for row in comparison["rows"]]
     return named | {"rows": rows}
 
 
-def page(found: Mapping[str, Any]) -> Page:
-    """The page of a comparison that has today's names."""
-    text = headline(found["rows"])
+def page(comparison: Mapping[str, Any]) -> Page:
+    """Show a comparison.
+
+    Args:
+        comparison: the comparison, of today's names.
+
+    Returns:
+        The page, not yet written.
+    """
+    text = headline(comparison["rows"])
     parts = [
         f"**Summary:** {text}",
-        _setup(found),
-        table(found["rows"]),
+        _setup(comparison),
+        table(comparison["rows"]),
         f"[{TABLE}]({TABLE})",
         f"![Drift against reuse ratio for each method]({PLOT})",
-        _training(found["policy"]),
-        _reading(found),
+        _training(comparison["policy"]),
+        _reading(comparison),
     ]
     return Page("The learned policy, at equal reuse", text, "\n\n".join(parts))
 
 
 def headline(rows: Sequence[Row]) -> str:
-    """Where the policy drifts less, more, or the same, at the cache's full precision."""
+    """Report where the policy drifts less, more, or the same, at the cache's full precision.
+
+    Args:
+        rows: the comparison's.
+
+    Returns:
+        One or more clauses, joined to a sentence.
+    """
     verdicts: dict[str, dict[str, list[str]]] = {}
     for row in rows:
         if row["over_policy"] and row["bits"] == 16:
@@ -85,13 +114,27 @@ def headline(rows: Sequence[Row]) -> str:
 
 
 def verdict(row: Row) -> str:
-    """Whether the policy is better than the row's method: the paired interval excludes 0, or not."""
+    """Judge whether the policy is better than a row's method.
+
+    Args:
+        row: of the comparison, its `over_policy` not null.
+
+    Returns:
+        `better` or `worse` where the paired interval excludes 0, else `same`.
+    """
     over = row["over_policy"]
     return "better" if over["low"] > 0 else "worse" if over["high"] < 0 else "same"
 
 
 def table(rows: Sequence[Row]) -> str:
-    """A line a method, target and quantisation."""
+    """Tabulate the comparison.
+
+    Args:
+        rows: the comparison's.
+
+    Returns:
+        A Markdown table, a line a method, target and quantisation.
+    """
     titles = [
         "target",
         "cache bits",
@@ -105,7 +148,15 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def plot(rows: Sequence[Row], path: Path) -> Path:
-    """Drift against measured reuse, a line a method; hollow where the cache is int8."""
+    """Plot drift against measured reuse, a line a method; hollow where the cache is int8.
+
+    Args:
+        rows: the comparison's.
+        path: the file that it goes to.
+
+    Returns:
+        The file.
+    """
     with style():
         figure = canvas(6.4, 4.2)
         ax = figure.subplots()
@@ -149,13 +200,13 @@ def _cells(row: Row) -> list[str]:
     return [*start, f"{code(option)} = {significant(3)(value)}", reuse, drift, over]
 
 
-def _setup(found: Mapping[str, Any]) -> str:
-    images, model = found["images"], found["model"]
+def _setup(study: Mapping[str, Any]) -> str:
+    images, model = study["images"], study["model"]
     return (
-        f"Model {code(model['name'])}, {found['steps']} steps, guidance {found['guidance']}, on "
-        f"{escape(found['environment']['machine'])}. {images['n']} images, one at a time, of seeds "
+        f"Model {code(model['name'])}, {study['steps']} steps, guidance {study['guidance']}, on "
+        f"{escape(study['environment']['machine'])}. {images['n']} images, one at a time, of seeds "
         f"{images['seeds'][0]} to {images['seeds'][1] - 1} and of {len(images['classes'])} classes "
-        f"that no trace contains. An entry is reused for at most {found['max_age']} steps, for every method. "
+        f"that no trace contains. An entry is reused for at most {study['max_age']} steps, for every method. "
         "The option of each is searched until the measured share of reused attention calls is the target, "
         "with the cache at full precision, and kept for the 8 bit cache."
     )
@@ -178,13 +229,13 @@ def _training(policy: Mapping[str, Any]) -> str:
     )
 
 
-def _reading(found: Mapping[str, Any]) -> str:
+def _reading(comparison: Mapping[str, Any]) -> str:
     return (
         "## How to read it\n\n"
         "Drift is ||x - x_0|| / ||x_0|| of the final latents, x_0 the untouched pipeline's of the same seed "
         "and class. Intervals are of the mean, by bootstrap over images, 95 %. The last column is paired: "
         "where its interval lies above 0 the policy is better, below 0 the other. A run that measures all "
-        f"and reuses nothing drifts by {found['control_drift']:g}."
+        f"and reuses nothing drifts by {comparison['control_drift']:g}."
     )
 
 

@@ -15,10 +15,22 @@ HELD_OUT = 3  # every third class is kept for the evaluation
 
 
 def open_session(model: str, steps: int, guidance: float, seed: int, evaluation: bool) -> Session:
-    """Load `model` with its stock scheduler; image i has seed + i, and a class of the side asked for.
+    """Load a model with its stock scheduler; image i has seed + i, and a class of the side asked for.
 
-    The two sides share no class; the caller sees to it that they share no seed. BadInput names what
-    cannot be used.
+    The two sides share no class; the caller sees to it that they share no seed.
+
+    Args:
+        model: embedded, a directory or a hub id, of class labels.
+        steps: of denoising.
+        guidance: its weight, above 1.
+        seed: of image 0.
+        evaluation: which side's classes.
+
+    Returns:
+        The session.
+
+    Raises:
+        BadInput: an argument is not allowed, or the model cannot be used; naming it.
     """
     if guidance <= 1:
         raise BadInput(f"guidance: {guidance} is not allowed; allowed: above 1, for guided images")
@@ -32,7 +44,18 @@ def open_session(model: str, steps: int, guidance: float, seed: int, evaluation:
 
 
 def side(labels: list[int], evaluation: bool) -> list[int]:
-    """The classes for evaluation, every third, or the rest. BadInput where there are not three."""
+    """Split classes: every third is for evaluation.
+
+    Args:
+        labels: of the model.
+        evaluation: whether to return those, or the rest.
+
+    Returns:
+        The labels of that side, in order.
+
+    Raises:
+        BadInput: there are fewer than three.
+    """
     if len(labels) < HELD_OUT:
         raise BadInput(
             f"model: {len(labels)} classes; needed: at least {HELD_OUT}, to keep some for evaluation"

@@ -30,10 +30,19 @@ FINALS = 16  # single reuses a trajectory that are followed to the final latent
 
 
 def trace(session: Session, trajectories: int, finals: int = FINALS, progress: bool = True) -> Trace:
-    """Trace so many images of the session, one trajectory each.
+    """Trace images of a session, one trajectory each.
 
     The reuse error is the relative L2 change of the guided noise prediction when a single layer reuses its
-    output of the step before; `finals` of them a trajectory are also followed to the final latent.
+    output of the step before.
+
+    Args:
+        session: of the training side's images.
+        trajectories: how many, at least 2.
+        finals: reuses of each trajectory that are also followed to the final latent.
+        progress: whether to show a bar.
+
+    Returns:
+        A row for each trajectory, step but the first, and layer.
     """
     with by_hand(session.pipe) as manual, torch.no_grad():
         samples = tqdm(range(trajectories), desc="trace", unit="trajectory", disable=not progress)
@@ -43,7 +52,14 @@ def trace(session: Session, trajectories: int, finals: int = FINALS, progress: b
 
 
 def rank_correlation(rows: Trace) -> tuple[float, int]:
-    """Spearman's correlation of a step's reuse error with the final one, and over how many rows."""
+    """Correlate a step's reuse error with the final one, by Spearman's rank correlation.
+
+    Args:
+        rows: of a trace.
+
+    Returns:
+        The correlation (nan of two rows or fewer), and over how many rows.
+    """
     known = rows.final_reuse_error.isfinite()
     n = int(known.sum())
     return float(
@@ -53,7 +69,15 @@ def rank_correlation(rows: Trace) -> tuple[float, int]:
 
 @contextmanager
 def by_hand(pipe: Any, bits: int = 16) -> Iterator[ManualReuse]:
-    """DQAR's hooks on the pipeline's transformer: the caller decides what is reused."""
+    """Hook DQAR to the pipeline's transformer; the caller decides what is reused.
+
+    Args:
+        pipe: of class labels.
+        bits: of the cache, 8 or 16.
+
+    Yields:
+        The handle that decides.
+    """
     config = DQARConfig.preset("maximum", quantization_bits=bits, trace_entropy=True, **shape_of(pipe))
     with ManualReuse(pipe.transformer, config) as manual:
         yield manual
@@ -87,7 +111,16 @@ class Trajectory:
         return len(self.snr)
 
     def predict(self, step: Step, reused: Collection[int] = (), keep: bool = False) -> Tensor:
-        """The guided noise prediction, `[1, ...]`: with some layers reused, or all kept and measured."""
+        """Predict the guided noise of a step.
+
+        Args:
+            step: the step; it stays as it is.
+            reused: numbers of layers that reuse.
+            keep: whether every layer's output is kept and measured.
+
+        Returns:
+            The prediction, `[1, ...]`.
+        """
         self.manual.decide(reused, keep)
         timestep = step.scheduler.timesteps[step.number].expand(2)
         output = self.transformer(self._inputs(step), timestep=timestep, class_labels=self.labels).sample
@@ -96,20 +129,42 @@ class Trajectory:
         return guided
 
     def features(self, step: Step) -> Tensor:
-        """What the gate sees before the step, `[layers, 4]`; entropy is of the last kept prediction."""
+        """Compute what the gate sees before a step.
+
+        Args:
+            step: the step.
+
+        Returns:
+            Features `[layers, 4]`; entropy is of the last kept prediction.
+        """
         norm = float(self._inputs(step).float().flatten(1).norm(dim=1).mean())
         log_snr = math.log(max(self.snr[step.number], 1e-12))
         rest = [log_snr, norm, self.time[step.number] / self.training_steps]
         return torch.tensor([[float(entropy), *rest] for entropy in self.manual.entropy])
 
     def advance(self, step: Step, prediction: Tensor) -> Step:
-        """The step after, on a scheduler of its own."""
+        """Take a step of the solver, on a scheduler of its own.
+
+        Args:
+            step: the step; it stays as it is.
+            prediction: its guided noise.
+
+        Returns:
+            The step after.
+        """
         scheduler = copy.deepcopy(step.scheduler)  # a multistep solver keeps earlier predictions
         t = scheduler.timesteps[step.number]
         return Step(step.number + 1, scheduler.step(prediction, t, step.latent).prev_sample, scheduler)
 
     def finish(self, step: Step) -> Tensor:
-        """The final latent from there on, all computed."""
+        """Denoise to the end, all computed.
+
+        Args:
+            step: where to start.
+
+        Returns:
+            The final latent.
+        """
         while step.number < len(self):
             step = self.advance(step, self.predict(step))
         return step.latent
@@ -128,7 +183,16 @@ class Trajectory:
 
 
 def follow(trajectory: Trajectory, name: int, finals: int) -> dict[str, Tensor]:
-    """The columns of one trajectory, `[(steps - 1) * layers, ...]`, its number being `name`."""
+    """Follow one trajectory.
+
+    Args:
+        trajectory: at its start.
+        name: its number, which names its rows and seeds the draw of `finals`.
+        finals: reuses that are followed to the final latent.
+
+    Returns:
+        The columns, `[(steps - 1) * layers, ...]` each.
+    """
     chosen = _sample(trajectory, finals, seed=name)
     rows: list[tuple[Tensor, Tensor]] = []
     ends: dict[int, Tensor] = {}
@@ -165,10 +229,10 @@ def _columns(
 def _sample(trajectory: Trajectory, finals: int, seed: int) -> dict[int, list[int]]:
     """Step -> layers: where a single reuse is followed to the end, so many in all."""
     cells = [(step, layer) for step in range(1, len(trajectory)) for layer in range(trajectory.layers)]
-    found: dict[int, list[int]] = {}
+    by_step: dict[int, list[int]] = {}
     for step, layer in random.Random(seed).sample(cells, min(finals, len(cells))):
-        found.setdefault(step, []).append(layer)
-    return found
+        by_step.setdefault(step, []).append(layer)
+    return by_step
 
 
 def _metadata(session: Session, trajectories: int) -> dict[str, Any]:

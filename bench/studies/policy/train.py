@@ -32,32 +32,52 @@ class Candidate(NamedTuple):
 def train(
     rows: Trace, budget: float | None, final: bool = True, seed: int = 0, progress: bool = True
 ) -> list[Candidate]:
-    """Both policies trained on the same split, the better by ROC-AUC first; its metrics name the trace.
+    """Train both kinds of policy on the same split.
 
-    The reuse error is that predicted for the final latent, or with `final` off the step's own. Without a
-    `budget` it is what three rows in ten stay below. BadInput where the trainer refuses the budget or
-    the trace, or too few rows were followed to the final latent.
+    Args:
+        rows: the trace.
+        budget: mean reuse error that is allowed, above 0; None: what three rows in ten stay below.
+        final: whether the reuse error is that predicted for the final latent, else the step's own.
+        seed: of the split and of the initial weights.
+        progress: whether to show bars.
+
+    Returns:
+        Both, the better by ROC-AUC first; its metrics name the trace.
+
+    Raises:
+        BadInput: the trainer refuses the budget or the trace, or too few rows were followed to the final
+            latent.
     """
     held_out = _held_out(rows, seed)
     labelled = predicted(rows, ~held_out) if final else rows
     budget = float(labelled.reuse_error.quantile(QUANTILE)) if budget is None else budget
     kinds: list[ReusePolicy] = [ReusePolicy(), LayerWiseReusePolicy(int(rows.layer.max()) + 1)]
-    found = [Candidate(policy, _fit(policy, labelled, budget, seed, progress)) for policy in kinds]
-    found.sort(key=lambda candidate: candidate.metrics.roc_auc, reverse=True)
-    found[0].policy.metrics |= {
+    candidates = [Candidate(policy, _fit(policy, labelled, budget, seed, progress)) for policy in kinds]
+    candidates.sort(key=lambda candidate: candidate.metrics.roc_auc, reverse=True)
+    candidates[0].policy.metrics |= {
         "reuse_error_of": "final latent, predicted" if final else "noise prediction of the step",
         "final_reuse_error": _correlations(rows, labelled, held_out),
         "trace": rows.metadata | {"rows": len(rows.reuse_error)},
-        "candidates": {type(c.policy).__name__: asdict(c.metrics) for c in found},
+        "candidates": {type(c.policy).__name__: asdict(c.metrics) for c in candidates},
     }
-    return found
+    return candidates
 
 
 def predicted(rows: Trace, known: Tensor) -> Trace:
-    """The same rows with the reuse error of the final latent that each step's error is expected to cause.
+    """Predict the reuse error of the final latent that each step's error is expected to cause.
 
-    Reuse error at one step grows or fades on the way: log(final / step) is fitted by a cubic in t / T on
-    those of the rows `known` [n] of bool that were followed to the end.
+    Reuse error at one step grows or fades on the way: log(final / step) is fitted by a cubic in t / T on rows
+    that were followed to the end.
+
+    Args:
+        rows: of a trace, n of them.
+        known: the rows that may be fitted on, bool `[n]`.
+
+    Returns:
+        The same rows with that reuse error.
+
+    Raises:
+        BadInput: fewer than FOLLOWED of those rows were followed to the end.
     """
     time = rows.features[:, FEATURES.index("timestep")].numpy()
     usable = (
@@ -73,19 +93,39 @@ def predicted(rows: Trace, known: Tensor) -> Trace:
 
 
 def load_trace(path: Path) -> Trace:
-    """Read a trace; BadInput where it is none."""
+    """Read a trace.
+
+    Args:
+        path: the file.
+
+    Returns:
+        Its rows.
+
+    Raises:
+        BadInput: it is none.
+    """
     try:
         return Trace.load(path)
     except ValueError as error:
         raise BadInput(f"{path.name}: {error}; first: python -m bench policy trace") from error
 
 
-def load_policy(folder: Path) -> ReusePolicy:
-    """Read the policy of a directory; BadInput where there is none."""
+def load_policy(directory: Path) -> ReusePolicy:
+    """Read a policy.
+
+    Args:
+        directory: the one that `save` wrote.
+
+    Returns:
+        The policy.
+
+    Raises:
+        BadInput: there is none.
+    """
     try:
-        return ReusePolicy.load(folder)
+        return ReusePolicy.load(directory)
     except ValueError as error:
-        raise BadInput(f"{folder.name}: {error}") from error
+        raise BadInput(f"{directory.name}: {error}") from error
 
 
 def _held_out(rows: Trace, seed: int) -> Tensor:

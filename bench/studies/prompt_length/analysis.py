@@ -39,10 +39,16 @@ class Exponent(NamedTuple):
 
 
 def exponents(rows: pd.DataFrame) -> list[Exponent]:
-    """The exponent of every value.
+    """Fit how every value depends on the number of words.
 
     ln(value) is regressed on ln(words) with a constant for each prompt, step and layer, so that a prompt is
     compared with its own first words alone; prompts are resampled.
+
+    Args:
+        rows: as `measure.measured` makes them.
+
+    Returns:
+        The exponent of each value, with its interval.
     """
     return [_exponent(rows, value) for value in VALUES]
 
@@ -60,6 +66,13 @@ def _exponent(rows: pd.DataFrame, value: str) -> Exponent:
 
 
 def means(rows: pd.DataFrame) -> list[dict[str, Any]]:
-    """The mean of every value at every length."""
+    """Average every value at every length.
+
+    Args:
+        rows: as `measure.measured` makes them.
+
+    Returns:
+        A row a length: `words` and the values' means.
+    """
     grouped = rows.groupby("words", as_index=False)[list(VALUES)].mean()
     return [{str(name): value for name, value in row.items()} for row in grouped.to_dict("records")]

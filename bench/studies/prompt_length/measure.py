@@ -13,13 +13,28 @@ WORDS = (1, 2, 4, 8, 12)
 
 
 def shortened(prompts: Prompts, words: int) -> Prompts:
-    """The first so many words of each prompt."""
+    """Cut prompts short.
+
+    Args:
+        prompts: the whole ones.
+        words: how many of each to keep.
+
+    Returns:
+        Prompts of the first so many words, negative ones whole.
+    """
     texts = tuple(" ".join(text.split()[:words]) for text in prompts.texts)
     return prompts.model_copy(update={"texts": texts})
 
 
 def check(prompts: Prompts) -> None:
-    """BadInput unless every prompt has as many words as the longest length studied."""
+    """Check that every prompt has as many words as the longest length studied.
+
+    Args:
+        prompts: the whole ones.
+
+    Raises:
+        BadInput: one is too short; naming it.
+    """
     for number, text in enumerate(prompts.texts, 1):
         if len(text.split()) < WORDS[-1]:
             raise BadInput(
@@ -40,8 +55,8 @@ def measured(session: Session, count: int) -> pd.DataFrame:
     """
     prompts = session.spec.prompts
     assert prompts is not None
-    found = []
+    tables = []
     for words in WORDS:
         spec = session.spec.model_copy(update={"prompts": shortened(prompts, words)})
-        found.append(table(session.under(spec), count).assign(words=words))
-    return pd.concat(found, ignore_index=True)
+        tables.append(table(session.under(spec), count).assign(words=words))
+    return pd.concat(tables, ignore_index=True)

@@ -16,30 +16,46 @@ from bench.studies.prompt_length.analysis import PUBLISHED, VALUES, Exponent, ex
 
 
 def write_report(rows: pd.DataFrame, facts: Mapping[str, Any], out: Path) -> Path:
-    """Write README.md, its plot and the tables' CSV to `out`; the path of README.md."""
+    """Write the study's page, its plot and its tables.
+
+    Args:
+        rows: as `measure.measured` makes them.
+        facts: what was measured on what.
+        out: the directory that they go to.
+
+    Returns:
+        The page, README.md.
+    """
     out.mkdir(parents=True, exist_ok=True)
-    found = exponents(rows)
+    fits = exponents(rows)
     plot(rows, out / "lengths.png")
-    write_csv(out / "exponents.csv", [_row(each) for each in found])
+    write_csv(out / "exponents.csv", [_row(each) for each in fits])
     write_csv(out / "means.csv", means(rows))
     content = {
         "facts": facts,
         "images": rows.groupby(["label", "words"]).ngroups,
         "prompts": rows["label"].nunique(),
         "lengths": sorted(rows["words"].unique().tolist()),
-        "exponents": found,
+        "exponents": fits,
         "means": means(rows),
         "values": VALUES,
         "published": PUBLISHED,
-        "consequence": consequence(found),
+        "consequence": consequence(fits),
     }
     title = f"prompt-length: entropy and reuse error by the length of prompts, on {escape(facts['machine'])}"
-    return render("prompt_length.md.j2", title, headline(found), content).write(out)
+    return render("prompt_length.md.j2", title, headline(fits), content).write(out)
 
 
-def headline(found: Sequence[Exponent]) -> str:
-    """The headline: the exponents."""
-    by = {each.value: each for each in found}
+def headline(fits: Sequence[Exponent]) -> str:
+    """Sum the study up by its exponents.
+
+    Args:
+        fits: the exponents of all values.
+
+    Returns:
+        One sentence.
+    """
+    by = {each.value: each for each in fits}
     parts = [
         f"{name} {interval(by[key].b, 3)}" for key, name in (("entropy", "entropy"), ("hold", "hold error"))
     ]
@@ -49,9 +65,16 @@ def headline(found: Sequence[Exponent]) -> str:
     )
 
 
-def consequence(found: Sequence[Exponent]) -> str:
-    """What follows for the threshold that grows with the square root of the prompt's length."""
-    entropy = next(each for each in found if each.value == "entropy")
+def consequence(fits: Sequence[Exponent]) -> str:
+    """Say what follows for the threshold that grows with the square root of the prompt's length.
+
+    Args:
+        fits: the exponents of all values.
+
+    Returns:
+        One or two sentences.
+    """
+    entropy = next(each for each in fits if each.value == "entropy")
     if entropy.b.contains(PUBLISHED):
         return "The threshold's factor √(p/77) follows the entropies of this model."
     return (
@@ -66,7 +89,15 @@ def _row(each: Exponent) -> dict[str, Any]:
 
 
 def plot(rows: pd.DataFrame, path: Path) -> Path:
-    """Each value over the number of words, one line a prompt and the mean of all."""
+    """Plot each value over the number of words, one line a prompt and the mean of all.
+
+    Args:
+        rows: as `measure.measured` makes them.
+        path: the file that it goes to.
+
+    Returns:
+        The file.
+    """
     with style():
         figure = canvas(9.0, 3.0)
         for ax, (value, title) in zip(figure.subplots(1, len(VALUES)), VALUES.items(), strict=True):

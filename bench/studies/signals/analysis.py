@@ -49,7 +49,15 @@ class Explained(NamedTuple):
 
 
 def rankings(rows: pd.DataFrame, error: str) -> list[Ranking]:
-    """The rank correlations of every signal with `error`."""
+    """Rank-correlate every signal with an error.
+
+    Args:
+        rows: as `measure.table` makes them.
+        error: `hold` or `forecast`.
+
+    Returns:
+        A ranking a signal.
+    """
     return [
         Ranking(
             signal,
@@ -76,13 +84,30 @@ def _pearson(group: pd.DataFrame, a: str, b: str) -> float:
 
 
 def explained(rows: pd.DataFrame, error: str) -> list[Explained]:
-    """What each model explains of ln(error): fitted on one half of the images, tried on the other,
-    and the other way round."""
+    """Measure what each model explains of ln(error), fitted on one half of the images and tried on the
+    other, and the other way round.
+
+    Args:
+        rows: as `measure.table` makes them.
+        error: `hold` or `forecast`.
+
+    Returns:
+        A share of the variance a model, with its interval.
+    """
     return [Explained(name, error, _explained(rows, error, parts)) for name, parts in MODELS.items()]
 
 
 def added(rows: pd.DataFrame, error: str, model: str) -> Mean:
-    """What entropy adds to the share that `model` explains, the two models tried on the same images."""
+    """Measure what entropy adds to a model, both tried on the same images.
+
+    Args:
+        rows: as `measure.table` makes them.
+        error: `hold` or `forecast`.
+        model: a name in MODELS, without entropy.
+
+    Returns:
+        The share of the variance that it adds, with its interval.
+    """
     parts = MODELS[model]
     less, more = (_left(rows, error, each) for each in (parts, (*parts, "entropy")))
     return _share(rows["image"].to_numpy(), less - more, _whole(rows, error))

@@ -23,8 +23,17 @@ FIRST = 2  # steps before a linear forecast has the two outputs that it draws it
 
 
 def table(session: Session, samples: int, progress: bool = True) -> pd.DataFrame:
-    """One row an image, step and layer: image, label, step, layer, entropy (nats), log_snr,
-    latent_norm, and the relative errors `hold` and `forecast` of the layer's output."""
+    """Measure signals and errors of images.
+
+    Args:
+        session: the model, its prompts or labels, and its steps.
+        samples: how many images.
+        progress: whether to show a bar, where stderr is a terminal.
+
+    Returns:
+        One row an image, step and layer: image, label, step, layer, entropy (nats), log_snr, latent_norm, and
+        the relative errors `hold` and `forecast` of the layer's output.
+    """
     numbers = tqdm(range(samples), desc="signals", unit="image", disable=None if progress else True)
     return pd.concat([_sample(session, number) for number in numbers], ignore_index=True)
 
@@ -74,7 +83,14 @@ class Seen:
 
 @contextmanager
 def watched(transformer: Any) -> Iterator[Seen]:
-    """Collect the attention outputs and the latent's norm of every step."""
+    """Collect the attention outputs and the latent's norm of every step.
+
+    Args:
+        transformer: of a pipeline, DQAR disabled.
+
+    Yields:
+        What is collected as the pipeline runs.
+    """
     seen = Seen()
 
     def begin(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -99,7 +115,14 @@ def _image(output: Any) -> Tensor:
 
 
 def prompt_tokens(session: Session) -> int | None:
-    """The tokens of a prompt, padding included, as the transformer is given them; None without a prompt."""
+    """Count the tokens of a prompt as the transformer is given them.
+
+    Args:
+        session: one image of it is generated in one step.
+
+    Returns:
+        The tokens, padding included; None without a prompt.
+    """
     adapter, seen = Adapter(session.pipe.transformer), []
 
     def begin(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -114,8 +137,16 @@ def prompt_tokens(session: Session) -> int | None:
 
 
 def errors(outputs: list[list[Tensor]], log_snr: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Relative L2 errors `[steps, layers]` of holding the last output, and of the line through the last
-    two over log-SNR; nan where there are not enough before."""
+    """Compute the errors of two forecasts of every layer's output.
+
+    Args:
+        outputs: a tensor a step and layer.
+        log_snr: of each step, `[steps]`.
+
+    Returns:
+        Relative L2 errors `[steps, layers]` of holding the last output, and of the line through the last two
+        over log-SNR; nan where there are not enough before.
+    """
     steps, layers = len(outputs), len(outputs[0])
     hold, forecast = np.full((steps, layers), np.nan), np.full((steps, layers), np.nan)
     for step in range(FIRST, steps):

@@ -23,7 +23,16 @@ NAMES = {"entropy": "entropy", "log_snr": "SNR", "latent_norm": "latent norm"}
 
 
 def write_report(rows: pd.DataFrame, facts: Mapping[str, Any], out: Path) -> Path:
-    """Write README.md, its plot and the tables' CSV to `out`; the path of README.md."""
+    """Write the study's page, its plot and its tables.
+
+    Args:
+        rows: as `measure.table` makes them.
+        facts: what was measured on what.
+        out: the directory that they go to.
+
+    Returns:
+        The page, README.md.
+    """
     out.mkdir(parents=True, exist_ok=True)
     ranked = [ranking for error in ERRORS for ranking in rankings(rows, error)]
     shares = [share for error in ERRORS for share in explained(rows, error)]
@@ -31,14 +40,14 @@ def write_report(rows: pd.DataFrame, facts: Mapping[str, Any], out: Path) -> Pat
     plot(rows, out / "maps.png")
     _csv(ranked, out / "rankings.csv")
     _csv(shares, out / "explained.csv")
-    _csv([Explained(m, e, a) for e, found in more.items() for m, a in found.items()], out / "added.csv")
+    _csv([Explained(m, e, a) for e, by_model in more.items() for m, a in by_model.items()], out / "added.csv")
     content = {
         "facts": facts,
         "images": rows["image"].nunique(),
         "classes": rows["label"].nunique(),
         "steps": rows["step"].nunique(),
         "layers": rows["layer"].nunique(),
-        "verdict": verdict({error: found["SNR"] for error, found in more.items()}),
+        "verdict": verdict({error: by_model["SNR"] for error, by_model in more.items()}),
         "added": more,
         "rankings": ranked,
         "explained": shares,
@@ -51,7 +60,16 @@ def write_report(rows: pd.DataFrame, facts: Mapping[str, Any], out: Path) -> Pat
 
 
 def headline(ranked: Sequence[Ranking], shares: Sequence[Explained], more: Mapping[str, Mean]) -> str:
-    """The headline: what entropy adds, with intervals."""
+    """Sum the study up by what entropy adds, with intervals.
+
+    Args:
+        ranked: the rankings of both errors.
+        shares: what the models explain of both errors.
+        more: what entropy adds to each model for `hold`.
+
+    Returns:
+        One sentence.
+    """
     entropy = next(r for r in ranked if (r.signal, r.error) == ("entropy", "hold"))
     share = {s.model: s.share for s in shares if s.error == "hold"}
     return (
@@ -64,10 +82,16 @@ def headline(ranked: Sequence[Ranking], shares: Sequence[Explained], more: Mappi
 
 
 def verdict(more: Mapping[str, Mean]) -> str:
-    """What the metrics mean for the default gate, which needs no calibration: `more` is what entropy adds
-    to SNR, for each error."""
-    shown = " and ".join(f"{interval(found, 2)} ({error})" for error, found in more.items())
-    if max(found.mean for found in more.values()) >= WORTH:
+    """Say what the study means for the default gate, which needs no calibration.
+
+    Args:
+        more: what entropy adds to SNR, for each error.
+
+    Returns:
+        One or two sentences.
+    """
+    shown = " and ".join(f"{interval(gain, 2)} ({error})" for error, gain in more.items())
+    if max(gain.mean for gain in more.values()) >= WORTH:
         return (
             f"Neither SNR nor entropy needs a calibration, and entropy adds {shown} to what SNR explains: a "
             "gate on both is the default to choose."
@@ -92,7 +116,15 @@ def _parts(value: Mean) -> dict[str, float]:
 
 
 def plot(rows: pd.DataFrame, path: Path) -> Path:
-    """Entropy, hold error and forecast error over steps and layers, means over the images."""
+    """Plot entropy, hold error and forecast error over steps and layers, means over the images.
+
+    Args:
+        rows: as `measure.table` makes them.
+        path: the file that it goes to.
+
+    Returns:
+        The file.
+    """
     panels = [("entropy", "entropy (nats)"), ("hold", "error, held"), ("forecast", "error, forecast")]
     with style():
         figure = canvas(9.0, 3.0)

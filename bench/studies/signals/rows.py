@@ -44,7 +44,23 @@ class Study:
         prompts: Prompts | None = None,
         rows: Callable[[Session, int], pd.DataFrame] = table,
     ) -> Self:
-        """Measure `rows` of a session and so many images; BadInput where the model cannot be used so."""
+        """Measure a session of a model.
+
+        Args:
+            model: embedded, embedded-t2i, a directory or a hub id.
+            images: how many.
+            steps: of denoising.
+            guidance: its weight.
+            seed: of image 0.
+            prompts: of a model that takes them; None: of class labels.
+            rows: measures so many images of a session.
+
+        Returns:
+            The rows and the facts.
+
+        Raises:
+            BadInput: the model cannot be used so.
+        """
         spec = RunSpec(
             suite="signals", name="signals", method="baseline", model=model, batch_size=1,
             num_inference_steps=steps, guidance_scale=guidance, seed=seed, prompts=prompts,
@@ -62,22 +78,38 @@ class Study:
             facts |= {"prompts": prompts.public(), "tokens": prompt_tokens(session)}
         return cls(rows(session, images), facts)
 
-    def save(self, folder: Path) -> Path:
-        """Write both files to `folder`; the path of the rows. BadInput where that fails."""
+    def save(self, directory: Path) -> Path:
+        """Write the rows and the facts.
+
+        Args:
+            directory: both files go to it.
+
+        Returns:
+            The file of the rows.
+
+        Raises:
+            BadInput: they cannot be written.
+        """
         text = self.rows.to_csv(index=False, float_format="%.6g")
-        write_atomic(folder / ROWS, lzma.compress(text.encode(), preset=9))
-        write_atomic(folder / "facts.json", json.dumps(self.facts, indent=1).encode())
-        return folder / ROWS
+        write_atomic(directory / ROWS, lzma.compress(text.encode(), preset=9))
+        write_atomic(directory / "facts.json", json.dumps(self.facts, indent=1).encode())
+        return directory / ROWS
 
     @classmethod
-    def load(cls, folder: Path) -> Self:
-        """What `save` wrote.
+    def load(cls, directory: Path) -> Self:
+        """Read what `save` wrote.
+
+        Args:
+            directory: the one written to.
+
+        Returns:
+            The study.
 
         Raises:
             InvalidFile: another file, or one that unpacks to more than `MAX_BYTES`.
         """
-        facts = read_json(folder / "facts.json", "facts")
-        return cls(_rows(folder / ROWS), facts)
+        facts = read_json(directory / "facts.json", "facts")
+        return cls(_rows(directory / ROWS), facts)
 
 
 def _rows(path: Path) -> pd.DataFrame:
