@@ -17,6 +17,8 @@ ROOT = Path(__file__).parents[1]
 HELD = [
     "bench",
     "bench/cli",
+    "bench/embedded",
+    "bench/embedded/text_to_image",
     "bench/machine",
     "bench/measure",
     "bench/methods",

@@ -27,7 +27,14 @@ CLASSES: tuple[str, ...] = _class_names()
 
 
 def load_pipeline(dtype: torch.dtype | None = None) -> DiTPipeline:
-    """The embedded model as an unchanged `DiTPipeline`, from local files only; default dtype: float32."""
+    """Load the embedded model, from local files only.
+
+    Args:
+        dtype: of its weights; None: float32.
+
+    Returns:
+        An unchanged `DiTPipeline`.
+    """
     import torch
     from diffusers.pipelines.dit.pipeline_dit import DiTPipeline
 
@@ -35,10 +42,16 @@ def load_pipeline(dtype: torch.dtype | None = None) -> DiTPipeline:
 
 
 def load_text_pipeline(dtype: torch.dtype | None = None) -> StableDiffusion3Pipeline:
-    """The embedded text-to-image model as an unchanged `StableDiffusion3Pipeline`; default dtype: float32.
+    """Load the embedded text-to-image model, from local files only.
 
     It has no T5, whose place the pipeline fills with 256 zero tokens. `max_sequence_length=1` makes that one:
     the model is trained for any number from 1 to 256, and with one it runs four times faster.
+
+    Args:
+        dtype: of its weights; None: float32.
+
+    Returns:
+        An unchanged `StableDiffusion3Pipeline`.
     """
     import torch
     from diffusers import StableDiffusion3Pipeline

@@ -9,7 +9,14 @@ NULL_CLASS = 1000  # of the unconditional branch: `DiTPipeline` fixes it
 
 
 def words(text: str) -> frozenset[str]:
-    """The words of a text."""
+    """Split a text.
+
+    Args:
+        text: words with spaces between.
+
+    Returns:
+        The words.
+    """
     return frozenset(text.split())
 
 
@@ -38,7 +45,14 @@ class ClassSpec:
     flip: bool = False
 
     def accepts(self, emoji: dict[str, Any]) -> bool:
-        """Whether this entry of `emoji.json` belongs to the class."""
+        """Whether an emoji belongs to the class.
+
+        Args:
+            emoji: an entry of `emoji.json`.
+
+        Returns:
+            True where its subcategory and its names are the class's.
+        """
         name = emoji["short_name"]
         wanted = not self.only or name in self.only
         named = emoji["name"].startswith(self.startswith)

@@ -29,13 +29,28 @@ class Classifier(nn.Module):
         self.head = nn.Linear(extractor.FEATURES, len(CLASSES))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits of float images in [-1, 1]."""
+        """Classify images.
+
+        Args:
+            images: float `[n, 3, 64, 64]` in [-1, 1].
+
+        Returns:
+            Logits `[n, classes]`.
+        """
         logits: Tensor = self.head(self.features(images))
         return logits
 
 
 def augment(images: Tensor, draw: torch.Generator) -> Tensor:
-    """Float [n, 3, 64, 64], each shifted by up to 3 px, brightness +-10 %, noise of 0.05."""
+    """Shift each image by up to 3 px, change its brightness by up to 10 %, and add noise of 0.05.
+
+    Args:
+        images: float `[n, 3, 64, 64]` in [-1, 1].
+        draw: the stream of random numbers.
+
+    Returns:
+        As many images of the same shape.
+    """
     n = len(images)
     dy, dx = torch.randint(-3, 4, (2, n), generator=draw)
     padded = F.pad(images, (3, 3, 3, 3), value=1.0)
@@ -46,7 +61,15 @@ def augment(images: Tensor, draw: torch.Generator) -> Tensor:
 
 
 def make_loss(model: Classifier, data: EmojiData) -> Callable[[int], Tensor]:
-    """Cross-entropy of one augmented batch of training images."""
+    """Make the loss of the classifier.
+
+    Args:
+        model: in training mode.
+        data: its training images are drawn from.
+
+    Returns:
+        Cross-entropy of one augmented batch by the batch's number.
+    """
     images, labels = data.split("train")
     weights = balanced_weights(labels)
 
@@ -60,7 +83,13 @@ def make_loss(model: Classifier, data: EmojiData) -> Callable[[int], Tensor]:
 
 
 def train(data: EmojiData, work: Path, budget: Budget) -> None:
-    """Train, or resume, into `work/extractor.pt`."""
+    """Train, or resume, into `work/extractor.pt`.
+
+    Args:
+        data: the dataset.
+        work: the directory of the checkpoints.
+        budget: how long.
+    """
     torch.manual_seed(SEED)
     model = Classifier()
     Trainer(
@@ -75,7 +104,14 @@ def train(data: EmojiData, work: Path, budget: Budget) -> None:
 
 
 def load(work: Path) -> Classifier:
-    """The trained classifier with averaged weights."""
+    """Load the trained classifier.
+
+    Args:
+        work: the directory of the checkpoints.
+
+    Returns:
+        The classifier with averaged weights, in evaluation mode.
+    """
     model = Classifier()
     state = load_ema(model, work / "extractor.pt")
     buffers = {k: v for k, v in state["model"].items() if k not in state["ema"]}
@@ -85,13 +121,26 @@ def load(work: Path) -> Classifier:
 
 @torch.inference_mode()
 def accuracy(model: Classifier, data: EmojiData) -> float:
-    """Share of held-out images classified right."""
+    """Measure the classifier on held-out images.
+
+    Args:
+        model: in evaluation mode.
+        data: the dataset.
+
+    Returns:
+        The share classified right, in [0, 1].
+    """
     images, labels = data.split("heldout")
     return float((model(to_float(images)).argmax(dim=1) == labels).float().mean())
 
 
 def export(data: EmojiData, work: Path) -> None:
-    """Write the feature network and the reference features next to `extractor.py`."""
+    """Write the feature network and the reference features next to `extractor.py`.
+
+    Args:
+        data: both of its splits are stored as features.
+        work: the directory of the checkpoints.
+    """
     extractor.FOLDER.mkdir(exist_ok=True)
     save_file(load(work).features.state_dict(), extractor.WEIGHTS)
     extractor._extractor.cache_clear()

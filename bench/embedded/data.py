@@ -43,7 +43,17 @@ class EmojiData:
     heldout: Tensor
 
     def split(self, name: str) -> tuple[Tensor, Tensor]:
-        """Images and labels of the split "train" or "heldout"."""
+        """Choose a split.
+
+        Args:
+            name: "train" or "heldout".
+
+        Returns:
+            Images uint8 `[m, 3, 64, 64]` and labels int64 `[m]`.
+
+        Raises:
+            ValueError: it is neither.
+        """
         if name not in ("train", "heldout"):
             raise ValueError(f"split: {name!r}; allowed: 'train', 'heldout'")
         mask = self.heldout if name == "heldout" else ~self.heldout
@@ -51,29 +61,59 @@ class EmojiData:
 
 
 def sign_key(unified: str) -> str:
-    """What both vendors, all sexes and all skins of one sign share; the split is by this key."""
+    """Name what both vendors, all sexes and all skins of one sign share; the split is by this key.
+
+    Args:
+        unified: the code points of an emoji, hexadecimal with dashes between.
+
+    Returns:
+        The code points without modifiers; all of them where nothing else is left.
+    """
     return "-".join(p for p in unified.split("-") if p not in MODIFIERS) or unified
 
 
 def heldout_keys(keys: set[str]) -> set[str]:
-    """The share of a class's signs that is held out: those with the smallest hashes."""
+    """Choose the signs of a class that are held out.
+
+    Args:
+        keys: the class's signs, see `sign_key`.
+
+    Returns:
+        The share HELDOUT_SHARE of them with the smallest hashes, at least one.
+    """
     ranked = sorted(keys, key=lambda key: hashlib.sha256(key.encode()).hexdigest())
     return set(ranked[: math.ceil(HELDOUT_SHARE * len(ranked))])
 
 
-def fetch(folder: Path, vendor: str) -> Path:
-    """Path of the vendor's package archive, fetched with `npm pack` if it is not there yet."""
+def fetch(directory: Path, vendor: str) -> Path:
+    """Fetch a vendor's package with `npm pack`, if it is not there yet.
+
+    Args:
+        directory: the archive goes to it.
+        vendor: of the drawings, such as "twitter".
+
+    Returns:
+        The archive.
+    """
     package = f"emoji-datasource-{vendor}"
-    archive = folder / f"{package}-{VERSION}.tgz"
+    archive = directory / f"{package}-{VERSION}.tgz"
     if not archive.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        command = ["npm", "pack", f"{package}@{VERSION}", "--pack-destination", str(folder)]
+        directory.mkdir(parents=True, exist_ok=True)
+        command = ["npm", "pack", f"{package}@{VERSION}", "--pack-destination", str(directory)]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     return archive
 
 
 def unpack(archive: Path, vendor: str) -> tuple[list[dict[str, Any]], dict[str, bytes]]:
-    """The emoji table and the 64 px images by file name; nothing else is read."""
+    """Read a vendor's archive.
+
+    Args:
+        archive: as `fetch` returned it.
+        vendor: of the drawings.
+
+    Returns:
+        The emoji table, and the 64 px images (PNG) by file name; nothing else is read.
+    """
     prefix = f"package/img/{vendor}/64/"
     files: dict[str, bytes] = {}
     table: list[dict[str, Any]] = []
@@ -90,7 +130,15 @@ def unpack(archive: Path, vendor: str) -> tuple[list[dict[str, Any]], dict[str, 
 
 
 def variants(emoji: dict[str, Any], spec: ClassSpec) -> Iterator[str]:
-    """File names of the drawings of one code point that the class takes."""
+    """Choose the drawings of one code point that a class takes.
+
+    Args:
+        emoji: an entry of `emoji.json`.
+        spec: the class.
+
+    Yields:
+        File names, the plain drawing's first.
+    """
     yield emoji["image"]
     if spec.skin_tones:
         for tone in EXTRA_SKIN_TONES:
@@ -99,7 +147,14 @@ def variants(emoji: dict[str, Any], spec: ClassSpec) -> Iterator[str]:
 
 
 def decode(content: bytes) -> Tensor:
-    """PNG to uint8 [3, 64, 64], composed on white."""
+    """Decode an image, composed on white.
+
+    Args:
+        content: of a PNG file.
+
+    Returns:
+        uint8 `[3, 64, 64]`.
+    """
     image = Image.open(io.BytesIO(content)).convert("RGBA")
     canvas = Image.new("RGBA", image.size, "white")
     canvas.alpha_composite(image)
@@ -118,34 +173,62 @@ def _class_rows(
                 yield decode(files[name]), sign_key(emoji["unified"]) in heldout
 
 
-def _rows(folder: Path, vendor: str) -> Iterator[tuple[Tensor, int, bool]]:
-    table, files = unpack(fetch(folder, vendor), vendor)
+def _rows(directory: Path, vendor: str) -> Iterator[tuple[Tensor, int, bool]]:
+    table, files = unpack(fetch(directory, vendor), vendor)
     for label, spec in enumerate(CLASSES):
         for image, heldout in _class_rows(spec, table, files):
             yield image, label, heldout
 
 
-def build(folder: Path) -> EmojiData:
-    """Fetch, unpack, compose and split; the result is kept as `dataset.safetensors`."""
-    rows = [row for vendor in VENDORS for row in _rows(folder, vendor)]
+def build(directory: Path) -> EmojiData:
+    """Fetch, unpack, compose and split; the result is kept as `dataset.safetensors`.
+
+    Args:
+        directory: of archives and result.
+
+    Returns:
+        The dataset.
+    """
+    rows = [row for vendor in VENDORS for row in _rows(directory, vendor)]
     images, labels, heldout = zip(*rows, strict=True)
     data = EmojiData(torch.stack(images), torch.tensor(labels), torch.tensor(heldout))
-    save_file(vars(data), folder / "dataset.safetensors")
+    save_file(vars(data), directory / "dataset.safetensors")
     log.info("data: %d images, %d held out", len(data.labels), int(data.heldout.sum()))
     return data
 
 
-def load(folder: Path) -> EmojiData:
-    """The dataset under `folder`, built on first use."""
-    path = folder / "dataset.safetensors"
-    return EmojiData(**load_file(path)) if path.exists() else build(folder)
+def load(directory: Path) -> EmojiData:
+    """Load the dataset, built on first use.
+
+    Args:
+        directory: of archives and result.
+
+    Returns:
+        The dataset.
+    """
+    path = directory / "dataset.safetensors"
+    return EmojiData(**load_file(path)) if path.exists() else build(directory)
 
 
 def to_float(images: Tensor) -> Tensor:
-    """uint8 [0, 255] to float32 [-1, 1]."""
+    """Scale images for a network.
+
+    Args:
+        images: uint8, any shape.
+
+    Returns:
+        float32 in [-1, 1], of the same shape.
+    """
     return images.float() / 127.5 - 1
 
 
 def to_uint8(images: Tensor) -> Tensor:
-    """Float [-1, 1] to uint8 [0, 255], clamped."""
+    """Scale a network's images back, clamped.
+
+    Args:
+        images: float in [-1, 1], any shape.
+
+    Returns:
+        uint8 of the same shape.
+    """
     return ((images.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)

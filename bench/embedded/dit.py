@@ -24,7 +24,11 @@ SEED = 2
 
 
 def new_scheduler() -> Any:
-    """DiT-XL/2's noise schedule, but for a v-predicting model."""
+    """Make the scheduler: DiT-XL/2's noise schedule, but for a v-predicting model.
+
+    Returns:
+        DDIM.
+    """
     return DDIMScheduler(
         num_train_timesteps=1000,
         beta_start=1e-4,
@@ -37,9 +41,13 @@ def new_scheduler() -> Any:
 
 
 def new_dit() -> Any:
-    """12 layers, 6 heads x 32; every block's output starts at 0 (adaLN-zero, Peebles & Xie 2023).
+    """Make the transformer, untrained: 12 layers, 6 heads x 32.
 
-    diffusers leaves that initialisation to the caller.
+    Every block's output starts at 0 (adaLN-zero, Peebles & Xie 2023); diffusers leaves that initialisation to
+    the caller.
+
+    Returns:
+        The transformer.
     """
     model: Any = DiTTransformer2DModel(
         num_attention_heads=6,
@@ -66,19 +74,36 @@ def new_dit() -> Any:
 
 
 def share_embedder(model: Any) -> None:
-    """Let all blocks use the first one's timestep and label embedder."""
+    """Let all blocks use the first one's timestep and label embedder.
+
+    Args:
+        model: the transformer; it is changed.
+    """
     for block in model.transformer_blocks[1:]:
         block.norm1.emb = model.transformer_blocks[0].norm1.emb
 
 
 def use_plain_attention(model: Any) -> None:
-    """Two batched matrix products: on CPU far faster backwards than the fused kernel."""
+    """Compute attention by two batched matrix products: on a CPU far faster backwards than the fused
+    kernel.
+
+    Args:
+        model: the transformer; it is changed.
+    """
     for block in model.transformer_blocks:
         block.attn1.set_processor(AttnProcessor())
 
 
 def training_latents(data: EmojiData, vae: Any) -> tuple[Tensor, Tensor]:
-    """Latents [n, 4, 16, 16] and labels [n] of the training images, mirrored where that is fair."""
+    """Encode the training images, mirrored ones too where that is fair.
+
+    Args:
+        data: the dataset.
+        vae: the trained autoencoder.
+
+    Returns:
+        Latents `[n, 4, 16, 16]` and labels `[n]`.
+    """
     images, labels = data.split("train")
     flips = torch.tensor([spec.flip for spec in CLASSES])[labels]
     pool = torch.cat([images, images[flips].flip(-1)])
@@ -86,19 +111,44 @@ def training_latents(data: EmojiData, vae: Any) -> tuple[Tensor, Tensor]:
 
 
 def balanced_weights(labels: Tensor) -> Tensor:
-    """Sampling weights under which a class of n images is drawn in proportion to sqrt(n)."""
+    """Balance classes: one of n images is drawn in proportion to sqrt(n).
+
+    Args:
+        labels: of the images, `[n]`.
+
+    Returns:
+        Weights of sampling, `[n]`.
+    """
     return labels.bincount()[labels].float().rsqrt()
 
 
 def stratified_timesteps(draw: torch.Generator, steps: int = 1000) -> Tensor:
-    """One uniform timestep from each of BATCH equal slices: less noise in the loss."""
+    """Draw one uniform timestep from each of BATCH equal slices: less noise in the loss.
+
+    Args:
+        draw: the stream of random numbers.
+        steps: of the training schedule.
+
+    Returns:
+        Timesteps int64 `[BATCH]`, in [0, steps).
+    """
     uniform = (torch.arange(BATCH) + torch.rand(BATCH, generator=draw)) / BATCH
     return (uniform * steps).long()
 
 
 def make_loss(model: nn.Module, latents: Tensor, labels: Tensor) -> Callable[[int], Tensor]:
-    """Mean squared error of v = sqrt(a) eps - sqrt(1 - a) x0 (Salimans & Ho 2022), on the model's device;
-    what is drawn is drawn on the CPU, the same for every device."""
+    """Make the loss: mean squared error of v = sqrt(a) eps - sqrt(1 - a) x0 (Salimans & Ho 2022).
+
+    What is drawn is drawn on the CPU, the same for every device.
+
+    Args:
+        model: the transformer, on its device.
+        latents: of the training images, `[n, 4, 16, 16]`.
+        labels: of the training images, `[n]`.
+
+    Returns:
+        The loss of one batch by the batch's number.
+    """
     compiled, device = torch.compile(model), next(model.parameters()).device
     scheduler = new_scheduler()
     weights = balanced_weights(labels)
@@ -120,7 +170,14 @@ def make_loss(model: nn.Module, latents: Tensor, labels: Tensor) -> Callable[[in
 
 
 def train(data: EmojiData, vae: Any, work: Path, budget: Budget) -> None:
-    """Train, or resume, into `work/dit.pt`, on this machine's device."""
+    """Train, or resume, into `work/dit.pt`, on this machine's device.
+
+    Args:
+        data: the dataset.
+        vae: the trained autoencoder.
+        work: the directory of the checkpoints.
+        budget: how long.
+    """
     torch.manual_seed(SEED)
     model, device = new_dit(), device_type()
     share_embedder(model)
@@ -138,7 +195,14 @@ def train(data: EmojiData, vae: Any, work: Path, budget: Budget) -> None:
 
 @torch.no_grad()
 def load_unshared(work: Path) -> Any:
-    """The averaged model with the shared embedder copied into each block, unused labels zeroed."""
+    """Load the trained transformer as stock diffusers has it.
+
+    Args:
+        work: the directory of the checkpoints.
+
+    Returns:
+        The averaged model with the shared embedder copied into each block, unused labels zeroed.
+    """
     shared, model = new_dit(), new_dit()
     share_embedder(shared)
     load_ema(shared, work / "dit.pt")

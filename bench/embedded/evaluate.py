@@ -22,7 +22,18 @@ SEED = 4
 
 
 def sample(pipe: Any, labels: Tensor, guidance: float, batch: int = 50, steps: int = STEPS) -> Tensor:
-    """Images uint8 [n, 3, 64, 64] by the pipeline of its own scheduler, one generator seed a batch."""
+    """Generate images, one generator seed a batch.
+
+    Args:
+        pipe: with its own scheduler.
+        labels: of the images, `[n]`.
+        guidance: weight of classifier-free guidance.
+        batch: images of one call.
+        steps: of denoising.
+
+    Returns:
+        uint8 `[n, 3, 64, 64]`.
+    """
     pipe.set_progress_bar_config(disable=True)
     samples = []
     for start in tqdm(range(0, len(labels), batch), desc="sample", unit="batch"):
@@ -38,13 +49,29 @@ def sample(pipe: Any, labels: Tensor, guidance: float, batch: int = 50, steps: i
 
 
 def like(labels: Tensor, n: int) -> Tensor:
-    """n labels with the class shares of `labels`."""
+    """Draw labels with the class shares of others.
+
+    Args:
+        labels: the others, `[m]`.
+        n: how many.
+
+    Returns:
+        Labels `[n]`.
+    """
     draw = torch.Generator().manual_seed(SEED)
     return labels[torch.randint(len(labels), (n,), generator=draw)]
 
 
 def match(pool: Tensor, wanted: Tensor) -> Tensor:
-    """Indices into `pool` with labels `wanted`, each taken at most once while there are any."""
+    """Match images to labels, each taken at most once while there are any.
+
+    Args:
+        pool: labels of the images to choose from, `[m]`.
+        wanted: the labels, `[n]`.
+
+    Returns:
+        Indices into `pool`, one class after another.
+    """
     draw = torch.Generator().manual_seed(SEED)
     chosen = []
     for label in wanted.unique():
@@ -55,7 +82,16 @@ def match(pool: Tensor, wanted: Tensor) -> Tensor:
 
 
 def distances(data: EmojiData, samples: Tensor, wanted: Tensor) -> dict[str, Any]:
-    """FD of `samples` to the held-out ones alongside those of real images, each with both n."""
+    """Measure Fréchet distances of samples to the held-out images alongside those of real images.
+
+    Args:
+        data: the dataset.
+        samples: uint8 `[n, 3, 64, 64]`.
+        wanted: their labels, `[n]`.
+
+    Returns:
+        The distances with both numbers of images.
+    """
     heldout, _ = data.split("heldout")
     train, train_labels = data.split("train")
     real = extract(heldout)
@@ -76,7 +112,15 @@ def distances(data: EmojiData, samples: Tensor, wanted: Tensor) -> dict[str, Any
 
 
 def nearest(samples: Tensor, pool: Tensor) -> tuple[Tensor, Tensor]:
-    """RMSE [n] (0 to 1) to the nearest of `pool` or its mirror image, and its index [n]."""
+    """Find the nearest images, mirrored or not.
+
+    Args:
+        samples: uint8 `[n, 3, 64, 64]`.
+        pool: uint8 `[m, 3, 64, 64]`.
+
+    Returns:
+        The RMSE to the nearest, `[n]` in [0, 1], and its index in `pool`, `[n]`.
+    """
     flat = (pool.float() / 255).flatten(1)
     mirrored = (pool.flip(-1).float() / 255).flatten(1)
     query = (samples.float() / 255).flatten(1)
@@ -86,7 +130,15 @@ def nearest(samples: Tensor, pool: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def memorisation(data: EmojiData, samples: Tensor) -> dict[str, float]:
-    """How near samples lie to training images, alongside how near unseen real images do."""
+    """Measure how near samples lie to training images, and how near unseen real images do.
+
+    Args:
+        data: the dataset.
+        samples: uint8 `[n, 3, 64, 64]`.
+
+    Returns:
+        RMSEs in [0, 1] by what they are.
+    """
     train, _ = data.split("train")
     ours, real = nearest(samples, train)[0], nearest(data.split("heldout")[0], train)[0]
     return {
@@ -98,7 +150,17 @@ def memorisation(data: EmojiData, samples: Tensor) -> dict[str, float]:
 
 
 def figures(data: EmojiData, samples: Tensor, wanted: Tensor, work: Path) -> dict[str, Any]:
-    """All figures of the README for `samples` [n, 3, 64, 64] of classes `wanted` [n]."""
+    """Measure all values of the README.
+
+    Args:
+        data: the dataset.
+        samples: uint8 `[n, 3, 64, 64]`.
+        wanted: their labels, `[n]`.
+        work: the directory of the checkpoints.
+
+    Returns:
+        The values, ready for JSON.
+    """
     return {
         "vae_psnr_heldout_db": reconstruction_psnr(load_folded(data, work), data.split("heldout")[0]),
         "extractor_accuracy_heldout": classifier.accuracy(classifier.load(work), data),
@@ -108,7 +170,16 @@ def figures(data: EmojiData, samples: Tensor, wanted: Tensor, work: Path) -> dic
 
 
 def grid(samples: Tensor, labels: Tensor, columns: int = 6) -> Image.Image:
-    """One class a row with its name: the first images of each class as they came, none chosen."""
+    """Draw one class a row with its name: the first images of each class as they came, none chosen.
+
+    Args:
+        samples: uint8 `[n, 3, 64, 64]`.
+        labels: of the samples, `[n]`.
+        columns: images of a class.
+
+    Returns:
+        The grid.
+    """
     sheet = Image.new("RGB", (100 + 66 * columns, 66 * len(CLASSES)), "white")
     for row, spec in enumerate(CLASSES):
         ImageDraw.Draw(sheet).text((4, 66 * row + 26), spec.name, fill="black")

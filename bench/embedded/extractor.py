@@ -38,7 +38,14 @@ class EmojiFeatures(nn.Module):
         self.body = nn.Sequential(*[layer for width in widths for layer in _stage(*width)])
 
     def forward(self, images: Tensor) -> Tensor:
-        """Features of float images."""
+        """Compute features.
+
+        Args:
+            images: float `[n, 3, 64, 64]` in [-1, 1].
+
+        Returns:
+            Features `[n, 96]`, not negative.
+        """
         features: Tensor = self.body(images).mean(dim=(2, 3))
         return features
 
@@ -54,31 +61,61 @@ class EmojiExtractor(FeatureExtractorBase):  # type: ignore[misc]
 
     @staticmethod
     def get_provided_features_list() -> tuple[str, ...]:
-        """The one layer that is offered."""
+        """List the layers that are offered.
+
+        Returns:
+            The one.
+        """
         return (LAYER,)
 
     @staticmethod
     def get_default_feature_layer_for_metric(metric: str) -> str:
-        """That layer, whatever the metric."""
+        """Choose a metric's layer.
+
+        Args:
+            metric: any.
+
+        Returns:
+            The one layer.
+        """
         return LAYER
 
     @staticmethod
     def can_be_compiled() -> bool:
-        """Nothing here depends on the data."""
+        """Whether torch-fidelity may compile the network.
+
+        Returns:
+            True: nothing here depends on the data.
+        """
         return True
 
     @staticmethod
     def get_dummy_input_for_compile() -> Tensor:
-        """One black image."""
+        """Make an input to compile with.
+
+        Returns:
+            One black image, uint8 `[1, 3, 64, 64]`.
+        """
         return torch.zeros(1, 3, 64, 64, dtype=torch.uint8)
 
     def forward(self, input: Tensor) -> tuple[Tensor, ...]:
-        """Features of uint8 images."""
+        """Compute features.
+
+        Args:
+            input: uint8 `[n, 3, 64, 64]`.
+
+        Returns:
+            A tuple of features `[n, 96]`.
+        """
         return (self.network(input.float() / 127.5 - 1),)
 
 
 def register() -> str:
-    """Make the extractor known to torch-fidelity (which refuses a name twice); returns its name."""
+    """Make the extractor known to torch-fidelity (which refuses a name twice).
+
+    Returns:
+        Its name.
+    """
     if EXTRACTOR not in FEATURE_EXTRACTORS_REGISTRY:
         register_feature_extractor(EXTRACTOR, EmojiExtractor)
     return EXTRACTOR
@@ -91,7 +128,18 @@ def _extractor() -> EmojiExtractor:
 
 @torch.inference_mode()
 def extract(images_uint8: Tensor) -> Tensor:
-    """Features [n, 96] float32 of uint8 images [n, 3, 64, 64]; TypeError, ValueError otherwise."""
+    """Compute features.
+
+    Args:
+        images_uint8: uint8 `[n, 3, 64, 64]`.
+
+    Returns:
+        float32 `[n, 96]`.
+
+    Raises:
+        TypeError: the images are not uint8.
+        ValueError: they have another shape.
+    """
     if images_uint8.dtype != torch.uint8:
         raise TypeError(f"images: {images_uint8.dtype}; allowed: torch.uint8")
     if images_uint8.shape[1:] != (3, 64, 64):
@@ -100,12 +148,26 @@ def extract(images_uint8: Tensor) -> Tensor:
 
 
 def reference_features(split: str = "heldout") -> Tensor:
-    """Stored features [n, 96] float32 of the real images of a split, "heldout" or "train"."""
+    """Load the stored features of real images.
+
+    Args:
+        split: "heldout" or "train".
+
+    Returns:
+        float32 `[n, 96]`.
+    """
     return _reference(f"{split}.features").float()
 
 
 def reference_labels(split: str = "heldout") -> Tensor:
-    """Class labels [n] of `reference_features(split)`."""
+    """Load the class labels of `reference_features`.
+
+    Args:
+        split: "heldout" or "train".
+
+    Returns:
+        int64 `[n]`.
+    """
     return _reference(f"{split}.labels").long()
 
 

@@ -47,13 +47,21 @@ class Budget:
             raise ValueError(f"steps: {self.steps}; allowed: at least 1")
 
     def count(self, duration_s: float) -> None:
-        """Book one step; the first one, which compiles, is free."""
+        """Book one step; the first one, which compiles, is free.
+
+        Args:
+            duration_s: how long it took.
+        """
         self._recent.append(duration_s)
         self.spent_s += min(duration_s, 3 * median(self._recent)) if self.step else 0.0
         self.step += 1
 
     def fraction(self) -> float:
-        """Share of the training that is done, in [0, 1]."""
+        """Compute how much of the training is done.
+
+        Returns:
+            The share, in [0, 1].
+        """
         if self.steps is not None:
             return min(self.step / self.steps, 1.0)
         left_s = self.minutes * 60 - self.spent_s
@@ -63,7 +71,17 @@ class Budget:
 
 
 def parse_until(clock: str) -> datetime:
-    """The next moment at which the local clock shows HH:MM."""
+    """Parse a time of day.
+
+    Args:
+        clock: HH:MM.
+
+    Returns:
+        The next moment at which the local clock shows it.
+
+    Raises:
+        ValueError: it is no time.
+    """
     try:
         time_of_day = datetime.strptime(clock, "%H:%M").time()
     except ValueError:
@@ -73,19 +91,39 @@ def parse_until(clock: str) -> datetime:
 
 
 def cosine(fraction: float) -> float:
-    """Learning-rate factor: linear warm-up, then half a cosine down to 0."""
+    """Compute the factor of the learning rate: linear warm-up, then half a cosine down to 0.
+
+    Args:
+        fraction: of the training that is done, in [0, 1].
+
+    Returns:
+        The factor, in [0, 1].
+    """
     if fraction < WARMUP_SHARE:
         return max(fraction / WARMUP_SHARE, 1e-3)
     return 0.5 * (1 + math.cos(math.pi * (fraction - WARMUP_SHARE) / (1 - WARMUP_SHARE)))
 
 
 def seeded(seed: int, step: int) -> torch.Generator:
-    """The random stream of one step: a resumed run draws what an unbroken one would."""
+    """Make the stream of random numbers of one step: a resumed run draws what an unbroken one would.
+
+    Args:
+        seed: of the training.
+        step: its number.
+
+    Returns:
+        The stream, on the CPU.
+    """
     return torch.Generator().manual_seed(seed * 1_000_003 + step)
 
 
 def save_atomic(state: dict[str, Any], path: Path) -> None:
-    """Write next to `path` and rename: a killed run leaves the old file or the new one."""
+    """Write a checkpoint next to its place and rename it: a killed run leaves the old file or the new one.
+
+    Args:
+        state: tensors and numbers, nested in dictionaries and lists.
+        path: the file; its directory is made where it is missing.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")
     torch.save(state, temporary)
@@ -191,7 +229,18 @@ class Trainer:
 
 @torch.no_grad()
 def load_ema(model: nn.Module, checkpoint: Path) -> dict[str, Any]:
-    """Put a checkpoint's averaged weights into `model`; returns the checkpoint."""
+    """Put a checkpoint's averaged weights into a model.
+
+    Args:
+        model: it is changed.
+        checkpoint: as `Trainer.save` wrote it.
+
+    Returns:
+        The checkpoint.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
     if not checkpoint.exists():
         raise FileNotFoundError(f"{checkpoint}: no checkpoint; train this part first")
     state: dict[str, Any] = torch.load(checkpoint, map_location="cpu", weights_only=True)

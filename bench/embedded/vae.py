@@ -21,7 +21,12 @@ SEED = 1
 
 
 def new_vae() -> Any:
-    """0.9 M parameters; no attention in the middle, as the images are small."""
+    """Make the autoencoder, untrained: 0.9 M parameters; no attention in the middle, as the images are
+    small.
+
+    Returns:
+        The autoencoder.
+    """
     return AutoencoderKL(
         block_out_channels=(32, 64, 64),
         down_block_types=("DownEncoderBlock2D",) * 3,
@@ -36,24 +41,55 @@ def new_vae() -> Any:
 
 
 def edges(images: Tensor) -> tuple[Tensor, Tensor]:
-    """Finite differences along x and y of [n, 3, h, w]."""
+    """Compute finite differences along x and y.
+
+    Args:
+        images: `[n, 3, h, w]`.
+
+    Returns:
+        `[n, 3, h, w - 1]` and `[n, 3, h - 1, w]`.
+    """
     return images.diff(dim=-1), images.diff(dim=-2)
 
 
 def reconstruction_loss(output: Tensor, target: Tensor) -> Tensor:
-    """L1 + L2 + half the L1 of the edges: sharp outlines without a perceptual network."""
+    """Compute L1 + L2 + half the L1 of the edges: sharp outlines without a perceptual network.
+
+    Args:
+        output: `[n, 3, h, w]`.
+        target: of the same shape.
+
+    Returns:
+        The loss, a scalar.
+    """
     error = output - target
     gradient = sum(e.abs().mean() for e in edges(error))
     return error.abs().mean() + error.square().mean() + 0.5 * gradient
 
 
 def kl(mean: Tensor, logvar: Tensor) -> Tensor:
-    """KL(N(mean, exp logvar) || N(0, 1)), mean over latent dimensions, nats."""
+    """Compute KL(N(mean, exp logvar) || N(0, 1)).
+
+    Args:
+        mean: of the latents.
+        logvar: natural logarithm of their variance, of the same shape.
+
+    Returns:
+        The mean over latent dimensions, in nats.
+    """
     return 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
 
 
 def make_loss(vae: Any, images: Tensor) -> Callable[[int], Tensor]:
-    """Loss of one batch of `images` (uint8), half of them mirrored."""
+    """Make the loss of the autoencoder.
+
+    Args:
+        vae: in training mode.
+        images: uint8 `[n, 3, 64, 64]`; half of those drawn are mirrored.
+
+    Returns:
+        The loss of one batch by the batch's number.
+    """
     compiled = torch.compile(_Reconstruct(vae))
 
     def loss(step: int) -> Tensor:
@@ -85,7 +121,13 @@ class _Reconstruct(nn.Module):
 
 
 def train(data: EmojiData, work: Path, budget: Budget) -> None:
-    """Train, or resume, into `work/vae.pt`."""
+    """Train, or resume, into `work/vae.pt`.
+
+    Args:
+        data: the dataset.
+        work: the directory of the checkpoints.
+        budget: how long.
+    """
     torch.manual_seed(SEED)
     vae = new_vae().to(memory_format=torch.channels_last)
     images, _ = data.split("train")
@@ -101,7 +143,15 @@ def train(data: EmojiData, work: Path, budget: Budget) -> None:
 
 @torch.no_grad()
 def encode(vae: Any, images: Tensor) -> Tensor:
-    """Mean latents [n, 4, 16, 16] of uint8 images, in chunks."""
+    """Encode images, in chunks.
+
+    Args:
+        vae: the autoencoder.
+        images: uint8 `[n, 3, 64, 64]`.
+
+    Returns:
+        Mean latents `[n, 4, 16, 16]`.
+    """
     return torch.cat([vae.encode(to_float(c)).latent_dist.mean for c in images.split(64)])
 
 
@@ -111,6 +161,10 @@ def fold_scale(vae: Any, latents: Tensor) -> None:
 
     `DiTPipeline` knows a scaling factor but no shift, and channels differ: so z' = (z - m) / s goes
     into `quant_conv` (means first, then log-variances) and its inverse into `post_quant_conv`.
+
+    Args:
+        vae: the autoencoder; it is changed.
+        latents: `[n, 4, 16, 16]`, as `encode` returns them.
     """
     m, s = latents.mean(dim=(0, 2, 3)), latents.std(dim=(0, 2, 3))
     quant, post = vae.quant_conv, vae.post_quant_conv
@@ -122,7 +176,15 @@ def fold_scale(vae: Any, latents: Tensor) -> None:
 
 
 def load_folded(data: EmojiData, work: Path) -> Any:
-    """The trained autoencoder with unit-scale latents over the training images."""
+    """Load the trained autoencoder with unit-scale latents over the training images.
+
+    Args:
+        data: the dataset.
+        work: the directory of the checkpoints.
+
+    Returns:
+        The autoencoder, in evaluation mode.
+    """
     vae = new_vae().eval()
     load_ema(vae, work / "vae.pt")
     fold_scale(vae, encode(vae, data.split("train")[0]))
@@ -131,7 +193,15 @@ def load_folded(data: EmojiData, work: Path) -> Any:
 
 @torch.no_grad()
 def reconstruction_psnr(vae: Any, images: Tensor) -> float:
-    """Mean over uint8 `images` of the reconstruction's PSNR in dB, before rounding."""
+    """Measure the reconstruction of images, before rounding.
+
+    Args:
+        vae: the autoencoder.
+        images: uint8 `[n, 3, 64, 64]`.
+
+    Returns:
+        The mean PSNR in dB.
+    """
     values = []
     for chunk in images.split(64):
         output = vae.decode(vae.encode(to_float(chunk)).latent_dist.mean).sample.clamp(-1, 1)

@@ -24,11 +24,25 @@ class Workers:
             distributed.init_process_group("gloo")
 
     def batch_number(self, step: int) -> int:
-        """The number of this process's batch in a step: no two processes or steps share one."""
+        """Number this process's batch in a step: no two processes or steps share one.
+
+        Args:
+            step: its number.
+
+        Returns:
+            The batch's number.
+        """
         return step * self.count + self.rank
 
     def agree(self, value: float) -> float:
-        """The first process's value."""
+        """Share the first process's value.
+
+        Args:
+            value: this process's.
+
+        Returns:
+            The first one's.
+        """
         if self.count == 1:
             return value
         shared = torch.tensor(value, dtype=torch.float64)
@@ -36,7 +50,11 @@ class Workers:
         return float(shared)
 
     def share_gradients(self, parameters: Iterable[Parameter]) -> None:
-        """Replace every gradient by its mean over the processes."""
+        """Replace every gradient by its mean over the processes.
+
+        Args:
+            parameters: the model's, in the same order in all.
+        """
         if self.count == 1:
             return
         gradients: list[Tensor] = [p.grad for p in parameters if p.grad is not None]

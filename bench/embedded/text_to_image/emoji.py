@@ -56,7 +56,13 @@ class TextData:
     texts: tuple[Sign, ...]
 
     def rows(self, split: str) -> Tensor:
-        """Indices of the images of a split.
+        """Choose the images of a split.
+
+        Args:
+            split: one of SPLITS.
+
+        Returns:
+            Their indices.
 
         Raises:
             ValueError: the split is none of SPLITS.
@@ -67,17 +73,31 @@ class TextData:
 
 
 def plain(text: str) -> str:
-    """Lower-case words of ASCII letters and digits, separated by one space."""
+    """Simplify a text.
+
+    Args:
+        text: any.
+
+    Returns:
+        Lower-case words of ASCII letters and digits, separated by one space.
+    """
     ascii_text = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
     return " ".join(re.findall(r"[a-z0-9]+", ascii_text.lower().replace("'", "")))
 
 
-def fetch_keywords(folder: Path) -> dict[str, list[str]]:
-    """Short name and keywords by emoji without variation selectors, from the npm package `emojilib`."""
-    archive = folder / f"emojilib-{KEYWORDS_VERSION}.tgz"
+def fetch_keywords(directory: Path) -> dict[str, list[str]]:
+    """Fetch the names and keywords of emoji from the npm package `emojilib`.
+
+    Args:
+        directory: the archive goes to it, and stays.
+
+    Returns:
+        Short name and keywords by emoji without variation selectors.
+    """
+    archive = directory / f"emojilib-{KEYWORDS_VERSION}.tgz"
     if not archive.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        command = ["npm", "pack", f"emojilib@{KEYWORDS_VERSION}", "--pack-destination", str(folder)]
+        directory.mkdir(parents=True, exist_ok=True)
+        command = ["npm", "pack", f"emojilib@{KEYWORDS_VERSION}", "--pack-destination", str(directory)]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     with tarfile.open(archive) as tar:
         content = tar.extractfile("package/dist/emoji-en-US.json")
@@ -87,7 +107,16 @@ def fetch_keywords(folder: Path) -> dict[str, list[str]]:
 
 
 def sign_of(emoji: dict[str, Any], keywords: dict[str, list[str]], skin: str = "") -> Sign:
-    """The words of one entry of `emoji.json`."""
+    """Collect the words of an emoji.
+
+    Args:
+        emoji: an entry of `emoji.json`.
+        keywords: as `fetch_keywords` returns them.
+        skin: the words of a skin tone; empty: none.
+
+    Returns:
+        Its names, keywords and subcategory.
+    """
     character = "".join(chr(int(point, 16)) for point in emoji["unified"].split("-"))
     short, *others = keywords.get(character.replace("\ufe0f", ""), [""])
     names = dict.fromkeys(plain(name) for name in (short, emoji["name"], *emoji["short_names"]))
@@ -98,7 +127,14 @@ def sign_of(emoji: dict[str, Any], keywords: dict[str, list[str]], skin: str = "
 
 
 def drawings(emoji: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """File name and skin tone of the drawings that are taken: plain, and two of five tones."""
+    """Choose the drawings of an emoji: plain, and two of five skin tones.
+
+    Args:
+        emoji: an entry of `emoji.json`.
+
+    Yields:
+        File name, and the words of the skin tone.
+    """
     yield emoji["image"], ""
     for tone in EXTRA_SKIN_TONES:
         if tone in emoji.get("skin_variations", {}):
@@ -106,7 +142,16 @@ def drawings(emoji: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def split_of(emoji: dict[str, Any], heldout: set[str], vendor: str) -> str:
-    """The split of one vendor's drawings of an emoji; skins and sexes of a sign stay together."""
+    """Choose the split of one vendor's drawings of an emoji; skins and sexes of a sign stay together.
+
+    Args:
+        emoji: an entry of `emoji.json`.
+        heldout: keys of the signs whose names are held out.
+        vendor: of the drawings.
+
+    Returns:
+        One of SPLITS.
+    """
     key = sign_key(emoji["unified"])
     if key in heldout:
         return "names"
@@ -115,10 +160,17 @@ def split_of(emoji: dict[str, Any], heldout: set[str], vendor: str) -> str:
     return "drawings" if number % ONE_DRAWING_IN == 0 and vendor == held_vendor else "train"
 
 
-def build(folder: Path) -> TextData:
-    """Fetch, unpack, compose and split; the result is kept as `text.safetensors` and `text.json`."""
-    keywords = fetch_keywords(folder)
-    archives = {vendor: unpack(fetch(folder, vendor), vendor) for vendor in VENDORS}
+def build(directory: Path) -> TextData:
+    """Fetch, unpack, compose and split; the result is kept as `text.safetensors` and `text.json`.
+
+    Args:
+        directory: of archives and result.
+
+    Returns:
+        The dataset.
+    """
+    keywords = fetch_keywords(directory)
+    archives = {vendor: unpack(fetch(directory, vendor), vendor) for vendor in VENDORS}
     table = [e for e in archives[VENDORS[0]][0] if e["subcategory"] not in WITHOUT]
     table.sort(key=lambda e: (e["subcategory"], e["unified"]))
     texts: list[Sign] = []
@@ -137,17 +189,24 @@ def build(folder: Path) -> TextData:
     data = TextData(
         torch.stack(images), torch.tensor(signs), torch.tensor(kinds), torch.tensor(splits), tuple(texts)
     )
-    save_file({k: v for k, v in vars(data).items() if k != "texts"}, folder / "text.safetensors")
-    (folder / "text.json").write_text(json.dumps([vars(text) for text in texts]))
+    save_file({k: v for k, v in vars(data).items() if k != "texts"}, directory / "text.safetensors")
+    (directory / "text.json").write_text(json.dumps([vars(text) for text in texts]))
     log.info("data: %d images, %s", len(rows), {s: len(data.rows(s)) for s in SPLITS})
     return data
 
 
-def load(folder: Path) -> TextData:
-    """The dataset under `folder`, built on first use."""
-    tensors, texts = folder / "text.safetensors", folder / "text.json"
+def load(directory: Path) -> TextData:
+    """Load the dataset, built on first use.
+
+    Args:
+        directory: of archives and result.
+
+    Returns:
+        The dataset.
+    """
+    tensors, texts = directory / "text.safetensors", directory / "text.json"
     if not (tensors.exists() and texts.exists()):
-        return build(folder)
+        return build(directory)
     signs = tuple(
         Sign(tuple(row["names"]), tuple(row["keywords"]), row["kind"], row["skin"])
         for row in json.loads(texts.read_text())

@@ -30,7 +30,18 @@ ZERO_TOKENS = 1  # `max_sequence_length`: see `bench.embedded.load_text_pipeline
 def sample(
     pipe: Any, texts: list[str], guidance: float = GUIDANCE, steps: int = STEPS, batch: int = 50
 ) -> Tensor:
-    """Images uint8 [n, 3, 64, 64], one a prompt; the noise of each batch has a seed of its own."""
+    """Generate images, one a prompt; the noise of each batch has a seed of its own.
+
+    Args:
+        pipe: as `load_text_pipeline` returns it.
+        texts: the prompts.
+        guidance: weight of classifier-free guidance.
+        steps: of denoising.
+        batch: images of one call.
+
+    Returns:
+        uint8 `[n, 3, 64, 64]`.
+    """
     pipe.set_progress_bar_config(disable=True)
     images = []
     for start in tqdm(range(0, len(texts), batch), desc="sample", unit="batch"):
@@ -47,7 +58,16 @@ def sample(
 
 
 def choose(data: TextData, split: str, n: int) -> Tensor:
-    """Indices of n images of a split, drawn with replacement where there are fewer."""
+    """Choose images of a split, drawn with replacement where there are fewer.
+
+    Args:
+        data: the dataset.
+        split: one of SPLITS.
+        n: how many.
+
+    Returns:
+        Their indices, `[n]`.
+    """
     rows = data.rows(split)
     draw = torch.Generator().manual_seed(SEED)
     if n <= len(rows):
@@ -56,14 +76,29 @@ def choose(data: TextData, split: str, n: int) -> Tensor:
 
 
 def prompts_of(data: TextData, rows: Tensor) -> list[str]:
-    """The name of each image's sign."""
+    """Name the signs of images.
+
+    Args:
+        data: the dataset.
+        rows: indices of images, `[n]`.
+
+    Returns:
+        A prompt each.
+    """
     return [name_of(data.texts[index]) for index in data.signs[rows].tolist()]
 
 
 def distances(data: TextData, images: Tensor, rows: Tensor) -> dict[str, Any]:
-    """Frechet distances: samples to the held-out images whose names were their prompts, and real to real.
+    """Measure Fréchet distances: samples to the held-out images whose names were their prompts, and real
+    to real.
 
-    `images` are samples for the prompts of `rows`, distinct images of the split "names".
+    Args:
+        data: the dataset.
+        images: samples uint8 `[n, 3, 64, 64]`.
+        rows: the distinct images of the split "names" whose names were the prompts, `[n]`.
+
+    Returns:
+        The distances with both numbers of images.
     """
     real, generated = extract(data.images[rows]), extract(images)
     halves = torch.randperm(len(rows), generator=torch.Generator().manual_seed(SEED)).chunk(2)
@@ -81,7 +116,15 @@ def distances(data: TextData, images: Tensor, rows: Tensor) -> dict[str, Any]:
 
 
 def matching_training_rows(data: TextData, rows: Tensor) -> Tensor:
-    """For each of `rows` a training image of the same subcategory, drawn with replacement."""
+    """Draw a training image of the same subcategory for each image, with replacement.
+
+    Args:
+        data: the dataset.
+        rows: indices of images, `[n]`.
+
+    Returns:
+        Indices of training images, `[n]`.
+    """
     draw, train = torch.Generator().manual_seed(SEED), data.rows("train")
     kinds = data.kinds[train]
     chosen = []
@@ -93,7 +136,15 @@ def matching_training_rows(data: TextData, rows: Tensor) -> Tensor:
 
 
 def memorisation(data: TextData, images: Tensor) -> dict[str, float]:
-    """How near samples lie to training images, and how near held-out images do."""
+    """Measure how near samples lie to training images, and how near held-out images do.
+
+    Args:
+        data: the dataset.
+        images: samples uint8 `[n, 3, 64, 64]`.
+
+    Returns:
+        RMSEs in [0, 1] by what they are.
+    """
     train = data.images[data.rows("train")]
     ours, real = nearest(images, train)[0], nearest(data.images[data.rows("names")], train)[0]
     return {
@@ -105,12 +156,15 @@ def memorisation(data: TextData, images: Tensor) -> dict[str, float]:
 
 
 def metrics(data: TextData, images: dict[str, Tensor], rows: dict[str, Tensor]) -> dict[str, Any]:
-    """All values of the README.
+    """Measure all values of the README.
 
     Args:
         data: the dataset.
-        images: samples [n, 3, 64, 64] uint8 by the split that their prompts are from, "train" and "names".
+        images: samples uint8 `[n, 3, 64, 64]` by the split that their prompts are from, "train" and "names".
         rows: the images of the dataset whose names were the prompts, by split.
+
+    Returns:
+        The values, ready for JSON.
     """
     real = {split: data.rows(split) for split in SPLITS}
     return {
@@ -125,13 +179,29 @@ def metrics(data: TextData, images: dict[str, Tensor], rows: dict[str, Tensor]) 
 
 
 def scored(images: Tensor, texts: list[str]) -> dict[str, Any]:
-    """The mean text score and how often the own prompt wins."""
+    """Score images against their prompts.
+
+    Args:
+        images: uint8 `[n, 3, 64, 64]`.
+        texts: a prompt each.
+
+    Returns:
+        The mean text score, and how often the own prompt wins.
+    """
     mean = float(scorer.text_scores(images, texts).mean())
     return {"mean": mean, **scorer_training.retrieval(images, texts)}
 
 
 def grid(samples: list[tuple[str, Tensor]], columns: int = 8) -> Image.Image:
-    """Images [3, 64, 64] uint8 with their prompts below, as they came."""
+    """Draw images with their prompts below, as they came.
+
+    Args:
+        samples: prompt and image uint8 `[3, 64, 64]` of each.
+        columns: of the grid.
+
+    Returns:
+        The grid.
+    """
     width, height = 100, 90
     sheet = Image.new("RGB", (columns * width, -(-len(samples) // columns) * height), "white")
     pen = ImageDraw.Draw(sheet)
@@ -144,7 +214,15 @@ def grid(samples: list[tuple[str, Tensor]], columns: int = 8) -> Image.Image:
 
 
 def write(data: TextData, n: int) -> str:
-    """Sample n prompts of each split, draw the grids, measure; returns what it writes to `figures.json`."""
+    """Sample prompts of each split, draw the grids, and measure.
+
+    Args:
+        data: the dataset.
+        n: how many of each split.
+
+    Returns:
+        What it writes to `figures.json`.
+    """
     pipe = load_text_pipeline(torch.bfloat16)
     rows = {split: choose(data, split, n) for split in ("train", "names")}
     images = {split: sample(pipe, prompts_of(data, chosen)) for split, chosen in rows.items()}
@@ -152,19 +230,27 @@ def write(data: TextData, n: int) -> str:
     grid(shown["train"][:40] + shown["names"][:24]).save(HERE / "samples.webp", quality=70, method=6)
     drawn = nearest_pairs(data, shown["train"][:12])
     grid(drawn, columns=6).save(HERE / "nearest.png", optimize=True)
-    found = {"guidance": GUIDANCE, "steps": STEPS, **metrics(data, images, rows)}
-    text = json.dumps(found, indent=2)
+    values = {"guidance": GUIDANCE, "steps": STEPS, **metrics(data, images, rows)}
+    text = json.dumps(values, indent=2)
     (HERE / "figures.json").write_text(text + "\n")
     return text
 
 
 def nearest_pairs(data: TextData, samples: list[tuple[str, Tensor]]) -> list[tuple[str, Tensor]]:
-    """Six samples, then the training image nearest to each, with its name, and so on."""
+    """Arrange six samples, then the training image nearest to each, with its name, and so on.
+
+    Args:
+        data: the dataset.
+        samples: prompt and image uint8 `[3, 64, 64]` of each.
+
+    Returns:
+        Text and image of each cell, in order.
+    """
     pool = data.rows("train")
     indices = nearest(torch.stack([image for _, image in samples]), data.images[pool])[1]
     names = prompts_of(data, pool[indices])
-    found = list(zip(names, data.images[pool[indices]], strict=True))
+    pairs = list(zip(names, data.images[pool[indices]], strict=True))
     order: list[tuple[str, Tensor]] = []
     for start in range(0, len(samples), 6):
-        order += samples[start : start + 6] + found[start : start + 6]
+        order += samples[start : start + 6] + pairs[start : start + 6]
     return order

@@ -17,10 +17,14 @@ SHIFT = 2.0
 
 
 def write_model(work: Path, directory: Path = TEXT_MODEL_DIR) -> None:
-    """Save transformer, text encoders, tokenizers, autoencoder and scheduler under `directory`.
+    """Save transformer, text encoders, tokenizers, autoencoder and scheduler as a pipeline.
 
     The autoencoder's weights are those of the class-conditional model; its configuration gains the shift that
     Stable Diffusion 3's pipeline adds, 0 here.
+
+    Args:
+        work: the directory of the checkpoints.
+        directory: the pipeline's.
     """
     model = mmdit.load_trained(work)
     vae = mmdit.load_vae()

@@ -29,7 +29,11 @@ STOCK_ZERO_TOKENS = 256
 
 
 def new_text_encoder() -> Any:
-    """2 layers, 2 heads x 32: the pipeline reads the first layer's tokens and the last one's pool."""
+    """Make a text encoder, untrained: 2 layers, 2 heads x 32.
+
+    Returns:
+        The encoder; the pipeline reads the first layer's tokens and the last one's pool.
+    """
     return CLIPTextModelWithProjection(
         CLIPTextConfig(
             vocab_size=prompts.VOCABULARY,
@@ -48,7 +52,11 @@ def new_text_encoder() -> Any:
 
 
 def new_mmdit() -> Any:
-    """7 joint layers, 4 heads x 32; every layer's output starts at 0 (adaLN-zero, Peebles & Xie 2023)."""
+    """Make the transformer, untrained: 7 joint layers, 4 heads x 32.
+
+    Returns:
+        The transformer; every layer's output starts at 0 (adaLN-zero, Peebles & Xie 2023).
+    """
     model: Any = SD3Transformer2DModel(
         sample_size=16,
         patch_size=2,
@@ -72,7 +80,14 @@ def new_mmdit() -> Any:
 
 
 def new_scheduler(shift: float) -> Any:
-    """Euler steps of the flow; `shift` moves the steps towards noise (Esser et al. 2024, eq. 23)."""
+    """Make the scheduler: Euler steps of the flow.
+
+    Args:
+        shift: moves the steps towards noise above 1 (Esser et al. 2024, eq. 23).
+
+    Returns:
+        The scheduler.
+    """
     return FlowMatchEulerDiscreteScheduler(num_train_timesteps=1000, shift=shift)
 
 
@@ -109,7 +124,14 @@ class JointAttention:
         return attn.to_out[0](image), text
 
     def bias(self, scores: Tensor) -> Tensor:
-        """log m in the last key's column, 0 elsewhere."""
+        """Weigh the last text token for the m zero tokens that it stands for.
+
+        Args:
+            scores: of queries and keys, `[..., queries, keys]`.
+
+        Returns:
+            log m in the last key's column, 0 elsewhere.
+        """
         last = torch.arange(scores.shape[-1], device=scores.device) == scores.shape[-1] - 1
         return self.log_count * last
 
@@ -124,7 +146,14 @@ class TextToImage(nn.Module):
         self.text_encoder_2 = new_text_encoder()
 
     def embed(self, ids: Tensor) -> tuple[Tensor, Tensor]:
-        """Text tokens [b, TOKENS + 1, 128], the last of them zero, and the pooled vector [b, 128]."""
+        """Encode prompts.
+
+        Args:
+            ids: tokens int64 `[b, TOKENS]`.
+
+        Returns:
+            Text tokens `[b, TOKENS + 1, 128]`, the last of them zero, and the pooled vector `[b, 128]`.
+        """
         outputs = [e(ids, output_hidden_states=True) for e in (self.text_encoder, self.text_encoder_2)]
         tokens = torch.cat([output.hidden_states[-2] for output in outputs], dim=-1)
         pooled = torch.cat([output.text_embeds for output in outputs], dim=-1)
@@ -143,7 +172,18 @@ class Denoise(nn.Module):
     def forward(
         self, noisy: Tensor, timesteps: Tensor, tokens: Tensor, pooled: Tensor, log_count: Tensor
     ) -> Tensor:
-        """The velocity [b, 4, 16, 16]."""
+        """Predict the velocity.
+
+        Args:
+            noisy: latents `[b, 4, 16, 16]`.
+            timesteps: `[b]`, in [0, 1000].
+            tokens: `[b, TOKENS + 1, 128]`.
+            pooled: `[b, 128]`.
+            log_count: logarithm of the number of zero tokens, `[b, 1, 1, 1]`.
+
+        Returns:
+            The velocity `[b, 4, 16, 16]`.
+        """
         self.attention.log_count = log_count
         output: Tensor = self.transformer(
             noisy,
@@ -156,20 +196,44 @@ class Denoise(nn.Module):
 
 
 def logit_normal(draw: torch.Generator) -> Tensor:
-    """BATCH noise levels sigma in (0, 1), sigmoid of a normal, one from each of BATCH equal slices."""
+    """Draw noise levels: the sigmoid of a normal, one from each of BATCH equal slices.
+
+    Args:
+        draw: the stream of random numbers.
+
+    Returns:
+        sigma in (0, 1), `[BATCH]`.
+    """
     uniform = (torch.arange(BATCH) + torch.rand(BATCH, generator=draw)) / BATCH
     return (math.sqrt(2) * torch.erfinv((2 * uniform - 1).clamp(-0.9999, 0.9999))).sigmoid()
 
 
 def zero_token_counts(draw: torch.Generator) -> Tensor:
-    """BATCH counts of zero tokens: half 1, a quarter what the pipeline does by default, the rest between."""
+    """Draw numbers of zero tokens: half are 1, a quarter what the pipeline does by default, the rest
+    between.
+
+    Args:
+        draw: the stream of random numbers.
+
+    Returns:
+        Their logarithms, `[BATCH, 1, 1, 1]`.
+    """
     kind, between = torch.rand(2, BATCH, generator=draw)
     log_count = torch.where(kind < 0.5, 0.0, torch.where(kind < 0.75, 1.0, between))
     return log_count.mul(math.log(STOCK_ZERO_TOKENS)).view(-1, 1, 1, 1)
 
 
 def mirrored(data: TextData, rows: Tensor) -> Tensor:
-    """Which rows may be mirrored: no writing, no flags, no clocks, and nothing called left or right."""
+    """Choose the images that may be mirrored: no writing, no flags, no clocks, and nothing called left or
+    right.
+
+    Args:
+        data: the dataset.
+        rows: indices of images, `[n]`.
+
+    Returns:
+        Whether each may, bool `[n]`.
+    """
     fixed = (
         "flag", "alphanum", "keycap", "sign", "time", "arrow", "av symbol", "religion", "zodiac",
         "punctuation", "math", "currency", "other symbol", "warning", "money",
@@ -185,9 +249,16 @@ def mirrored(data: TextData, rows: Tensor) -> Tensor:
 
 
 def training_latents(data: TextData, work: Path) -> tuple[Tensor, Tensor, Tensor]:
-    """Latents [m, 4, 16, 16], the sign [m] and the sampling weight [m] of the training images.
+    """Encode the training images, mirrored ones too where that is fair.
 
     Subcategories of n images are drawn in proportion to sqrt(n); a mirror image halves its original's share.
+
+    Args:
+        data: the dataset.
+        work: the directory that the latents are kept in.
+
+    Returns:
+        Latents `[m, 4, 16, 16]`, the sign `[m]` and the sampling weight `[m]`.
     """
     rows = data.rows("train")
     images, signs, kinds = data.images[rows], data.signs[rows], data.kinds[rows]
@@ -203,7 +274,20 @@ def training_latents(data: TextData, work: Path) -> tuple[Tensor, Tensor, Tensor
 def make_loss(
     model: TextToImage, latents: Tensor, signs: Tensor, weights: Tensor, table: Tensor, empty: Tensor
 ) -> Callable[[int], Tensor]:
-    """Mean squared error of the velocity eps - x0 at (1 - sigma) x0 + sigma eps (Lipman et al. 2023)."""
+    """Make the loss: mean squared error of the velocity eps - x0 at (1 - sigma) x0 + sigma eps (Lipman et
+    al. 2023).
+
+    Args:
+        model: in training mode.
+        latents: of the training images, `[m, 4, 16, 16]`.
+        signs: of the training images, `[m]`.
+        weights: of sampling, `[m]`.
+        table: prompts of each sign, see `prompts.prompt_table`.
+        empty: the tokens of the empty prompt, `[1, TOKENS]`.
+
+    Returns:
+        The loss of one batch by the batch's number.
+    """
     compiled = torch.compile(Denoise(model.transformer))
     for encoder in (model.text_encoder, model.text_encoder_2):
         encoder.set_attn_implementation("eager")
@@ -228,12 +312,22 @@ def make_loss(
 
 
 def load_vae() -> Any:
-    """The autoencoder of the class-conditional model, which this model shares."""
+    """Load the autoencoder of the class-conditional model, which this model shares.
+
+    Returns:
+        The autoencoder in float32, in evaluation mode.
+    """
     return AutoencoderKL.from_pretrained(MODEL_DIR / "vae", torch_dtype=torch.float32).eval()
 
 
 def train(data: TextData, work: Path, budget: Budget) -> None:
-    """Train, or resume, into `work/mmdit.pt`."""
+    """Train, or resume, into `work/mmdit.pt`.
+
+    Args:
+        data: the dataset.
+        work: the directory of the checkpoints.
+        budget: how long.
+    """
     torch.manual_seed(SEED)
     tokenizer = prompts.tokenizer_for(data, work)
     latents, signs, weights = training_latents(data, work)
@@ -249,7 +343,14 @@ def train(data: TextData, work: Path, budget: Budget) -> None:
 
 
 def load_trained(work: Path) -> TextToImage:
-    """The averaged weights of the checkpoint."""
+    """Load the averaged weights of the checkpoint.
+
+    Args:
+        work: the directory of the checkpoints.
+
+    Returns:
+        The model, in evaluation mode.
+    """
     model = TextToImage()
     load_ema(model, work / "mmdit.pt")
     return model.eval()

@@ -24,12 +24,27 @@ PROMPTS_PER_SIGN = 48
 
 
 def name_of(sign: Sign) -> str:
-    """The prompt that evaluation uses: the sign's first name, with its skin tone where it has one."""
+    """Choose the prompt that evaluation uses.
+
+    Args:
+        sign: the words of an emoji.
+
+    Returns:
+        The sign's first name, with its skin tone where it has one, at most MAX_WORDS words.
+    """
     return " ".join(f"{sign.names[0]} {sign.skin}".split()[:MAX_WORDS])
 
 
 def draw_prompt(sign: Sign, draw: random.Random) -> str:
-    """One prompt: half of them name the sign, a quarter add keywords, a quarter are keywords alone."""
+    """Draw a prompt: half of them name the sign, a quarter add keywords, a quarter are keywords alone.
+
+    Args:
+        sign: the words of an emoji.
+        draw: the stream of random numbers.
+
+    Returns:
+        The prompt.
+    """
     name = draw.choice((sign.names[0], *sign.names))
     keywords = draw.sample(sign.keywords, min(len(sign.keywords), draw.randint(1, 4)))
     parts = [name]
@@ -47,13 +62,25 @@ def draw_prompt(sign: Sign, draw: random.Random) -> str:
 
 
 def corpus(data: TextData) -> list[str]:
-    """What the vocabulary is made from: the words of every sign that is trained on."""
+    """Collect what the vocabulary is made from.
+
+    Args:
+        data: the dataset.
+
+    Returns:
+        The words of every sign that is trained on.
+    """
     trained = [data.texts[i] for i in data.signs[data.rows("train")].unique().tolist()]
     return [" ".join((*sign.names, *sign.keywords, sign.kind, sign.skin)) for sign in trained]
 
 
-def write_tokenizer_files(texts: list[str], folder: Path) -> None:
-    """Train byte-pair encoding on `texts`; write CLIP's `vocab.json` and `merges.txt`."""
+def write_tokenizer_files(texts: list[str], directory: Path) -> None:
+    """Train byte-pair encoding; write CLIP's `vocab.json` and `merges.txt`.
+
+    Args:
+        texts: to train on.
+        directory: the files go to it.
+    """
     pairs = Tokenizer(models.BPE(end_of_word_suffix="</w>", unk_token=UNKNOWN))
     pairs.pre_tokenizer = pre_tokenizers.Split(Regex(r"\p{L}+|\p{N}"), "removed", invert=True)
     trainer = trainers.BpeTrainer(
@@ -64,36 +91,68 @@ def write_tokenizer_files(texts: list[str], folder: Path) -> None:
         show_progress=False,
     )
     pairs.train_from_iterator(texts, trainer)
-    folder.mkdir(parents=True, exist_ok=True)
-    pairs.model.save(str(folder))
+    directory.mkdir(parents=True, exist_ok=True)
+    pairs.model.save(str(directory))
 
 
-def load_tokenizer(folder: Path) -> Any:
-    """The tokenizer of `vocab.json` and `merges.txt` under `folder`."""
-    vocabulary = json.loads((folder / "vocab.json").read_text())
-    lines = (folder / "merges.txt").read_text().splitlines()
+def load_tokenizer(directory: Path) -> Any:
+    """Load a tokenizer.
+
+    Args:
+        directory: of `vocab.json` and `merges.txt`.
+
+    Returns:
+        A `CLIPTokenizer`.
+    """
+    vocabulary = json.loads((directory / "vocab.json").read_text())
+    lines = (directory / "merges.txt").read_text().splitlines()
     # transformers takes pairs, though it is annotated otherwise.
     merges: Any = [tuple(line.split(" ")) for line in lines if not line.startswith("#version")]
     return CLIPTokenizer(vocabulary, merges, unk_token=UNKNOWN, model_max_length=TOKENS)
 
 
 def tokenizer_for(data: TextData, work: Path) -> Any:
-    """The tokenizer of the training texts, kept under `work/tokenizer`."""
-    folder = work / "tokenizer"
-    if not (folder / "vocab.json").exists():
-        write_tokenizer_files(corpus(data), folder)
-    return load_tokenizer(folder)
+    """Load the tokenizer of the training texts, trained on first use.
+
+    Args:
+        data: the dataset.
+        work: it is kept in `tokenizer` in there.
+
+    Returns:
+        A `CLIPTokenizer`.
+    """
+    directory = work / "tokenizer"
+    if not (directory / "vocab.json").exists():
+        write_tokenizer_files(corpus(data), directory)
+    return load_tokenizer(directory)
 
 
 def encode(tokenizer: Any, texts: list[str]) -> Tensor:
-    """Token ids int64 [n, TOKENS], as `StableDiffusion3Pipeline` makes them."""
+    """Encode prompts as `StableDiffusion3Pipeline` does.
+
+    Args:
+        tokenizer: the model's.
+        texts: the prompts.
+
+    Returns:
+        Token ids int64 `[n, TOKENS]`.
+    """
     batch = tokenizer(texts, padding="max_length", max_length=TOKENS, truncation=True, return_tensors="pt")
     ids: Tensor = batch.input_ids
     return ids
 
 
 def fitting_prompt(sign: Sign, tokenizer: Any, draw: random.Random) -> str:
-    """A prompt that is not cut off: words are dropped from its end until it fits."""
+    """Draw a prompt that is not cut off: words are dropped from its end until it fits.
+
+    Args:
+        sign: the words of an emoji.
+        tokenizer: the model's.
+        draw: the stream of random numbers.
+
+    Returns:
+        The prompt, of at most TOKENS tokens unless one word has more.
+    """
     words = draw_prompt(sign, draw).split()
     while len(tokenizer(" ".join(words)).input_ids) > TOKENS and len(words) > 1:
         words.pop()
@@ -101,7 +160,17 @@ def fitting_prompt(sign: Sign, tokenizer: Any, draw: random.Random) -> str:
 
 
 def prompt_table(data: TextData, tokenizer: Any, seed: int, signs: Tensor) -> Tensor:
-    """Token ids [number of texts, PROMPTS_PER_SIGN, TOKENS]; rows of signs not in `signs` stay 0."""
+    """Draw prompts of signs.
+
+    Args:
+        data: the dataset.
+        tokenizer: the model's.
+        seed: of the draws.
+        signs: indices of those wanted.
+
+    Returns:
+        Token ids int64 `[number of texts, PROMPTS_PER_SIGN, TOKENS]`; rows of signs not wanted stay 0.
+    """
     table = torch.zeros(len(data.texts), PROMPTS_PER_SIGN, TOKENS, dtype=torch.int64)
     draw = random.Random(seed)
     for index in signs.unique().tolist():

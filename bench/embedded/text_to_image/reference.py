@@ -14,10 +14,18 @@ REFERENCE = Path(__file__).parent / "reference.safetensors"
 
 
 def write(data: TextData) -> None:
-    """Store the features of the split "names" in half precision."""
+    """Store the features of the split "names", in half precision.
+
+    Args:
+        data: the dataset.
+    """
     save_file({"names": extractor.extract(data.images[data.rows("names")]).half()}, REFERENCE)
 
 
 def features() -> Tensor:
-    """The stored features, float32 [n, 96]."""
+    """Load the stored features.
+
+    Returns:
+        float32 `[n, 96]`.
+    """
     return load_file(REFERENCE)["names"].float()

@@ -41,7 +41,14 @@ class ImageTower(nn.Module):
         self.head = nn.Linear(128 * 4, WIDTH)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Unit vectors of float images in [-1, 1]."""
+        """Embed images.
+
+        Args:
+            images: float `[n, 3, 64, 64]` in [-1, 1].
+
+        Returns:
+            Unit vectors `[n, 128]`.
+        """
         quarters = F.adaptive_avg_pool2d(self.body(images), 2).flatten(1)
         return F.normalize(self.head(quarters).float(), dim=-1)
 
@@ -55,7 +62,14 @@ class TextTower(nn.Module):
         self.head = nn.Sequential(nn.Linear(TOKEN_WIDTH, 256), nn.GELU(), nn.Linear(256, WIDTH))
 
     def forward(self, ids: Tensor) -> Tensor:
-        """Unit vectors of token ids; special tokens are ignored."""
+        """Embed prompts; special tokens are ignored.
+
+        Args:
+            ids: tokens `[n, tokens]`.
+
+        Returns:
+            Unit vectors `[n, 128]`.
+        """
         kept = (ids >= SPECIAL_TOKENS).float()[..., None]
         mean = (self.tokens(ids) * kept).sum(dim=1) / kept.sum(dim=1).clamp(min=1)
         return F.normalize(self.head(mean).float(), dim=-1)
@@ -79,13 +93,23 @@ def _scorer() -> Scorer:
 
 @cache
 def tokenizer() -> Any:
-    """The text-to-image model's tokenizer, which the scorer shares."""
+    """Load the text-to-image model's tokenizer, which the scorer shares.
+
+    Returns:
+        A `CLIPTokenizer`.
+    """
     return CLIPTokenizer.from_pretrained(TEXT_MODEL_DIR / "tokenizer", local_files_only=True)
 
 
 @torch.inference_mode()
 def embed_images(images_uint8: Tensor) -> Tensor:
-    """Unit vectors [n, 128] float32 of images uint8 [n, 3, 64, 64].
+    """Embed images.
+
+    Args:
+        images_uint8: uint8 `[n, 3, 64, 64]`.
+
+    Returns:
+        Unit vectors float32 `[n, 128]`.
 
     Raises:
         TypeError: the images are not uint8.
@@ -101,13 +125,27 @@ def embed_images(images_uint8: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def embed_prompts(texts: list[str]) -> Tensor:
-    """Unit vectors [n, 128] float32 of prompts, of which at most TOKENS tokens count."""
+    """Embed prompts, of which at most TOKENS tokens count.
+
+    Args:
+        texts: the prompts.
+
+    Returns:
+        Unit vectors float32 `[n, 128]`.
+    """
     embedded: Tensor = _scorer().text(prompts.encode(tokenizer(), texts))
     return embedded.clone()
 
 
 def text_scores(images_uint8: Tensor, texts: list[str]) -> Tensor:
-    """Cosine of each image [n, 3, 64, 64] with its own prompt, [n] in [-1, 1].
+    """Compute the cosine of each image with its own prompt.
+
+    Args:
+        images_uint8: uint8 `[n, 3, 64, 64]`.
+        texts: a prompt each.
+
+    Returns:
+        Scores `[n]` in [-1, 1].
 
     Raises:
         ValueError: the numbers of images and prompts differ.
@@ -118,9 +156,14 @@ def text_scores(images_uint8: Tensor, texts: list[str]) -> Tensor:
 
 
 def own_above_other(scores: Tensor, texts: list[str]) -> float:
-    """Share of pairs (image i, prompt j with another text) in which image i fits its own prompt better.
+    """Count how often an image fits its own prompt better than another one.
 
-    `scores` [n, n] holds image i against prompt j; equal prompts make no pair.
+    Args:
+        scores: image i against prompt j, `[n, n]`.
+        texts: the prompts; equal ones make no pair.
+
+    Returns:
+        The share of pairs (image i, prompt j with another text), in [0, 1].
     """
     numbers = torch.tensor([sorted(set(texts)).index(text) for text in texts])
     pairs = numbers[:, None] != numbers

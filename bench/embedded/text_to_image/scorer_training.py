@@ -23,15 +23,31 @@ SEED = 6
 
 
 def blurred(images: Tensor, draw: torch.Generator) -> Tensor:
-    """Each of [n, 3, 64, 64] blended with its mean over 3x3 pixels, for samples are softer than drawings."""
+    """Blend each image with its mean over 3x3 pixels, because samples are softer than drawings.
+
+    Args:
+        images: float `[n, 3, 64, 64]`.
+        draw: the stream of random numbers.
+
+    Returns:
+        As many images of the same shape.
+    """
     share = torch.rand(len(images), 1, 1, 1, generator=draw)
     return torch.lerp(images, F.avg_pool2d(images, 3, 1, 1, count_include_pad=False), share)
 
 
 def contrast(images: Tensor, texts: Tensor, scale: Tensor, same: Tensor) -> Tensor:
-    """Cross-entropy of each image among the texts and of each text among the images (Radford et al. 2021).
+    """Compute the cross-entropy of each image among the texts and of each text among the images (Radford
+    et al. 2021).
 
-    `same` [n, n] marks pairs of one name, which share the target.
+    Args:
+        images: unit vectors `[n, 128]`.
+        texts: unit vectors `[n, 128]`.
+        scale: logarithm of the inverse temperature, a scalar, clamped to 4.6.
+        same: pairs of one name, which share the target, `[n, n]`.
+
+    Returns:
+        The loss, a scalar.
     """
     logits = scale.clamp(max=4.6).exp() * images @ texts.T
     target = same / same.sum(dim=1, keepdim=True)
@@ -39,7 +55,16 @@ def contrast(images: Tensor, texts: Tensor, scale: Tensor, same: Tensor) -> Tens
 
 
 def make_loss(model: Scorer, data: TextData, table: Tensor) -> Callable[[int], Tensor]:
-    """Contrast of one augmented batch of training images with a drawn prompt each."""
+    """Make the loss of the scorer.
+
+    Args:
+        model: in training mode.
+        data: its training images are drawn from.
+        table: prompts of each sign, see `prompts.prompt_table`.
+
+    Returns:
+        The contrast of one augmented batch, a drawn prompt each, by the batch's number.
+    """
     rows = data.rows("train")
     images, signs = data.images[rows], data.signs[rows]
     names = {name: i for i, name in enumerate(sorted({text.names[0] for text in data.texts}))}
@@ -61,7 +86,13 @@ def make_loss(model: Scorer, data: TextData, table: Tensor) -> Callable[[int], T
 
 
 def train(data: TextData, work: Path, budget: Budget) -> None:
-    """Train, or resume, into `work/scorer.pt`."""
+    """Train, or resume, into `work/scorer.pt`.
+
+    Args:
+        data: the dataset.
+        work: the directory of the checkpoints.
+        budget: how long.
+    """
     torch.manual_seed(SEED)
     model = Scorer().to(memory_format=torch.channels_last)
     signs = data.signs[data.rows("train")]
@@ -78,7 +109,14 @@ def train(data: TextData, work: Path, budget: Budget) -> None:
 
 
 def load(work: Path) -> Scorer:
-    """The trained scorer with averaged weights."""
+    """Load the trained scorer.
+
+    Args:
+        work: the directory of the checkpoints.
+
+    Returns:
+        The scorer with averaged weights, in evaluation mode.
+    """
     model = Scorer()
     state = load_ema(model, work / "scorer.pt")
     buffers = {k: v for k, v in state["model"].items() if k not in state["ema"]}
@@ -87,14 +125,26 @@ def load(work: Path) -> Scorer:
 
 
 def export(work: Path) -> None:
-    """Write the weights in half precision alongside `scorer.py`."""
+    """Write the weights in half precision alongside `scorer.py`.
+
+    Args:
+        work: the directory of the checkpoints.
+    """
     state = {k: v.contiguous() for k, v in load(work).state_dict().items()}
     save_file({k: v.half() if v.is_floating_point() else v for k, v in state.items()}, scorer.WEIGHTS)
     scorer._scorer.cache_clear()
 
 
 def retrieval(images: Tensor, texts: list[str]) -> dict[str, Any]:
-    """How often an image's own prompt scores above another, and among the best 1 and 5 of them all."""
+    """Measure how well images find their own prompts.
+
+    Args:
+        images: uint8 `[n, 3, 64, 64]`.
+        texts: a prompt each.
+
+    Returns:
+        How often an image's own prompt scores above another, and among the best 1 and 5 of them all.
+    """
     embedded = scorer.embed_images(images)
     distinct = sorted(set(texts))
     own = torch.tensor([distinct.index(text) for text in texts])

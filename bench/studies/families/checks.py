@@ -112,8 +112,8 @@ class Examination:
             return failure(error)
         layers = self.configuration.layers or len(run.work)
         miscounted = f"{summary.layers} layers for {layers}" if summary.layers != layers else ""
-        found = [strayed, miscounted, *(check(demand, run, plain, summary) for check in CHECKS)]
-        return next((Outcome(WRONG, text) for text in found if text), Outcome(RIGHT))
+        faults = [strayed, miscounted, *(check(demand, run, plain, summary) for check in CHECKS)]
+        return next((Outcome(WRONG, text) for text in faults if text), Outcome(RIGHT))
 
     def _strayed(self) -> str:
         """Two calls at a timestep that is not the schedule's: no steps, computed as they stand."""
