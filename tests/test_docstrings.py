@@ -38,6 +38,7 @@ HELD = [
     "bench/studies/policy",
     "bench/studies/prompt_length",
     "bench/studies/signals",
+    "bench/studies/tune",
     "dqar",
     "dqar/cache",
     "dqar/core",

@@ -240,12 +240,16 @@ def _finish(study: Rows, name: str, write_report: Callable[..., Path], results: 
 
 @command
 def tune(
-    trials: Annotated[int, typer.Option(min=1, help="Number of trials to add to the study.")] = 40,
+    trials: Annotated[
+        int,
+        typer.Option(
+            min=1, help="Number of trials to add to the study; with --method, of each search in all."
+        ),
+    ] = 40,
     method: Annotated[
         str | None,
         typer.Option(
-            help="Method whose options are searched, or all, for few evaluations and little drift from"
-            " converged, until each search has so many trials.",
+            help="Method whose options are searched, or all, by evaluations of the model in place of time.",
             show_default="DQAR's fields, timed",
         ),
     ] = None,
@@ -260,9 +264,9 @@ def tune(
     results: Results = RESULTS,
     reports: Reports = REPORTS,
 ) -> None:
-    """Search DQAR's fields for the Pareto front of speedup and drift, and report it.
+    """Search DQAR's fields, or methods' options, for the Pareto front of speedup and drift, and report it.
 
-    Run again, the command adds trials to those of the same study.
+    Run again, the command continues the same study.
     """
     if method is not None:
         from bench.studies.tune.candidate import Task

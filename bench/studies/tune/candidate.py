@@ -70,7 +70,11 @@ class Task:
         return Baseline(self.steps, ModelFacts.of(models.directory(self.model)).flow_matching)
 
     def spec(self) -> RunSpec:
-        """The baseline: DDIM at trailing timesteps, of a flow its own scheduler."""
+        """Make the baseline's configuration.
+
+        Returns:
+            DDIM at trailing timesteps, of a flow its own scheduler.
+        """
         usual: dict[str, Any] = {"scheduler": "ddim", "timestep_spacing": "trailing"}
         return RunSpec(
             suite="tune", name="tune", method="baseline", model=self.model, batch_size=self.images, seed=SEED,
@@ -95,12 +99,12 @@ class Products(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run an operator and add its FLOPs."""
-        made = func(*args, **(kwargs or {}))
+        result = func(*args, **(kwargs or {}))
         operator = func._overloadpacket
         count = flop_registry.get(FUSED if operator is FUSED_ON_CPU else operator)
         if count is not None:
-            self.flops += count(*args, **(kwargs or {}), out_val=made)
-        return made
+            self.flops += count(*args, **(kwargs or {}), out_val=result)
+        return result
 
 
 class Judge:
@@ -117,8 +121,8 @@ class Judge:
         self.session = Session.open(self.spec)
         self.samples = range(task.images)
         self.pipeline = type(self.session.pipe).__name__
-        folder = results / "tune" / provenance.machine() / ".cache"
-        self.cache = Cache(folder, keys.inputs(self.spec, results))
+        directory = results / "tune" / provenance.machine() / ".cache"
+        self.cache = Cache(directory, keys.inputs(self.spec, results))
         self.cost = flops.count(self.session)
         self.encoders = self._counted(self.session, num_inference_steps=1)[0] - self.cost.forward
         key = self.cache.key(self.spec, FINER)
@@ -163,7 +167,11 @@ class Judge:
 
 @contextmanager
 def undecoded(pipe: Any) -> Iterator[None]:
-    """The pipeline's next generation decodes nothing: only its final latents matter."""
+    """Let a pipeline's generations decode nothing: only their final latents matter.
+
+    Args:
+        pipe: its autoencoder decodes again afterwards.
+    """
 
     def decode(latents: Tensor, return_dict: bool = True, **_: Any) -> Any:
         from diffusers.models.autoencoders.vae import DecoderOutput

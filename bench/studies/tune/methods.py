@@ -48,7 +48,14 @@ class Trial:
 
 
 def searches(chosen: str, task: Task) -> list[Search]:
-    """The spaces of a method, or of all.
+    """List the spaces of a method, or of all.
+
+    Args:
+        chosen: a method's name, or `all`.
+        task: whose baseline the spaces are for.
+
+    Returns:
+        A search a space.
 
     Raises:
         BadInput: the method has none.
@@ -65,7 +72,15 @@ def searches(chosen: str, task: Task) -> list[Search]:
 
 
 def suggested(trial: optuna.Trial, space: Space) -> dict[str, Any]:
-    """The options of a trial."""
+    """Draw the options of a trial.
+
+    Args:
+        trial: of the study.
+        space: the dimensions to draw from.
+
+    Returns:
+        The options by name.
+    """
     options: dict[str, Any] = {}
     for name, dimension in space.items():
         match dimension:
@@ -79,19 +94,29 @@ def suggested(trial: optuna.Trial, space: Space) -> dict[str, Any]:
 
 
 def run(task: Task, chosen: str, trials: int, results: Path) -> list[Trial]:
-    """Judge candidates of every space until each has so many; all of their trials, earlier runs' included."""
+    """Judge candidates of every space until each has enough trials.
+
+    Args:
+        task: what is to be made faster.
+        chosen: a method's name, or `all`.
+        trials: of each space, earlier runs' included.
+        results: the root of the results, which keeps the studies.
+
+    Returns:
+        All trials.
+    """
     wanted = searches(chosen, task)
-    folder = results / "tune" / provenance.machine() / ".cache"
+    directory = results / "tune" / provenance.machine() / ".cache"
     judge = Judge(task, results)
     of = f"{judge.session.spec.model}-{task.steps}-{task.images}-{task.guidance:g}"
-    found: list[Trial] = []
+    judged: list[Trial] = []
     for search in wanted:
         name = f"{of}-{search.method}-{search.name}"
-        study = open_study(folder / "methods.db", name, ["minimize", "minimize"], STARTUP)
+        study = open_study(directory / "methods.db", name, ["minimize", "minimize"], STARTUP)
         for _ in tqdm(range(trials - len(study.trials)), unit="trial", desc=search.name, disable=None):
             _judged(study, search, judge)
-        found += _trials(study, search)
-    return found
+        judged += _trials(study, search)
+    return judged
 
 
 def _judged(study: optuna.Study, search: Search, judge: Judge) -> None:
@@ -114,12 +139,19 @@ def _trials(study: optuna.Study, search: Search) -> Iterator[Trial]:
         if "options" not in kept:  # killed before it was judged
             continue
         outcome = kept.get("outcome")
-        made = Outcome(**outcome | {"drifts": tuple(outcome["drifts"])}) if outcome else None
-        yield Trial(search.name, search.method, kept["options"], made, kept.get("error", ""))
+        judged = Outcome(**outcome | {"drifts": tuple(outcome["drifts"])}) if outcome else None
+        yield Trial(search.name, search.method, kept["options"], judged, kept.get("error", ""))
 
 
 def front(trials: Sequence[Trial]) -> list[Trial]:
-    """The Pareto front of evaluations and drift, the cheapest first; of candidates that decide alike one."""
+    """Choose the Pareto front of evaluations and drift.
+
+    Args:
+        trials: of one search; of candidates that decide alike one counts.
+
+    Returns:
+        Its trials, the cheapest first.
+    """
     judged = [trial for trial in distinct(trials) if trial.outcome]
     outcomes = [trial.outcome for trial in judged if trial.outcome]
     on = pareto([(-outcome.evaluations, outcome.score) for outcome in outcomes])
@@ -128,7 +160,14 @@ def front(trials: Sequence[Trial]) -> list[Trial]:
 
 
 def distinct(trials: Sequence[Trial]) -> list[Trial]:
-    """Without those whose images are another's at the same cost: their options decide the same."""
+    """Drop trials whose images are another's at the same cost: their options decide the same.
+
+    Args:
+        trials: of one search.
+
+    Returns:
+        The others, in order.
+    """
     seen: dict[Any, Trial] = {}
     for trial in trials:
         outcome = trial.outcome
@@ -138,7 +177,15 @@ def distinct(trials: Sequence[Trial]) -> list[Trial]:
 
 
 def rows(trials: Sequence[Trial], task: Task) -> Study:
-    """The trials as a table, and what they were judged on."""
+    """Tabulate trials.
+
+    Args:
+        trials: of all searches.
+        task: what they were judged on.
+
+    Returns:
+        The rows and the facts.
+    """
     table = [
         {"search": t.search, "method": t.method, "options": json.dumps(t.options), "error": t.error}
         | ({} if t.outcome is None else _columns(t.outcome))

@@ -25,7 +25,14 @@ LEVELS = (0.03, 0.05, 0.07, 0.1, 0.15)  # of drift, at which the page says who i
 
 
 def trials_of(rows: pd.DataFrame) -> list[Trial]:
-    """The trials of a table as `methods.rows` made it."""
+    """Read the trials of a table.
+
+    Args:
+        rows: as `methods.rows` made them.
+
+    Returns:
+        The trials, in order.
+    """
     drifts = [name for name in rows.columns if name.startswith("drift_")]
     return [
         Trial(
@@ -42,7 +49,16 @@ def trials_of(rows: pd.DataFrame) -> list[Trial]:
 
 
 def write_report(rows: pd.DataFrame, facts: Mapping[str, Any], out: Path) -> Path:
-    """Write README.md, its plot and the fronts as a suite's runs to `out`; the path of README.md."""
+    """Write the study's page, its plot and the fronts as a suite's runs.
+
+    Args:
+        rows: as `methods.rows` made them.
+        facts: what was tuned on what.
+        out: the directory that they go to.
+
+    Returns:
+        The page, README.md.
+    """
     trials = trials_of(rows)
     names = dict.fromkeys(trial.search for trial in trials)
     searches = {name: [trial for trial in trials if trial.search == name] for name in names}
@@ -60,7 +76,14 @@ def write_report(rows: pd.DataFrame, facts: Mapping[str, Any], out: Path) -> Pat
 
 
 def headline(fronts: Mapping[str, Sequence[Trial]]) -> str:
-    """The cheapest search at each level of drift."""
+    """Sum the study up by the cheapest search at each level of drift.
+
+    Args:
+        fronts: of each search.
+
+    Returns:
+        One sentence.
+    """
     texts = []
     for level in LEVELS:
         costs = {name: cost for name, each in fronts.items() if (cost := cost_at(each, level)) is not None}
@@ -72,13 +95,29 @@ def headline(fronts: Mapping[str, Sequence[Trial]]) -> str:
 
 
 def cost_at(points: Sequence[Trial], level: float) -> float | None:
-    """Evaluations of the cheapest candidate that drifts by at most so much."""
-    found = [t.outcome.evaluations for t in points if t.outcome and t.outcome.score <= level]
-    return min(found, default=None)
+    """Find the cheapest candidate that drifts by at most so much.
+
+    Args:
+        points: of one front.
+        level: the drift.
+
+    Returns:
+        Its evaluations of the model; None where none drifts so little.
+    """
+    costs = [t.outcome.evaluations for t in points if t.outcome and t.outcome.score <= level]
+    return min(costs, default=None)
 
 
 def table(searches: Mapping[str, Sequence[Trial]], fronts: Mapping[str, Sequence[Trial]]) -> str:
-    """A row a search: how many trials, and its cheapest candidate at each level of drift."""
+    """Tabulate the searches.
+
+    Args:
+        searches: their trials.
+        fronts: of each search.
+
+    Returns:
+        A Markdown table, a row a search: how many trials, and its cheapest candidate at each level of drift.
+    """
     titles = ["search", "trials", "failed", "on its front", *[f"drift ≤ {level:g}" for level in LEVELS]]
     cells = []
     for name, trials in searches.items():
@@ -90,7 +129,14 @@ def table(searches: Mapping[str, Sequence[Trial]], fronts: Mapping[str, Sequence
 
 
 def settings(fronts: Mapping[str, Sequence[Trial]]) -> str:
-    """A row a candidate on its search's front."""
+    """Tabulate the candidates on the fronts.
+
+    Args:
+        fronts: of each search.
+
+    Returns:
+        A Markdown table, a row a candidate.
+    """
     titles = [
         "search",
         "options",
@@ -104,17 +150,26 @@ def settings(fronts: Mapping[str, Sequence[Trial]]) -> str:
     cells = []
     for name, trials in fronts.items():
         for trial in trials:
-            if (made := trial.outcome) is not None:
-                drifts = np.array(made.drifts)
-                values = [made.score, drifts.mean(), float(np.median(drifts)), made.elsewhere]
+            if (outcome := trial.outcome) is not None:
+                drifts = np.array(outcome.drifts)
+                values = [outcome.score, drifts.mean(), float(np.median(drifts)), outcome.elsewhere]
                 options = ", ".join(f"{key} = {value}" for key, value in trial.options.items())
                 numbers = [f"{value:.3g}" for value in values]
-                cells.append([name, options, f"{made.evaluations:.1f}", f"{made.speedup:.2f}", *numbers])
+                cells.append(
+                    [name, options, f"{outcome.evaluations:.1f}", f"{outcome.speedup:.2f}", *numbers]
+                )
     return grid(titles, cells)
 
 
 def runs(fronts: Mapping[str, Sequence[Trial]]) -> str:
-    """The fronts as a suite's `runs`, YAML."""
+    """Write the fronts as a suite's `runs`.
+
+    Args:
+        fronts: of each search.
+
+    Returns:
+        YAML.
+    """
     entries = [
         {"name": f"tuned-{name.replace('+', '')}-{number}", "method": trial.method, "options": trial.options}
         for name, trials in fronts.items()
@@ -124,7 +179,15 @@ def runs(fronts: Mapping[str, Sequence[Trial]]) -> str:
 
 
 def plot(fronts: Mapping[str, Sequence[Trial]], out: Path) -> Path:
-    """Each search's front: evaluations against drift."""
+    """Plot each search's front: evaluations against drift.
+
+    Args:
+        fronts: of each search.
+        out: the directory that it goes to.
+
+    Returns:
+        The file.
+    """
     with style():
         figure = canvas(5.6, 4.0)
         ax = figure.subplots()

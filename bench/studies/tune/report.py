@@ -21,9 +21,16 @@ from bench.studies.tune.search import Point
 def write_report(
     points: Sequence[Point], trials: Sequence[Sequence[float]], facts: Mapping[str, Any], out: Path
 ) -> Path:
-    """Write README.md, its plot and front-1.yaml, front-2.yaml, ... to `out`; the path of README.md.
+    """Write the study's page, its plot, its table and front-1.yaml, front-2.yaml and so on.
 
-    `trials` holds the speedup and the drift of each; `facts` what was tuned on what.
+    Args:
+        points: of the front, the fastest first.
+        trials: the speedup and the drift of each.
+        facts: what was tuned on what.
+        out: the directory that they go to; configurations of an earlier front are removed.
+
+    Returns:
+        The page, README.md.
     """
     out.mkdir(parents=True, exist_ok=True)
     for old in out.glob("front-*.yaml"):
@@ -50,7 +57,15 @@ def _table(points: Sequence[Point]) -> pd.DataFrame:
 
 
 def headline(points: Sequence[Point], trials: Sequence[Sequence[float]]) -> str:
-    """The front's two ends."""
+    """Sum the study up by the front's two ends.
+
+    Args:
+        points: of the front, the fastest first.
+        trials: the speedup and the drift of each.
+
+    Returns:
+        One sentence.
+    """
     first, last = points[0], points[-1]
     return (
         f"Of {len(trials)} trials {len(points)} are on the front, from {first.limit:.3f}× by FLOPs at drift "
@@ -59,7 +74,16 @@ def headline(points: Sequence[Point], trials: Sequence[Sequence[float]]) -> str:
 
 
 def plot(points: Sequence[Point], trials: Sequence[Sequence[float]], out: Path) -> Path:
-    """Speedup that FLOPs allow against drift: all trials, and the front."""
+    """Plot the speedup that FLOPs allow against drift: all trials, and the front.
+
+    Args:
+        points: of the front.
+        trials: the speedup and the drift of each.
+        out: the directory that it goes to.
+
+    Returns:
+        The file.
+    """
     with style():
         figure = canvas(5.6, 3.6)
         ax = figure.subplots()

@@ -65,11 +65,22 @@ class Tuner:
         self.study = open_study(storage, f"{self.session.spec.model}-{steps}-{images}-{guidance:g}{texts}")
 
     def search(self, trials: int) -> None:
-        """Run so many more trials."""
+        """Run so many more trials.
+
+        Args:
+            trials: how many, at least 1.
+        """
         self.study.optimize(self._trial, n_trials=trials, show_progress_bar=True)
 
     def front(self, pairs: int) -> list[Point]:
-        """The study's Pareto front, fastest first, each point's seconds and unseen images measured."""
+        """Measure the study's Pareto front: each point's seconds and unseen images.
+
+        Args:
+            pairs: timed pairs of a point, at least 2.
+
+        Returns:
+            The points, the fastest first.
+        """
         best = sorted(self.study.best_trials, key=lambda trial: -trial.values[0])
         distinct = {str(trial.values): trial for trial in best}
         base = self.session.baseline(self.unseen).latents
@@ -80,8 +91,8 @@ class Tuner:
         session = self._under(options)
         assert session.resolved is not None  # found before anything is counted
         with flops.counting_total() as total:
-            made = session.candidate(self.seen)
-        return self.flops / total.flops, images.drift(made.latents, self.base).mean().item()
+            result = session.candidate(self.seen)
+        return self.flops / total.flops, images.drift(result.latents, self.base).mean().item()
 
     def _point(self, trial: optuna.trial.FrozenTrial, base: Tensor, pairs: int) -> Point:
         options = suggested(trial)
@@ -102,7 +113,14 @@ class Tuner:
 
 
 def suggested(trial: optuna.Trial | optuna.trial.FrozenTrial) -> dict[str, Any]:
-    """The options of a trial: the original specification's parameters, and a bound on age."""
+    """Draw the options of a trial: the original specification's parameters, and a bound on age.
+
+    Args:
+        trial: of the study.
+
+    Returns:
+        Options of the method dqar.
+    """
     options: dict[str, Any] = {
         "preset": "maximum",
         "schedule_type": trial.suggest_categorical(
@@ -125,13 +143,16 @@ def suggested(trial: optuna.Trial | optuna.trial.FrozenTrial) -> dict[str, Any]:
 def open_study(
     storage: Path, name: str, directions: Sequence[Direction] = DIRECTIONS, startup: int = 10
 ) -> optuna.Study:
-    """A study that is kept in a file, new or as it was left.
+    """Open a study that is kept in a file, new or as it was left.
 
     Args:
         storage: The file, an SQLite database.
         name: The study's within it.
         directions: Of the objectives.
         startup: Trials at random before the sampler learns from them.
+
+    Returns:
+        The study.
 
     Raises:
         BadInput: the file cannot be used.
