@@ -64,7 +64,11 @@ def check(quality: QualitySettings) -> None:
 
 
 class Inception:
-    """torch-fidelity's Inception: it resizes the images to 299 x 299 as TensorFlow 1 did."""
+    """torch-fidelity's Inception: it resizes the images to 299 x 299 as TensorFlow 1 did.
+
+    Args:
+        weights: torch-fidelity's file; it is loaded at the first call, once a process.
+    """
 
     def __init__(self, weights: Path) -> None:
         self.weights = weights

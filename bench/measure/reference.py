@@ -30,7 +30,11 @@ MAX_BYTES = 2**34  # of an .npz's arrays: ADM's largest holds 10,000 images of 5
 
 
 class Reference:
-    """What a path holds; nothing is read before it is asked for."""
+    """What a path holds; nothing is read before it is asked for.
+
+    Args:
+        path: A directory of images, or an .npz.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -137,7 +137,7 @@ def space(baseline: Baseline) -> Space:
     return {
         "solver": solvers(baseline, explicit=True),
         "calibrator": Among(calibrators),
-        "masks": Among({"none": {}} | masks),
+        "masks": Among({"none": {}, **masks}),
         "threshold": Real(0.03, 0.5),
         "front_blocks": Whole(1, 2),
         "back_blocks": Whole(int(baseline.flow), 2),

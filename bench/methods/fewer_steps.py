@@ -59,7 +59,7 @@ def spaces(baseline: Baseline) -> dict[str, Space]:
     }
     if baseline.flow:
         shifts = {f"shift-{shift:g}": {"shift": shift} for shift in SHIFTS}
-        names["euler"] = {"steps": steps, "solver": Among({"even": {}} | shifts)}
+        names["euler"] = {"steps": steps, "solver": Among({"even": {}, **shifts})}
     return names
 
 

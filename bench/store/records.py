@@ -24,7 +24,13 @@ ROOM = 2**20  # bytes that must be free to begin: some records with their images
 
 
 class Store:
-    """The records of one suite on one machine."""
+    """The records of one suite on one machine.
+
+    Args:
+        results: The root of all records; nothing is made there before `prepare`.
+        suite: Name of the suite.
+        machine: Slug of the machine, as `provenance.machine` returns it.
+    """
 
     def __init__(self, results: Path, suite: str, machine: str) -> None:
         self.machine = machine

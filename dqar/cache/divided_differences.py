@@ -77,7 +77,12 @@ class Forecast:
 
 
 class InterpolationNodes:
-    """Where along the trajectory each layer's last values were computed, on the host."""
+    """Where along the trajectory each layer's last values were computed, on the host.
+
+    Args:
+        layers: Number of layers.
+        order: Order of the polynomial; the last `order + 1` nodes of each layer are kept.
+    """
 
     def __init__(self, layers: int, order: int) -> None:
         self.order = order

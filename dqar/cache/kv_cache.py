@@ -13,7 +13,11 @@ Entry = tuple[QuantizedTensor | Tensor | Forecast, ...]
 
 
 class LayerWiseKVCache:
-    """One entry a layer, each layer with a quantiser of its own; an entry is replaced as a whole."""
+    """One entry a layer, each layer with a quantiser of its own; an entry is replaced as a whole.
+
+    Args:
+        quantizers: One for each layer.
+    """
 
     def __init__(self, quantizers: Sequence[KVQuantizer]) -> None:
         self.quantizers = tuple(quantizers)
@@ -131,7 +135,12 @@ class LayerWiseKVCache:
 
 
 class QuantizedKVCache(LayerWiseKVCache):
-    """A cache whose layers all share one quantiser."""
+    """A cache whose layers all share one quantiser.
+
+    Args:
+        num_layers: Number of layers.
+        quantizer: Shared by all of them; None = 8 bits, one scale a tensor.
+    """
 
     def __init__(self, num_layers: int, quantizer: KVQuantizer | None = None) -> None:
         super().__init__([quantizer or KVQuantizer()] * num_layers)

@@ -112,8 +112,14 @@ def noise_kind(scheduler: Any) -> str:
 class SNRComputer:
     """SNR of a diffusers scheduler's noise schedule, and of what a model predicts under it.
 
-    For variance-preserving schedulers (DDIM, DPM-Solver, ...). Raises `ValueError` for a scheduler
-    without `alphas_cumprod`, or whose `prediction_type` is none of epsilon, v_prediction and sample.
+    For variance-preserving schedulers (DDIM, DPM-Solver, ...).
+
+    Args:
+        scheduler: A diffusers scheduler with `alphas_cumprod`; only read.
+
+    Raises:
+        ValueError: The scheduler has no `alphas_cumprod`, or its `prediction_type` is none of epsilon,
+            v_prediction and sample.
     """
 
     def __init__(self, scheduler: Any) -> None:

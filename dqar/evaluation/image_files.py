@@ -29,6 +29,9 @@ MAX_PIXELS = 2**26  # of one image, 8192 x 8192: a small file may claim to hold 
 class ImageFiles(Dataset[Tensor]):
     """The images under a directory in the order of their paths, each read when it is asked for.
 
+    Args:
+        directory: Where to look, at any depth.
+
     Raises:
         ValueError: no image there, an image in a format that is not read, one that cannot be decoded, or
             images of different sizes; each names the file.

@@ -64,13 +64,16 @@ class Call(NamedTuple):
 class Adapter:
     """A transformer, understood.
 
+    Args:
+        transformer: As a pipeline holds it, compiled or not; it is not changed.
+
+    Raises:
+        ValueError: Where the transformer's call has no latent or no timestep.
+
     Attributes:
         attentions: The self- or joint attention of each layer, in order.
         mlps: The MLPs of each layer: one, one for each of two streams, or none of their own.
         conditional: Index of the conditional half in a guided batch, None = its batch cannot be split.
-
-    Raises:
-        ValueError: Where the transformer's call has no latent or no timestep.
     """
 
     def __init__(self, transformer: nn.Module) -> None:

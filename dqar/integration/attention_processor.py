@@ -35,6 +35,12 @@ class DQARAttentionProcessor(ForwardHook):
     Only where K and V are wanted, or the entropy of a plain attention, the same operations as those of
     diffusers' `AttnProcessor2_0` run here, so that the output is bit-identical to it. The entropy of other
     attentions is measured at their core, the scaled dot-product attention.
+
+    Args:
+        layer: Number of the layer, from 0, which is its cache slot too.
+        decider: Decides what each call does.
+        module: The attention.
+        kv: Whether K and V are kept in place of the output.
     """
 
     def __init__(self, layer: int, decider: Decider, module: nn.Module, kv: bool = False) -> None:
@@ -95,7 +101,12 @@ class DQARAttentionProcessor(ForwardHook):
 
 
 class AttentionCore(TorchFunctionMode):
-    """Within it, `see(query, key, mask, scale)` is called before every scaled dot-product attention."""
+    """Within it, a function is called before every scaled dot-product attention.
+
+    Args:
+        see: Called with query, key, mask (None = none; causal ones as a tensor) and scale (None =
+            width^-0.5).
+    """
 
     def __init__(self, see: Callable[[Tensor, Tensor, Tensor | None, float | None], None]) -> None:
         super().__init__()

@@ -9,7 +9,8 @@ from typing import Any
 from torch import nn
 
 from dqar.config import BALANCED, DQARConfig
-from dqar.integration.pipeline import Handle, attach
+from dqar.integration.handles import Handle
+from dqar.integration.pipeline import attach
 from dqar.integration.summary import Summary
 
 __all__ = ["DQARConfig", "DQARDiTWrapper"]
@@ -18,8 +19,12 @@ __all__ = ["DQARConfig", "DQARDiTWrapper"]
 class DQARDiTWrapper(nn.Module):
     """A diffusers transformer that reuses attention according to `config`; called like the transformer.
 
-    Attributes it lacks (`config`, `dtype`, ...) are the transformer's. A trajectory is followed along
-    `scheduler`'s timesteps; a sampler sets it.
+    Attributes it lacks (`config`, `dtype`, ...) are the transformer's.
+
+    Args:
+        transformer: The transformer; it is changed in place, and restored by `remove`.
+        config: What may be reused, and when; None = `DQARConfig.preset("balanced")`.
+        scheduler: The trajectory is followed along its timesteps; None = a sampler sets it.
 
     Raises:
         ValueError: For a transformer that cannot do what `config` asks for, which is then left as it was.

@@ -27,8 +27,14 @@ class Decider(Protocol):
 
 
 class Patch:
-    """Stands in for a method of one object, as an attribute of the instance. Copies and pickles of the object
-    are clean: they have the method of their class."""
+    """Stands in for a method of one object, as an attribute of the instance.
+
+    Copies and pickles of the object are clean: they have the method of their class.
+
+    Args:
+        owner: The object; it is not changed before `install`.
+        name: Name of the method.
+    """
 
     def __init__(self, owner: Any, name: str) -> None:
         self.owner, self.name = owner, name
@@ -65,8 +71,15 @@ class Patch:
 
 
 class ForwardHook(Patch):
-    """Stands in for the `forward` of one module, which keeps everything else: its processor, its parameters,
-    the hooks of others. `slots` are the cache slots of its first, second, ... call in a step."""
+    """Stands in for the `forward` of one module.
+
+    The module keeps everything else: its processor, its parameters, the hooks of others.
+
+    Args:
+        slots: Cache slots of its first, second, ... call in a step.
+        decider: Decides what each call does.
+        module: The module; it is not changed before `install`.
+    """
 
     def __init__(self, slots: tuple[int, ...], decider: Decider, module: nn.Module) -> None:
         super().__init__(module, "forward")
@@ -156,7 +169,11 @@ def remember(model: nn.Module, hook: ForwardHook) -> None:
 
 
 class ContextWatch(Patch):
-    """Stands in for a transformer's `cache_context`, by which a pipeline names a guidance branch."""
+    """Stands in for a transformer's `cache_context`, by which a pipeline names a guidance branch.
+
+    Args:
+        transformer: A model of diffusers with `cache_context`.
+    """
 
     def __init__(self, transformer: Any) -> None:
         super().__init__(transformer, "cache_context")

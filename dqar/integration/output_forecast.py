@@ -38,8 +38,12 @@ class StepPosition(NamedTuple):
 
 
 class Extrapolator:
-    """The last values of some tensors along the trajectory, and the polynomial of `order` through them;
-    `correction` is the share of a forecast's error that is given back."""
+    """The last values of some tensors along the trajectory, and the polynomial through them.
+
+    Args:
+        order: Order of the polynomial; 0 = the last value is repeated.
+        correction: Share of a forecast's error that is given back, 0 to 1.
+    """
 
     def __init__(self, order: int, correction: float) -> None:
         self.nodes = InterpolationNodes(1, order)

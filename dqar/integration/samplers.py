@@ -59,9 +59,15 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
 class DQARSampler:
     """Samples latents of a `DQARDiTWrapper`, or of a plain transformer with `enable_dqar=False`.
 
-    A `scheduler` of another kind is replaced by one of `scheduler_class` with its configuration. With reuse
-    off the latents are bit-identical to those that `DiTPipeline` decodes. Raises `ValueError` where
-    the configuration does not fit the model or the solver.
+    With reuse off the latents are bit-identical to those that `DiTPipeline` decodes.
+
+    Args:
+        model: The wrapper or the transformer.
+        scheduler: One of another kind is replaced by one of `scheduler_class` with its configuration.
+        config: Steps, guidance and noise; None = the defaults of `SamplerConfig`.
+
+    Raises:
+        ValueError: The configuration does not fit the model or the solver.
     """
 
     scheduler_class: Any
@@ -183,7 +189,16 @@ class DQARDDIMSampler(DQARSampler):
 
 
 class DQARDPMSolverSampler(DQARSampler):
-    """DPM-Solver++ (Lu et al. 2022), or the variant that `scheduler` is configured for; `eta` is 0."""
+    """DPM-Solver++ (Lu et al. 2022), or the variant that `scheduler` is configured for; `eta` is 0.
+
+    Args:
+        model: The wrapper or the transformer.
+        scheduler: As `DQARSampler` takes it.
+        config: As `DQARSampler` takes it, with `eta` 0.
+
+    Raises:
+        InvalidValue: `eta` is not 0.
+    """
 
     scheduler_class = DPMSolverMultistepScheduler
 

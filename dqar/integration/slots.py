@@ -13,8 +13,16 @@ TARGETS = ("attention", "mlp", "both")
 
 
 class Slots:
-    """The slots of the first `layers` layers. A layer's attention has the slot of the layer's own number; the
-    MLPs of all layers follow, one slot for each module.
+    """The slots of the first layers of a model.
+
+    A layer's attention has the slot of the layer's own number; the MLPs of all layers follow, one slot for
+    each module.
+
+    Args:
+        targets: What a layer's reuse covers, one of TARGETS, for all layers or for each.
+        layers: Number of the managed layers.
+        mlps: MLPs of each layer; None = one each.
+        model: The model's name, for messages.
 
     Raises:
         ValueError: Where `targets` has not one entry a layer, or names an MLP that a layer does not have.

@@ -44,8 +44,15 @@ SKIPPED, COMPUTED, REUSED = 0, 1, 2  # what a slot did at a step
 class DecisionMaker:
     """Walks one branch along the trajectory and decides each step from the rules, the ages and the data.
 
-    `rules` is what depends on no data; `begin` the step at which the branch begins, where nothing is cached
-    yet. Without data the walk can be made ahead: a static plan is looked up instead of decided again.
+    Without data the walk can be made ahead: a static plan is looked up instead of decided again.
+
+    Args:
+        config: What may be reused, and when.
+        slots: The model's cache slots.
+        rules: What depends on no data, of the whole schedule.
+        position: Coordinate of each step, for forecasts, `[steps]`.
+        begin: Step at which the branch begins, where nothing is cached yet.
+        gate: Of this branch alone: it keeps the entries' ages.
     """
 
     def __init__(

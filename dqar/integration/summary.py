@@ -19,7 +19,12 @@ NOT_RUN = -1  # in a record's reasons: a step at which the branch was not called
 
 
 class Record:
-    """What happened to one branch at each step: tables are `[steps, layers]`, vectors `[steps]`."""
+    """What happened to one branch at each step: tables are `[steps, layers]`, vectors `[steps]`.
+
+    Args:
+        steps: Steps of the schedule.
+        layers: Layers that DQAR manages.
+    """
 
     def __init__(self, steps: int, layers: int) -> None:
         self.layers = layers

@@ -173,7 +173,11 @@ def _bounds(expected: float) -> tuple[float, float]:
 
 
 class StepCounter(Patch):
-    """In place of a scheduler's `step`: counts them, where it does not do so itself (DDIM, DDPM, PNDM)."""
+    """In place of a scheduler's `step`: counts them, where it does not do so itself (DDIM, DDPM, PNDM).
+
+    Args:
+        scheduler: One that has no `step_index` of its own.
+    """
 
     def __init__(self, scheduler: Any) -> None:
         super().__init__(scheduler, "step")
