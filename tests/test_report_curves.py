@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,8 @@ from many import configuration, paired
 
 from bench.record import Record
 from bench.report.curves import Comparison, comparisons, front
-from bench.report.pareto import AXES
+from bench.report.pareto import AXES, compare
+from bench.report.text.pareto import lead
 
 DRIFT = AXES[0]
 
@@ -87,6 +89,45 @@ def test_a_goal_must_hold_on_the_whole_range() -> None:
     (span,) = partly.missed
     assert not partly.met and span.stop == pytest.approx(0.04) and 0.015 < span.start < 0.04
     assert span.lowest == pytest.approx(4.0 / 3.8, rel=0.05)
+
+
+def test_the_edge_is_judged_between_two_drifts() -> None:
+    """Of a front that is 2 times as fast at 0.01 and as fast at 0.16, the edge reaches 1.15 up to a drift and
+    not beyond; its share is by the logarithm of drift, and outside the bounds nothing counts."""
+    ours = sweep("a", "dqar", {0.01: 2.0, 0.16: 4.0})
+    comparison = found(ours + sweep("b", "fora", {0.01: 1.0001, 0.16: 4.0}))
+    edge = comparison.edge(1.15, (0.02, 0.15))
+    assert edge is not None
+    (reached,), (missed,) = edge.reached, edge.missed
+    assert (
+        0.02 <= edge.start == reached.start < reached.stop < missed.start < missed.stop == edge.stop <= 0.15
+    )
+    # The ratio is 2 at 0.01 and falls log-log to 1 at 0.16: to 1.15 at 0.16 / 1.15 ** 4; its edge before.
+    assert 0.5 * 0.16 / 1.15**4 < reached.stop < 0.16 / 1.15**4
+    whole = np.log(missed.stop / reached.start)
+    assert edge.share == pytest.approx(np.log(reached.stop / reached.start) / whole, abs=0.05)
+    assert missed.lowest < 1.1 < 1.15 <= reached.lowest
+    assert comparison.edge(1.15, (0.3, 0.4)) is None
+
+
+def test_the_first_lines_say_where_the_edge_is_above_the_goals() -> None:
+    """Each measure of speed has a line with the spans that reach the goal and those that do not, and
+    the share that reaches the higher one."""
+    ours = sweep("a", "dqar", {0.01: 2.0, 0.16: 4.0})
+    theirs = sweep("b", "fora", {0.01: 1.0001, 0.16: 4.0}) + sweep("c", "pab", {0.02: 1.01})
+    fronts = compare(ours + theirs + sweep("d", "taylorseer", {0.02: 1.01}))
+    assert fronts is not None
+    seconds, flops = lead(fronts)
+    assert "seconds:**" in seconds and "FLOPs:**" in flops
+    shown = re.search(
+        r"1\.15. or more from ([\d.]+) to ([\d.]+); it is below from ([\d.]+) to ([\d.]+) "
+        r"\(down to ([\d.]+).\); it is 1\.3. or more on (\d+) % \(half of it: (met|not met)\)",
+        seconds,
+    )
+    assert shown is not None
+    start, stop, again, end, lowest, share = map(float, shown.groups()[:-1])
+    assert 0.02 <= start < stop < again < end <= 0.15 and lowest < 1.1
+    assert (share >= 50) == (shown[7] == "met")
 
 
 def test_timing_pairs_widen_the_band() -> None:

@@ -19,6 +19,8 @@ from bench.report.selection import OURS
 from bench.report.setup import on_baseline_solver
 
 GOAL_USUAL, GOAL_ANY = 1.3, 1.15  # DQAR over competitors on the baseline's solver, on any solver
+GOAL_HALF = 1.3  # over competitors on any solver, on half of RANGE
+RANGE = (0.02, 0.15)  # of drift, from hardly visible to another image
 RESAMPLES = 2_000
 GRID = 61  # drifts at which curves are computed, equally spaced in their logarithm
 _Z = 1.959963984540054  # half-width of a normal's 95 % interval, in standard deviations
@@ -57,6 +59,17 @@ class Curve(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Edge:
+    """Where a band's lower edge reaches a goal, over a range of drift."""
+
+    start: float  # of the range that both sides reach, between the bounds asked for
+    stop: float
+    reached: list[Span]
+    missed: list[Span]
+    share: float  # of the range in which it is reached, by the logarithm of drift
+
+
+@dataclass(frozen=True)
 class Comparison:
     """How many times as fast as its competitors DQAR is, over drift."""
 
@@ -69,18 +82,35 @@ class Comparison:
     @property
     def missed(self) -> list[Span]:
         """The ranges of drift where the band's lower edge is below the goal."""
-        drift, low = self.curve.drift, self.curve.low
-        edges = np.diff(np.concatenate([[0], (low < self.goal).astype(int), [0]]))
-        starts, stops = np.flatnonzero(edges == 1), np.flatnonzero(edges == -1)
-        return [
-            Span(float(drift[i]), float(drift[j - 1]), float(low[i:j].min()))
-            for i, j in zip(starts, stops, strict=True)
-        ]
+        return _spans(self.curve, self.curve.low < self.goal)
 
     @property
     def met(self) -> bool:
         """Whether the band's lower edge reaches the goal on the whole range."""
         return not self.missed
+
+    def edge(self, goal: float, bounds: tuple[float, float] = RANGE) -> Edge | None:
+        """Judge the band's lower edge between two drifts.
+
+        Args:
+            goal: a ratio of speeds.
+            bounds: the least and the greatest drift.
+
+        Returns:
+            Where the edge reaches the goal and where not; None where the curve has nothing between them.
+        """
+        inside = (self.curve.drift >= bounds[0]) & (self.curve.drift <= bounds[1])
+        if not inside.any():
+            return None
+        curve = Curve(*(values[inside] for values in self.curve))
+        reached = curve.low >= goal
+        return Edge(
+            start=float(curve.drift[0]),
+            stop=float(curve.drift[-1]),
+            reached=_spans(curve, reached),
+            missed=_spans(curve, ~reached),
+            share=float(reached.mean()),
+        )
 
     def at(self, drift: float) -> tuple[float, float, float]:
         """Interpolate the curve at one drift, linearly in both logarithms.
@@ -94,6 +124,16 @@ class Comparison:
         x, grid = np.log(drift), np.log(self.curve.drift)
         ratio, low, high = (float(np.exp(np.interp(x, grid, np.log(y)))) for y in self.curve[1:])
         return ratio, low, high
+
+
+def _spans(curve: Curve, where: NDArray[np.bool_]) -> list[Span]:
+    """The ranges of drift in which something holds."""
+    edges = np.diff(np.concatenate([[0], where.astype(int), [0]]))
+    starts, stops = np.flatnonzero(edges == 1), np.flatnonzero(edges == -1)
+    return [
+        Span(float(curve.drift[i]), float(curve.drift[j - 1]), float(curve.low[i:j].min()))
+        for i, j in zip(starts, stops, strict=True)
+    ]
 
 
 def comparisons(records: Sequence[Record], axis: Axis) -> list[Comparison]:

@@ -161,7 +161,7 @@ class SuiteReport:
 
     def _front_content(self) -> dict[str, Any]:
         if self.fronts is None:
-            return {"fronts": []}
+            return {"fronts": [], "lead": []}
         fronts = self.fronts.fronts
         levels = [pareto_tables.levels_table(front) for front in fronts]
         shown = [
@@ -179,6 +179,7 @@ class SuiteReport:
             "on_fronts": pareto_tables.front_table(self.fronts, shown=True),
             "compared": len(self.fronts.records),
             "verdicts": pareto.verdicts(self.fronts),
+            "lead": pareto.lead(self.fronts),
         }
 
     def _text(self, where: str) -> dict[str, Any]:

@@ -4,20 +4,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from statistics import median
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from bench.record import Record
-from bench.report.curves import Axis, Comparison
+from bench.report.curves import Axis, Comparison, Floats
 from bench.report.escape import code
 from bench.report.pareto import LEVELS, Front, Fronts
 from bench.report.setup import solver, steps
 from bench.report.tables.columns import (
     DASH,
     Column,
+    Show,
     Table,
     ends,
     fixed,
@@ -28,6 +30,8 @@ from bench.report.tables.columns import (
     whole,
 )
 from bench.report.tables.runs import NAME
+
+ELSEWHERE = 0.2  # drift above which an image counts as another one
 
 
 @dataclass(frozen=True)
@@ -162,10 +166,11 @@ def front_table(fronts: Fronts, shown: bool = False) -> Table:
         Column("limit realised (%)", "realised_percent", "limits.realised", fixed(0), 100),
         Column("of limit (%)", "of_limit_percent", "", fixed(0), 100, of=of_limit),
         Column("drift ↓", "drift", "quality.drift", significant(3), interval="±"),
-        Column("its median", "drift_median", "", significant(3), of=_median),
+        *_spread("", "drift", "drift_per_image"),
         Column(
             "drift from converged ↓", "converged", "quality.drift_converged", significant(3), interval="±"
         ),
+        *_spread("of converged: ", "converged", "drift_converged_per_image"),
         Column("loss", "loss", "", of=lambda record: fronts.selection.loss(record).verdict),
         Column("KID ↓", "kid", "quality.to_reference.kid", significant(2)),
         *[_mark(fronts, front) for front in fronts.fronts],
@@ -174,9 +179,47 @@ def front_table(fronts: Fronts, shown: bool = False) -> Table:
     return table("front", columns, sorted(kept, key=_speed, reverse=True))
 
 
-def _median(record: Record) -> float | None:
-    """The drift of the median image: single images that end elsewhere raise a mean."""
-    return median(record.quality.drift_per_image) if record.quality else None
+def _spread(title: str, key: str, field: str) -> list[Column]:
+    """How the drift of single images is spread: those that end elsewhere decide its mean.
+
+    Args:
+        title: what stands before each column's title.
+        key: what stands before each column's name.
+        field: of a record's quality, the drift of each image.
+    """
+    statistics: list[tuple[str, str, Show, float, Callable[[Floats], float]]] = [
+        ("its median", "median", significant(3), 1, lambda drifts: float(np.median(drifts))),
+        ("geometric mean", "geometric", significant(3), 1, _geometric),
+        (
+            f"> {ELSEWHERE:g} (%)",
+            "elsewhere",
+            fixed(0),
+            100,
+            lambda drifts: float((drifts > ELSEWHERE).mean()),
+        ),
+    ]
+    return [
+        Column(title + shown, f"{key}_{name}", "", show, scale, of=_of_images(field, statistic))
+        for shown, name, show, scale, statistic in statistics
+    ]
+
+
+def _of_images(field: str, statistic: Callable[[Floats], float]) -> Callable[[Record], float | None]:
+    def of(record: Record) -> float | None:
+        drifts = getattr(record.quality, field, None)
+        return statistic(np.array(drifts, dtype=float)) if drifts else None
+
+    return of
+
+
+def _elsewhere(drifts: Floats) -> float:
+    """The share of images that end elsewhere."""
+    return float((drifts > ELSEWHERE).mean())
+
+
+def _geometric(drifts: Floats) -> float:
+    """The geometric mean, 0 where an image does not drift at all."""
+    return float(np.exp(np.log(drifts).mean())) if (drifts > 0).all() else 0.0
 
 
 def _mark(fronts: Fronts, front: Front) -> Column:

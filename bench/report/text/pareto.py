@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from bench.record import Record
-from bench.report.curves import Comparison
+from bench.report.curves import GOAL_ANY, GOAL_HALF, RANGE, Comparison
 from bench.report.escape import code
 from bench.report.pareto import GOAL_OF_LIMIT, Front, Fronts
 from bench.report.selection import OURS
@@ -27,6 +27,48 @@ def verdicts(fronts: Fronts) -> list[str]:
     lines += [line for front in fronts.fronts for line in _without(front)]
     lines += [_on_front(front) for front in fronts.fronts]
     return [*lines, *_share(fronts), *_elsewhere(fronts)]
+
+
+def lead(fronts: Fronts) -> list[str]:
+    """Say first where DQAR leads and where it does not.
+
+    Args:
+        fronts: the suite's.
+
+    Returns:
+        A line for each measure of speed: where the lower edge of the band of DQAR over the best of all others
+        reaches the goals, between the drifts of `RANGE`, from the converged trajectory if that was measured.
+    """
+    compared = [
+        comparison
+        for front in fronts.fronts[-1:]
+        for comparison in front.comparisons
+        if comparison.against == "any solver"
+    ]
+    title = fronts.fronts[-1].axis.title
+    return [_lead(title, comparison) for comparison in compared]
+
+
+def _lead(title: str, comparison: Comparison) -> str:
+    text = (
+        f"**DQAR over the best of all others, {title} {RANGE[0]:g} to {RANGE[1]:g}, {comparison.measure}:**"
+    )
+    all_of_it, half = comparison.edge(GOAL_ANY), comparison.edge(GOAL_HALF)
+    if all_of_it is None or half is None:
+        return f"{text} not both sides reach these drifts."
+    parts = [f"both sides reach {three(all_of_it.start)} to {three(all_of_it.stop)}"]
+    if all_of_it.reached:
+        spans = ", ".join(f"from {three(span.start)} to {three(span.stop)}" for span in all_of_it.reached)
+        parts.append(f"the band's lower edge is {GOAL_ANY:g}× or more {spans}")
+    if all_of_it.missed:
+        spans = ", ".join(
+            f"from {three(span.start)} to {three(span.stop)} (down to {span.lowest:.2f}×)"
+            for span in all_of_it.missed
+        )
+        parts.append(f"it is below {spans}")
+    enough = "met" if half.share >= 0.5 else "not met"
+    parts.append(f"it is {GOAL_HALF:g}× or more on {100 * half.share:.0f} % (half of it: {enough})")
+    return f"{text} {'; '.join(parts)}."
 
 
 def _goal(front: Front, comparison: Comparison) -> str:
