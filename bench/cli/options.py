@@ -45,7 +45,7 @@ def chosen(name: str) -> str:
     """Resolve a suite's name to one suite.
 
     Args:
-        name: a suite's, or auto.
+        name: the name of a suite, or auto.
 
     Returns:
         The name itself, or the first of those that auto means on this machine; see `all_chosen`.
@@ -60,7 +60,7 @@ def all_chosen(name: str) -> tuple[str, ...]:
     """Resolve a suite's name.
 
     Args:
-        name: a suite's, or auto.
+        name: the name of a suite, or auto.
 
     Returns:
         The name itself; for auto the suite of the GPU, or on a CPU that of each model that ships.
@@ -101,7 +101,7 @@ def parts(text: str) -> list[str]:
     """Split a list that is separated by commas.
 
     Args:
-        text: as given; may be empty.
+        text: the list as the user gave it; may be empty.
 
     Returns:
         Its parts, without spaces around them and without empty ones.
@@ -113,7 +113,7 @@ def numbers(text: str, option: str, above: float, below: float = math.inf) -> li
     """Parse a list of numbers that is separated by commas.
 
     Args:
-        text: as given.
+        text: the list as the user gave it.
         option: the command and option, which opens the message.
         above: every number must be larger.
         below: every number must be smaller.

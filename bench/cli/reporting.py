@@ -104,7 +104,7 @@ def row(record: Record) -> tuple[str, ...]:
     """Fill a row of that table.
 
     Args:
-        record: a configuration's.
+        record: the record of one configuration.
 
     Returns:
         Name, speedup, verdict, drift, PSNR, reuse and limit; or name, status and reason where it has no

@@ -259,7 +259,9 @@ def tune(
     images: Annotated[
         int, typer.Option(min=2, help="Number of images of a trial, and as many unseen ones for the front.")
     ] = 4,
-    pairs: Annotated[int, typer.Option(min=2, help="Number of timed pairs for each point of the front.")] = 6,
+    pairs: Annotated[
+        int, typer.Option(min=2, help="Number of timed pairs per point of the front; not with --method.")
+    ] = 6,
     guidance: Guidance = 4.0,
     results: Results = RESULTS,
     reports: Reports = REPORTS,

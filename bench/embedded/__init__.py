@@ -30,7 +30,7 @@ def load_pipeline(dtype: torch.dtype | None = None) -> DiTPipeline:
     """Load the embedded model, from local files only.
 
     Args:
-        dtype: of its weights; None: float32.
+        dtype: precision of the weights; None: float32.
 
     Returns:
         An unchanged `DiTPipeline`.
@@ -48,7 +48,7 @@ def load_text_pipeline(dtype: torch.dtype | None = None) -> StableDiffusion3Pipe
     the model is trained for any number from 1 to 256, and with one it runs four times faster.
 
     Args:
-        dtype: of its weights; None: float32.
+        dtype: precision of the weights; None: float32.
 
     Returns:
         An unchanged `StableDiffusion3Pipeline`.

@@ -12,7 +12,7 @@ def words(text: str) -> frozenset[str]:
     """Split a text.
 
     Args:
-        text: words with spaces between.
+        text: words separated by spaces.
 
     Returns:
         The words.

@@ -32,7 +32,7 @@ class Classifier(nn.Module):
         """Classify images.
 
         Args:
-            images: float `[n, 3, 64, 64]` in [-1, 1].
+            images: RGB images, float `[n, 3, 64, 64]` in [-1, 1].
 
         Returns:
             Logits `[n, classes]`.
@@ -45,8 +45,8 @@ def augment(images: Tensor, draw: torch.Generator) -> Tensor:
     """Shift each image by up to 3 px, change its brightness by up to 10 %, and add noise of 0.05.
 
     Args:
-        images: float `[n, 3, 64, 64]` in [-1, 1].
-        draw: the stream of random numbers.
+        images: RGB images, float `[n, 3, 64, 64]` in [-1, 1].
+        draw: generator of the random numbers.
 
     Returns:
         As many images of the same shape.
@@ -64,7 +64,7 @@ def make_loss(model: Classifier, data: EmojiData) -> Callable[[int], Tensor]:
     """Make the loss of the classifier.
 
     Args:
-        model: in training mode.
+        model: the model to train, in training mode.
         data: its training images are drawn from.
 
     Returns:
@@ -86,9 +86,9 @@ def train(data: EmojiData, work: Path, budget: Budget) -> None:
     """Train, or resume, into `work/extractor.pt`.
 
     Args:
-        data: the dataset.
+        data: the dataset of images, labels and splits.
         work: the directory of the checkpoints.
-        budget: how long.
+        budget: how long to train.
     """
     torch.manual_seed(SEED)
     model = Classifier()
@@ -124,8 +124,8 @@ def accuracy(model: Classifier, data: EmojiData) -> float:
     """Measure the classifier on held-out images.
 
     Args:
-        model: in evaluation mode.
-        data: the dataset.
+        model: the classifier, in evaluation mode.
+        data: the dataset of images, labels and splits.
 
     Returns:
         The share classified right, in [0, 1].

@@ -90,7 +90,7 @@ def fetch(directory: Path, vendor: str) -> Path:
 
     Args:
         directory: the archive goes to it.
-        vendor: of the drawings, such as "twitter".
+        vendor: whose drawings, such as "twitter".
 
     Returns:
         The archive.
@@ -109,7 +109,7 @@ def unpack(archive: Path, vendor: str) -> tuple[list[dict[str, Any]], dict[str, 
 
     Args:
         archive: as `fetch` returned it.
-        vendor: of the drawings.
+        vendor: whose drawings, such as "twitter".
 
     Returns:
         The emoji table, and the 64 px images (PNG) by file name; nothing else is read.
@@ -134,7 +134,7 @@ def variants(emoji: dict[str, Any], spec: ClassSpec) -> Iterator[str]:
 
     Args:
         emoji: an entry of `emoji.json`.
-        spec: the class.
+        spec: the class that takes them.
 
     Yields:
         File names, the plain drawing's first.
@@ -150,7 +150,7 @@ def decode(content: bytes) -> Tensor:
     """Decode an image, composed on white.
 
     Args:
-        content: of a PNG file.
+        content: bytes of a PNG file.
 
     Returns:
         uint8 `[3, 64, 64]`.
@@ -184,7 +184,7 @@ def build(directory: Path) -> EmojiData:
     """Fetch, unpack, compose and split; the result is kept as `dataset.safetensors`.
 
     Args:
-        directory: of archives and result.
+        directory: the one that holds the archives and the dataset.
 
     Returns:
         The dataset.
@@ -201,7 +201,7 @@ def load(directory: Path) -> EmojiData:
     """Load the dataset, built on first use.
 
     Args:
-        directory: of archives and result.
+        directory: the one that holds the archives and the dataset.
 
     Returns:
         The dataset.

@@ -77,7 +77,7 @@ def share_embedder(model: Any) -> None:
     """Let all blocks use the first one's timestep and label embedder.
 
     Args:
-        model: the transformer; it is changed.
+        model: the transformer, which is changed in place.
     """
     for block in model.transformer_blocks[1:]:
         block.norm1.emb = model.transformer_blocks[0].norm1.emb
@@ -88,7 +88,7 @@ def use_plain_attention(model: Any) -> None:
     kernel.
 
     Args:
-        model: the transformer; it is changed.
+        model: the transformer, which is changed in place.
     """
     for block in model.transformer_blocks:
         block.attn1.set_processor(AttnProcessor())
@@ -98,7 +98,7 @@ def training_latents(data: EmojiData, vae: Any) -> tuple[Tensor, Tensor]:
     """Encode the training images, mirrored ones too where that is fair.
 
     Args:
-        data: the dataset.
+        data: the dataset of images, labels and splits.
         vae: the trained autoencoder.
 
     Returns:
@@ -114,7 +114,7 @@ def balanced_weights(labels: Tensor) -> Tensor:
     """Balance classes: one of n images is drawn in proportion to sqrt(n).
 
     Args:
-        labels: of the images, `[n]`.
+        labels: a class for each image, `[n]`.
 
     Returns:
         Weights of sampling, `[n]`.
@@ -126,8 +126,8 @@ def stratified_timesteps(draw: torch.Generator, steps: int = 1000) -> Tensor:
     """Draw one uniform timestep from each of BATCH equal slices: less noise in the loss.
 
     Args:
-        draw: the stream of random numbers.
-        steps: of the training schedule.
+        draw: generator of the random numbers.
+        steps: number of steps of the training schedule.
 
     Returns:
         Timesteps int64 `[BATCH]`, in [0, steps).
@@ -143,8 +143,8 @@ def make_loss(model: nn.Module, latents: Tensor, labels: Tensor) -> Callable[[in
 
     Args:
         model: the transformer, on its device.
-        latents: of the training images, `[n, 4, 16, 16]`.
-        labels: of the training images, `[n]`.
+        latents: encoded training images, `[n, 4, 16, 16]`.
+        labels: classes of the training images, `[n]`.
 
     Returns:
         The loss of one batch by the batch's number.
@@ -173,10 +173,10 @@ def train(data: EmojiData, vae: Any, work: Path, budget: Budget) -> None:
     """Train, or resume, into `work/dit.pt`, on this machine's device.
 
     Args:
-        data: the dataset.
+        data: the dataset of images, labels and splits.
         vae: the trained autoencoder.
         work: the directory of the checkpoints.
-        budget: how long.
+        budget: how long to train.
     """
     torch.manual_seed(SEED)
     model, device = new_dit(), device_type()

@@ -25,11 +25,11 @@ def sample(pipe: Any, labels: Tensor, guidance: float, batch: int = 50, steps: i
     """Generate images, one generator seed a batch.
 
     Args:
-        pipe: with its own scheduler.
-        labels: of the images, `[n]`.
+        pipe: the pipeline with its own scheduler.
+        labels: a class for each image, `[n]`.
         guidance: weight of classifier-free guidance.
-        batch: images of one call.
-        steps: of denoising.
+        batch: number of images of one call.
+        steps: number of denoising steps.
 
     Returns:
         uint8 `[n, 3, 64, 64]`.
@@ -52,8 +52,8 @@ def like(labels: Tensor, n: int) -> Tensor:
     """Draw labels with the class shares of others.
 
     Args:
-        labels: the others, `[m]`.
-        n: how many.
+        labels: classes whose shares are kept, `[m]`.
+        n: number of images or labels to choose.
 
     Returns:
         Labels `[n]`.
@@ -67,7 +67,7 @@ def match(pool: Tensor, wanted: Tensor) -> Tensor:
 
     Args:
         pool: labels of the images to choose from, `[m]`.
-        wanted: the labels, `[n]`.
+        wanted: classes to match, `[n]`.
 
     Returns:
         Indices into `pool`, one class after another.
@@ -85,9 +85,9 @@ def distances(data: EmojiData, samples: Tensor, wanted: Tensor) -> dict[str, Any
     """Measure Fréchet distances of samples to the held-out images alongside those of real images.
 
     Args:
-        data: the dataset.
-        samples: uint8 `[n, 3, 64, 64]`.
-        wanted: their labels, `[n]`.
+        data: the dataset of images, labels and splits.
+        samples: generated images, uint8 `[n, 3, 64, 64]`.
+        wanted: classes of the samples, `[n]`.
 
     Returns:
         The distances with both numbers of images.
@@ -115,8 +115,8 @@ def nearest(samples: Tensor, pool: Tensor) -> tuple[Tensor, Tensor]:
     """Find the nearest images, mirrored or not.
 
     Args:
-        samples: uint8 `[n, 3, 64, 64]`.
-        pool: uint8 `[m, 3, 64, 64]`.
+        samples: generated images, uint8 `[n, 3, 64, 64]`.
+        pool: images to search, uint8 `[m, 3, 64, 64]`.
 
     Returns:
         The RMSE to the nearest, `[n]` in [0, 1], and its index in `pool`, `[n]`.
@@ -133,8 +133,8 @@ def memorisation(data: EmojiData, samples: Tensor) -> dict[str, float]:
     """Measure how near samples lie to training images, and how near unseen real images do.
 
     Args:
-        data: the dataset.
-        samples: uint8 `[n, 3, 64, 64]`.
+        data: the dataset of images, labels and splits.
+        samples: generated images, uint8 `[n, 3, 64, 64]`.
 
     Returns:
         RMSEs in [0, 1] by what they are.
@@ -153,9 +153,9 @@ def figures(data: EmojiData, samples: Tensor, wanted: Tensor, work: Path) -> dic
     """Measure all values of the README.
 
     Args:
-        data: the dataset.
-        samples: uint8 `[n, 3, 64, 64]`.
-        wanted: their labels, `[n]`.
+        data: the dataset of images, labels and splits.
+        samples: generated images, uint8 `[n, 3, 64, 64]`.
+        wanted: classes of the samples, `[n]`.
         work: the directory of the checkpoints.
 
     Returns:
@@ -173,8 +173,8 @@ def grid(samples: Tensor, labels: Tensor, columns: int = 6) -> Image.Image:
     """Draw one class a row with its name: the first images of each class as they came, none chosen.
 
     Args:
-        samples: uint8 `[n, 3, 64, 64]`.
-        labels: of the samples, `[n]`.
+        samples: generated images, uint8 `[n, 3, 64, 64]`.
+        labels: classes of the samples, `[n]`.
         columns: images of a class.
 
     Returns:

@@ -36,7 +36,7 @@ def write_labels(directory: Path) -> None:
     """Put `id2label` back into `model_index.json`: `save_pretrained` drops it.
 
     Args:
-        directory: the pipeline's.
+        directory: the pipeline's directory.
     """
     path = directory / "model_index.json"
     index = json.loads(path.read_text())

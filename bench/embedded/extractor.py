@@ -41,7 +41,7 @@ class EmojiFeatures(nn.Module):
         """Compute features.
 
         Args:
-            images: float `[n, 3, 64, 64]` in [-1, 1].
+            images: RGB images, float `[n, 3, 64, 64]` in [-1, 1].
 
         Returns:
             Features `[n, 96]`, not negative.
@@ -73,7 +73,7 @@ class EmojiExtractor(FeatureExtractorBase):  # type: ignore[misc]
         """Choose a metric's layer.
 
         Args:
-            metric: any.
+            metric: the metric's name, which does not matter.
 
         Returns:
             The one layer.
@@ -102,7 +102,7 @@ class EmojiExtractor(FeatureExtractorBase):  # type: ignore[misc]
         """Compute features.
 
         Args:
-            input: uint8 `[n, 3, 64, 64]`.
+            input: RGB images, uint8 `[n, 3, 64, 64]`.
 
         Returns:
             A tuple of features `[n, 96]`.
@@ -131,7 +131,7 @@ def extract(images_uint8: Tensor) -> Tensor:
     """Compute features.
 
     Args:
-        images_uint8: uint8 `[n, 3, 64, 64]`.
+        images_uint8: RGB images, uint8 `[n, 3, 64, 64]`.
 
     Returns:
         float32 `[n, 96]`.

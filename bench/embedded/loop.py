@@ -94,7 +94,7 @@ def cosine(fraction: float) -> float:
     """Compute the factor of the learning rate: linear warm-up, then half a cosine down to 0.
 
     Args:
-        fraction: of the training that is done, in [0, 1].
+        fraction: share of the training that is done, in [0, 1].
 
     Returns:
         The factor, in [0, 1].
@@ -108,8 +108,8 @@ def seeded(seed: int, step: int) -> torch.Generator:
     """Make the stream of random numbers of one step: a resumed run draws what an unbroken one would.
 
     Args:
-        seed: of the training.
-        step: its number.
+        seed: random seed of the whole training.
+        step: the step's number.
 
     Returns:
         The stream, on the CPU.
@@ -232,7 +232,7 @@ def load_ema(model: nn.Module, checkpoint: Path) -> dict[str, Any]:
     """Put a checkpoint's averaged weights into a model.
 
     Args:
-        model: it is changed.
+        model: the model, which is changed in place.
         checkpoint: as `Trainer.save` wrote it.
 
     Returns:

@@ -42,7 +42,7 @@ def command(name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """A decorator that registers a function as the command `name`.
 
     Args:
-        name: what calls it.
+        name: the word that calls it.
 
     Returns:
         The decorator; a list of commands shows the first line of the function's docstring whole.
@@ -54,9 +54,9 @@ def budget(minutes: float, until: str, steps: int | None) -> Budget:
     """The budget that the options name.
 
     Args:
-        minutes: to train for, above 0.
+        minutes: busy minutes to train for, above 0.
         until: local time HH:MM at which training ends at the latest; empty: no limit.
-        steps: in place of the minutes, 1 or more; None: the minutes count.
+        steps: number of steps in place of the minutes, 1 or more; None: the minutes count.
 
     Returns:
         The budget, nothing of it spent.

@@ -57,7 +57,7 @@ def reconstruction_loss(output: Tensor, target: Tensor) -> Tensor:
 
     Args:
         output: `[n, 3, h, w]`.
-        target: of the same shape.
+        target: the images wanted, of the same shape.
 
     Returns:
         The loss, a scalar.
@@ -71,7 +71,7 @@ def kl(mean: Tensor, logvar: Tensor) -> Tensor:
     """Compute KL(N(mean, exp logvar) || N(0, 1)).
 
     Args:
-        mean: of the latents.
+        mean: means of the latents.
         logvar: natural logarithm of their variance, of the same shape.
 
     Returns:
@@ -84,7 +84,7 @@ def make_loss(vae: Any, images: Tensor) -> Callable[[int], Tensor]:
     """Make the loss of the autoencoder.
 
     Args:
-        vae: in training mode.
+        vae: the autoencoder to train, in training mode.
         images: uint8 `[n, 3, 64, 64]`; half of those drawn are mirrored.
 
     Returns:
@@ -124,9 +124,9 @@ def train(data: EmojiData, work: Path, budget: Budget) -> None:
     """Train, or resume, into `work/vae.pt`.
 
     Args:
-        data: the dataset.
+        data: the dataset of images, labels and splits.
         work: the directory of the checkpoints.
-        budget: how long.
+        budget: how long to train.
     """
     torch.manual_seed(SEED)
     vae = new_vae().to(memory_format=torch.channels_last)
@@ -147,7 +147,7 @@ def encode(vae: Any, images: Tensor) -> Tensor:
 
     Args:
         vae: the autoencoder.
-        images: uint8 `[n, 3, 64, 64]`.
+        images: RGB images, uint8 `[n, 3, 64, 64]`.
 
     Returns:
         Mean latents `[n, 4, 16, 16]`.
@@ -163,7 +163,7 @@ def fold_scale(vae: Any, latents: Tensor) -> None:
     into `quant_conv` (means first, then log-variances) and its inverse into `post_quant_conv`.
 
     Args:
-        vae: the autoencoder; it is changed.
+        vae: the autoencoder, which is changed in place.
         latents: `[n, 4, 16, 16]`, as `encode` returns them.
     """
     m, s = latents.mean(dim=(0, 2, 3)), latents.std(dim=(0, 2, 3))
@@ -179,7 +179,7 @@ def load_folded(data: EmojiData, work: Path) -> Any:
     """Load the trained autoencoder with unit-scale latents over the training images.
 
     Args:
-        data: the dataset.
+        data: the dataset of images, labels and splits.
         work: the directory of the checkpoints.
 
     Returns:
@@ -197,7 +197,7 @@ def reconstruction_psnr(vae: Any, images: Tensor) -> float:
 
     Args:
         vae: the autoencoder.
-        images: uint8 `[n, 3, 64, 64]`.
+        images: RGB images, uint8 `[n, 3, 64, 64]`.
 
     Returns:
         The mean PSNR in dB.

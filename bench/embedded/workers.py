@@ -27,7 +27,7 @@ class Workers:
         """Number this process's batch in a step: no two processes or steps share one.
 
         Args:
-            step: its number.
+            step: the step's number.
 
         Returns:
             The batch's number.
@@ -38,7 +38,7 @@ class Workers:
         """Share the first process's value.
 
         Args:
-            value: this process's.
+            value: the value of this process.
 
         Returns:
             The first one's.
@@ -53,7 +53,7 @@ class Workers:
         """Replace every gradient by its mean over the processes.
 
         Args:
-            parameters: the model's, in the same order in all.
+            parameters: the model's parameters, in the same order in all processes.
         """
         if self.count == 1:
             return

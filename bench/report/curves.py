@@ -141,7 +141,7 @@ def comparisons(records: Sequence[Record], axis: Axis) -> list[Comparison]:
 
     Args:
         records: configurations with timing and a drift on `axis`.
-        axis: which drift.
+        axis: the drift that is compared on.
 
     Returns:
         Those comparisons for which both sides have configurations faster than the baseline.

@@ -26,8 +26,8 @@ def goals_table(goals: Sequence[Goal], records: Sequence[Record]) -> Table:
     """Judge the goals of a suite.
 
     Args:
-        goals: the suite's, in order.
-        records: of the suite; of those that goals name, none need be there.
+        goals: the suite's goals, in order.
+        records: the suite's records; those that goals name may be missing.
 
     Returns:
         A row for each goal.
@@ -41,7 +41,7 @@ def reached(goal: Goal, named: dict[str, Record]) -> Interval | None:
     """Look up the value of a goal's metric.
 
     Args:
-        goal: the goal.
+        goal: the goal to judge.
         named: the records by name.
 
     Returns:
@@ -77,9 +77,9 @@ def judge(low: float, high: float, at_least: float) -> Verdict:
     """Hold an interval against a bound.
 
     Args:
-        low: its lower end.
-        high: its upper end.
-        at_least: the bound.
+        low: the interval's lower end.
+        high: the interval's upper end.
+        at_least: the bound to keep.
 
     Returns:
         *met* by the whole interval, *missed* by all of it, else *unclear*.

@@ -89,7 +89,7 @@ def render(template: str, title: str, headline: str, content: dict[str, Any]) ->
 
     Args:
         template: the name of a file in `templates`.
-        title: of the page; plain text.
+        title: the page's title, plain text.
         headline: one sentence of Markdown, which the template can show.
         content: what else it shows, by name.
 
@@ -104,7 +104,7 @@ def write_index(reports: Path) -> Path:
     """Write README.md of the reports: every page below, but for local ones, with its title and headline.
 
     Args:
-        reports: the root of the reports.
+        reports: the root directory of the reports.
 
     Returns:
         The file.

@@ -81,7 +81,7 @@ class Fronts:
         """Find the fronts that a configuration is on.
 
         Args:
-            record: the configuration's.
+            record: the record of one configuration.
 
         Returns:
             The marks of their axes; none where it is on no front.
@@ -93,8 +93,8 @@ def compare(records: Sequence[Record], margin: float = NO_LOSS_MARGIN) -> Fronts
     """Make the fronts of a suite.
 
     Args:
-        records: the suite's.
-        margin: of "loses nothing", relative to the baseline's own drift.
+        records: the suite's records.
+        margin: drift that still counts as no loss, relative to the baseline's own drift.
 
     Returns:
         The fronts; None unless it measured MIN_METHODS methods or more besides the baseline.
@@ -160,7 +160,7 @@ def fastest(points: Iterable[Point]) -> Record | None:
     """Choose the fastest of some points; of equally fast ones the one that drifts least.
 
     Args:
-        points: may be empty.
+        points: the points to choose from; may be empty.
 
     Returns:
         Its record; None where there is no point.
@@ -176,7 +176,7 @@ def drawn(fronts: Fronts) -> list[Record]:
     fastest of another method there, and others on a front.
 
     Args:
-        fronts: the suite's.
+        fronts: the suite's fronts, one an axis.
 
     Returns:
         Their records in the suite's order, MAX_DRAWN and the control at most.

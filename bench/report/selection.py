@@ -75,7 +75,7 @@ def drift_from_converged(record: Record) -> float:
     """Look up the drift to rank by.
 
     Args:
-        record: any.
+        record: any record.
 
     Returns:
         The mean drift from the converged trajectory; infinite where not measured.
@@ -88,7 +88,7 @@ def speed(record: Record) -> float:
     """Look up the speedup to rank by.
 
     Args:
-        record: any.
+        record: any record.
 
     Returns:
         The median of the measured speedups; 0 where not timed.
@@ -100,7 +100,7 @@ def limit(record: Record) -> float:
     """Look up the speedup that counted FLOPs allow.
 
     Args:
-        record: any.
+        record: any record.
 
     Returns:
         The limit; 1 where not counted.
@@ -152,7 +152,7 @@ class Selection:
         """Judge one configuration at the suite's margin.
 
         Args:
-            record: the configuration's.
+            record: the record of one configuration.
 
         Returns:
             The verdict with the paired difference that it rests on.
@@ -163,7 +163,7 @@ class Selection:
         """Whether the drift from converged is about the baseline's own; it supports a choice, not a claim.
 
         Args:
-            record: the configuration's.
+            record: the record of one configuration.
 
         Returns:
             True where the mean drift is no more than the margin above the baseline's, and no paired

@@ -28,7 +28,7 @@ def baseline_solver(record: Record) -> str | None:
     """Look up the solver of a configuration's baseline.
 
     Args:
-        record: the configuration's.
+        record: the record of one configuration.
 
     Returns:
         Its name in suites, or its class's where suites have none; None where the record has none.
@@ -42,7 +42,7 @@ def solver(record: Record) -> str | None:
     """Look up the solver that a configuration runs on.
 
     Args:
-        record: the configuration's.
+        record: the record of one configuration.
 
     Returns:
         Its own, else its baseline's; None where the record has none.
@@ -54,7 +54,7 @@ def on_baseline_solver(record: Record) -> bool:
     """Whether a configuration runs on its baseline's solver.
 
     Args:
-        record: the configuration's.
+        record: the record of one configuration.
 
     Returns:
         True also where neither is known.
@@ -66,7 +66,7 @@ def steps(record: Record) -> int | None:
     """Look up how many denoising steps a configuration takes.
 
     Args:
-        record: the configuration's.
+        record: the record of one configuration.
 
     Returns:
         Its own number, else its baseline's; None where the record has none.
@@ -78,8 +78,8 @@ def option(record: Record, name: str) -> Any:
     """Look up one of the options that a suite gave the method.
 
     Args:
-        record: the configuration's.
-        name: the option's.
+        record: the record of one configuration.
+        name: the option's name.
 
     Returns:
         Its value; None where the suite gave none.

@@ -140,7 +140,7 @@ class SuiteReport:
         """Fill in the page.
 
         Args:
-            plots: as `plots` returns them.
+            plots: names of files, as `plots` returns them.
             out: the report's directory, where its links start.
 
         Returns:

@@ -53,7 +53,7 @@ def check_model(specs: Sequence[RunSpec]) -> None:
     """Check that the model has the labels, steps and plans that configurations ask for.
 
     Args:
-        specs: of one suite, `weights` settled.
+        specs: configurations of one suite, `weights` settled.
 
     Raises:
         BadInput: it lacks some; naming the configuration and what its model has.

@@ -43,7 +43,7 @@ class SuiteRun:
 
         Args:
             suite: the suite; the weights of its model are looked for.
-            results: the root of the records.
+            results: the root directory of the records.
             only: the name of the one configuration to run; None: all.
             force: whether to measure finished ones again.
 
@@ -72,8 +72,8 @@ class SuiteRun:
         """Prepare the run of some configurations of one suite.
 
         Args:
-            specs: at least one.
-            results: the root of the records.
+            specs: the configurations, at least one.
+            results: the root directory of the records.
             force: whether to measure finished ones again.
             reported: names whose records `run` returns; None: those of `specs`.
 

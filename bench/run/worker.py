@@ -72,7 +72,7 @@ class Job(BaseModel):
         Args:
             reason: why there are no values; its lines are joined, cut to 500 characters and scrubbed of
                 names.
-            trace: the traceback; None: none.
+            trace: the traceback; None: there is none.
 
         Returns:
             The record, not yet stored.
@@ -214,10 +214,10 @@ def finish(job: Job, shared: Shared, i: int, peaks: Memory | Exception | None) -
     allow.
 
     Args:
-        job: the configuration.
+        job: the configuration to measure.
         shared: what its group measured together.
-        i: its number in the group.
-        peaks: its memory; None: not asked for; an exception: the isolated pass failed with it.
+        i: the configuration's number in its group, from 0.
+        peaks: the memory measured; None: not asked for; an exception: what the isolated pass failed with.
 
     Returns:
         The record, and its image as PNG (None: it has none).
@@ -256,7 +256,7 @@ def say(what: str) -> None:
     """Report progress to the runner.
 
     Args:
-        what: one line.
+        what: the line to write.
     """
     sys.stdout.write(what + "\n")
     sys.stdout.flush()

@@ -48,7 +48,7 @@ def specs(repetitions: int) -> list[RunSpec]:
     """Repeat the suite's one configuration, each time with seeds of its own.
 
     Args:
-        repetitions: at least 1.
+        repetitions: number of repetitions, at least 1.
 
     Returns:
         The configurations, named NAME-00, NAME-01 and so on.
@@ -63,7 +63,7 @@ def study(records: Sequence[Record]) -> Study:
     """Sum up finished repetitions.
 
     Args:
-        records: of the repetitions; those without timing are passed over.
+        records: records of the repetitions; those without timing are passed over.
 
     Returns:
         The intervals, and how many of them contain 1.
@@ -95,8 +95,8 @@ def write_report(records: Sequence[Record], out: Path) -> Path:
     """Write the study's page, its plot and its table.
 
     Args:
-        records: of the repetitions, at least one of them finished.
-        out: the directory that they go to.
+        records: records of the repetitions, at least one of them finished.
+        out: the directory of page, plots and tables.
 
     Returns:
         The page, README.md.
@@ -150,7 +150,7 @@ def plot(result: Study, out: Path) -> Path:
 
     Args:
         result: the study.
-        out: the directory that it goes to.
+        out: the directory of the plot or page.
 
     Returns:
         The file.

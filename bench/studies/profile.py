@@ -132,9 +132,9 @@ def profiled(session: Session, method: str, options: dict[str, Any], trace: Path
     """Profile one generation of a batch under a method.
 
     Args:
-        session: the model and the batch.
+        session: the loaded model with the batch to profile.
         method: the method's name.
-        options: of the method, resolved.
+        options: the method's options, resolved.
         trace: the file that the Chrome trace goes to.
 
     Returns:
@@ -152,7 +152,7 @@ def page(comparison: Comparison) -> Page:
     """Show a comparison.
 
     Args:
-        comparison: both arms.
+        comparison: both arms of the profile.
 
     Returns:
         The page, not yet written.
@@ -176,7 +176,7 @@ def headline(comparison: Comparison) -> str:
     """Report the ratio of the arms, and where most is gained and most is lost.
 
     Args:
-        comparison: both arms.
+        comparison: both arms of the profile.
 
     Returns:
         One sentence.

@@ -60,7 +60,7 @@ def lines(table: published_results.Table, records: Mapping[str, Record]) -> list
     """Hold the rows of a published table against their plans and measurements.
 
     Args:
-        table: the published one.
+        table: the published table.
         records: what was measured, by the run's name; none need be there.
 
     Returns:
@@ -127,7 +127,7 @@ def write_report(records: Sequence[Record], out: Path) -> Path:
 
     Args:
         records: those of the suite, as far as they exist.
-        out: the directory that it goes to.
+        out: the directory of the plot or page.
 
     Returns:
         The page, README.md.

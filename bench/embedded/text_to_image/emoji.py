@@ -76,7 +76,7 @@ def plain(text: str) -> str:
     """Simplify a text.
 
     Args:
-        text: any.
+        text: any text.
 
     Returns:
         Lower-case words of ASCII letters and digits, separated by one space.
@@ -147,7 +147,7 @@ def split_of(emoji: dict[str, Any], heldout: set[str], vendor: str) -> str:
     Args:
         emoji: an entry of `emoji.json`.
         heldout: keys of the signs whose names are held out.
-        vendor: of the drawings.
+        vendor: whose drawings, such as "twitter".
 
     Returns:
         One of SPLITS.
@@ -164,7 +164,7 @@ def build(directory: Path) -> TextData:
     """Fetch, unpack, compose and split; the result is kept as `text.safetensors` and `text.json`.
 
     Args:
-        directory: of archives and result.
+        directory: the one that holds the archives and the dataset.
 
     Returns:
         The dataset.
@@ -199,7 +199,7 @@ def load(directory: Path) -> TextData:
     """Load the dataset, built on first use.
 
     Args:
-        directory: of archives and result.
+        directory: the one that holds the archives and the dataset.
 
     Returns:
         The dataset.

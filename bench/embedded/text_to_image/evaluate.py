@@ -34,10 +34,10 @@ def sample(
 
     Args:
         pipe: as `load_text_pipeline` returns it.
-        texts: the prompts.
+        texts: the prompts, one an image.
         guidance: weight of classifier-free guidance.
-        steps: of denoising.
-        batch: images of one call.
+        steps: number of denoising steps.
+        batch: number of images of one call.
 
     Returns:
         uint8 `[n, 3, 64, 64]`.
@@ -61,9 +61,9 @@ def choose(data: TextData, split: str, n: int) -> Tensor:
     """Choose images of a split, drawn with replacement where there are fewer.
 
     Args:
-        data: the dataset.
+        data: the dataset of images, labels and splits.
         split: one of SPLITS.
-        n: how many.
+        n: number of images or labels to choose.
 
     Returns:
         Their indices, `[n]`.
@@ -79,7 +79,7 @@ def prompts_of(data: TextData, rows: Tensor) -> list[str]:
     """Name the signs of images.
 
     Args:
-        data: the dataset.
+        data: the dataset of images, labels and splits.
         rows: indices of images, `[n]`.
 
     Returns:
@@ -93,7 +93,7 @@ def distances(data: TextData, images: Tensor, rows: Tensor) -> dict[str, Any]:
     to real.
 
     Args:
-        data: the dataset.
+        data: the dataset of images, labels and splits.
         images: samples uint8 `[n, 3, 64, 64]`.
         rows: the distinct images of the split "names" whose names were the prompts, `[n]`.
 
@@ -119,7 +119,7 @@ def matching_training_rows(data: TextData, rows: Tensor) -> Tensor:
     """Draw a training image of the same subcategory for each image, with replacement.
 
     Args:
-        data: the dataset.
+        data: the dataset of images, labels and splits.
         rows: indices of images, `[n]`.
 
     Returns:
@@ -139,7 +139,7 @@ def memorisation(data: TextData, images: Tensor) -> dict[str, float]:
     """Measure how near samples lie to training images, and how near held-out images do.
 
     Args:
-        data: the dataset.
+        data: the dataset of images, labels and splits.
         images: samples uint8 `[n, 3, 64, 64]`.
 
     Returns:
@@ -159,7 +159,7 @@ def metrics(data: TextData, images: dict[str, Tensor], rows: dict[str, Tensor]) 
     """Measure all values of the README.
 
     Args:
-        data: the dataset.
+        data: the dataset of images, labels and splits.
         images: samples uint8 `[n, 3, 64, 64]` by the split that their prompts are from, "train" and "names".
         rows: the images of the dataset whose names were the prompts, by split.
 
@@ -182,8 +182,8 @@ def scored(images: Tensor, texts: list[str]) -> dict[str, Any]:
     """Score images against their prompts.
 
     Args:
-        images: uint8 `[n, 3, 64, 64]`.
-        texts: a prompt each.
+        images: RGB images, uint8 `[n, 3, 64, 64]`.
+        texts: a prompt for each image.
 
     Returns:
         The mean text score, and how often the own prompt wins.
@@ -197,7 +197,7 @@ def grid(samples: list[tuple[str, Tensor]], columns: int = 8) -> Image.Image:
 
     Args:
         samples: prompt and image uint8 `[3, 64, 64]` of each.
-        columns: of the grid.
+        columns: number of the grid's columns.
 
     Returns:
         The grid.
@@ -217,8 +217,8 @@ def write(data: TextData, n: int) -> str:
     """Sample prompts of each split, draw the grids, and measure.
 
     Args:
-        data: the dataset.
-        n: how many of each split.
+        data: the dataset of images, labels and splits.
+        n: number of images of each split.
 
     Returns:
         What it writes to `figures.json`.
@@ -240,7 +240,7 @@ def nearest_pairs(data: TextData, samples: list[tuple[str, Tensor]]) -> list[tup
     """Arrange six samples, then the training image nearest to each, with its name, and so on.
 
     Args:
-        data: the dataset.
+        data: the dataset of images, labels and splits.
         samples: prompt and image uint8 `[3, 64, 64]` of each.
 
     Returns:

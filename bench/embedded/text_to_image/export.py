@@ -24,7 +24,7 @@ def write_model(work: Path, directory: Path = TEXT_MODEL_DIR) -> None:
 
     Args:
         work: the directory of the checkpoints.
-        directory: the pipeline's.
+        directory: the pipeline's directory.
     """
     model = mmdit.load_trained(work)
     vae = mmdit.load_vae()

@@ -127,7 +127,7 @@ class JointAttention:
         """Weigh the last text token for the m zero tokens that it stands for.
 
         Args:
-            scores: of queries and keys, `[..., queries, keys]`.
+            scores: products of queries and keys, `[..., queries, keys]`.
 
         Returns:
             log m in the last key's column, 0 elsewhere.
@@ -199,7 +199,7 @@ def logit_normal(draw: torch.Generator) -> Tensor:
     """Draw noise levels: the sigmoid of a normal, one from each of BATCH equal slices.
 
     Args:
-        draw: the stream of random numbers.
+        draw: generator of the random numbers.
 
     Returns:
         sigma in (0, 1), `[BATCH]`.
@@ -213,7 +213,7 @@ def zero_token_counts(draw: torch.Generator) -> Tensor:
     between.
 
     Args:
-        draw: the stream of random numbers.
+        draw: generator of the random numbers.
 
     Returns:
         Their logarithms, `[BATCH, 1, 1, 1]`.
@@ -228,7 +228,7 @@ def mirrored(data: TextData, rows: Tensor) -> Tensor:
     right.
 
     Args:
-        data: the dataset.
+        data: the dataset of images, labels and splits.
         rows: indices of images, `[n]`.
 
     Returns:
@@ -254,7 +254,7 @@ def training_latents(data: TextData, work: Path) -> tuple[Tensor, Tensor, Tensor
     Subcategories of n images are drawn in proportion to sqrt(n); a mirror image halves its original's share.
 
     Args:
-        data: the dataset.
+        data: the dataset of images, labels and splits.
         work: the directory that the latents are kept in.
 
     Returns:
@@ -278,10 +278,10 @@ def make_loss(
     al. 2023).
 
     Args:
-        model: in training mode.
-        latents: of the training images, `[m, 4, 16, 16]`.
-        signs: of the training images, `[m]`.
-        weights: of sampling, `[m]`.
+        model: the model to train, in training mode.
+        latents: encoded training images, `[m, 4, 16, 16]`.
+        signs: index of each training image's sign, `[m]`.
+        weights: sampling weights of the images, `[m]`.
         table: prompts of each sign, see `prompts.prompt_table`.
         empty: the tokens of the empty prompt, `[1, TOKENS]`.
 
@@ -324,9 +324,9 @@ def train(data: TextData, work: Path, budget: Budget) -> None:
     """Train, or resume, into `work/mmdit.pt`.
 
     Args:
-        data: the dataset.
+        data: the dataset of images, labels and splits.
         work: the directory of the checkpoints.
-        budget: how long.
+        budget: how long to train.
     """
     torch.manual_seed(SEED)
     tokenizer = prompts.tokenizer_for(data, work)

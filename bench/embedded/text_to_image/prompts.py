@@ -40,7 +40,7 @@ def draw_prompt(sign: Sign, draw: random.Random) -> str:
 
     Args:
         sign: the words of an emoji.
-        draw: the stream of random numbers.
+        draw: generator of the random numbers.
 
     Returns:
         The prompt.
@@ -65,7 +65,7 @@ def corpus(data: TextData) -> list[str]:
     """Collect what the vocabulary is made from.
 
     Args:
-        data: the dataset.
+        data: the dataset of images, labels and splits.
 
     Returns:
         The words of every sign that is trained on.
@@ -78,7 +78,7 @@ def write_tokenizer_files(texts: list[str], directory: Path) -> None:
     """Train byte-pair encoding; write CLIP's `vocab.json` and `merges.txt`.
 
     Args:
-        texts: to train on.
+        texts: texts to train on.
         directory: the files go to it.
     """
     pairs = Tokenizer(models.BPE(end_of_word_suffix="</w>", unk_token=UNKNOWN))
@@ -99,7 +99,7 @@ def load_tokenizer(directory: Path) -> Any:
     """Load a tokenizer.
 
     Args:
-        directory: of `vocab.json` and `merges.txt`.
+        directory: the one with `vocab.json` and `merges.txt`.
 
     Returns:
         A `CLIPTokenizer`.
@@ -115,7 +115,7 @@ def tokenizer_for(data: TextData, work: Path) -> Any:
     """Load the tokenizer of the training texts, trained on first use.
 
     Args:
-        data: the dataset.
+        data: the dataset of images, labels and splits.
         work: it is kept in `tokenizer` in there.
 
     Returns:
@@ -131,8 +131,8 @@ def encode(tokenizer: Any, texts: list[str]) -> Tensor:
     """Encode prompts as `StableDiffusion3Pipeline` does.
 
     Args:
-        tokenizer: the model's.
-        texts: the prompts.
+        tokenizer: the model's tokenizer.
+        texts: the prompts, one an image.
 
     Returns:
         Token ids int64 `[n, TOKENS]`.
@@ -147,8 +147,8 @@ def fitting_prompt(sign: Sign, tokenizer: Any, draw: random.Random) -> str:
 
     Args:
         sign: the words of an emoji.
-        tokenizer: the model's.
-        draw: the stream of random numbers.
+        tokenizer: the model's tokenizer.
+        draw: generator of the random numbers.
 
     Returns:
         The prompt, of at most TOKENS tokens unless one word has more.
@@ -163,10 +163,10 @@ def prompt_table(data: TextData, tokenizer: Any, seed: int, signs: Tensor) -> Te
     """Draw prompts of signs.
 
     Args:
-        data: the dataset.
-        tokenizer: the model's.
-        seed: of the draws.
-        signs: indices of those wanted.
+        data: the dataset of images, labels and splits.
+        tokenizer: the model's tokenizer.
+        seed: random seed of the draws.
+        signs: indices of the signs that prompts are drawn for.
 
     Returns:
         Token ids int64 `[number of texts, PROMPTS_PER_SIGN, TOKENS]`; rows of signs not wanted stay 0.

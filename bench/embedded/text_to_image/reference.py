@@ -17,7 +17,7 @@ def write(data: TextData) -> None:
     """Store the features of the split "names", in half precision.
 
     Args:
-        data: the dataset.
+        data: the dataset of images, labels and splits.
     """
     save_file({"names": extractor.extract(data.images[data.rows("names")]).half()}, REFERENCE)
 

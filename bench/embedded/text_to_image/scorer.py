@@ -44,7 +44,7 @@ class ImageTower(nn.Module):
         """Embed images.
 
         Args:
-            images: float `[n, 3, 64, 64]` in [-1, 1].
+            images: RGB images, float `[n, 3, 64, 64]` in [-1, 1].
 
         Returns:
             Unit vectors `[n, 128]`.
@@ -106,7 +106,7 @@ def embed_images(images_uint8: Tensor) -> Tensor:
     """Embed images.
 
     Args:
-        images_uint8: uint8 `[n, 3, 64, 64]`.
+        images_uint8: RGB images, uint8 `[n, 3, 64, 64]`.
 
     Returns:
         Unit vectors float32 `[n, 128]`.
@@ -128,7 +128,7 @@ def embed_prompts(texts: list[str]) -> Tensor:
     """Embed prompts, of which at most TOKENS tokens count.
 
     Args:
-        texts: the prompts.
+        texts: the prompts, one an image.
 
     Returns:
         Unit vectors float32 `[n, 128]`.
@@ -141,8 +141,8 @@ def text_scores(images_uint8: Tensor, texts: list[str]) -> Tensor:
     """Compute the cosine of each image with its own prompt.
 
     Args:
-        images_uint8: uint8 `[n, 3, 64, 64]`.
-        texts: a prompt each.
+        images_uint8: RGB images, uint8 `[n, 3, 64, 64]`.
+        texts: a prompt for each image.
 
     Returns:
         Scores `[n]` in [-1, 1].

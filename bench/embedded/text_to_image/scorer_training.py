@@ -26,8 +26,8 @@ def blurred(images: Tensor, draw: torch.Generator) -> Tensor:
     """Blend each image with its mean over 3x3 pixels, because samples are softer than drawings.
 
     Args:
-        images: float `[n, 3, 64, 64]`.
-        draw: the stream of random numbers.
+        images: RGB images, float `[n, 3, 64, 64]`.
+        draw: generator of the random numbers.
 
     Returns:
         As many images of the same shape.
@@ -41,8 +41,8 @@ def contrast(images: Tensor, texts: Tensor, scale: Tensor, same: Tensor) -> Tens
     et al. 2021).
 
     Args:
-        images: unit vectors `[n, 128]`.
-        texts: unit vectors `[n, 128]`.
+        images: embedded images, unit vectors `[n, 128]`.
+        texts: embedded prompts, unit vectors `[n, 128]`.
         scale: logarithm of the inverse temperature, a scalar, clamped to 4.6.
         same: pairs of one name, which share the target, `[n, n]`.
 
@@ -58,7 +58,7 @@ def make_loss(model: Scorer, data: TextData, table: Tensor) -> Callable[[int], T
     """Make the loss of the scorer.
 
     Args:
-        model: in training mode.
+        model: the model to train, in training mode.
         data: its training images are drawn from.
         table: prompts of each sign, see `prompts.prompt_table`.
 
@@ -89,9 +89,9 @@ def train(data: TextData, work: Path, budget: Budget) -> None:
     """Train, or resume, into `work/scorer.pt`.
 
     Args:
-        data: the dataset.
+        data: the dataset of images, labels and splits.
         work: the directory of the checkpoints.
-        budget: how long.
+        budget: how long to train.
     """
     torch.manual_seed(SEED)
     model = Scorer().to(memory_format=torch.channels_last)
@@ -139,8 +139,8 @@ def retrieval(images: Tensor, texts: list[str]) -> dict[str, Any]:
     """Measure how well images find their own prompts.
 
     Args:
-        images: uint8 `[n, 3, 64, 64]`.
-        texts: a prompt each.
+        images: RGB images, uint8 `[n, 3, 64, 64]`.
+        texts: a prompt for each image.
 
     Returns:
         How often an image's own prompt scores above another, and among the best 1 and 5 of them all.

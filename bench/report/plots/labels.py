@@ -32,7 +32,7 @@ def label(
 
     Args:
         ax: its limits and scales are final.
-        points: in data coordinates.
+        points: the labelled points, in data coordinates.
         texts: one for each point.
         lines: corners of a polyline, in data coordinates, that labels keep off.
         others: points without a label that labels keep off.

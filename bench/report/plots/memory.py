@@ -52,7 +52,7 @@ def batch(record: Record) -> int:
     """Look up a configuration's batch size.
 
     Args:
-        record: the configuration's.
+        record: the record of one configuration.
 
     Returns:
         Images of one call.
@@ -64,7 +64,7 @@ def lines(records: Sequence[Record]) -> list[Line]:
     """Group the configurations that were run at several batch sizes.
 
     Args:
-        records: the suite's.
+        records: the suite's records.
 
     Returns:
         A line for each such group, in the order of their first.
@@ -89,7 +89,7 @@ def plot_memory(records: Sequence[Record], directory: Path) -> Path | None:
     """Plot memory over the batch size: two panels, a line for each method and its options.
 
     Args:
-        records: the suite's.
+        records: the suite's records.
         directory: the plot goes to a file in there.
 
     Returns:

@@ -35,7 +35,7 @@ def plot_fronts(fronts: Fronts, directory: Path) -> list[Path]:
     """Plot each axis.
 
     Args:
-        fronts: the suite's.
+        fronts: the suite's fronts, one an axis.
         directory: the plots go to AXIS.png in there.
 
     Returns:
@@ -50,7 +50,7 @@ def plot_ratios(fronts: Fronts, directory: Path) -> Path | None:
     """Plot DQAR's speed over its competitors' over drift, a panel for each axis.
 
     Args:
-        fronts: the suite's.
+        fronts: the suite's fronts, one an axis.
         directory: the plot goes to a file in there.
 
     Returns:
@@ -110,7 +110,7 @@ def plot(front: Front, own: Mean | None) -> Figure:
     """Draw one axis: all points, each method's own fronts, the overall one.
 
     Args:
-        front: of the axis.
+        front: the front of one axis.
         own: the baseline's own drift, drawn on the converged axis; None: not measured.
 
     Returns:

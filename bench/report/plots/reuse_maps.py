@@ -28,7 +28,7 @@ def reusing(records: Sequence[Record]) -> list[tuple[Record, Reuse]]:
     """Choose the finished runs that reused anything.
 
     Args:
-        records: the suite's.
+        records: the suite's records.
 
     Returns:
         Their records and what they reused, with maps.
@@ -40,7 +40,7 @@ def plot_maps(records: Sequence[Record], directory: Path) -> Path | None:
     """Plot one small map a configuration that reuses; on top, SNR and entropy over the same steps.
 
     Args:
-        records: the suite's.
+        records: the suite's records.
         directory: the plot goes to a file in there.
 
     Returns:

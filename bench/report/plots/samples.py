@@ -44,7 +44,7 @@ def plot_samples(records: Sequence[Record], results: Path, directory: Path) -> l
     """Draw pages of worst cases by drift; identical images are omitted.
 
     Args:
-        records: the suite's.
+        records: the suite's records.
         results: the directory of the records, which holds their images.
         directory: the pages go to samples-N.webp in there.
 
@@ -62,7 +62,7 @@ def cases(record: Record, results: Path) -> list[Case]:
     """Cut a record's mosaic (row 0 baseline, row 1 candidate) into its worst cases.
 
     Args:
-        record: a configuration's.
+        record: the record of one configuration.
         results: the directory of the records, which holds their images.
 
     Returns:

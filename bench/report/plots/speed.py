@@ -26,8 +26,8 @@ def points(records: Sequence[Record], field: str) -> list[Point]:
     """Choose those with both a speedup and an error.
 
     Args:
-        records: the suite's.
-        field: of quality, such as `drift_converged`.
+        records: the suite's records.
+        field: a field of the record's quality, such as `drift_converged`.
 
     Returns:
         Record, speedup and error of each.
@@ -43,7 +43,7 @@ def plot_pareto(selection: Selection, directory: Path) -> Path | None:
     """Plot speedup against drift, from the baseline and, where known, from the converged trajectory.
 
     Args:
-        selection: the suite's records.
+        selection: the suite's records, with what follows from them.
         directory: the plot goes to a file in there.
 
     Returns:
@@ -167,7 +167,7 @@ def plot_speedups(records: Sequence[Record], directory: Path) -> Path | None:
     """Plot each configuration's paired ratios, their median with its interval, and its limit.
 
     Args:
-        records: the suite's.
+        records: the suite's records.
         directory: the plot goes to a file in there.
 
     Returns:

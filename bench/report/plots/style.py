@@ -69,7 +69,7 @@ def method_style(method: str) -> MethodStyle:
     """Choose how a method is drawn.
 
     Args:
-        method: its name; an unknown one is grey.
+        method: the method's name; an unknown one is grey.
 
     Returns:
         Colour, marker and line.
@@ -90,7 +90,7 @@ def plain(text: str) -> str:
     """Keep text from a record literal in a plot: its dollar signs begin no formula.
 
     Args:
-        text: any.
+        text: any text.
 
     Returns:
         The text as matplotlib takes it.
@@ -102,8 +102,8 @@ def canvas(width: float, height: float) -> Figure:
     """Make an empty figure on a canvas that needs no display.
 
     Args:
-        width: in inches.
-        height: in inches.
+        width: the figure's width in inches.
+        height: the figure's height in inches.
 
     Returns:
         The figure.

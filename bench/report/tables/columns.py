@@ -39,7 +39,7 @@ def whole(value: float) -> str:
     """Show a count; one that is no whole number, which would be a fault, is shown with its decimals.
 
     Args:
-        value: the count.
+        value: the count, which may be a float.
 
     Returns:
         The number as text.
@@ -95,7 +95,7 @@ def ends(name: str, value: Interval | None) -> dict[str, float | None]:
     """Spread an interval over three columns of a CSV.
 
     Args:
-        name: the column of the value.
+        name: the value's column; the ends' columns are called after it.
         value: None: not measured.
 
     Returns:
@@ -121,7 +121,7 @@ class Column:
         """Look up what the column is made from.
 
         Args:
-            record: a configuration's.
+            record: the record of one configuration.
 
         Returns:
             A value or an interval, unscaled; None where the record has none.
@@ -132,7 +132,7 @@ class Column:
         """Compute the column's values for one record.
 
         Args:
-            record: a configuration's.
+            record: the record of one configuration.
 
         Returns:
             The scaled values by their columns in the CSV: one, or three where it has an interval.
@@ -171,7 +171,7 @@ def lookup(record: Record, path: str) -> Any:
     """Follow a dotted path through a record.
 
     Args:
-        record: a configuration's.
+        record: the record of one configuration.
         path: names of fields with dots between.
 
     Returns:
@@ -235,7 +235,7 @@ def as_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """Turn a frame into dictionaries.
 
     Args:
-        frame: any.
+        frame: any frame.
 
     Returns:
         Its rows, each by its columns' names.
@@ -247,7 +247,7 @@ def table(name: str, columns: Sequence[Column], records: Sequence[Record]) -> Ta
     """Collect the columns' values over the records.
 
     Args:
-        name: the table's, which names its CSV.
+        name: the table's name, which its CSV has too.
         columns: in order.
         records: one for each row.
 

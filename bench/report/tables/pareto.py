@@ -55,7 +55,7 @@ def levels_table(front: Front) -> Table:
     """Compare the fastest at each level of drift.
 
     Args:
-        front: of one axis.
+        front: the front of one axis.
 
     Returns:
         A row a level: the fastest, the runner-up, DQAR's and its competitors' fastest.
@@ -90,7 +90,7 @@ def ratio_table(axis: Axis, compared: list[Comparison]) -> Table:
     """Tabulate DQAR's speed over its competitors' on the whole grid of drifts.
 
     Args:
-        axis: which drift.
+        axis: the drift that is compared on.
         compared: the comparisons on that axis.
 
     Returns:
@@ -137,7 +137,7 @@ def of_limit(record: Record) -> float | None:
     """Compute the measured speedup as a share of the one that FLOPs allow.
 
     Args:
-        record: a configuration's.
+        record: the record of one configuration.
 
     Returns:
         The share, 1 at the limit; None where either is missing.
@@ -151,7 +151,7 @@ def front_table(fronts: Fronts, shown: bool = False) -> Table:
     """Tabulate every configuration compared, with the fronts that it is on.
 
     Args:
-        fronts: of the suite.
+        fronts: the suite's fronts, one an axis.
         shown: whether to keep only those on a front, as the page shows them; the CSV has all.
 
     Returns:

@@ -88,7 +88,7 @@ def text_columns(records: Sequence[Record]) -> list[Column]:
     """Choose the columns of text scores.
 
     Args:
-        records: the suite's.
+        records: the suite's records.
 
     Returns:
         The columns, called CLIP scores where CLIP alone was the scorer.
@@ -103,7 +103,7 @@ def main_table(records: Sequence[Record]) -> Table:
     """Tabulate every headline metric.
 
     Args:
-        records: the suite's.
+        records: the suite's records.
 
     Returns:
         A row a configuration; the verdict of a failed run is FAILED.
@@ -136,7 +136,7 @@ def fd_title(records: Sequence[Record]) -> str:
     """Name the column of Fréchet distances.
 
     Args:
-        records: the suite's.
+        records: the suite's records.
 
     Returns:
         Every name that occurs in it.
@@ -150,7 +150,7 @@ def distance_table(records: Sequence[Record]) -> Table:
     """Tabulate distances between sets of images.
 
     Args:
-        records: the suite's.
+        records: the suite's records.
 
     Returns:
         A row a configuration and comparison.
@@ -199,7 +199,7 @@ def memory_table(records: Sequence[Record]) -> Table:
     """Tabulate the peaks of memory, their idle values, and the bytes that the cache holds.
 
     Args:
-        records: the suite's.
+        records: the suite's records.
 
     Returns:
         A row a configuration, in MB.
@@ -224,7 +224,7 @@ def limits_table(records: Sequence[Record]) -> Table:
     """Tabulate what counted FLOPs allow, what was measured, and the utilisation of the baseline.
 
     Args:
-        records: the suite's.
+        records: the suite's records.
 
     Returns:
         A row a configuration.
@@ -249,7 +249,7 @@ def reasons_table(records: Sequence[Record]) -> Table:
     """Tabulate why attention calls were computed or reused.
 
     Args:
-        records: the suite's.
+        records: the suite's records.
 
     Returns:
         A row a configuration that counted them, a column a reason: calls of a generation.
@@ -267,7 +267,7 @@ def options_table(records: Sequence[Record]) -> Table:
     """Tabulate the options of each configuration's method, as the suite gave them or as measured.
 
     Args:
-        records: the suite's.
+        records: the suite's records.
 
     Returns:
         A row a configuration.

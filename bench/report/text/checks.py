@@ -16,7 +16,7 @@ def warnings(selection: Selection) -> list[str]:
     """Name configurations that did nothing, or the same as another, and controls that are off.
 
     Args:
-        selection: the suite's records.
+        selection: the suite's records, with what follows from them.
 
     Returns:
         One line each; none where all is well.
@@ -64,7 +64,7 @@ def controls(selection: Selection) -> list[str]:
     """Report the baseline against itself, and how many measured pairs were excluded.
 
     Args:
-        selection: the suite's records.
+        selection: the suite's records, with what follows from them.
 
     Returns:
         One line each.

@@ -30,7 +30,7 @@ def missing_lines(records: Sequence[Record], columns: Sequence[Column]) -> list[
 
     Args:
         records: the suite's; those that failed are passed over.
-        columns: of the tables shown.
+        columns: the columns of the tables shown.
 
     Returns:
         One line for each set of values that the same configurations lack for the same reason.
@@ -57,7 +57,7 @@ def why_missing(record: Record, path: str) -> str:
     """Say why a value is null.
 
     Args:
-        record: a configuration's.
+        record: the record of one configuration.
         path: names of fields with dots between, such as `quality.drift_converged`.
 
     Returns:

@@ -17,7 +17,7 @@ def verdicts(fronts: Fronts) -> list[str]:
     """Report how DQAR compares with its competitors.
 
     Args:
-        fronts: the suite's.
+        fronts: the suite's fronts, one an axis.
 
     Returns:
         Lines: for each comparison where its goal is met; who is on a front; what share of the speedup that
@@ -102,7 +102,7 @@ def basis(front: Front) -> str:
     """Say what the bands of one axis were resampled from.
 
     Args:
-        front: of the axis.
+        front: the front of one axis.
 
     Returns:
         One or two sentences; empty where nothing compares.

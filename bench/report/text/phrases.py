@@ -20,7 +20,7 @@ def with_interval(value: Interval) -> str:
     """Show a value with its interval, as 0.0538 [0.0473, 0.0608].
 
     Args:
-        value: of drift, or of its size.
+        value: a drift, or a number of that size.
 
     Returns:
         The phrase, three significant digits.
@@ -32,7 +32,7 @@ def times(value: Interval) -> str:
     """Show a ratio with its interval, as 1.10× [1.08, 1.11].
 
     Args:
-        value: the ratio.
+        value: the ratio with its interval.
 
     Returns:
         The phrase.
@@ -44,7 +44,7 @@ def named(record: Record) -> str:
     """Name a configuration, as `name` (method).
 
     Args:
-        record: the configuration's.
+        record: the record of one configuration.
 
     Returns:
         The phrase, in Markdown.
@@ -56,7 +56,7 @@ def speed(record: Record) -> str:
     """Report a speedup, as `name` at 1.10× [1.08, 1.11] the baseline's speed.
 
     Args:
-        record: the configuration's.
+        record: the record of one configuration.
 
     Returns:
         The phrase, in Markdown; of one without timing that it was not timed.
@@ -70,7 +70,7 @@ def drift(record: Record) -> str:
     """Report the drift from the baseline, with its interval.
 
     Args:
-        record: the configuration's.
+        record: the record of one configuration.
 
     Returns:
         The phrase; of one without quality that it was not measured.
@@ -84,7 +84,7 @@ def converged(record: Record) -> str:
     """Report the drift from the converged trajectory, and the baseline's own.
 
     Args:
-        record: the configuration's.
+        record: the record of one configuration.
 
     Returns:
         The phrase; empty where not measured.

@@ -33,9 +33,9 @@ def command(name: str, asked: Mapping[str, Mapping[str, Any]], records: Sequence
     """Write the command that makes records: what differs from the suite's file was given as an option.
 
     Args:
-        name: the suite's.
+        name: the suite's name.
         asked: the file's configurations by name, as a record holds them.
-        records: the suite's.
+        records: the suite's records.
 
     Returns:
         A command line.
@@ -74,7 +74,7 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     """Flatten a nested dictionary.
 
     Args:
-        tree: of JSON's types.
+        tree: nested dictionaries of JSON's types.
         prefix: what stands before each key.
 
     Returns:
@@ -94,7 +94,7 @@ def by_value(records: Sequence[Record]) -> dict[str, dict[str, list[str]]]:
     """Collect what the records' environments hold.
 
     Args:
-        records: the suite's.
+        records: the suite's records.
 
     Returns:
         For each dotted key its values, and for each value the configurations that had it.
@@ -110,7 +110,7 @@ def common(records: Sequence[Record]) -> str:
     """Tabulate what all records share.
 
     Args:
-        records: the suite's.
+        records: the suite's records.
 
     Returns:
         A Markdown table.
@@ -123,7 +123,7 @@ def differing(records: Sequence[Record]) -> str:
     """Tabulate what differs between the records.
 
     Args:
-        records: the suite's.
+        records: the suite's records.
 
     Returns:
         A Markdown table; empty where nothing does.
@@ -137,7 +137,7 @@ def mixed(records: Sequence[Record]) -> list[str]:
     """Warn of differences that make records incomparable: code, machine, versions.
 
     Args:
-        records: the suite's.
+        records: the suite's records.
 
     Returns:
         One line a difference.

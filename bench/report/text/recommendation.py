@@ -27,7 +27,7 @@ def answers(selection: Selection) -> list[tuple[str, str]]:
     """Answer what a reader asks.
 
     Args:
-        selection: the suite's records and margin.
+        selection: the suite's records and the margin of loss.
 
     Returns:
         Question and answer, in the order in which they are asked; none where nothing finished.

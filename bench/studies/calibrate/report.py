@@ -29,7 +29,7 @@ def write_report(plans: Sequence[Found], facts: Mapping[str, Any], out: Path) ->
     Args:
         plans: the plans, at least one, the slowest first.
         facts: what was calibrated on what.
-        out: the directory that they go to.
+        out: the directory of page, plots and tables.
 
     Returns:
         The page, README.md.
@@ -51,7 +51,7 @@ def counts(measured: Found) -> dict[str, int]:
     """Count the kinds of steps of a plan.
 
     Args:
-        measured: the plan.
+        measured: the plan with what was measured of it.
 
     Returns:
         How many steps run which branches, and how many reuse layers.
@@ -97,7 +97,7 @@ def plot(plans: Sequence[Found], facts: Mapping[str, Any], out: Path) -> Path:
     Args:
         plans: the plans.
         facts: what was calibrated on what.
-        out: the directory that it goes to.
+        out: the directory of the plot or page.
 
     Returns:
         The file.
@@ -126,7 +126,7 @@ def plot_plans(plans: Sequence[Found], out: Path) -> Path:
 
     Args:
         plans: the plans.
-        out: the directory that it goes to.
+        out: the directory of the plot or page.
 
     Returns:
         The file.

@@ -35,7 +35,7 @@ class CandidatePlan:
         """Make the plan that it stands for.
 
         Args:
-            layers: of the model.
+            layers: number of layers that the model has.
 
         Returns:
             The plan, without facts.
@@ -108,7 +108,7 @@ def initial_candidates(snr: FloatArray, most: float = 1.0) -> Iterator[Candidate
     log-SNR.
 
     Args:
-        snr: of each step, in the schedule's order.
+        snr: signal-to-noise ratio of each step, in the schedule's order.
         most: the shares are of this share, in (0, 1].
 
     Yields:
@@ -149,7 +149,7 @@ class Changes:
         """Let a step that runs change places with one nearby.
 
         Args:
-            candidate: it stays as it is.
+            candidate: the plan to change; it stays as it is.
 
         Returns:
             The changed one.
@@ -161,7 +161,7 @@ class Changes:
         """Let a step that runs change places with any other.
 
         Args:
-            candidate: it stays as it is.
+            candidate: the plan to change; it stays as it is.
 
         Returns:
             The changed one.
@@ -182,7 +182,7 @@ class Changes:
         """Let a step run both branches instead of one, or one instead of both.
 
         Args:
-            candidate: it stays as it is.
+            candidate: the plan to change; it stays as it is.
 
         Returns:
             The changed one.
@@ -194,7 +194,7 @@ class Changes:
         """Let any step run.
 
         Args:
-            candidate: it stays as it is.
+            candidate: the plan to change; it stays as it is.
 
         Returns:
             The changed one.
@@ -206,7 +206,7 @@ class Changes:
         """Skip a step that runs.
 
         Args:
-            candidate: it stays as it is.
+            candidate: the plan to change; it stays as it is.
 
         Returns:
             The changed one.
@@ -217,7 +217,7 @@ class Changes:
         """Let other layers of a step reuse: all, none, or some in a row.
 
         Args:
-            candidate: it stays as it is.
+            candidate: the plan to change; it stays as it is.
 
         Returns:
             The changed one.
@@ -236,7 +236,7 @@ class Changes:
         """Forecast in another order, or correct by another share.
 
         Args:
-            candidate: it stays as it is.
+            candidate: the plan to change; it stays as it is.
 
         Returns:
             The changed one.
@@ -271,7 +271,7 @@ class Archive:
         """Keep a point unless one in the archive is as cheap and as good; drop those that it beats.
 
         Args:
-            point: measured on all images.
+            point: a plan measured on all images.
 
         Returns:
             Whether it was kept.
@@ -317,9 +317,9 @@ def search(
     Args:
         archive: at least one point; what is kept joins it.
         evaluate: returns the plan's point, or None once it is clear that one in the archive is better.
-        layers: of the model.
+        layers: number of layers that the model has.
         costs: the least and the greatest, shares of the baseline's FLOPs.
-        seed: of the changes.
+        seed: random seed of the changes.
 
     Yields:
         Whether a change was kept, after each.

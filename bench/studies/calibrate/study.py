@@ -214,7 +214,7 @@ def current_facts(facts: Mapping[str, Any]) -> dict[str, Any]:
     """Rename the facts of a study that was measured under former names.
 
     Args:
-        facts: the study's.
+        facts: the facts of a study.
 
     Returns:
         The same by today's names: the number of images had another.

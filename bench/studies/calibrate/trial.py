@@ -83,7 +83,7 @@ class Trials:
         """Compute the FLOPs that a plan runs: what it asks for is not always what the runtime can grant.
 
         Args:
-            plan: the plan.
+            plan: the plan to run.
 
         Returns:
             The share of the baseline's FLOPs of the transformer.
@@ -114,7 +114,7 @@ class Trials:
         """Measure a plan on seeds and labels that the search never saw.
 
         Args:
-            plan: the plan.
+            plan: the plan to run.
             guidance: another weight than the study's; None: the study's.
 
         Returns:

@@ -83,7 +83,7 @@ class Examination:
         """Enable DQAR as the demand states, generate, disable, and judge all of it.
 
         Args:
-            name: a demand's.
+            name: the name of a demand.
 
         Returns:
             The verdict; an allowed one turns wrong where something is left behind.
@@ -144,7 +144,7 @@ def refusal(text: str) -> Outcome:
     """Judge the text of a refusal: it is one line that states what is allowed instead.
 
     Args:
-        text: the error's.
+        text: the error's message.
 
     Returns:
         Refused, or wrong.

@@ -33,7 +33,7 @@ class Draw:
         """Draw noise, the same at every call of one draw.
 
         Args:
-            *shape: of one row.
+            *shape: shape of one row.
 
         Returns:
             Noise `[batch, *shape]`; with `halves` its second half repeats the first.
@@ -47,7 +47,7 @@ class Draw:
         """Draw what stands for a prompt.
 
         Args:
-            *shape: of one row.
+            *shape: shape of one row.
 
         Returns:
             Noise `[batch, *shape]` of the prompt's own seed.
@@ -58,7 +58,7 @@ class Draw:
         """Repeat the timestep for each row.
 
         Args:
-            scale: it is multiplied by this.
+            scale: factor of the timestep.
 
         Returns:
             The timesteps, `[batch]`.
@@ -97,8 +97,8 @@ class Draw:
         """Make a mask that hides nothing.
 
         Args:
-            dtype: of the mask; None: torch's default.
-            *shape: of one row.
+            dtype: type of the mask; None: torch's default.
+            *shape: shape of one row.
 
         Returns:
             Ones `[batch, *shape]`.
@@ -147,7 +147,7 @@ class Configuration:
         """List the blocks.
 
         Args:
-            model: as `build` returns it.
+            model: the model, as `build` returns it.
 
         Returns:
             Its blocks in order.

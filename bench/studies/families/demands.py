@@ -19,7 +19,7 @@ def no_layer(**fields: Any) -> DQARConfig:
     """Make a configuration that reuses no layer: what is left are whole steps and guidance branches.
 
     Args:
-        **fields: of DQARConfig, besides.
+        **fields: further fields of DQARConfig.
 
     Returns:
         The configuration.

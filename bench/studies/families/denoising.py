@@ -47,7 +47,7 @@ class Run:
         """Repeat a generation.
 
         Args:
-            times: how often.
+            times: how often it is repeated.
 
         Returns:
             What so many generations of the same inputs would be as one.
@@ -73,7 +73,7 @@ def generate(pipe: Any, configuration: Configuration, loop: Loop, steps: int | N
 
     Args:
         pipe: a pipeline, or what stands for one.
-        configuration: makes the inputs.
+        configuration: the class under test, which makes the inputs.
         loop: its steps and the calls of each.
         steps: how many of them to run; None: all.
 
@@ -106,8 +106,8 @@ def call_outside(pipe: Any, configuration: Configuration, latents: int) -> Any:
 
     Args:
         pipe: a pipeline, or what stands for one.
-        configuration: makes the inputs.
-        latents: their seed.
+        configuration: the class under test, which makes the inputs.
+        latents: random seed of the latents.
 
     Returns:
         The output.
@@ -121,8 +121,8 @@ def begin(scheduler: Any, loop: Loop) -> None:
     """Set the schedule: sigmas that fall, and timesteps that fall with them or stay.
 
     Args:
-        scheduler: the pipeline's.
-        loop: its steps.
+        scheduler: the pipeline's scheduler.
+        loop: the loop whose steps are set.
     """
     sigmas = [1 - (step + 0.5) / (loop.steps + 1) for step in range(loop.steps)]
     scheduler.set_timesteps(sigmas=sigmas, timesteps=[_T] * loop.steps if loop.constant else None)
@@ -151,7 +151,7 @@ def counted(blocks: Sequence[nn.Module]) -> Iterator[list[int]]:
     """Count the numbers that the weights within each block are given while this is open.
 
     Args:
-        blocks: of a model.
+        blocks: the blocks of a model.
 
     Yields:
         The counts so far, one a block.
@@ -196,8 +196,8 @@ def identical(one: Any, other: Any) -> bool:
     """Whether two outputs have the same form and the same bits.
 
     Args:
-        one: an output.
-        other: another.
+        one: an output of the transformer.
+        other: another output.
 
     Returns:
         True for the same form and bits; a nan is equal to none.
@@ -213,7 +213,7 @@ def distance(one: Any, other: Any) -> float:
     """Measure how far two outputs are apart.
 
     Args:
-        one: an output.
+        one: an output of the transformer.
         other: the one that distances are relative to.
 
     Returns:

@@ -49,7 +49,7 @@ class Clock:
         """Note that the blocks run on so many samples.
 
         Args:
-            samples: rows of their batch.
+            samples: rows of the batch that the blocks run on.
         """
         self.rows[self.step].append(samples)
 
@@ -82,7 +82,7 @@ class Kept:
         """Draw a line through the last two outputs, over the step's number.
 
         Args:
-            step: where it is read.
+            step: the step at which the forecast is read.
 
         Returns:
             The forecast, of the output's form; the last output where there is only one.
@@ -170,7 +170,7 @@ def reusing(
 
     Args:
         tiny: the pipeline's description.
-        names: of the modules within each block.
+        names: names of the modules within each block.
         forecast: whether the steps between draw a line through the last two outputs, else hold the last.
         change: is done to the pipeline first; None: nothing.
 

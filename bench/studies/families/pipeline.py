@@ -71,7 +71,7 @@ class TinyPipeline:
         """List the transformers.
 
         Args:
-            pipe: as `build` returns it.
+            pipe: the pipeline, as `build` returns it.
 
         Returns:
             One or two, in order.
@@ -95,7 +95,7 @@ class TinyPipeline:
         """Generate from a fixed seed.
 
         Args:
-            pipe: as `build` returns it.
+            pipe: the pipeline, as `build` returns it.
             **call: arguments in place of the description's.
 
         Returns:
@@ -119,8 +119,8 @@ def text(seed: int, *shape: int) -> Tensor:
     """Make what stands for an encoded prompt.
 
     Args:
-        seed: of its noise.
-        *shape: of the result.
+        seed: random seed of the noise.
+        *shape: shape of the result.
 
     Returns:
         Noise of that shape.

@@ -102,7 +102,7 @@ class PipelineExamination:
         """Enable DQAR, generate, disable, and judge all of it.
 
         Args:
-            name: of a configuration in CONFIGS.
+            name: a key of CONFIGS.
 
         Returns:
             The verdict; an allowed one turns wrong where something is left behind.

@@ -79,7 +79,7 @@ def outcomes_table(rows: Sequence[Examined]) -> str:
     """Tabulate outcomes for a terminal.
 
     Args:
-        rows: of configurations, or of pipelines.
+        rows: outcomes of configurations, or of pipelines.
 
     Returns:
         The verdict of each demand, a line a row; empty where there is none.
@@ -114,7 +114,7 @@ def worst(outcomes: Mapping[str, Outcome], demands: Sequence[str]) -> str:
     """Choose the worst verdict of some demands, one that does not apply left aside.
 
     Args:
-        outcomes: by demand.
+        outcomes: the outcome of each demand, by its name.
         demands: some of them, at least one.
 
     Returns:
@@ -127,7 +127,7 @@ def refusals(rows: Sequence[Examined]) -> list[tuple[str, str]]:
     """Collect the reasons of refusals.
 
     Args:
-        rows: of configurations and pipelines.
+        rows: outcomes of configurations and pipelines.
 
     Returns:
         Each reason, and the names that it is given for.

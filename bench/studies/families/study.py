@@ -49,7 +49,7 @@ def run(only: str = "", processes: int | None = None) -> tuple[list[Examined], l
 
     Args:
         only: a part of their names; empty: all.
-        processes: how many; None: the cores, at most 4.
+        processes: number of processes; None: the cores, at most 4.
 
     Returns:
         Configurations, then pipelines, in the tables' order.

@@ -26,9 +26,9 @@ class Table(dict[str, Configuration]):
         """Add a configuration.
 
         Args:
-            name: its name in the report.
+            name: the configuration's name in the report.
             model: the class's name in diffusers.
-            options: of the class's constructor.
+            options: arguments of the class's constructor.
             inputs: makes the arguments of a call.
             *blocks: paths of the lists of blocks; none: `transformer_blocks`.
             **more: other fields of `Configuration`.
@@ -43,7 +43,7 @@ def grid(*sizes: int) -> Tensor:
     """List the positions of a grid, as image ids are.
 
     Args:
-        *sizes: of each axis.
+        *sizes: number of positions on each axis.
 
     Returns:
         Positions `[tokens, axes]`.
@@ -55,8 +55,8 @@ def rotary(tokens: int, width: int) -> tuple[Tensor, Tensor]:
     """Make a rotary embedding.
 
     Args:
-        tokens: how many.
-        width: of a head, even.
+        tokens: number of positions.
+        width: channels of a head, an even number.
 
     Returns:
         Cosines and sines, `[tokens, width]` each.

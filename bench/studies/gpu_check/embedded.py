@@ -20,7 +20,7 @@ def drift(rig: Rig) -> dict[str, Value]:
     """Compare the drift of DQAR on the device with that on a CPU.
 
     Args:
-        rig: the check's models and scale.
+        rig: the loaded model and the scale of the check.
 
     Returns:
         Relative L2 of the final latents from the baseline's, by device.
@@ -50,7 +50,7 @@ def distance(rig: Rig) -> dict[str, Value]:
     (no FID).
 
     Args:
-        rig: the check's models and scale.
+        rig: the loaded model and the scale of the check.
 
     Returns:
         The distance, and the numbers of images.

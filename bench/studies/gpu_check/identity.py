@@ -31,7 +31,7 @@ def identical(rig: Rig) -> dict[str, Value]:
     reusable, and after `disable`.
 
     Args:
-        rig: the check's models and scale.
+        rig: the loaded model and the scale of the check.
 
     Returns:
         Whether each is bit-identical, and the seconds of a generation.
@@ -54,7 +54,7 @@ def syncs(rig: Rig) -> dict[str, Value]:
     """Count how often the host waits for the device in one step of the loop.
 
     Args:
-        rig: the check's models and scale.
+        rig: the loaded model and the scale of the check.
 
     Returns:
         Waits by configuration: 0 for plans, at most 1 for gates, is what is wanted.

@@ -69,7 +69,7 @@ def chosen(names: list[str]) -> list[Step]:
     """Choose steps by name.
 
     Args:
-        names: of steps; empty: all.
+        names: names of steps; empty: all.
 
     Returns:
         The steps in the check's order.

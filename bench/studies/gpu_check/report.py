@@ -21,7 +21,7 @@ def write_report(results: Sequence[StepResult], machine: str, out: Path) -> Path
     Args:
         results: what the steps left.
         machine: the machine, as its directory is named.
-        out: the directory that it goes to.
+        out: the directory of the plot or page.
 
     Returns:
         The page, README.md.

@@ -83,9 +83,9 @@ class Rig:
         """Make a configuration at this scale.
 
         Args:
-            method: its name is the configuration's as well.
-            options: of the method; None: none.
-            **fields: of the configuration, in place of the scale's.
+            method: the method's name, which is the configuration's as well.
+            options: the method's options; None: none.
+            **fields: fields of the configuration, in place of the scale's.
 
         Returns:
             The configuration.
@@ -142,7 +142,7 @@ class Rig:
         """Compute what FLOPs allow.
 
         Args:
-            session: the method's.
+            session: a session of the method.
             timed: its timing, from which the baseline's utilisation follows.
 
         Returns:

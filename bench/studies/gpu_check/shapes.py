@@ -53,7 +53,7 @@ def shapes(rig: Rig) -> dict[str, Value]:
     """Time the loops of large models with random weights: of STEPS steps, all run and MODEL_STEPS run.
 
     Args:
-        rig: the check's scale.
+        rig: the scale of the check.
 
     Returns:
         Seconds, and the peak of memory, by model.

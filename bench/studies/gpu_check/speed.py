@@ -39,7 +39,7 @@ def compiled(rig: Rig) -> dict[str, Value]:
     """Time skipped steps under torch.compile over the whole transformer, a full batch.
 
     Args:
-        rig: the check's models and scale.
+        rig: the loaded model and the scale of the check.
 
     Returns:
         Speedup, limit and share of it.
@@ -51,7 +51,7 @@ def graphs(rig: Rig) -> dict[str, Value]:
     """Time skipped steps under CUDA graphs against the baseline under CUDA graphs, one image.
 
     Args:
-        rig: the check's models and scale.
+        rig: the loaded model and the scale of the check.
 
     Returns:
         Speedup, limit and share of it.
@@ -63,7 +63,7 @@ def gate(rig: Rig) -> dict[str, Value]:
     """Time the gate and its entropies with nothing reused.
 
     Args:
-        rig: the check's models and scale.
+        rig: the loaded model and the scale of the check.
 
     Returns:
         The speed over the baseline's (1: the gate costs nothing), the baseline's seconds, and how many pairs.
@@ -76,7 +76,7 @@ def competitors(rig: Rig) -> dict[str, Value]:
     """Time DQAR, other caches and fewer steps, eager, all in the rounds of one baseline.
 
     Args:
-        rig: the check's models and scale.
+        rig: the loaded model and the scale of the check.
 
     Returns:
         Speedups by method.
@@ -93,7 +93,7 @@ def energy(rig: Rig) -> dict[str, Value]:
     """Measure the energy of baseline and DQAR by the device's counter.
 
     Args:
-        rig: the check's models and scale.
+        rig: the loaded model and the scale of the check.
 
     Returns:
         Joules an image; None where the device has no counter.
@@ -113,7 +113,7 @@ def int8(rig: Rig) -> dict[str, Value]:
     """Compare the int8 cache with the 16-bit one.
 
     Args:
-        rig: the check's models and scale.
+        rig: the loaded model and the scale of the check.
 
     Returns:
         Bytes held, peak memory by torch and NVML, and speedups.

@@ -32,7 +32,7 @@ def run_check(out: Path, names: list[str], toy: bool, budget_s: float, report: R
 
     Args:
         out: the directory of the results.
-        names: of the steps; empty: all.
+        names: names of the steps to run; empty: all.
         toy: whether to run at a size that a CPU can take.
         budget_s: seconds that all steps may take together.
         report: it is given a line as each step begins and ends.
@@ -143,7 +143,7 @@ def summary(result: StepResult) -> str:
     """Report a step's result.
 
     Args:
-        result: the step's.
+        result: what the step left.
 
     Returns:
         One line.

@@ -25,10 +25,10 @@ def run(step: Step, rig: Rig, toy: bool, environment: dict[str, object]) -> Step
     """Measure one step; what it raises is its failure and no other step's.
 
     Args:
-        step: the step.
-        rig: the check's models and scale.
+        step: the step that is asked about.
+        rig: the loaded model and the scale of the check.
         toy: whether the scale is a CPU's.
-        environment: of the process, kept with the result.
+        environment: versions and state of the machine, kept with the result.
 
     Returns:
         The result.

@@ -90,8 +90,8 @@ def candidates(policy: ReusePolicy, directory: Path, entropy: float) -> list[Can
     """List what is compared.
 
     Args:
-        policy: the learned one.
-        directory: the one that it was read from.
+        policy: the learned policy.
+        directory: the directory that the policy was read from.
         entropy: the highest seen, in nats: the end of the threshold's range.
 
     Returns:
@@ -130,9 +130,9 @@ class EqualReuse:
         """Make the configuration of a candidate.
 
         Args:
-            candidate: what is compared.
-            parameter: the value of its parameter.
-            bits: of the cache, 8 or 16.
+            candidate: one of the ways to choose what is reused.
+            parameter: the value of the candidate's parameter.
+            bits: width of a cached value, 8 or 16.
 
         Returns:
             The configuration.
@@ -153,9 +153,9 @@ class EqualReuse:
         """Make every image with a candidate's reuse.
 
         Args:
-            candidate: what is compared.
-            parameter: the value of its parameter.
-            bits: of the cache, 8 or 16.
+            candidate: one of the ways to choose what is reused.
+            parameter: the value of the candidate's parameter.
+            bits: width of a cached value, 8 or 16.
 
         Returns:
             Ratio and drift of each image.
@@ -168,8 +168,8 @@ class EqualReuse:
         """Replay the gate on the features seen without any reuse.
 
         Args:
-            candidate: what is compared.
-            parameter: the value of its parameter.
+            candidate: one of the ways to choose what is reused.
+            parameter: the value of the candidate's parameter.
 
         Returns:
             The mean reuse ratio that it would choose, in [0, 1].

@@ -38,10 +38,10 @@ def evaluate(
     """Compare the policy with the other candidates at equal measured reuse.
 
     Args:
-        session: of unseen images.
-        policy: the learned one.
-        directory: the one that it was read from.
-        n: number of images.
+        session: a session over images that the policy was not trained on.
+        policy: the learned policy.
+        directory: the directory that the policy was read from.
+        n: number of images to generate.
         targets: reuse ratios, each above 0 and below 1.
         max_age: steps that an entry may be reused for, at least 1.
 
@@ -75,9 +75,9 @@ def match(comparison: EqualReuse, candidate: Candidate, target: float) -> Measur
     """Find the parameter at which a candidate's measured ratio is nearest to a target.
 
     Args:
-        comparison: measures it.
-        candidate: what is compared.
-        target: the reuse ratio.
+        comparison: the images that the candidate is measured on.
+        candidate: one of the ways to choose what is reused.
+        target: the reuse ratio to reach, in (0, 1).
 
     Returns:
         What was measured there.
@@ -100,9 +100,9 @@ def search(ratio: Callable[[float], float], no_reuse: float, most_reuse: float, 
 
     Args:
         ratio: rises from `no_reuse` to `most_reuse`, which may be the smaller one.
-        no_reuse: the end without reuse.
-        most_reuse: the end with the most.
-        target: the ratio wanted.
+        no_reuse: the parameter at which nothing is reused.
+        most_reuse: the parameter at which most is reused.
+        target: the ratio to reach.
 
     Returns:
         The parameter; `most_reuse` where even that is too little; of a ratio that jumps over the target, the
@@ -135,7 +135,7 @@ def check_unseen(policy: ReusePolicy, seed: int, n: int) -> None:
 
     Args:
         policy: knows the seeds of its trace.
-        seed: of the first image.
+        seed: random seed of the first image.
         n: number of images, of seeds `seed` to `seed + n - 1`.
 
     Raises:

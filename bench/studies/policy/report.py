@@ -41,7 +41,7 @@ def write_report(comparison: Mapping[str, Any], out: Path) -> Path:
 
     Args:
         comparison: the comparison, of today's or former names.
-        out: the directory that they go to.
+        out: the directory of page, plots and tables.
 
     Returns:
         The page, README.md.
@@ -93,7 +93,7 @@ def headline(rows: Sequence[Row]) -> str:
     """Report where the policy drifts less, more, or the same, at the cache's full precision.
 
     Args:
-        rows: the comparison's.
+        rows: the comparison's rows.
 
     Returns:
         One or more clauses, joined to a sentence.
@@ -117,7 +117,7 @@ def verdict(row: Row) -> str:
     """Judge whether the policy is better than a row's method.
 
     Args:
-        row: of the comparison, its `over_policy` not null.
+        row: a row of the comparison, its `over_policy` not null.
 
     Returns:
         `better` or `worse` where the paired interval excludes 0, else `same`.
@@ -130,7 +130,7 @@ def table(rows: Sequence[Row]) -> str:
     """Tabulate the comparison.
 
     Args:
-        rows: the comparison's.
+        rows: the comparison's rows.
 
     Returns:
         A Markdown table, a line a method, target and quantisation.
@@ -151,8 +151,8 @@ def plot(rows: Sequence[Row], path: Path) -> Path:
     """Plot drift against measured reuse, a line a method; hollow where the cache is int8.
 
     Args:
-        rows: the comparison's.
-        path: the file that it goes to.
+        rows: the comparison's rows.
+        path: the file that the plot goes to.
 
     Returns:
         The file.

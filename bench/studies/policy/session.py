@@ -21,9 +21,9 @@ def open_session(model: str, steps: int, guidance: float, seed: int, evaluation:
 
     Args:
         model: embedded, a directory or a hub id, of class labels.
-        steps: of denoising.
-        guidance: its weight, above 1.
-        seed: of image 0.
+        steps: number of denoising steps.
+        guidance: weight of classifier-free guidance, above 1.
+        seed: random seed of image 0; image i takes seed + i.
         evaluation: which side's classes.
 
     Returns:
@@ -47,7 +47,7 @@ def side(labels: list[int], evaluation: bool) -> list[int]:
     """Split classes: every third is for evaluation.
 
     Args:
-        labels: of the model.
+        labels: all classes of the model, in order.
         evaluation: whether to return those, or the rest.
 
     Returns:

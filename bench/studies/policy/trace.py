@@ -36,8 +36,8 @@ def trace(session: Session, trajectories: int, finals: int = FINALS, progress: b
     output of the step before.
 
     Args:
-        session: of the training side's images.
-        trajectories: how many, at least 2.
+        session: a session over images of the training side.
+        trajectories: number of images, at least 2.
         finals: reuses of each trajectory that are also followed to the final latent.
         progress: whether to show a bar.
 
@@ -55,7 +55,7 @@ def rank_correlation(rows: Trace) -> tuple[float, int]:
     """Correlate a step's reuse error with the final one, by Spearman's rank correlation.
 
     Args:
-        rows: of a trace.
+        rows: the rows of a trace.
 
     Returns:
         The correlation (nan of two rows or fewer), and over how many rows.
@@ -72,8 +72,8 @@ def by_hand(pipe: Any, bits: int = 16) -> Iterator[ManualReuse]:
     """Hook DQAR to the pipeline's transformer; the caller decides what is reused.
 
     Args:
-        pipe: of class labels.
-        bits: of the cache, 8 or 16.
+        pipe: a pipeline that takes class labels.
+        bits: width of a cached value, 8 or 16.
 
     Yields:
         The handle that decides.
@@ -132,7 +132,7 @@ class Trajectory:
         """Compute what the gate sees before a step.
 
         Args:
-            step: the step.
+            step: the step that is asked about.
 
         Returns:
             Features `[layers, 4]`; entropy is of the last kept prediction.
@@ -147,7 +147,7 @@ class Trajectory:
 
         Args:
             step: the step; it stays as it is.
-            prediction: its guided noise.
+            prediction: the guided noise of the step.
 
         Returns:
             The step after.
@@ -160,7 +160,7 @@ class Trajectory:
         """Denoise to the end, all computed.
 
         Args:
-            step: where to start.
+            step: the step to start from.
 
         Returns:
             The final latent.
@@ -186,7 +186,7 @@ def follow(trajectory: Trajectory, name: int, finals: int) -> dict[str, Tensor]:
     """Follow one trajectory.
 
     Args:
-        trajectory: at its start.
+        trajectory: a trajectory at its start.
         name: its number, which names its rows and seeds the draw of `finals`.
         finals: reuses that are followed to the final latent.
 

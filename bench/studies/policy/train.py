@@ -35,10 +35,10 @@ def train(
     """Train both kinds of policy on the same split.
 
     Args:
-        rows: the trace.
+        rows: the trace to train on.
         budget: mean reuse error that is allowed, above 0; None: what three rows in ten stay below.
         final: whether the reuse error is that predicted for the final latent, else the step's own.
-        seed: of the split and of the initial weights.
+        seed: random seed of the split and of the initial weights.
         progress: whether to show bars.
 
     Returns:
@@ -70,7 +70,7 @@ def predicted(rows: Trace, known: Tensor) -> Trace:
     that were followed to the end.
 
     Args:
-        rows: of a trace, n of them.
+        rows: the n rows of a trace.
         known: the rows that may be fitted on, bool `[n]`.
 
     Returns:

@@ -16,8 +16,8 @@ def shortened(prompts: Prompts, words: int) -> Prompts:
     """Cut prompts short.
 
     Args:
-        prompts: the whole ones.
-        words: how many of each to keep.
+        prompts: prompts of full length.
+        words: number of words of each prompt that are kept.
 
     Returns:
         Prompts of the first so many words, negative ones whole.
@@ -30,7 +30,7 @@ def check(prompts: Prompts) -> None:
     """Check that every prompt has as many words as the longest length studied.
 
     Args:
-        prompts: the whole ones.
+        prompts: prompts of full length.
 
     Raises:
         BadInput: one is too short; naming it.

@@ -21,7 +21,7 @@ def write_report(rows: pd.DataFrame, facts: Mapping[str, Any], out: Path) -> Pat
     Args:
         rows: as `measure.measured` makes them.
         facts: what was measured on what.
-        out: the directory that they go to.
+        out: the directory of page, plots and tables.
 
     Returns:
         The page, README.md.
@@ -93,7 +93,7 @@ def plot(rows: pd.DataFrame, path: Path) -> Path:
 
     Args:
         rows: as `measure.measured` makes them.
-        path: the file that it goes to.
+        path: the file that the plot goes to.
 
     Returns:
         The file.

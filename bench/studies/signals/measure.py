@@ -27,7 +27,7 @@ def table(session: Session, samples: int, progress: bool = True) -> pd.DataFrame
 
     Args:
         session: the model, its prompts or labels, and its steps.
-        samples: how many images.
+        samples: number of images.
         progress: whether to show a bar, where stderr is a terminal.
 
     Returns:
@@ -86,7 +86,7 @@ def watched(transformer: Any) -> Iterator[Seen]:
     """Collect the attention outputs and the latent's norm of every step.
 
     Args:
-        transformer: of a pipeline, DQAR disabled.
+        transformer: a pipeline's transformer, DQAR disabled.
 
     Yields:
         What is collected as the pipeline runs.
@@ -140,8 +140,8 @@ def errors(outputs: list[list[Tensor]], log_snr: np.ndarray) -> tuple[np.ndarray
     """Compute the errors of two forecasts of every layer's output.
 
     Args:
-        outputs: a tensor a step and layer.
-        log_snr: of each step, `[steps]`.
+        outputs: an attention output for each step and layer.
+        log_snr: natural logarithm of each step's SNR, `[steps]`.
 
     Returns:
         Relative L2 errors `[steps, layers]` of holding the last output, and of the line through the last two

@@ -28,7 +28,7 @@ def write_report(rows: pd.DataFrame, facts: Mapping[str, Any], out: Path) -> Pat
     Args:
         rows: as `measure.table` makes them.
         facts: what was measured on what.
-        out: the directory that they go to.
+        out: the directory of page, plots and tables.
 
     Returns:
         The page, README.md.
@@ -120,7 +120,7 @@ def plot(rows: pd.DataFrame, path: Path) -> Path:
 
     Args:
         rows: as `measure.table` makes them.
-        path: the file that it goes to.
+        path: the file that the plot goes to.
 
     Returns:
         The file.

@@ -48,11 +48,11 @@ class Study:
 
         Args:
             model: embedded, embedded-t2i, a directory or a hub id.
-            images: how many.
-            steps: of denoising.
-            guidance: its weight.
-            seed: of image 0.
-            prompts: of a model that takes them; None: of class labels.
+            images: number of images.
+            steps: number of denoising steps.
+            guidance: weight of classifier-free guidance.
+            seed: random seed of image 0; image i takes seed + i.
+            prompts: prompts of the images; None: the model takes class labels.
             rows: measures so many images of a session.
 
         Returns:

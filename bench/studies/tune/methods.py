@@ -51,7 +51,7 @@ def searches(chosen: str, task: Task) -> list[Search]:
     """List the spaces of a method, or of all.
 
     Args:
-        chosen: a method's name, or `all`.
+        chosen: the name of a method, or `all`.
         task: whose baseline the spaces are for.
 
     Returns:
@@ -75,7 +75,7 @@ def suggested(trial: optuna.Trial, space: Space) -> dict[str, Any]:
     """Draw the options of a trial.
 
     Args:
-        trial: of the study.
+        trial: a trial of the study, which draws the values.
         space: the dimensions to draw from.
 
     Returns:
@@ -98,8 +98,8 @@ def run(task: Task, chosen: str, trials: int, results: Path) -> list[Trial]:
 
     Args:
         task: what is to be made faster.
-        chosen: a method's name, or `all`.
-        trials: of each space, earlier runs' included.
+        chosen: the name of a method, or `all`.
+        trials: how many each space gets, those of earlier runs included.
         results: the root of the results, which keeps the studies.
 
     Returns:
@@ -147,7 +147,7 @@ def front(trials: Sequence[Trial]) -> list[Trial]:
     """Choose the Pareto front of evaluations and drift.
 
     Args:
-        trials: of one search; of candidates that decide alike one counts.
+        trials: those of one search; of candidates that decide alike one counts.
 
     Returns:
         Its trials, the cheapest first.
@@ -163,7 +163,7 @@ def distinct(trials: Sequence[Trial]) -> list[Trial]:
     """Drop trials whose images are another's at the same cost: their options decide the same.
 
     Args:
-        trials: of one search.
+        trials: those of one search.
 
     Returns:
         The others, in order.
@@ -180,7 +180,7 @@ def rows(trials: Sequence[Trial], task: Task) -> Study:
     """Tabulate trials.
 
     Args:
-        trials: of all searches.
+        trials: those of all searches.
         task: what they were judged on.
 
     Returns:

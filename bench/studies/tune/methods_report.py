@@ -54,7 +54,7 @@ def write_report(rows: pd.DataFrame, facts: Mapping[str, Any], out: Path) -> Pat
     Args:
         rows: as `methods.rows` made them.
         facts: what was tuned on what.
-        out: the directory that they go to.
+        out: the directory of page, plots and tables.
 
     Returns:
         The page, README.md.
@@ -79,7 +79,7 @@ def headline(fronts: Mapping[str, Sequence[Trial]]) -> str:
     """Sum the study up by the cheapest search at each level of drift.
 
     Args:
-        fronts: of each search.
+        fronts: the front of each search, by the search's name.
 
     Returns:
         One sentence.
@@ -98,8 +98,8 @@ def cost_at(points: Sequence[Trial], level: float) -> float | None:
     """Find the cheapest candidate that drifts by at most so much.
 
     Args:
-        points: of one front.
-        level: the drift.
+        points: the trials of one front.
+        level: the largest drift that counts.
 
     Returns:
         Its evaluations of the model; None where none drifts so little.
@@ -112,8 +112,8 @@ def table(searches: Mapping[str, Sequence[Trial]], fronts: Mapping[str, Sequence
     """Tabulate the searches.
 
     Args:
-        searches: their trials.
-        fronts: of each search.
+        searches: the trials of each search, by its name.
+        fronts: the front of each search, by the search's name.
 
     Returns:
         A Markdown table, a row a search: how many trials, and its cheapest candidate at each level of drift.
@@ -132,7 +132,7 @@ def settings(fronts: Mapping[str, Sequence[Trial]]) -> str:
     """Tabulate the candidates on the fronts.
 
     Args:
-        fronts: of each search.
+        fronts: the front of each search, by the search's name.
 
     Returns:
         A Markdown table, a row a candidate.
@@ -165,7 +165,7 @@ def runs(fronts: Mapping[str, Sequence[Trial]]) -> str:
     """Write the fronts as a suite's `runs`.
 
     Args:
-        fronts: of each search.
+        fronts: the front of each search, by the search's name.
 
     Returns:
         YAML.
@@ -182,8 +182,8 @@ def plot(fronts: Mapping[str, Sequence[Trial]], out: Path) -> Path:
     """Plot each search's front: evaluations against drift.
 
     Args:
-        fronts: of each search.
-        out: the directory that it goes to.
+        fronts: the front of each search, by the search's name.
+        out: the directory of the plot or page.
 
     Returns:
         The file.

@@ -24,7 +24,7 @@ def write_report(
     """Write the study's page, its plot, its table and front-1.yaml, front-2.yaml and so on.
 
     Args:
-        points: of the front, the fastest first.
+        points: the points of the front, the fastest first.
         trials: the speedup and the drift of each.
         facts: what was tuned on what.
         out: the directory that they go to; configurations of an earlier front are removed.
@@ -60,7 +60,7 @@ def headline(points: Sequence[Point], trials: Sequence[Sequence[float]]) -> str:
     """Sum the study up by the front's two ends.
 
     Args:
-        points: of the front, the fastest first.
+        points: the points of the front, the fastest first.
         trials: the speedup and the drift of each.
 
     Returns:
@@ -77,9 +77,9 @@ def plot(points: Sequence[Point], trials: Sequence[Sequence[float]], out: Path) 
     """Plot the speedup that FLOPs allow against drift: all trials, and the front.
 
     Args:
-        points: of the front.
+        points: the points of the front.
         trials: the speedup and the drift of each.
-        out: the directory that it goes to.
+        out: the directory of the plot or page.
 
     Returns:
         The file.

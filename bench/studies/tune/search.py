@@ -68,7 +68,7 @@ class Tuner:
         """Run so many more trials.
 
         Args:
-            trials: how many, at least 1.
+            trials: number of trials to run, at least 1.
         """
         self.study.optimize(self._trial, n_trials=trials, show_progress_bar=True)
 
@@ -116,7 +116,7 @@ def suggested(trial: optuna.Trial | optuna.trial.FrozenTrial) -> dict[str, Any]:
     """Draw the options of a trial: the original specification's parameters, and a bound on age.
 
     Args:
-        trial: of the study.
+        trial: a trial of the study, which draws the values.
 
     Returns:
         Options of the method dqar.
