@@ -51,7 +51,12 @@ class EmojiFeatures(nn.Module):
 
 
 class EmojiExtractor(FeatureExtractorBase):  # type: ignore[misc]
-    """torch-fidelity's view of the network: uint8 [n, 3, 64, 64] to a tuple of [n, 96]."""
+    """torch-fidelity's view of the network: uint8 [n, 3, 64, 64] to a tuple of [n, 96].
+
+    Args:
+        name: the extractor's name at torch-fidelity.
+        features_list: names of the layers asked for.
+    """
 
     def __init__(self, name: str, features_list: list[str], **_: Any) -> None:
         super().__init__(name, features_list)

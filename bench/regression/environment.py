@@ -16,7 +16,11 @@ SERIES = f"here-py{PYTHON}"  # this interpreter's
 
 
 class Here(ExistingEnvironment):  # type: ignore[misc]
-    """The interpreter that runs asv, with all that is installed for it."""
+    """The interpreter that runs asv, with all that is installed for it.
+
+    Args:
+        *arguments: what asv gives an environment: its configuration, Python, requirements and variables.
+    """
 
     tool_name = "here"
 

@@ -152,7 +152,12 @@ class Runner:
 
 class Alarm(threading.Thread):
     """Kills a worker that exceeds its configurations' time in all, or prints nothing for as long as one of
-    them may take."""
+    them may take.
+
+    Args:
+        limits: seconds that each configuration may take; their sum is the limit of all.
+        process: the worker, the leader of its process group.
+    """
 
     def __init__(self, limits: Sequence[float], process: subprocess.Popen[str]) -> None:
         super().__init__(daemon=True)

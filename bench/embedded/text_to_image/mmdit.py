@@ -161,7 +161,11 @@ class TextToImage(nn.Module):
 
 
 class Denoise(nn.Module):
-    """The transformer with the count of zero tokens as an argument, so that it compiles once."""
+    """The transformer with the count of zero tokens as an argument, so that it compiles once.
+
+    Args:
+        transformer: its blocks' attention processors are replaced.
+    """
 
     def __init__(self, transformer: Any) -> None:
         super().__init__()

@@ -128,7 +128,12 @@ def _running(steps: int, branches: Mapping[int, int]) -> CandidatePlan:
 
 
 class Changes:
-    """Small random changes of a plan."""
+    """Small random changes of a plan.
+
+    Args:
+        rng: generator of the random numbers.
+        layers: number of layers that the model has.
+    """
 
     def __init__(self, rng: random.Random, layers: int) -> None:
         self.rng, self.layers = rng, layers
@@ -260,7 +265,11 @@ def _with(candidate: CandidatePlan, step: int, branches: int) -> CandidatePlan:
 
 
 class Archive:
-    """The Pareto front of plans by cost and score."""
+    """The Pareto front of plans by cost and score.
+
+    Args:
+        points: plans to start from; those that another one beats are dropped.
+    """
 
     def __init__(self, points: Iterable[Point] = ()) -> None:
         self.points: list[Point] = []

@@ -38,7 +38,13 @@ APART = 10_000  # between the seeds of calibration images and those held out
 
 
 class Trials:
-    """A model under plans for one solver; drift is from the baseline's latents or from the converged ones."""
+    """A model under plans for one solver; drift is from the baseline's latents or from the converged ones.
+
+    Args:
+        spec: the configuration under test; its batch is the images of the search.
+        target: which latents drift is from.
+        results: the root directory of the results, which keeps latents.
+    """
 
     def __init__(self, spec: RunSpec, target: Target, results: Path) -> None:
         models.check_settings(spec)

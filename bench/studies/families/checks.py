@@ -40,7 +40,11 @@ class Outcome:
 
 
 class Examination:
-    """One configuration's model under every demand."""
+    """One configuration's model under every demand.
+
+    Args:
+        configuration: the class under test with its options.
+    """
 
     def __init__(self, configuration: Configuration) -> None:
         self.configuration = configuration

@@ -58,7 +58,11 @@ class Generation:
 
 
 class PipelineExamination:
-    """One pipeline under every configuration."""
+    """One pipeline under every configuration.
+
+    Args:
+        tiny: how to build and call the pipeline.
+    """
 
     def __init__(self, tiny: TinyPipeline) -> None:
         self.tiny = tiny

@@ -59,7 +59,11 @@ class Measured(NamedTuple):
 
 
 class RandomMask:
-    """Stands in for a policy: each layer and step draws its probability, from `seed` on."""
+    """Stands in for a policy: each layer and step draws its probability.
+
+    Args:
+        seed: random seed of the draws.
+    """
 
     threshold = 0.5
 
@@ -72,7 +76,13 @@ class RandomMask:
 
 
 class Recorder:
-    """Stands in for a policy: notes what the gate shows it, and allows what `policy` allows, or nothing."""
+    """Stands in for a policy: notes what the gate shows it, and allows what another policy allows, or
+    nothing.
+
+    Args:
+        policy: the other policy, from features `[layers, 4]` to probabilities `[layers]`; None: nothing is
+            allowed.
+    """
 
     threshold = 0.5
 
@@ -112,6 +122,13 @@ class EqualReuse:
     """Images `0` to `n - 1` of a session: by the untouched pipeline, and under each candidate.
 
     `control` is the drift of runs that measure but reuse nothing: 0, or the comparison is invalid.
+
+    Args:
+        session: a session over images that the policy was not trained on.
+        directory: the directory of the policy.
+        n: number of images, at least 1.
+        max_age: number of steps that an entry may be reused for, at least 1.
+        progress: whether to show a bar.
     """
 
     def __init__(

@@ -93,7 +93,13 @@ class Step:
 
 
 class Trajectory:
-    """One image's denoising as `DiTPipeline` does it, a prediction at a time."""
+    """One image's denoising as `DiTPipeline` does it, a prediction at a time.
+
+    Args:
+        session: the loaded model, its steps and guidance.
+        manual: decides what is reused, on the same pipeline.
+        sample: number of the image, which sets its seed and class.
+    """
 
     def __init__(self, session: Session, manual: ManualReuse, sample: int) -> None:
         spec = session.spec

@@ -26,9 +26,17 @@ Floats = NDArray[np.float64]
 
 
 def trajectory(judge: Judge) -> tuple[Floats, Floats, Tensor]:
-    """The solution of the calibration images: its timesteps [n], noise levels [n + 1] and latents
-    [n + 1, images, ...], these in the scale in which the noise level is the time: of a flow as they are, else
-    divided by the signal's scale."""
+    """Solve the calibration images on a fine schedule.
+
+    Latents are in the scale in which the noise level is the time: of a flow as they are, else divided by the
+    signal's scale.
+
+    Args:
+        judge: the loaded model and its calibration images.
+
+    Returns:
+        The timesteps `[n]`, noise levels `[n + 1]` and latents `[n + 1, images, ...]`.
+    """
     pipe, seen = judge.session.pipe, list[Tensor]()
     options = {"scheduler": "dpm_solver++", "steps": FINER * judge.spec.num_inference_steps}
     with undecoded(pipe), solver(pipe, options) as call:
@@ -51,7 +59,16 @@ def trajectory(judge: Judge) -> tuple[Floats, Floats, Tensor]:
 
 
 def local_errors(sigmas: Floats, states: Tensor, every: int = EVERY) -> Floats:
-    """c(i, j) between every so many nodes, infinite where j is not after i: [nodes, nodes]."""
+    """Compute the local errors c(i, j) of Euler steps between nodes.
+
+    Args:
+        sigmas: noise levels of the trajectory, `[n + 1]`.
+        states: latents of the trajectory, `[n + 1, images, ...]`.
+        every: of so many steps of the trajectory one is a node.
+
+    Returns:
+        The errors `[nodes, nodes]`, infinite where j is not after i.
+    """
     slopes = torch.diff(states, dim=0) / torch.tensor(np.diff(sigmas), dtype=states.dtype).view(
         -1, *[1] * (states.ndim - 1)
     )
@@ -66,12 +83,15 @@ def local_errors(sigmas: Floats, states: Tensor, every: int = EVERY) -> Floats:
 
 
 def cheapest_path(errors: Floats, steps: int, weight: float = WEIGHT) -> list[int]:
-    """The nodes that so many steps start from, whose weighted sum of local errors is least.
+    """Find the steps whose weighted sum of local errors is least.
 
     Args:
         errors: c(i, j), [nodes, nodes].
         steps: At most one less than there are nodes.
         weight: Of later errors over earlier ones.
+
+    Returns:
+        The nodes that the steps start from, the first node first.
     """
     value = errors[:, -1]
     following = []
@@ -86,5 +106,15 @@ def cheapest_path(errors: Floats, steps: int, weight: float = WEIGHT) -> list[in
 
 
 def programmed(timesteps: Floats, errors: Floats, steps: int, every: int = EVERY) -> tuple[float, ...]:
-    """The timesteps of the cheapest path."""
+    """Choose timesteps by dynamic programming.
+
+    Args:
+        timesteps: those of the trajectory, `[n]`.
+        errors: c(i, j), `[nodes, nodes]`.
+        steps: how many to choose.
+        every: of so many steps of the trajectory one is a node.
+
+    Returns:
+        The timesteps of the cheapest path, descending.
+    """
     return tuple(float(timesteps[node * every]) for node in cheapest_path(errors, steps))

@@ -10,8 +10,15 @@ from bench.report.tables.columns import grid
 from bench.studies.timesteps.study import Found
 
 
-def table(found: Sequence[Found]) -> str:
-    """A row a file: drift on the images searched on, next to the best usual spacing's."""
+def table(written: Sequence[Found]) -> str:
+    """Tabulate searched timesteps.
+
+    Args:
+        written: what was written.
+
+    Returns:
+        A Markdown table, a row a file: drift on the images searched on, next to the best usual spacing's.
+    """
     titles = ["file", "evaluations", "geometric mean", "mean", "best spacing, geometric mean"]
     return grid(
         titles,
@@ -23,6 +30,6 @@ def table(found: Sequence[Found]) -> str:
                 f"{float(np.mean(one.outcome.drifts)):.4f}",
                 f"{one.spacing.score:.4f}",
             ]
-            for one in found
+            for one in written
         ],
     )

@@ -22,12 +22,15 @@ class Judged:
 
 
 def changed(timesteps: Timesteps, rng: random.Random, whole: bool) -> Timesteps:
-    """One to three steps moved a little, or one taken from one place to another; the first stays.
+    """Move one to three steps a little, or take one from one place to another; the first stays.
 
     Args:
         timesteps: Descending.
         rng: Where chance comes from.
         whole: Whether timesteps are whole numbers.
+
+    Returns:
+        As many timesteps, descending.
     """
     for _ in range(rng.choice((1, 1, 2, 3))):
         values = [*timesteps, 0.0]
@@ -53,17 +56,28 @@ def search(
     whole: bool,
     seed: int = 0,
 ) -> list[Judged]:
-    """Judge the starts, then change the best so often; all that was judged, the best first."""
+    """Judge timesteps to start from, then change the best again and again.
+
+    Args:
+        starts: timesteps to start from, at least one.
+        judge: measures the drift of timesteps.
+        trials: number of changes.
+        whole: whether timesteps are whole numbers.
+        seed: random seed of the changes.
+
+    Returns:
+        All that was judged, the best first.
+    """
     rng = random.Random(seed)
-    found = [Judged(timesteps, judge(timesteps)) for timesteps in dict.fromkeys(starts)]
-    best = min(found, key=_score)
+    judged = [Judged(timesteps, judge(timesteps)) for timesteps in dict.fromkeys(starts)]
+    best = min(judged, key=_score)
     for _ in range(trials):
         timesteps = changed(best.timesteps, rng, whole)
-        if any(timesteps == one.timesteps for one in found):
+        if any(timesteps == one.timesteps for one in judged):
             continue
-        found.append(Judged(timesteps, judge(timesteps)))
-        best = min(best, found[-1], key=_score)
-    return sorted(found, key=_score)
+        judged.append(Judged(timesteps, judge(timesteps)))
+        best = min(best, judged[-1], key=_score)
+    return sorted(judged, key=_score)
 
 
 def _score(one: Judged) -> float:

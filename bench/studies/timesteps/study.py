@@ -36,12 +36,18 @@ class Found:
 
 
 def parsed(text: str) -> list[dict[str, Any]]:
-    """Solvers from a list such as `dpm_solver++:2,unipc:3`: scheduler and order each.
+    """Parse a list of solvers such as `dpm_solver++:2,unipc:3`.
+
+    Args:
+        text: the list as the user gave it.
+
+    Returns:
+        Scheduler and order of each, as options.
 
     Raises:
         BadInput: one is not known.
     """
-    found = []
+    solvers = []
     for part in text.split(","):
         name, _, order = part.strip().partition(":")
         if name not in SIGMAS or order not in ("1", "2", "3"):
@@ -49,8 +55,8 @@ def parsed(text: str) -> list[dict[str, Any]]:
             raise BadInput(
                 f"timesteps: --solvers: {part!r} is not allowed; allowed: {allowed}, with :1, :2 or :3"
             )
-        found.append({"scheduler": name, "solver_order": int(order)})
-    return found
+        solvers.append({"scheduler": name, "solver_order": int(order)})
+    return solvers
 
 
 class Study:
@@ -69,8 +75,18 @@ class Study:
     def run(
         self, solvers: Sequence[dict[str, Any]], budgets: Sequence[int], trials: int, out: Path
     ) -> list[Found]:
-        """Search for each solver and number of steps, and write what was found."""
-        found = []
+        """Search for each solver and number of steps, and write the timesteps to files.
+
+        Args:
+            solvers: options of each, see `parsed`.
+            budgets: numbers of steps.
+            trials: number of changes that each search judges.
+            out: the directory that the files go to.
+
+        Returns:
+            What was written.
+        """
+        written = []
         for steps in budgets:
             dp = self._rounded(programmed(self.timesteps, self.errors, steps))
             for options in solvers:
@@ -86,9 +102,9 @@ class Study:
                 spacing = min((by_timesteps[each] for each in spaced), key=lambda outcome: outcome.score)
                 for how, one in ((PROGRAMMED, Judged(dp, by_timesteps[dp])), (EVOLVED, judged[0])):
                     file = out / f"{self._name(options, steps, how)}.json"
-                    found.append(Found(file, options, steps, how, one.outcome, spacing))
-                    self._write(found[-1], one.timesteps, trials)
-        return found
+                    written.append(Found(file, options, steps, how, one.outcome, spacing))
+                    self._write(written[-1], one.timesteps, trials)
+        return written
 
     def _name(self, options: Mapping[str, Any], steps: int, how: str) -> str:
         solved = options["scheduler"].partition("_")[0] + str(options["solver_order"])
@@ -116,19 +132,19 @@ class Study:
             values[i] = max(values[i], values[i + 1] + 10.0**-digits)
         return tuple(values)
 
-    def _write(self, found: Found, timesteps: Timesteps, trials: int) -> None:
+    def _write(self, written: Found, timesteps: Timesteps, trials: int) -> None:
         task = self.task
         facts = {
             "model": shown_model(task.model),
-            **found.solver,
-            "how": found.how,
-            "trials": trials if found.how == EVOLVED else 0,
+            **written.solver,
+            "how": written.how,
+            "trials": trials if written.how == EVOLVED else 0,
             "images": task.images,
             "guidance": task.guidance,
-            "drift": found.outcome.score,
-            "drift_mean": float(np.mean(found.outcome.drifts)),
-            "drift_of_best_spacing": found.spacing.score,
+            "drift": written.outcome.score,
+            "drift_mean": float(np.mean(written.outcome.drifts)),
+            "drift_of_best_spacing": written.spacing.score,
         }
         values = [t if task.baseline.flow else int(t) for t in timesteps]
         content = json.dumps({TIMESTEPS: values, "facts": facts}, indent=1) + "\n"
-        write_atomic(found.file, content.encode())
+        write_atomic(written.file, content.encode())

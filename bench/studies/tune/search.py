@@ -41,7 +41,16 @@ class Point:
 
 
 class Tuner:
-    """A model, the baseline's images, and a stored study."""
+    """A model, the baseline's images, and a stored study.
+
+    Args:
+        model: embedded, embedded-t2i, a directory or a hub id.
+        steps: number of denoising steps.
+        images: number of images of a trial, and of unseen ones.
+        guidance: weight of classifier-free guidance.
+        storage: the SQLite file that holds the study.
+        prompts: prompts of the images; None: the model takes class labels.
+    """
 
     def __init__(
         self,
