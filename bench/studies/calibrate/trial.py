@@ -12,13 +12,15 @@ import torch
 from torch import Tensor
 
 import dqar
+from bench.errors import BadInput, one_line
 from bench.machine import provenance
 from bench.measure import flops, images
 from bench.measure.converged import converged
 from bench.methods import get
 from bench.methods.dqar import shape_of
-from bench.methods.scheduler import solver
+from bench.methods.scheduler import OWN
 from bench.pipeline import models
+from bench.pipeline.beginning import Beginning, beginning
 from bench.pipeline.session import Session, generate
 from bench.record import Target
 from bench.spec.run_spec import RunSpec
@@ -27,7 +29,6 @@ from bench.store.tensors import Cache
 from bench.studies.calibrate.search import Archive, CandidatePlan, Point
 from dqar.config import DQARConfig
 from dqar.core.reuse_gate import Reason
-from dqar.core.snr import schedule_snr
 from dqar.integration.summary import Summary
 from dqar.plan import BOTH, FloatArray, rules
 from dqar.policy.saved_plan import SavedPlan
@@ -54,6 +55,7 @@ class Trials:
         self.cache = Cache(
             results / "calibrate" / provenance.machine() / ".cache", keys.inputs(spec, results)
         )
+        _ = self.beginning  # refused before the target is made, which is long
         self.target = self._target(self.session)
         self.shares = _shares(flops.count(self.session))
 
@@ -63,12 +65,21 @@ class Trials:
         return int(shape_of(self.session.pipe)["num_layers"])
 
     @cached_property
+    def beginning(self) -> Beginning:
+        """The schedule of the plan's solver as the pipeline sets it, and whether it runs two branches."""
+        try:
+            return beginning(self.session)
+        except ValueError as error:
+            solver = self.session.spec.options.get("scheduler", OWN)
+            raise BadInput(
+                f"calibrate: --solver: {solver!r} does not run on this pipeline: {one_line(error)[:200]};"
+                f" allowed: {OWN}"
+            ) from error
+
+    @property
     def snr(self) -> FloatArray:
         """The SNR of each step on the plan's solver, `[steps]`."""
-        spec, pipe = self.session.spec, self.session.pipe
-        with solver(pipe, spec.options) as call:
-            pipe.scheduler.set_timesteps(call.get("num_inference_steps", spec.num_inference_steps))
-            return schedule_snr(pipe.scheduler)
+        return self.beginning.snr
 
     def __call__(self, candidate: CandidatePlan, archive: Archive) -> Point | None:
         """Evaluate a plan on the calibration images, until it is clear that the archive has a better one."""
@@ -94,9 +105,9 @@ class Trials:
         Returns:
             The share of the baseline's FLOPs of the transformer.
         """
-        granted = rules(DQARConfig(), self.snr, self.layers, saved=plan).blocked == Reason.REUSED
-        reused = granted.mean(axis=1)
-        steps = plan.branches / BOTH * (1 - self.shares[plan.options["targets"]] * reused)
+        granted = rules(DQARConfig(), self.snr, self.layers, self.beginning.guided, plan)
+        reused = (granted.blocked == Reason.REUSED).mean(axis=1)
+        steps = granted.branches / BOTH * (1 - self.shares[plan.options["targets"]] * reused)
         return float(steps.sum()) / self.session.spec.num_inference_steps
 
     def expected(self, plan: SavedPlan) -> FloatArray:
