@@ -15,6 +15,7 @@ from bench.cli.main import app
 from bench.spec.prompts import Prompts
 from bench.studies.prompt_length import analysis
 from bench.studies.prompt_length.measure import shortened
+from bench.studies.signals.rows import Study
 from dqar.policy.saved_plan import SavedPlan
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -104,7 +105,7 @@ def test_prompt_length_measures_prefixes_of_prompts(tmp_path: Path, prompts: str
     assert done.exit_code == 0, done.output
     (facts,) = (tmp_path / "r").rglob("facts.json")
     assert json.loads(facts.read_text())["tokens"] == 16  # padding included: the same for every prompt
-    rows = pd.read_csv(facts.with_name("rows.csv.xz"))
+    rows = Study.load(facts.parent).rows
     assert sorted(rows["words"].unique()) == [1, 2, 4, 8, 12]
     assert (rows["entropy"] > 0).all() and (rows["hold"] > 0).all()
     page = (tmp_path / "p" / "prompt-length" / "README.md").read_text()

@@ -125,11 +125,11 @@ def _policy_forms(found: dict[str, Any]) -> Forms:
 
 def signal_rows() -> dict[str, Array]:
     """The published study's columns, each [images, steps, layers]."""
-    file = next(RESULTS.glob("signals/*/rows.csv.xz"))
+    file = next(RESULTS.glob("signals/*/columns.csv.xz"))
     with lzma.open(file, "rt") as stream:
-        rows = list(csv.DictReader(stream))
-    shape = [len({row[key] for row in rows}) for key in ("picture", "step", "layer")]
-    return {key: np.array([float(row[key]) for row in rows]).reshape(shape) for key in rows[0]}
+        columns = {key: values for key, *values in csv.reader(stream)}
+    shape = [len(set(columns[key])) for key in ("picture", "step", "layer")]
+    return {key: np.array(values, dtype=float).reshape(shape) for key, values in columns.items()}
 
 
 def within_step(signal: Array, error: Array) -> Array:

@@ -19,7 +19,17 @@ from dqar.utils.foreign import read_json
 log = logging.getLogger(__name__)
 
 # Directories under results/ that hold other JSON than records: caches, and studies with data of their own.
-NOT_OURS = {".cache", "asv", "calibrate", "gpu-check", "policy", "signals", "tune"}
+NOT_OURS = {
+    ".cache",
+    "asv",
+    "calibrate",
+    "generality",
+    "gpu-check",
+    "policy",
+    "prompt-length",
+    "signals",
+    "tune",
+}
 
 
 def read(path: Path) -> Record:

@@ -7,6 +7,7 @@ import pandas as pd
 from bench.errors import BadInput
 from bench.pipeline.session import Session
 from bench.spec.prompts import Prompts
+from bench.studies.prompt_length.analysis import VALUES
 from bench.studies.signals.measure import table
 
 WORDS = (1, 2, 4, 8, 12)
@@ -51,7 +52,8 @@ def measured(session: Session, count: int) -> pd.DataFrame:
         count: of prompts.
 
     Returns:
-        One row an image, step and layer; `label` is the prompt's number, `words` its length.
+        One row an image, step and layer, as `kept` leaves it; `label` is the prompt's number, `words` its
+        length.
     """
     prompts = session.spec.prompts
     assert prompts is not None
@@ -59,4 +61,18 @@ def measured(session: Session, count: int) -> pd.DataFrame:
     for words in WORDS:
         spec = session.spec.model_copy(update={"prompts": shortened(prompts, words)})
         tables.append(table(session.under(spec), count).assign(words=words))
-    return pd.concat(tables, ignore_index=True)
+    return kept(pd.concat(tables, ignore_index=True))
+
+
+def kept(rows: pd.DataFrame) -> pd.DataFrame:
+    """Keep what the study asks, like values next to each other.
+
+    Args:
+        rows: one an image, step and layer.
+
+    Returns:
+        The columns that the exponents need, to three digits.
+    """
+    order = ["step", "layer", "label", "words"]
+    found = rows[[*order, *VALUES]].sort_values(order, ignore_index=True)
+    return found.assign(**{name: found[name].map(lambda value: float(f"{value:.3g}")) for name in VALUES})

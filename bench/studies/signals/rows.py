@@ -1,11 +1,11 @@
-"""The rows of a study with what they depend on: one compressed CSV file and one of facts."""
+"""The rows of a study with what they depend on: a compressed CSV file, a line a column, and one of facts."""
 
 from __future__ import annotations
 
 import io
 import json
 import lzma
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -22,7 +22,7 @@ from bench.studies.signals.measure import prompt_tokens, table
 from dqar.errors import InvalidFile, short_repr
 from dqar.utils.foreign import read_bytes, read_json
 
-ROWS = "rows.csv.xz"
+ROWS = "columns.csv.xz"
 MAX_BYTES = 2**28  # of the rows, unpacked: the published study has 2 MB
 
 
@@ -90,8 +90,7 @@ class Study:
         Raises:
             BadInput: they cannot be written.
         """
-        text = self.rows.to_csv(index=False, float_format="%.6g")
-        write_atomic(directory / ROWS, lzma.compress(text.encode(), preset=9))
+        write_atomic(directory / ROWS, packed(self.rows))
         write_atomic(directory / "facts.json", json.dumps(self.facts, indent=1).encode())
         return directory / ROWS
 
@@ -112,13 +111,41 @@ class Study:
         return cls(_rows(directory / ROWS), facts)
 
 
+def packed(rows: pd.DataFrame) -> bytes:
+    """Pack rows as CSV with a line a column, a third smaller than a line a row.
+
+    Args:
+        rows: any table; floats keep six digits.
+
+    Returns:
+        The compressed file.
+    """
+    text = rows.to_csv(index=False, float_format="%.6g", lineterminator="\n")
+    return turned(text.splitlines())
+
+
+def turned(lines: Sequence[str]) -> bytes:
+    """Pack the lines of a CSV file with its columns as lines.
+
+    Args:
+        lines: of as many fields each, without quotes.
+
+    Returns:
+        The compressed file.
+    """
+    columns = zip(*(line.split(",") for line in lines), strict=True)
+    return lzma.compress("".join(",".join(column) + "\n" for column in columns).encode(), preset=9)
+
+
 def _rows(path: Path) -> pd.DataFrame:
     content = read_bytes(path, "rows")
     try:
         unpacked = lzma.LZMADecompressor().decompress(content, MAX_BYTES + 1)
         if len(unpacked) > MAX_BYTES:
             raise ValueError(f"unpacks to more than {MAX_BYTES:,} bytes")
-        rows: pd.DataFrame = pd.read_csv(io.BytesIO(unpacked))
+        columns = [line.split(",") for line in unpacked.decode().splitlines()]
+        text = "\n".join(",".join(row) for row in zip(*columns, strict=True))
+        rows: pd.DataFrame = pd.read_csv(io.StringIO(text))
         return rows.rename(columns={"picture": "image"})  # the former name
-    except (lzma.LZMAError, EOFError, ValueError) as error:  # pandas' errors are ValueErrors
+    except (lzma.LZMAError, EOFError, ValueError) as error:  # pandas' and Unicode's errors are ValueErrors
         raise InvalidFile(f"rows = {short_repr(str(path))}: {' '.join(str(error).split())[:200]}") from error
