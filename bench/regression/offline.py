@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import html
 import json
+import lzma
 import re
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +39,11 @@ def make_offline(pages: Path) -> None:
     text = index.read_text(encoding="utf-8")
     names = {name for _, name in _REMOTE.findall(text)}
     for name in sorted(names):
-        if not (VENDOR / name).exists():
+        packed = VENDOR / f"{name}.xz"
+        if not packed.exists():
             raise ValueError(f"asv's pages load {name}, which {VENDOR.name}/ has not")
         (pages / VENDOR.name).mkdir(exist_ok=True)
-        shutil.copyfile(VENDOR / name, pages / VENDOR.name / name)
+        (pages / VENDOR.name / name).write_bytes(lzma.decompress(packed.read_bytes()))
     text = _CHECKS.sub("", _REMOTE.sub(rf'\1="{VENDOR.name}/\2"', _REDIRECT.sub("", text)))
     index.write_text(text.replace("<head>", f"<head>\n    {POLICY}", 1), encoding="utf-8")
     _escape(pages / "index.json")
