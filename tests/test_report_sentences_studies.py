@@ -243,7 +243,7 @@ def test_the_regression_gates_check() -> None:
 def test_every_study_with_a_page_is_checked() -> None:
     """A page that comes to be is one of those above, or of the suites' that other files check."""
     below = {path.parent.relative_to(REPORTS).parts[0] for path in REPORTS.glob("*/**/README.md")}
-    here = {"calibrate", "policy", "signals", "asv-check", "families"}
+    here = {"calibrate", "policy", "signals", "asv-check", "families", "prompt-length"}
     suites = {path.stem for path in (ROOT / "bench" / "suites").glob("*.yaml")}
     assert here <= below and below - here - suites <= {"local"}
 
