@@ -67,7 +67,26 @@ def build_tiny_pipeline(layers: int = 6) -> DiTPipeline:
 
     pipe, generator = _built(layers)
     torch.set_rng_state(generator)  # as if it were made now
-    return copy.deepcopy(pipe)  # in half the time
+    memo: dict[int, Any] = {}
+    for module in (pipe.transformer, pipe.vae):
+        _copied(module, memo)
+    return copy.deepcopy(pipe, memo)
+
+
+def _copied(module: torch.nn.Module, memo: dict[int, Any]) -> torch.nn.Module:
+    """What `copy.deepcopy` makes of a module, in a quarter of the time: most of what a module consists of are
+    empty dictionaries and numbers."""
+    made: torch.nn.Module = type(module).__new__(type(module))
+    memo[id(module)] = made
+    for name, value in vars(module).items():
+        if name == "_modules":
+            value = {key: None if part is None else _copied(part, memo) for key, part in value.items()}
+        elif isinstance(value, (dict, set)) and not value:
+            value = type(value)()
+        elif value is not None and not isinstance(value, (bool, int, float, str)):
+            value = copy.deepcopy(value, memo)
+        vars(made)[name] = value
+    return made
 
 
 @functools.cache

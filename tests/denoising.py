@@ -38,7 +38,7 @@ def config(**changes: Any) -> DQARConfig:
     return DQARConfig.preset("maximum", **freed | changes)
 
 
-def per_step(pipe: Any, seen: Callable[[], int]) -> list[int]:
+def per_step(pipe: Any, seen: Callable[[], int], steps: int = STEPS) -> list[int]:
     """By how much what is `seen` grows at each step of the loop."""
     counts: list[int] = []
 
@@ -48,7 +48,7 @@ def per_step(pipe: Any, seen: Callable[[], int]) -> list[int]:
         yield
         counts.append(seen() - before)
 
-    denoise(pipe, counting)
+    denoise(pipe, counting, steps)
     return counts
 
 

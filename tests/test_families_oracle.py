@@ -135,6 +135,18 @@ def test_what_disable_leaves_is_seen(examined: Callable[..., Outcome]) -> None:
         assert found.verdict == WRONG and "disable left something" in found.why, disable
 
 
+def test_what_disable_does_to_the_outputs_is_seen(examined: Callable[..., Outcome]) -> None:
+    """A model that computes something else afterwards is wrong, though nothing on its modules tells."""
+
+    def spoilt(pipe: Any) -> None:
+        dqar.disable(pipe)
+        pipe.transformer.proj_out_2.weight.mul_(1.01)
+
+    for demand in ("attention", "guidance, two calls"):
+        found = examined(demand, disable=spoilt)
+        assert found == Outcome(WRONG, "after disable the outputs are not the untouched model's"), demand
+
+
 def test_miscounted_steps_are_seen(examined: Callable[..., Outcome]) -> None:
     """A summary of another number of steps than ran, or of layers than the blocks, is wrong."""
     found = examined("attention", summary=says(steps=6))

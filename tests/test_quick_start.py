@@ -5,10 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
-
-EMBEDDED = Path(__file__).parents[1] / "bench" / "embedded" / "model"
 
 QUICK_START = """
 import torch
@@ -83,15 +80,9 @@ def run(model: Path) -> dict[str, Any]:
     return names
 
 
-@pytest.fixture(scope="module")
-def model(tiny_model_dir: Path) -> Path:
-    """The embedded model where it is there, else the tiny one."""
-    return EMBEDDED if (EMBEDDED / "model_index.json").exists() else tiny_model_dir
-
-
-def test_quick_start(model: Path) -> None:
+def test_quick_start(tiny_model_dir: Path) -> None:
     """The Quick Start runs verbatim, gives a finite image a label, and followed all 50 steps."""
-    names = run(model)
+    names = run(tiny_model_dir)
     assert names["latents"].dtype == torch.float16
     size = names["pipe"].transformer.config.sample_size
     assert names["latents"].shape == (4, 4, size, size)

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from pathlib import Path
@@ -31,8 +32,9 @@ def published() -> list[str]:
     return [name for name in found if Suite.load(name).command is None]
 
 
+@functools.cache
 def loaded(name: str) -> tuple[SuiteReport, list[Record]]:
-    """The report of a suite on its committed records."""
+    """The report of a suite on its committed records, for all tests of this process."""
     suite = Suite.load(name)
     read = {r.name: r for r in map(validation.read, validation.record_files(RESULTS / name))}
     records = [read[run] for run in suite.names if run in read]
@@ -45,6 +47,13 @@ def loaded(name: str) -> tuple[SuiteReport, list[Record]]:
         ),
         records,
     )  # fmt: skip
+
+
+@functools.cache
+def markdown(name: str) -> str:
+    """The text of the report of a suite."""
+    report, _ = loaded(name)
+    return report.page(NO_PLOTS, report.results).markdown
 
 
 def sentences(markdown: str) -> list[str]:
@@ -78,10 +87,9 @@ def test_every_number_of_every_sentence_is_the_records(name: str) -> None:
     """Each number in a sentence has a form that is known, and is what the records give when it is
     calculated again from raw samples; what has no known form fails."""
     report, records = loaded(name)
-    page = report.page(NO_PLOTS, report.results)
     known = json.dumps([record.environment for record in records]) + report.command
     unexplained = []
-    for text in sentences(page.markdown):
+    for text in sentences(markdown(name)):
         made_by = re.search(r"Made by .*", text)
         if made_by:
             _provenance(made_by.group(0), known)
@@ -103,8 +111,7 @@ def _provenance(text: str, known: str) -> None:
 def test_a_wrong_number_is_noticed() -> None:
     """The check itself can fail: one digit changed in a sentence is no longer what the records give."""
     report, records = loaded(published()[0])
-    page = report.page(NO_PLOTS, report.results)
-    text = next(s for s in sentences(page.markdown) if "the baseline's speed" in s)
+    text = next(s for s in sentences(markdown(published()[0])) if "the baseline's speed" in s)
     Sentence(text, records, report.margin).explain()
     wrong = re.sub(r"at (\d)\.(\d)", lambda m: f"at {m[1]}.{(int(m[2]) + 1) % 10}", text, count=1)
     with pytest.raises(AssertionError):

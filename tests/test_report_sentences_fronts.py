@@ -12,7 +12,7 @@ from statistics import fmean, median
 import pandas as pd
 import pytest
 from sentence_checks import ratios, same
-from test_report_sentences import NO_PLOTS, RESULTS, ROOT, loaded, published
+from test_report_sentences import RESULTS, ROOT, loaded, markdown, published
 
 from bench.record import Record
 from bench.report.page import Page
@@ -64,10 +64,8 @@ def test_the_curves_of_a_front_are_the_records(name: str) -> None:
     """Range and extremes of each ratio are those of two fronts interpolated naively, point by point; a goal
     is called met only where the ratio itself reaches it everywhere, and a missed range has a lower edge
     below the goal and not above the ratio."""
-    report, records = loaded(name)
-    lines = [
-        m for text in report.page(NO_PLOTS, report.results).markdown.split("\n") if (m := LINE.match(text))
-    ]
+    _, records = loaded(name)
+    lines = [m for text in markdown(name).split("\n") if (m := LINE.match(text))]
     assert lines
     for line in lines:
         mark, measure, where, least, most, start, stop, goal, verdict = line.groups()
@@ -90,9 +88,10 @@ def test_the_curves_of_a_front_are_the_records(name: str) -> None:
 @pytest.mark.parametrize("name", FRONTS)
 def test_who_is_on_a_front_is_counted_from_the_records(name: str) -> None:
     """DQAR's configurations on a front and its competitors' are those that no other dominates."""
-    report, records = loaded(name)
-    text = report.page(NO_PLOTS, report.results).markdown
-    shown = re.findall(r"\*\*On front \((a|b)\):\*\* (\d+) of DQAR's configurations(?:, and (\d+) of)?", text)
+    _, records = loaded(name)
+    shown = re.findall(
+        r"\*\*On front \((a|b)\):\*\* (\d+) of DQAR's configurations(?:, and (\d+) of)?", markdown(name)
+    )
     for mark, ours, others in shown:
         timed = [r for r in records if r.status == "ok" and r.timing and r.quality]
         points = {r.name: point(r, mark, "seconds") for r in timed}

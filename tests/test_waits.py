@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 from conftest import build_tiny_pipeline
-from denoising import GATES, PLANS, STEPS, config, per_step
+from denoising import GATES, PLANS, config, per_step
 from diffusers import DiTPipeline
 from fake_cuda import FakeCuda, fake_cuda, to_device
 from test_families import FAMILIES
@@ -22,7 +22,11 @@ from bench.embedded import dit
 from dqar.integration.dit_wrapper import DQARDiTWrapper
 from dqar.integration.samplers import DQARDDIMSampler, DQARDPMSolverSampler, SamplerConfig
 
-pytestmark = pytest.mark.skipif(not torch.backends.cuda.is_built(), reason="a torch built without CUDA")
+pytestmark = [
+    pytest.mark.skipif(not torch.backends.cuda.is_built(), reason="a torch built without CUDA"),
+    pytest.mark.filterwarnings("ignore:warmup_fraction = 0.1 has no effect"),  # on so few steps
+]
+STEPS = 8  # in which every plan computes, reuses and computes again; fake operations take their time
 
 
 @pytest.fixture
@@ -40,7 +44,7 @@ def device() -> Iterator[FakeCuda]:
 def waits_of(pipe: DiTPipeline, device: FakeCuda) -> list[int]:
     """How often the host waits at each step of the loop."""
     to_device(pipe.transformer)
-    return per_step(pipe, lambda: len(device.waits))
+    return per_step(pipe, lambda: len(device.waits), STEPS)
 
 
 def test_the_watch_sees(device: FakeCuda) -> None:
