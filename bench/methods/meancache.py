@@ -16,7 +16,7 @@ authors' code.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import wraps
 from typing import Any, NamedTuple
@@ -27,6 +27,7 @@ from torch import Tensor
 from bench.methods.base import Arm, Method, Tried, always
 from bench.methods.hooks import Range, checked, restored
 from bench.methods.scheduler import solver
+from bench.methods.space import Baseline, Dimension, Real, Space, Whole
 
 EDGES = "edges"  # [[step that runs, span], ...]; without them a generation is measured to find them
 KNOWN = {"budget": Range(int, 2, 1000, 14), "gamma": Range(float, 1, 20, 5.0)}
@@ -300,4 +301,28 @@ def resolve(options: dict[str, Any], tried: Tried) -> dict[str, Any]:
         return arm.calibrated()
 
 
-METHOD = Method(check=check, apply=apply, resolve=resolve, by_data=always, fixed_steps=always, gap=gap)
+def spaces(baseline: Baseline) -> Mapping[str, Space]:
+    """Declare what `tune --method` searches, on flows: the steps that run, and how much long edges cost.
+
+    Args:
+        baseline: The run that is to be made faster.
+
+    Returns:
+        The space; none for a model that is no flow.
+    """
+    space: dict[str, Dimension] = {
+        "budget": Whole(baseline.steps // 7, baseline.steps // 2),
+        "gamma": Real(1.5, 10.0),
+    }
+    return {"meancache": space} if baseline.flow else {}
+
+
+METHOD = Method(
+    check=check,
+    apply=apply,
+    resolve=resolve,
+    by_data=always,
+    fixed_steps=always,
+    gap=gap,
+    spaces=spaces,
+)

@@ -8,7 +8,7 @@ Diffusion 3 returns no text because nothing reads it afterwards: here it returns
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -20,6 +20,7 @@ from torch import Tensor
 from bench.methods.base import Arm, Method, always
 from bench.methods.hooks import Progress, Range, checked, progress, restored
 from bench.methods.scheduler import solver
+from bench.methods.space import Baseline, Dimension, Real, Space, Whole, solvers
 
 KNOWN = {
     "threshold": Range(float, 0, 10, 0.25),
@@ -120,4 +121,22 @@ def _told(pipe: Any, at: Progress) -> Iterator[None]:
             hook.remove()
 
 
-METHOD = Method(check=check, apply=apply, by_data=always, gap=gap)
+def spaces(baseline: Baseline) -> Mapping[str, Space]:
+    """Declare what `tune --method` searches, on flows: all options, on each of the solvers.
+
+    Args:
+        baseline: The run that is to be made faster.
+
+    Returns:
+        The space; none for a model that is no flow.
+    """
+    space: dict[str, Dimension] = {
+        "solver": solvers(baseline),
+        "threshold": Real(0.05, 1.0),
+        "residual_order": Whole(0, 1),
+        "max_consecutive_cached": Whole(0, 4),
+    }
+    return {"seacache": space} if baseline.flow else {}
+
+
+METHOD = Method(check=check, apply=apply, by_data=always, gap=gap, spaces=spaces)
