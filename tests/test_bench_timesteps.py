@@ -28,7 +28,7 @@ def test_the_path_is_the_cheapest_of_all() -> None:
     weight = 1.15
 
     def cost(path: tuple[int, ...]) -> float:
-        return sum(weight**k * errors[i, j] for k, (i, j) in enumerate(itertools.pairwise(path)))
+        return float(sum(weight**k * errors[i, j] for k, (i, j) in enumerate(itertools.pairwise(path))))
 
     for steps in (1, 2, 4):
         paths = [(0, *inner, 7) for inner in itertools.combinations(range(1, 7), steps - 1)]
@@ -52,7 +52,8 @@ def test_a_straight_trajectory_has_no_local_error() -> None:
 def test_changes_keep_timesteps_in_order(whole: bool) -> None:
     """However often they are changed, they descend from the same first one, as many, and not below 0."""
     rng = random.Random(0)
-    start = timesteps = (999.0, 700.0, 300.0, 100.0, 3.0)
+    start: tuple[float, ...] = (999.0, 700.0, 300.0, 100.0, 3.0)
+    timesteps = start
     for _ in range(300):
         timesteps = changed(timesteps, rng, whole)
         assert timesteps_of({"timesteps": list(timesteps)}) == timesteps

@@ -79,7 +79,7 @@ def test_the_path_is_the_cheapest_of_all(budget: int, gamma: float) -> None:
 
     def total(run: tuple[int, ...]) -> float:
         pairs = zip(run, (*run[1:], steps), strict=True)
-        return sum(min(full.cost(i, j, k) ** gamma for k in range(1, max(1, i) + 1)) for i, j in pairs)
+        return float(sum(min(full.cost(i, j, k) ** gamma for k in range(1, max(1, i) + 1)) for i, j in pairs))
 
     runs = [(0, *more) for n in range(budget) for more in itertools.combinations(range(1, steps), n)]
     found = shortest(full, budget, gamma)
