@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # torch, which what only refuses its input need not load
 
 
 @dataclass(frozen=True)
-class Made:
+class Generated:
     """What a generation left: files, the grid, seconds, and the runtime's summary under DQAR."""
 
     files: list[Path]
@@ -26,7 +26,7 @@ class Made:
     summary: Summary | None
 
 
-def generate(spec: RunSpec, reuse: str | None, labels: Sequence[int], out: Path) -> Made:
+def generate(spec: RunSpec, reuse: str | None, labels: Sequence[int], out: Path) -> Generated:
     """Make images and write them to a directory.
 
     Args:
@@ -56,7 +56,7 @@ def generate(spec: RunSpec, reuse: str | None, labels: Sequence[int], out: Path)
         (grid,) = save_images(result.images, out / "grid.png")
     except OSError as error:
         raise BadInput(f"--out: {out} cannot be written: {error.strerror}; needed: a directory") from error
-    return Made(files, grid, result.seconds, dqar.summary(session.pipe) if reuse else None)
+    return Generated(files, grid, result.seconds, dqar.summary(session.pipe) if reuse else None)
 
 
 def config(reuse: str, **shape: Any) -> dqar.DQARConfig:

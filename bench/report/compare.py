@@ -33,7 +33,7 @@ WORSE = ("SLOWER", "WORSE", "FAILED")
 UNKNOWN = ("AMBIGUOUS", "NOT COMPARED")
 
 
-Found = Record | str  # a valid record, or the validation error of the one that is there
+RecordOrError = Record | str  # a valid record, or the validation error of the one that is there
 
 
 @dataclass(frozen=True)
@@ -96,9 +96,9 @@ def compared(a: Path, b: Path, metric: str, threshold: float, cross_machine: boo
     ]
 
 
-def _records(directory: Path) -> dict[str, dict[str, Found]]:
+def _records(directory: Path) -> dict[str, dict[str, RecordOrError]]:
     """By suite/name, then by machine: the record, or why there is none."""
-    by_run: dict[str, dict[str, Found]] = {}
+    by_run: dict[str, dict[str, RecordOrError]] = {}
     for path in validation.record_files(directory):
         error, (suite, machine) = validation.validation_error(path), path.resolve().parts[-3:-1]
         of_run = by_run.setdefault(f"{suite}/{path.stem.rpartition('-')[0]}", {})
@@ -112,8 +112,8 @@ def _records(directory: Path) -> dict[str, dict[str, Found]]:
 
 
 def _pairs(
-    run: str, a: Mapping[str, Found], b: Mapping[str, Found]
-) -> Iterator[tuple[str, Found | None, Found | None]]:
+    run: str, a: Mapping[str, RecordOrError], b: Mapping[str, RecordOrError]
+) -> Iterator[tuple[str, RecordOrError | None, RecordOrError | None]]:
     """What is compared with what: each machine with itself, two machines only if each side has one."""
     if len(a) == len(b) == 1:
         yield run, next(iter(a.values())), next(iter(b.values()))
@@ -130,7 +130,9 @@ def _check_metric(metric: str) -> None:
         raise BadInput(f"compare: --metric: {error}") from error
 
 
-def _row(name: str, a: Found | None, b: Found | None, metric: str, threshold: float, cross: bool) -> Row:
+def _row(
+    name: str, a: RecordOrError | None, b: RecordOrError | None, metric: str, threshold: float, cross: bool
+) -> Row:
     if not (isinstance(a, Record) and isinstance(b, Record)):
         return Row(name, "", "", "NOT COMPARED", _lacking(a, b))
     if why := _incomparable(a, b, metric, cross):
@@ -155,7 +157,7 @@ def _named(record: Record, metric: str) -> str:
     return f"; {fd_name(lookup(record, metric.removesuffix('.fd')))}"
 
 
-def _lacking(a: Found | None, b: Found | None) -> str:
+def _lacking(a: RecordOrError | None, b: RecordOrError | None) -> str:
     if a is None or b is None:
         return f"only in {'B' if a is None else 'A'}"
     errors = [f"{side}: {error}" for side, error in (("A", a), ("B", b)) if isinstance(error, str)]

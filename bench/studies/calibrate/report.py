@@ -16,14 +16,14 @@ from matplotlib.ticker import MaxNLocator
 from bench.report.escape import escape
 from bench.report.page import render, write_csv
 from bench.report.plots.style import canvas, error_bar, method_style, save, style
-from bench.studies.calibrate.study import Found
+from bench.studies.calibrate.study import WrittenPlan
 from dqar.plan import BOTH, CONDITIONAL, NONE
 
 COLOURS = {NONE: "#ececec", CONDITIONAL: "#8fb8d8", BOTH: "#0b3c5d"}
 NAMES = {NONE: "skipped", CONDITIONAL: "conditional branch", BOTH: "both branches"}
 
 
-def write_report(plans: Sequence[Found], facts: Mapping[str, Any], out: Path) -> Path:
+def write_report(plans: Sequence[WrittenPlan], facts: Mapping[str, Any], out: Path) -> Path:
     """Write the study's page, its plots and its table.
 
     Args:
@@ -47,7 +47,7 @@ def write_report(plans: Sequence[Found], facts: Mapping[str, Any], out: Path) ->
     return render("calibrate.md.j2", title, headline(plans, facts), content).write(out)
 
 
-def counts(measured: Found) -> dict[str, int]:
+def counts(measured: WrittenPlan) -> dict[str, int]:
     """Count the kinds of steps of a plan.
 
     Args:
@@ -65,14 +65,14 @@ def counts(measured: Found) -> dict[str, int]:
     }
 
 
-def _row(measured: Found) -> dict[str, Any]:
+def _row(measured: WrittenPlan) -> dict[str, Any]:
     """A plan as a line of the table."""
     facts = measured.plan.facts
     metrics = {name: facts[name] for name in ("drift", "held_out", "other_guidance", "baseline")}
     return {"plan": measured.file.name, "speedup": measured.speedup, **counts(measured), **metrics}
 
 
-def headline(plans: Sequence[Found], facts: Mapping[str, Any]) -> str:
+def headline(plans: Sequence[WrittenPlan], facts: Mapping[str, Any]) -> str:
     """Sum the study up by its lowest-drift and its fastest plan, on held-out images.
 
     Args:
@@ -90,7 +90,7 @@ def headline(plans: Sequence[Found], facts: Mapping[str, Any]) -> str:
     )
 
 
-def plot(plans: Sequence[Found], facts: Mapping[str, Any], out: Path) -> Path:
+def plot(plans: Sequence[WrittenPlan], facts: Mapping[str, Any], out: Path) -> Path:
     """Plot the speedup that FLOPs allow against drift: of the calibration images, held out, and other
     guidance.
 
@@ -121,7 +121,7 @@ def plot(plans: Sequence[Found], facts: Mapping[str, Any], out: Path) -> Path:
         return save(figure, out / "front.png")
 
 
-def plot_plans(plans: Sequence[Found], out: Path) -> Path:
+def plot_plans(plans: Sequence[WrittenPlan], out: Path) -> Path:
     """Plot each plan as a strip over the steps.
 
     Args:

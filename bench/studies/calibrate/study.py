@@ -36,7 +36,7 @@ OTHER_GUIDANCE = 0.5  # of that calibrated for: whether a plan holds there too
 
 
 @dataclass(frozen=True)
-class Found:
+class WrittenPlan:
     """A plan that was written, and its drift on held-out images: its file holds all of it."""
 
     file: Path
@@ -106,7 +106,9 @@ class Study:
             options=solver | {"steps": self.plan_steps}, quality=QualitySettings(n=n, converged_n=n),
         )  # fmt: skip
 
-    def run(self, candidates: int, speedups: Sequence[float], out: Path, start: Path | None) -> list[Found]:
+    def run(
+        self, candidates: int, speedups: Sequence[float], out: Path, start: Path | None
+    ) -> list[WrittenPlan]:
         """Evaluate candidates, then write the best plans and measure them.
 
         Args:
@@ -166,7 +168,7 @@ class Study:
         prompts = {"prompts": self.prompts.public()} if self.prompts else {}
         return facts | {"model": shown_model(self.model)} | prompts
 
-    def _written(self, trials: Trials, speedup: float, point: Point, out: Path) -> Found:
+    def _written(self, trials: Trials, speedup: float, point: Point, out: Path) -> WrittenPlan:
         plan = point.candidate.plan(trials.layers)
         drifts, own = trials.held_out(plan)
         other, _ = trials.held_out(plan, self.guidance * OTHER_GUIDANCE)
@@ -177,7 +179,7 @@ class Study:
         path = out / f"{self.name}-{speedup:g}x.json"
         with _writing(out):
             plan.save(path)
-        return Found(path, plan)
+        return WrittenPlan(path, plan)
 
 
 @contextmanager

@@ -15,10 +15,12 @@ from bench.studies.gpu_check.rig import Rig
 from bench.studies.gpu_check.step import Value
 
 STEPS, MODEL_STEPS = 12, 4
-Made = tuple[Any, tuple[int, ...], dict[str, Any]]  # transformer, latent's shape, the call's other arguments
+ModelCall = tuple[
+    Any, tuple[int, ...], dict[str, Any]
+]  # transformer, latent's shape, the call's other arguments
 
 
-def _sd3(rig: Rig) -> Made:
+def _sd3(rig: Rig) -> ModelCall:
     """Stable Diffusion 3.5 medium's transformer: 24 joint blocks, width 1536."""
     side, layers, heads = rig.scale.side, rig.scale.layers or 24, rig.scale.heads
     model = SD3Transformer2DModel(
@@ -31,7 +33,7 @@ def _sd3(rig: Rig) -> Made:
     return model, (2, 16, side, side), inputs
 
 
-def _flux(rig: Rig) -> Made:
+def _flux(rig: Rig) -> ModelCall:
     """FLUX.1-dev's transformer: 19 joint and 38 single blocks, width 3072; guidance is distilled."""
     tokens, layers, heads = (rig.scale.side // 2) ** 2, rig.scale.layers, rig.scale.heads
     model = FluxTransformer2DModel(
@@ -65,7 +67,7 @@ def shapes(rig: Rig) -> dict[str, Value]:
 
 
 @torch.no_grad()
-def _measured(rig: Rig, build: Callable[[Rig], Made]) -> dict[str, Value]:
+def _measured(rig: Rig, build: Callable[[Rig], ModelCall]) -> dict[str, Value]:
     device = "cuda" if rig.on_cuda else "cpu"
     dtype = torch.bfloat16 if rig.on_cuda else torch.float32
     torch.manual_seed(0)

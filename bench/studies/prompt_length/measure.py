@@ -74,5 +74,5 @@ def kept(rows: pd.DataFrame) -> pd.DataFrame:
         The columns that the exponents need, to three digits.
     """
     order = ["step", "layer", "label", "words"]
-    found = rows[[*order, *VALUES]].sort_values(order, ignore_index=True)
-    return found.assign(**{name: found[name].map(lambda value: float(f"{value:.3g}")) for name in VALUES})
+    kept = rows[[*order, *VALUES]].sort_values(order, ignore_index=True)
+    return kept.assign(**{name: kept[name].map(lambda value: float(f"{value:.3g}")) for name in VALUES})

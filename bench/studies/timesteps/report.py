@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from bench.report.tables.columns import grid
-from bench.studies.timesteps.study import Found
+from bench.studies.timesteps.study import WrittenTimesteps
 
 
-def table(written: Sequence[Found]) -> str:
+def table(written: Sequence[WrittenTimesteps]) -> str:
     """Tabulate searched timesteps.
 
     Args:

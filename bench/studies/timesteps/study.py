@@ -24,7 +24,7 @@ PROGRAMMED, EVOLVED = "dp", "evolved"
 
 
 @dataclass(frozen=True)
-class Found:
+class WrittenTimesteps:
     """Timesteps that were written, and what they came to on the images searched on."""
 
     file: Path
@@ -74,7 +74,7 @@ class Study:
 
     def run(
         self, solvers: Sequence[dict[str, Any]], budgets: Sequence[int], trials: int, out: Path
-    ) -> list[Found]:
+    ) -> list[WrittenTimesteps]:
         """Search for each solver and number of steps, and write the timesteps to files.
 
         Args:
@@ -102,7 +102,7 @@ class Study:
                 spacing = min((by_timesteps[each] for each in spaced), key=lambda outcome: outcome.score)
                 for how, one in ((PROGRAMMED, Judged(dp, by_timesteps[dp])), (EVOLVED, judged[0])):
                     file = out / f"{self._name(options, steps, how)}.json"
-                    written.append(Found(file, options, steps, how, one.outcome, spacing))
+                    written.append(WrittenTimesteps(file, options, steps, how, one.outcome, spacing))
                     self._write(written[-1], one.timesteps, trials)
         return written
 
@@ -132,7 +132,7 @@ class Study:
             values[i] = max(values[i], values[i + 1] + 10.0**-digits)
         return tuple(values)
 
-    def _write(self, written: Found, timesteps: Timesteps, trials: int) -> None:
+    def _write(self, written: WrittenTimesteps, timesteps: Timesteps, trials: int) -> None:
         task = self.task
         facts = {
             "model": shown_model(task.model),
