@@ -28,6 +28,12 @@ def beginning(session: Session) -> Beginning:
 
     The pipeline sets its own timesteps: some shift them by the image's size or give sigmas of their own.
 
+    Args:
+        session: the loaded model; its options name the solver and the steps.
+
+    Returns:
+        The SNR of each step, and whether two guidance branches run.
+
     Raises:
         ValueError: The pipeline cannot use the solver.
     """
