@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ from bench.errors import BadInput
 from bench.measure import flops
 from bench.methods import scheduler
 from bench.methods.base import Arm
+from bench.methods.hicache import coefficient
 from bench.methods.teacache import Accumulator
 from bench.pipeline.session import Session
 from bench.spec.run_spec import RunSpec
@@ -27,6 +29,7 @@ CACHES: list[tuple[str, dict[str, Any]]] = [
     ("fora", {"interval": 3}),
     ("taylorseer", {"interval": 3, "order": 1}),
     ("taylorseer", {"interval": 3, "order": 2}),
+    ("hicache", {"interval": 3, "order": 2}),
     ("pab", {"interval": 2, "from_timestep": 1000, "to_timestep": 0}),
     ("first_block", {"threshold": 0.5}),
     ("magcache", {"threshold": 0.5, "steps": 10}),
@@ -104,6 +107,31 @@ def test_fewer_steps_keeps_the_noise_schedule(pipe: Any) -> None:
         swapped = pipe.scheduler.config
     for name in ("beta_start", "beta_end", "beta_schedule", "prediction_type", "timestep_spacing"):
         assert swapped[name] == pipe.scheduler.config[name]
+
+
+@pytest.mark.parametrize("contraction", [0.5, 1.0])
+def test_hicache_weighs_differences_by_scaled_hermite_polynomials(contraction: float) -> None:
+    """As published: s^k H_k(s x) / k!, where numpy has the physicist's polynomials; order 0 holds."""
+    for order in range(5):
+        for steps in (1, 2, 3):
+            one = np.polynomial.hermite.hermval(contraction * steps, [0] * order + [1])
+            expected = contraction**order * one / math.factorial(order)
+            assert coefficient(order, steps, contraction) == pytest.approx(expected)
+
+
+def test_hicache_is_taylorseer_but_for_its_weights(pipe: Any) -> None:
+    """Of order 1 it weighs the difference by 2 s^2 x, which at s^2 = 1/2 is Taylor's x: the same images; and
+    other ones at another contraction."""
+    made = []
+    for name, more in (
+        ("taylorseer", {}),
+        ("hicache", {"contraction": math.sqrt(0.5)}),
+        ("hicache", {"contraction": 0.9}),
+    ):
+        with methods.get(name).apply(pipe, {"interval": 3, "order": 1, "computed_first": 2} | more):
+            made.append(generate(pipe, steps=10))
+    assert torch.allclose(made[0], made[1], atol=1e-4)
+    assert not torch.allclose(made[0], made[2], atol=1e-3)
 
 
 def test_teacache_holds_while_the_expected_change_adds_up_to_less() -> None:

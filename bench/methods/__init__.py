@@ -21,6 +21,7 @@ METHODS: dict[str, str] = {
     "fora": "bench.methods.diffusers_hooks:FORA",
     "pab": "bench.methods.diffusers_hooks:PAB",
     "taylorseer": "bench.methods.diffusers_hooks:TAYLORSEER",
+    "hicache": "bench.methods.hicache:METHOD",
     "first_block": "bench.methods.diffusers_hooks:FIRST_BLOCK",
     "fastercache": "bench.methods.diffusers_hooks:FASTERCACHE",
     "magcache": "bench.methods.magcache:METHOD",

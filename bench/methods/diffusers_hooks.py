@@ -158,7 +158,17 @@ def _swapped_output(module: Any, args: tuple[Any, ...], output: Any) -> Any:
     return output
 
 
-def _method(attach: Attach, known: dict[str, Range], **more: Any) -> Method:
+def method(attach: Attach, known: dict[str, Range], **more: Any) -> Method:
+    """Make a method of a cache that hooks the transformer.
+
+    Args:
+        attach: Puts the hooks on.
+        known: Its options.
+        more: Other fields of the method.
+
+    Returns:
+        The method, on any of the solvers.
+    """
     apply = partial(_applied, attach=attach, known=known)
     return Method(check=partial(checked, known=known), apply=apply, **more)
 
@@ -183,21 +193,21 @@ def _space(name: str, **dimensions: Dimension) -> Any:
 # From the published range of timesteps to all of them.
 _PAB_RANGE = Among({"published": {}, "all": {"from_timestep": 1000, "to_timestep": 0}})
 
-PAB = _method(pab, PAB_OPTIONS, spaces=_space("pab", interval=Whole(2, 6), range=_PAB_RANGE))
-TAYLORSEER = _method(
+PAB = method(pab, PAB_OPTIONS, spaces=_space("pab", interval=Whole(2, 6), range=_PAB_RANGE))
+TAYLORSEER = method(
     taylorseer,
     TAYLORSEER_OPTIONS,
     spaces=_space("taylorseer", interval=Whole(2, 7), order=Whole(1, 3), computed_first=Whole(1, 6)),
 )
-FORA = _method(taylorseer, FORA_OPTIONS, spaces=_space("fora", interval=Whole(2, 6)))
-FIRST_BLOCK = _method(
+FORA = method(taylorseer, FORA_OPTIONS, spaces=_space("fora", interval=Whole(2, 6)))
+FIRST_BLOCK = method(
     first_block,
     FIRST_BLOCK_OPTIONS,
     by_data=always,
     gap=first_block_gap,
     spaces=_space("first_block", threshold=Real(0.03, 0.4)),
 )
-FASTERCACHE = _method(
+FASTERCACHE = method(
     fastercache,
     FASTERCACHE_OPTIONS,
     spaces=_space(

@@ -44,6 +44,7 @@ STYLES = {
     "teacache": MethodStyle("#117733", "p", (0, (4, 2))),
     "seacache": MethodStyle("#44AA99", "d", (0, (2, 2))),
     "meancache": MethodStyle("#AA4499", "H", (0, (6, 2))),
+    "hicache": MethodStyle("#117733", "d", (0, (4, 2))),
     "dbcache": MethodStyle("#332288", ">", (0, (3, 5, 1, 5))),
 }
 _OTHER = MethodStyle("#555555", "h", "-")
