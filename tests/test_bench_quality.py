@@ -15,7 +15,6 @@ from torch import Tensor
 from bench.measure import distributions, features, perceptual, quality, samples, timing
 from bench.measure.distances import distances
 from bench.measure.reference import Reference
-from bench.measure.samples import Samples
 from bench.pipeline.session import Session
 from bench.record import Distance
 from bench.spec.run_spec import RunSpec
@@ -133,10 +132,12 @@ def test_without_weights_the_names_say_so(
 
 def measured(folder: Path, **given: str) -> dict[str, Distance | None]:
     """The distances of 20 images of noise by the embedded extractor."""
-    base, cand = (Samples(torch.zeros(20, 4, 8, 8), noise(20, seed=i)) for i in (0, 1))
     wanted = spec(n=20, **given)
+    extractor = features.chosen(wanted.quality)
+    assert extractor
+    before, own = ({"features": extractor.extract(noise(20, seed=i))} for i in (0, 1))
     missing: dict[str, str] = {}
-    found = distances(wanted, base, cand, Cache(folder, keys.inputs(wanted)), missing)
+    found = distances(wanted, [before], [own], Cache(folder, keys.inputs(wanted)), missing)
     assert not missing
     return found
 
@@ -182,5 +183,5 @@ def test_inception_weights_make_no_image_again(tiny_model_dir: Path, tmp_path: P
         session.spec = spec(str(tiny_model_dir), **given)
         said: list[str] = []
         cache = Cache(tmp_path, keys.inputs(session.spec))
-        samples.collect(session, timing.Pairs(), cache, said.append)
+        samples.collect(session, timing.Pairs(), cache, range(4), said.append)
         assert len(said) == (0 if given else 4)

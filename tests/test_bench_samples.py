@@ -42,7 +42,8 @@ def collected(
     """The images, and what was said while images were made."""
     said: list[str] = []
     cache = Cache(folder, keys.inputs(session.spec))
-    return samples.collect(session, pairs or timing.Pairs(), cache, said.append), said
+    numbers = range(session.spec.quality.n)
+    return samples.collect(session, pairs or timing.Pairs(), cache, numbers, said.append), said
 
 
 def same(a: Samples, b: Samples) -> bool:

@@ -14,7 +14,6 @@ from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY, register_featur
 
 from bench.errors import BadInput
 from bench.measure import text_score
-from bench.measure.samples import Samples
 from bench.pipeline.session import Session
 from bench.spec import external_files
 from bench.spec.prompts import Prompts
@@ -115,11 +114,12 @@ def test_clip_weights_make_text_scores_clip_scores(clip: Path) -> None:
         quality=quality,
     )  # fmt: skip
     text_score.check(quality)
-    base, cand = (Samples(torch.zeros(2, 4, 16, 16), images(2) // part) for part in (1, 2))
+    base, cand = (images(2) // part for part in (1, 2))
     missing: dict[str, str] = {}
     session = Session(pipe=None, spec=spec, labels=[0, 1])
-    found = text_score.text_scores(session, base, cand, missing)
-    expected = compute_clip_score(cand.images, ["running shirt", "hugging face"], clip)
+    before, own = ([text_score.scored(session, arm, range(2))] for arm in (base, cand))
+    found = text_score.text_scores(spec, before, own, missing)
+    expected = compute_clip_score(cand, ["running shirt", "hugging face"], clip)
     assert found["text_score"].mean == pytest.approx(expected, abs=1e-4)
     assert found["text_scorer"] == f"CLIP ({clip.name})" and "own_prompt_wins" in missing
     assert external_files.digests(quality)["clip_weights"]

@@ -9,26 +9,29 @@ from bench.pipeline.session import Session
 from bench.store.tensors import Cache, Tensors
 
 
-def converged(session: Session, cache: Cache) -> Tensor:
+def converged(session: Session, cache: Cache, numbers: range | None = None) -> Tensor:
     """Final latents of the untouched model at `converged_factor` times the steps, made once a suite and kept.
 
     Args:
         session: The configuration; its method does not count.
         cache: Keeps the latents.
+        numbers: Of some of these images, the first of a batch; None: all.
 
     Returns:
-        Of the first `converged_n` images, float32 `[converged_n, channels, ...]`.
+        Of these images, or the first `converged_n`, float32 `[n, channels, ...]`.
     """
     quality = session.spec.quality
-    key = cache.key(session.spec, quality.converged_n, quality.converged_factor)
-    return cache.kept(f"converged-{key}", lambda: _solve(session))["latents"]
+    numbers = numbers or range(quality.converged_n)
+    part = () if numbers == range(quality.converged_n) else (numbers.start, numbers.stop)
+    key = cache.key(session.spec, quality.converged_n, quality.converged_factor, *part)
+    return cache.kept(f"converged-{key}", lambda: _solve(session, numbers))["latents"]
 
 
-def _solve(session: Session) -> Tensors:
-    spec, n = session.spec, session.spec.quality.converged_n
+def _solve(session: Session, numbers: range) -> Tensors:
+    spec = session.spec
     trained: int = session.pipe.scheduler.config.num_train_timesteps
     steps = min(trained, spec.num_inference_steps * spec.quality.converged_factor)
-    starts = range(0, n, spec.batch_size)
-    batches = [range(start, min(start + spec.batch_size, n)) for start in starts]
+    size = spec.batch_size
+    batches = [range(i, min(i + size, numbers.stop)) for i in range(numbers.start, numbers.stop, size)]
     latents = [session.baseline(batch, num_inference_steps=steps).latents for batch in batches]
     return {"latents": torch.cat(latents)}

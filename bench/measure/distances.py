@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,11 +12,11 @@ from torch import Tensor
 from bench.measure import features
 from bench.measure.distributions import FEWEST, distance
 from bench.measure.features import Extractor
+from bench.measure.moments import Moments
 from bench.measure.reference import Reference
-from bench.measure.samples import Samples
 from bench.record import Distance
 from bench.spec.run_spec import RunSpec
-from bench.store.tensors import Cache
+from bench.store.tensors import Cache, Tensors
 from dqar.evaluation.frechet import Statistics
 
 FIELDS = ("to_reference", "to_baseline")
@@ -32,14 +32,14 @@ class Real(NamedTuple):
 
 
 def distances(
-    spec: RunSpec, base: Samples, cand: Samples, cache: Cache, missing: dict[str, str]
+    spec: RunSpec, before: Sequence[Tensors], own: Sequence[Tensors], cache: Cache, missing: dict[str, str]
 ) -> dict[str, Distance | None]:
     """Distances of the candidate's images to the reference's and to the baseline's.
 
     Args:
         spec: The configuration.
-        base: The baseline's images.
-        cand: The candidate's.
+        before: The baseline's shards, in order.
+        own: The candidate's.
         cache: Keeps the features that configurations share.
         missing: Gets by field the reason why a distance is None.
 
@@ -48,29 +48,35 @@ def distances(
     """
     by_field: dict[str, Distance | None] = dict.fromkeys(FIELDS)
     extractor = features.chosen(spec.quality)
-    if extractor is None or len(cand.images) < FEWEST:
+    if extractor is None or spec.quality.n < FEWEST:
         why = "no extractor in the suite" if extractor is None else f"fewer than {FEWEST} images"
         missing.update(dict.fromkeys(FIELDS, why))
         return by_field
-    keep = _Keep(spec, cache, extractor)
-    if extractor.side and tuple(cand.images.shape[-2:]) != (extractor.side, extractor.side):
+    if "features" not in own[0]:
         missing.update(
             dict.fromkeys(FIELDS, f"{extractor.name} takes images of {extractor.side} pixels a side")
         )
         return by_field
-    of_candidate = extractor.extract(cand.images)
-    of_baseline = keep("baseline", spec.quality.n, make=lambda: extractor.extract(base.images))
-    by_field["to_baseline"] = distance(
-        of_candidate, of_baseline, extractor.name, "the baseline's images of the same seeds"
-    )
-    real = _real(spec, keep)
+    made, fit = _streamed(own)
+    base, base_fit = _streamed(before)
+    same_seeds = "the baseline's images of the same seeds"
+    by_field["to_baseline"] = distance(made, base, extractor.name, same_seeds, base_fit, fit)
+    real = _real(spec, _Keep(spec, cache, extractor))
     if isinstance(real, str):
         missing["to_reference"] = real
     else:
         by_field["to_reference"] = distance(
-            of_candidate, real.features, extractor.name, real.what, real.statistics
+            made, real.features, extractor.name, real.what, real.statistics, fit
         )
     return by_field
+
+
+def _streamed(parts: Sequence[Tensors]) -> tuple[Tensor, Statistics]:
+    """The features of all shards, for the distances of blocks and neighbours, and the Gaussian of them."""
+    moments = Moments()
+    for part in parts:
+        moments.add(part["features"])
+    return torch.cat([part["features"] for part in parts]), moments.statistics
 
 
 class _Keep(NamedTuple):

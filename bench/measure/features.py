@@ -26,6 +26,10 @@ class Extractor(NamedTuple):
     extract: Callable[[Tensor], Tensor]
     side: int | None  # pixels of the images that it takes; None: any
 
+    def takes(self, images: Tensor) -> bool:
+        """Whether it extracts features of images [n, 3, h, w] of this size."""
+        return self.side is None or tuple(images.shape[-2:]) == (self.side, self.side)
+
 
 def chosen(quality: QualitySettings) -> Extractor | None:
     """The extractor of a suite: Inception where its weights are given, else its own.

@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from bench import stats
-from bench.measure import images, samples
-from bench.measure.converged import converged
+from bench.measure import images, samples, shards
 from bench.measure.distances import distances
-from bench.measure.perceptual import lpips
-from bench.measure.samples import Samples
 from bench.measure.text_score import text_scores
 from bench.measure.timing import Pairs
-from bench.pipeline import conditions
 from bench.pipeline.session import Session
-from bench.record import Mean, Quality, Worst
-from bench.spec.external_files import lpips_directory
+from bench.record import Quality, Worst
+from bench.spec.run_spec import RunSpec
 from bench.store.images import digest
-from bench.store.tensors import Cache
-from dqar.evaluation.psnr import psnr
+from bench.store.tensors import Cache, Tensors
 
 NO_LPIPS = "no VGG16 weights: --lpips-weights gives them, or torch hub's cache"
 
@@ -47,30 +43,55 @@ def measure(
     spec = session.spec
     if not spec.measures_quality:
         return None, None
-    base, cand = samples.collect(session, pairs, cache, say)
+    numbers = range(spec.quality.n)
+    base, cand = samples.collect(session, pairs, cache, numbers, say)
     say("quality")
+    solved = shards.solved(session, cache, numbers)
+    name = f"shards/{shards.key(cache, spec, baseline=True)}/{0:07d}-{spec.quality.n:07d}"
+    before = cache.kept(name, lambda: shards.of_baseline(session, base, numbers, solved))
+    own = shards.of_candidate(session, base, cand, numbers, solved)
+    return merged(spec, [before], [own], cache, image)
+
+
+def merged(
+    spec: RunSpec, before: Sequence[Tensors], own: Sequence[Tensors], cache: Cache, image: str
+) -> tuple[Quality, bytes]:
+    """The metrics of all images and the mosaic of the worst, from shards.
+
+    Args:
+        spec: the configuration.
+        before: the baseline's shards, in order, of all images.
+        own: the configuration's, likewise; cut alike or not.
+        cache: where features of the reference are kept.
+        image: the name that the mosaic will have.
+    """
     missing: dict[str, str] = {}
-    drift = images.each(images.drift, cand.latents, base.latents)
-    psnr_db = images.each(psnr, cand.images, base.images)
-    metrics = _paired(drift, psnr_db, missing)
-    metrics["ssim"] = stats.mean_interval(images.each(images.ssim, cand.images, base.images))
-    metrics["lpips"] = _lpips(session, base, cand, missing)
-    metrics |= text_scores(session, base, cand, missing)
-    metrics |= _converged(session, base, cand, cache, missing)
-    metrics |= distances(spec, base, cand, cache, missing)
-    order = drift.argsort(descending=True)[: spec.quality.worst]
-    mosaic = images.mosaic(base.images[order], cand.images[order])
+    drift = joined(own, "drift")
+    metrics = _paired(drift, joined(own, "psnr"), missing)
+    metrics["ssim"] = stats.mean_interval(joined(own, "ssim"))
+    metrics["lpips"] = stats.mean_interval(joined(own, "lpips")) if "lpips" in own[0] else None
+    if metrics["lpips"] is None:
+        missing["lpips"] = NO_LPIPS
+    metrics |= text_scores(spec, before, own, missing)
+    metrics |= _converged(spec, before, own, missing)
+    metrics |= distances(spec, before, own, cache, missing)
+    worst, mosaic = _worst(own, spec.quality.worst)
     return Quality(
         n=len(drift),
         **metrics,
         drift_per_image=drift.tolist(),
-        identical=torch.equal(base.latents, cand.latents),
-        latents_sha256=hashlib.sha256(cand.latents.numpy().tobytes()).hexdigest(),
-        worst=_worst(session, order, drift, psnr_db),
+        identical=bool(joined(own, "identical").all()),
+        latents_sha256=hashlib.sha256(joined(own, "digests").numpy().tobytes()).hexdigest(),
+        worst=worst,
         image=image,
         image_sha256=digest(mosaic),
         missing=missing,
     ), mosaic
+
+
+def joined(parts: Sequence[Tensors], name: str) -> Tensor:
+    """The tensor of that name over all shards that have it."""
+    return torch.cat([part[name] for part in parts if name in part])
 
 
 def _paired(drift: Tensor, psnr_db: Tensor, missing: dict[str, str]) -> dict[str, Any]:
@@ -83,39 +104,29 @@ def _paired(drift: Tensor, psnr_db: Tensor, missing: dict[str, str]) -> dict[str
     }
 
 
-def _lpips(session: Session, base: Samples, cand: Samples, missing: dict[str, str]) -> Mean | None:
-    directory = lpips_directory(session.spec.quality)
-    if directory is None:
-        missing["lpips"] = NO_LPIPS
-        return None
-    return stats.mean_interval(lpips(cand.images, base.images, directory))
+def _worst(own: Sequence[Tensors], count: int) -> tuple[list[Worst], bytes]:
+    """The images furthest from the baseline's, and their mosaic."""
+    facts = [(part, i, Worst(**one)) for part in own for i, one in enumerate(_facts(part))]
+    facts = sorted(facts, key=lambda found: -found[2].drift)[:count]
+    rows = (torch.stack([part[row][i] for part, i, _ in facts]) for row in ("worst_baseline", "worst"))
+    return [worst for _, _, worst in facts], images.mosaic(*rows)
 
 
-def _worst(session: Session, order: Tensor, drift: Tensor, psnr_db: Tensor) -> list[Worst]:
-    names = conditions.names(session.spec, session.pipe)
-    return [
-        Worst(
-            index=i,
-            seed=session.spec.seed + i,
-            label=names.get(session.label(i), f"class {session.label(i)}"),
-            drift=drift[i].item(),
-            psnr_db=psnr_db[i].item() if torch.isfinite(psnr_db[i]) else None,
-        )
-        for i in order.tolist()
-    ]
+def _facts(part: Tensors) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(part["worst_facts"].numpy().tobytes())
+    return found
 
 
 def _converged(
-    session: Session, base: Samples, cand: Samples, cache: Cache, missing: dict[str, str]
+    spec: RunSpec, before: Sequence[Tensors], own: Sequence[Tensors], missing: dict[str, str]
 ) -> dict[str, Any]:
     """The drift of both arms from the converged trajectory, image by image and on average."""
-    n = session.spec.quality.converged_n
+    n = spec.quality.converged_n
     fields: dict[str, Any] = {"n_converged": n, "drift_converged": None, "baseline_drift_converged": None}
     if not n:
         missing["drift_converged"] = "the suite asks for none"
         return fields
-    solved = converged(session, cache)
-    for field, arm in (("drift_converged", cand), ("baseline_drift_converged", base)):
-        drift = images.drift(arm.latents[:n], solved)
+    for field, parts in (("drift_converged", own), ("baseline_drift_converged", before)):
+        drift = joined(parts, "drift_converged")
         fields |= {field: stats.mean_interval(drift), f"{field}_per_image": drift.tolist()}
     return fields

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from copy import copy
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -29,24 +30,38 @@ class Samples(NamedTuple):
 
 
 def collect(
-    session: Session, pairs: Pairs, cache: Cache, say: Callable[[str], None]
+    session: Session, pairs: Pairs, cache: Cache, numbers: range, say: Callable[[str], None]
 ) -> tuple[Samples, Samples]:
-    """The images that all quality metrics share, of both arms.
+    """Images of the baseline and of the candidate.
 
     Args:
-        session: The configuration; its `reuse` stays that of the timed generations.
-        pairs: Its timed generations.
-        cache: Keeps the images, batch by batch.
-        say: Called with a line on what is being done.
-
-    Returns:
-        `quality.n` images of the baseline, and of the candidate.
+        session: the model under the configuration.
+        pairs: what timing made, from image 0 on.
+        cache: where the others are kept.
+        numbers: of the images; the first is the first of a batch.
+        say: told what is being made.
     """
+    return baseline(session, pairs, cache, numbers, say), candidate(session, pairs, cache, numbers, say)
+
+
+def baseline(
+    session: Session, pairs: Pairs, cache: Cache | None, numbers: range, say: Callable[[str], None]
+) -> Samples:
+    """The baseline's images, see `collect`; without a cache none is kept."""
+    key = cache.key(session.spec) if cache else ""
+    arm = _Arm("baseline", session.baseline, pairs.baseline, key, cache, say)
+    return arm.samples(session.spec, numbers)
+
+
+def candidate(
+    session: Session, pairs: Pairs, cache: Cache | None, numbers: range, say: Callable[[str], None]
+) -> Samples:
+    """The candidate's images, see `collect`; without a cache none is kept."""
     # The reuse that is reported is that of timed generations: a copy records the others'.
-    session, spec = copy(session), session.spec
-    base = _Arm("baseline", session.baseline, pairs.baseline, cache.key(spec), cache, say)
-    cand = _Arm("candidate", session.candidate, pairs.candidate, cache.candidate_key(spec), cache, say)
-    return base.samples(spec), cand.samples(spec)
+    made_by = copy(session)
+    key = cache.candidate_key(session.spec) if cache else ""
+    arm = _Arm("candidate", made_by.candidate, pairs.candidate, key, cache, say)
+    return arm.samples(session.spec, numbers)
 
 
 class _Arm(NamedTuple):
@@ -54,21 +69,26 @@ class _Arm(NamedTuple):
     make: Callable[[range], Generation]
     timed: Sequence[Generation]
     key: str
-    cache: Cache
+    cache: Cache | None
     say: Callable[[str], None]
 
-    def samples(self, spec: RunSpec) -> Samples:
-        n, size = spec.quality.n, spec.batch_size
-        batches = [self._batch(i, range(i * size, (i + 1) * size), n) for i in range(-(-n // size))]
-        latents, images = (torch.cat([b[part] for b in batches])[:n] for part in ("latents", "images"))
+    def samples(self, spec: RunSpec, numbers: range) -> Samples:
+        size, n = spec.batch_size, spec.quality.n
+        # Whole batches, the last one too: on a CPU the last bits depend on the batch.
+        which = range(numbers.start // size, -(-numbers.stop // size))
+        batches = [self._batch(i, range(i * size, (i + 1) * size), n) for i in which]
+        latents, images = (
+            torch.cat([b[part] for b in batches])[: len(numbers)] for part in ("latents", "images")
+        )
         return Samples(latents, images)
 
     def _batch(self, number: int, numbers: range, n: int) -> Tensors:
         name = f"images/{self.name}-{self.key}/{number:05d}"
         if number >= len(self.timed):
-            return self.cache.kept(name, lambda: self._made(numbers, n))
+            make = partial(self._made, numbers, n)
+            return self.cache.kept(name, make) if self.cache else make()
         tensors = _as_tensors(self.timed[number])
-        if not self.cache.has(name):
+        if self.cache and not self.cache.has(name):
             self.cache.write(name, tensors)
         return tensors
 

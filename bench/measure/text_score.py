@@ -2,58 +2,81 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from bench import stats
 from bench.machine.device import device_type
-from bench.measure.samples import Samples
 from bench.pipeline.session import Session
 from bench.record import CLIP
 from bench.spec.external_files import usable
+from bench.spec.run_spec import RunSpec
 from bench.spec.settings import QualitySettings
+from bench.store.tensors import Tensors
 from dqar.evaluation.metrics import clip_scores
 
 # The embedded scorer compares images and prompts of the embedded model's kind alone.
 NO_SCORER = "the embedded scorer knows the embedded model's images alone; --clip-weights gives another"
 
 
-def text_scores(session: Session, base: Samples, cand: Samples, missing: dict[str, str]) -> dict[str, Any]:
-    """How well both arms' images fit their prompts.
-
-    Args:
-        session: The configuration, for the images' prompts.
-        base: The baseline's images.
-        cand: The candidate's.
-        missing: Gets by field the reason why a score is None.
-
-    Returns:
-        Fields of `Quality` by name; empty for class labels.
-    """
+def scored(session: Session, images: Tensor, numbers: range) -> Tensors:
+    """How well images uint8 [m, 3, h, w] of these numbers fit their prompts: `text_score` [m], and where the
+    embedded scorer embeds them `text_embedding` [m, d]; nothing for class labels, or without a scorer."""
     spec = session.spec
     if spec.prompts is None:
         return {}
-    texts = [spec.prompts.texts[session.label(i)] for i in range(len(cand.images))]
+    texts = _texts(spec, numbers)
     if spec.quality.clip_weights:
-        missing["own_prompt_wins"] = "measured by the embedded scorer alone"
         path = Path(spec.quality.clip_weights)
-        own, before = (
-            clip_scores(arm.images, texts, path, device=device_type()).tolist() for arm in (cand, base)
-        )
-        return _fields(own, before, f"{CLIP} ({path.resolve().name})")
-    if spec.model != "embedded-t2i" or spec.quality.extractor is None:
-        missing["text_score"] = NO_SCORER if spec.model != "embedded-t2i" else "no extractor in the suite"
+        return {"text_score": clip_scores(images, texts, path, device=device_type())}
+    if _no_scorer(spec):
         return {}
     from bench.embedded.text_to_image import scorer
 
-    prompts, images = scorer.embed_prompts(texts), scorer.embed_images(cand.images)
-    own = (images * prompts).sum(dim=-1).tolist()
-    before = (scorer.embed_images(base.images) * prompts).sum(dim=-1).tolist()
+    embedded = scorer.embed_images(images)
+    score = (embedded * scorer.embed_prompts(texts)).sum(dim=-1)
+    return {"text_score": score, "text_embedding": embedded}
+
+
+def text_scores(
+    spec: RunSpec, before: Sequence[Tensors], own: Sequence[Tensors], missing: dict[str, str]
+) -> dict[str, Any]:
+    """The fields of `Quality` on how well both arms' images fit their prompts, from shards; none for class
+    labels."""
+    if spec.prompts is None:
+        return {}
+    if not spec.quality.clip_weights and (why := _no_scorer(spec)):
+        missing["text_score"] = why
+        return {}
+    ours, theirs = (torch.cat([part["text_score"] for part in parts]).tolist() for parts in (own, before))
+    if spec.quality.clip_weights:
+        missing["own_prompt_wins"] = "measured by the embedded scorer alone"
+        return _fields(ours, theirs, f"{CLIP} ({Path(spec.quality.clip_weights).resolve().name})")
+    from bench.embedded.text_to_image import scorer
+
+    texts = _texts(spec, range(len(ours)))
+    images = torch.cat([part["text_embedding"] for part in own])
     # Where no prompt differs from another there is no pair.
-    wins = scorer.own_above_other(images @ prompts.T, texts) if len(set(texts)) > 1 else None
-    return _fields(own, before, scorer.SCORER) | {"own_prompt_wins": wins}
+    several = len(set(texts)) > 1
+    wins = scorer.own_above_other(images @ scorer.embed_prompts(texts).T, texts) if several else None
+    return _fields(ours, theirs, scorer.SCORER) | {"own_prompt_wins": wins}
+
+
+def _texts(spec: RunSpec, numbers: range) -> list[str]:
+    assert spec.prompts is not None
+    texts = spec.prompts.texts
+    return [texts[i % len(texts)] for i in numbers]
+
+
+def _no_scorer(spec: RunSpec) -> str | None:
+    """Why no embedded scorer compares the images with their prompts, if none does."""
+    if spec.model != "embedded-t2i":
+        return NO_SCORER
+    return "no extractor in the suite" if spec.quality.extractor is None else None
 
 
 def check(quality: QualitySettings) -> None:

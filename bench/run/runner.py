@@ -14,11 +14,11 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from pydantic import TypeAdapter
 
@@ -60,6 +60,7 @@ class Runner:
     force: bool = False
     report: Callable[[str], None] = lambda text: None
     worker: Sequence[str] = WORKER
+    inputs: Callable[[RunSpec, Path], dict[str, Any]] = keys.inputs
 
     def run(self, *specs: RunSpec) -> None:
         """Run those of the configurations that are not finished, in one process.
@@ -67,12 +68,18 @@ class Runner:
         Args:
             *specs: configurations that share a process, at least one, of one suite and model.
         """
-        jobs = [self._job(spec) for spec in specs]
         self.report(specs[0].name)
+        with self.to_do(*specs) as jobs:
+            self.work(jobs)
+
+    @contextmanager
+    def to_do(self, *specs: RunSpec) -> Iterator[list[Job]]:
+        """Those of the configurations that must be measured; no other run measures any of them meanwhile."""
+        jobs = [self.job(spec) for spec in specs]
         with ExitStack() as locks:
             for job in sorted(jobs, key=lambda job: job.key):  # in one order: no deadlock
                 locks.enter_context(job.store.lock(job.key))
-            self._work([job for job in jobs if self._to_do(job)])
+            yield [job for job in jobs if self._is_due(job)]
 
     def is_finished(self, spec: RunSpec) -> bool:
         """Whether this machine has measured the configuration before, with these sources.
@@ -84,22 +91,23 @@ class Runner:
             True where a record with its content key is stored; any change to spec, sources, packages or model
             is another key.
         """
-        job = self._job(spec)
+        job = self.job(spec)
         return job.store.finished(spec.name, job.key)
 
-    def _job(self, spec: RunSpec) -> Job:
-        given = keys.inputs(spec, self.results)
+    def job(self, spec: RunSpec) -> Job:
+        """The configuration as a worker is asked for it."""
+        given = self.inputs(spec, self.results)
         key = keys.key_of(spec.public(), given)
         return Job(spec=spec, key=key, inputs=given, results=self.results, parent=os.getpid())
 
-    def _to_do(self, job: Job) -> bool:
+    def _is_due(self, job: Job) -> bool:
         """Whether it must be measured; one that is skipped gets its record here."""
         if why := skip_reason(job.spec):
             job.store.write(job.record(status="skipped", reason=why))
             return False
         return self.force or not job.store.finished(job.spec.name, job.key)
 
-    def _work(self, jobs: Sequence[Job]) -> None:
+    def work(self, jobs: Sequence[Job]) -> None:
         """Start the worker and see it through. What it left without a record runs alone, to show whose
         fault that is; where that leaves none either, write why."""
         if not jobs:
@@ -116,7 +124,7 @@ class Runner:
         left = [job for job, stamp in zip(jobs, before, strict=True) if _stamp(job) == stamp]
         for job in left:
             if len(jobs) > 1:
-                self._work([job])
+                self.work([job])
             else:
                 job.store.write(job.failure(_why(job, code, timed_out), said[-4000:] or None))
 

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from tqdm import tqdm
-
 from bench.errors import BadInput
-from bench.machine import provenance
-from bench.machine.device import device_type
 from bench.pipeline import models
 from bench.record import Record
 from bench.run import preflight
 from bench.run.estimate import estimate
+from bench.run.local import Local
+from bench.run.placement import Placement, Progress
 from bench.run.runner import Runner
 from bench.spec.run_spec import RunSpec, groups
 from bench.spec.suite import Suite
@@ -36,9 +33,17 @@ class SuiteRun:
     force: bool
     finished: frozenset[str]  # names of configurations that this machine measured before
     reported: Sequence[str]  # names of those whose records the report shows, others of the suite included
+    placement: Placement  # where it runs
 
     @classmethod
-    def of_suite(cls, suite: Suite, results: Path, only: str | None = None, force: bool = False) -> Self:
+    def of_suite(
+        cls,
+        suite: Suite,
+        results: Path,
+        only: str | None = None,
+        force: bool = False,
+        placement: Placement | None = None,
+    ) -> Self:
         """Prepare the run of a suite, or of one of its configurations; see `of`.
 
         Args:
@@ -46,6 +51,7 @@ class SuiteRun:
             results: the root directory of the records.
             only: the name of the one configuration to run; None: all.
             force: whether to measure finished ones again.
+            placement: where it runs; None: on this machine.
 
         Returns:
             The run, nothing of it started.
@@ -55,11 +61,12 @@ class SuiteRun:
                 as for `of`.
         """
         specs = suite.specs(only)
-        _check_device(suite)
+        placement = placement or Local()
+        _check_device(suite, placement.device)
         weights = models.with_weights(suite.file)
         specs = [spec.model_copy(update={"weights": weights}) for spec in specs]
         preflight.check_model(specs)
-        return cls.of(specs, results, force, suite.names)
+        return cls.of(specs, results, force, suite.names, placement)
 
     @classmethod
     def of(
@@ -68,6 +75,7 @@ class SuiteRun:
         results: Path,
         force: bool = False,
         reported: Sequence[str] | None = None,
+        placement: Placement | None = None,
     ) -> Self:
         """Prepare the run of some configurations of one suite.
 
@@ -76,6 +84,7 @@ class SuiteRun:
             results: the root directory of the records.
             force: whether to measure finished ones again.
             reported: names whose records `run` returns; None: those of `specs`.
+            placement: where it runs; None: on this machine.
 
         Returns:
             The run, nothing of it started.
@@ -84,12 +93,21 @@ class SuiteRun:
             BadInput: `results` cannot be written, or holds published records.
         """
         check_local(results)
-        store = Store(results, specs[0].suite, provenance.machine())
+        placement = placement or Local()
+        store = Store(results, specs[0].suite, placement.machine)
         store.prepare()
-        runner = Runner(results=results)
+        runner = Runner(results=results, inputs=placement.inputs)
         finished = frozenset(spec.name for spec in specs if not force and runner.is_finished(spec))
         names = [spec.name for spec in specs] if reported is None else reported
-        return cls(specs=specs, store=store, results=results, force=force, finished=finished, reported=names)
+        return cls(
+            specs=specs,
+            store=store,
+            results=results,
+            force=force,
+            finished=finished,
+            reported=names,
+            placement=placement,
+        )
 
     @property
     def opening(self) -> str:
@@ -108,11 +126,10 @@ class SuiteRun:
         Returns:
             The records of all that the report shows, those of earlier runs included.
         """
-        with tqdm(total=len(self.specs), unit="run", disable=None, file=sys.stderr) as bar:
-            runner = Runner(results=self.results, force=self.force, report=bar.set_description_str)
-            for group in groups(self.specs):
-                runner.run(*group)
-                bar.update(len(group))
+        with Progress(len(self.specs)) as progress:
+            inputs = self.placement.inputs
+            runner = Runner(results=self.results, force=self.force, report=progress.say, inputs=inputs)
+            self.placement.run(list(groups(self.specs)), runner, progress)
         return self.store.records(list(self.reported))
 
     def closing(self, records: Sequence[Record]) -> str:
@@ -130,9 +147,9 @@ class SuiteRun:
         return f"measured now: {_listed(now)}; measured before: {_listed(before)}"
 
 
-def _check_device(suite: Suite) -> None:
-    """BadInput where the suite's own model is too large for this machine."""
-    if suite.file.device == "cuda" and device_type() != "cuda" and not suite.overrides.get("model"):
+def _check_device(suite: Suite, device: str) -> None:
+    """BadInput where the suite's own model is too large for where it runs."""
+    if suite.file.device == "cuda" and device != "cuda" and not suite.overrides.get("model"):
         raise BadInput(
             f"run: {suite.name} needs a CUDA device: {suite.file.model} is too large for a CPU; allowed: a"
             " device that torch can use, or a small model of the kind (--model)"

@@ -39,6 +39,7 @@ class Job(BaseModel):
     inputs: dict[str, Any]
     results: Path
     parent: int
+    quality: bool = True  # False: it is measured elsewhere, in shards
 
     @property
     def store(self) -> Store:
@@ -234,7 +235,9 @@ def finish(job: Job, shared: Shared, i: int, peaks: Memory | Exception | None) -
             raise error
     file = job.store.path(spec.name, job.key, ".png").name
     cache = Cache(job.store.cache, job.inputs)
-    shown, image = quality.measure(session, pairs, cache, file, _naming(spec.name))
+    shown, image = (
+        quality.measure(session, pairs, cache, file, _naming(spec.name)) if job.quality else (None, None)
+    )
     timed = timing.summarise(pairs, spec)
     record = job.record(
         status="ok",

@@ -27,6 +27,7 @@ NOT_OURS = {
     "gpu-check",
     "policy",
     "prompt-length",
+    "scaling",
     "signals",
     "tune",
 }

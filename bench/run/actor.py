@@ -1,0 +1,147 @@
+"""What a worker of a cluster does: it times configurations, makes shards of quality, evaluates trials.
+
+A plain class, which `bench.run.ray` makes an actor. It keeps the last model that it loaded. What it is given
+and returns is JSON, bytes of safetensors and pickles of this project's own objects.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pydantic import BaseModel, TypeAdapter
+
+from bench.run.runner import Runner
+from bench.run.worker import Job, reason
+from bench.spec.run_spec import RunSpec
+
+if TYPE_CHECKING:  # torch, which a worker that times leaves to its process
+    from bench.pipeline.session import Session
+
+
+class ShardTask(BaseModel):
+    """Shards of some configurations that share a baseline, of the same images."""
+
+    specs: list[RunSpec]
+    inputs: dict[str, dict[str, Any]]  # by configuration, see `bench.store.keys.inputs`
+    start: int
+    stop: int
+    baseline: bool  # whether the baseline's shard is asked for
+    cache: Path | None  # where the baseline's images are kept, on the machine that holds the results
+
+
+class Made(NamedTuple):
+    """One shard, or why there is none."""
+
+    name: str  # the configuration's; empty: the baseline's
+    tensors: bytes | None = None  # as safetensors
+    reason: str | None = None
+    trace: str | None = None
+
+
+class Worker:
+    """One device of a cluster."""
+
+    def __init__(self, threads: str | None = None) -> None:
+        self.threads = threads  # OMP_NUM_THREADS of the process that started the run
+        self.loaded: tuple[str, Session] | None = None
+        self.evaluations: dict[str, Callable[[Any], Any]] = {}
+
+    def ready(self) -> int:
+        """The process's id: it runs."""
+        return os.getpid()
+
+    def timed(self, given: str, command: Sequence[str]) -> list[tuple[str, bytes | None]]:
+        """Records of configurations without quality, with their images, measured as on one machine: by a
+        process of their own.
+
+        Args:
+            given: the jobs, JSON.
+            command: the process.
+        """
+        if self.threads is None:  # Ray's choice is for its own workers
+            os.environ.pop("OMP_NUM_THREADS", None)
+        with tempfile.TemporaryDirectory() as results:
+            here = {"results": Path(results), "parent": os.getpid()}
+            jobs = [job.model_copy(update=here) for job in TypeAdapter(list[Job]).validate_json(given)]
+            Runner(results=Path(results), worker=command).work(jobs)
+            paths = [job.store.path(job.spec.name, job.key) for job in jobs]
+            images = [path.with_suffix(".png") for path in paths]
+            return [
+                (path.read_text(), image.read_bytes() if image.exists() else None)
+                for path, image in zip(paths, images, strict=True)
+            ]
+
+    def shards(self, given: str) -> list[Made]:
+        """The shards of a task; one that fails takes no other along, but for the baseline's."""
+        task = ShardTask.model_validate_json(given)
+        try:
+            return list(_made(task, self._session(task.specs[0])))
+        except Exception as error:
+            return [_failed(spec.name, error) for spec in task.specs]
+
+    def trial(self, key: str, make: Callable[[], Callable[[Any], Any]], item: Any) -> Any:
+        """What the evaluation that `make` returns finds of an item; it is kept under `key`."""
+        if key not in self.evaluations:
+            self.evaluations[key] = make()
+        return self.evaluations[key](item)
+
+    def nothing(self, given: str) -> list[Made]:
+        """The shards of a task, empty: what a task costs besides its work."""
+        task = ShardTask.model_validate_json(given)
+        return [Made(spec.name, b"") for spec in task.specs]
+
+    def _session(self, spec: RunSpec) -> Session:
+        """The model under a configuration, loaded unless the last one was the same."""
+        from bench.pipeline.session import Session
+
+        by = RunSpec.model_validate(spec).model_dump_json(
+            exclude={"suite", "name", "method", "options", "timing", "quality", "memory", "timeout_s"}
+        )
+        if self.loaded is None or self.loaded[0] != by:
+            self.loaded = None  # its memory is free before the next one takes it
+            self.loaded = by, Session.open(spec)
+        return self.loaded[1].under(spec)
+
+
+def _made(task: ShardTask, first: Session) -> list[Made]:
+    from bench.measure import samples, shards
+    from bench.measure.timing import Pairs
+    from bench.store.tensors import Cache
+
+    numbers = range(task.start, task.stop)
+    inputs = task.inputs[task.specs[0].name]
+    kept = Cache(task.cache, inputs) if task.cache else None
+    with tempfile.TemporaryDirectory() as folder:
+        base = samples.baseline(first, Pairs(), kept, numbers, _silent)
+        solved = shards.solved(first, kept or Cache(Path(folder), inputs), numbers)
+    found = []
+    if task.baseline:
+        found.append(_packed("", shards.of_baseline(first, base, numbers, solved)))
+    for spec in task.specs:
+        session = first.under(spec)
+        try:
+            cand = samples.candidate(session, Pairs(), None, numbers, _silent)
+            made = _packed(spec.name, shards.of_candidate(session, base, cand, numbers, solved))
+        except Exception as error:
+            made = _failed(spec.name, error)
+        found.append(made)
+    return found
+
+
+def _packed(name: str, tensors: dict[str, Any]) -> Made:
+    from safetensors.torch import save
+
+    return Made(name, save({key: value.contiguous() for key, value in tensors.items()}))
+
+
+def _failed(name: str, error: Exception) -> Made:
+    return Made(name, None, reason(error), "".join(traceback.format_exception(error)))
+
+
+def _silent(text: str) -> None:
+    pass

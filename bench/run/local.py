@@ -1,0 +1,43 @@
+"""Runs a suite on this machine: one group of configurations after another, in processes of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from bench.machine import provenance
+from bench.machine.device import device_type
+from bench.run.placement import Found, Item, Progress
+from bench.run.runner import Runner
+from bench.spec.run_spec import RunSpec
+from bench.store import keys
+
+
+class Local:
+    """The placement on this machine."""
+
+    @property
+    def machine(self) -> str:
+        """This machine."""
+        return provenance.machine()
+
+    @property
+    def device(self) -> str:
+        """Where torch runs here."""
+        return device_type()
+
+    def inputs(self, spec: RunSpec, results: Path) -> dict[str, Any]:
+        """What a record made here depends on."""
+        return keys.inputs(spec, results)
+
+    def run(self, groups: Sequence[Sequence[RunSpec]], runner: Runner, progress: Progress) -> None:
+        """Run one group after another: this machine's device is theirs alone."""
+        for group in groups:
+            runner.run(*group)
+            progress.advance(len(group))
+
+    def map(self, make: Callable[[], Callable[[Item], Found]], items: Iterable[Item]) -> list[Found]:
+        """Evaluate the items in this process."""
+        evaluate = make()
+        return [evaluate(item) for item in items]

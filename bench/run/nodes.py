@@ -1,0 +1,123 @@
+"""The nodes of a Ray cluster: connecting to it, what kind of device each has, and which of them are used."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from bench.errors import BadInput, listed
+from bench.machine import provenance
+
+LABEL = "device-kind"  # of a node: its kind, where the hardware's name does not tell it
+OBJECTS = 100 * 2**20  # bytes of a local object store: what shards return is a few MB
+# Not sent to the nodes: results, what is installed there, and what no worker needs.
+EXCLUDED = [".git", ".venv", "results", "reports", "outputs", "tests", ".asv", ".mypy_cache", ".ruff_cache",
+            ".pytest_cache", ".mutants", "**/__pycache__"]  # fmt: skip
+PROBE_S = 120.0
+
+
+class Node(NamedTuple):
+    """A node that is there."""
+
+    id: str
+    kind: str  # what `--device-kind` names
+    machine: str  # as records have it
+    cpus: int
+    gpus: int
+    packages: dict[str, str]
+
+
+def connect(workers: int | None, dashboard: bool) -> None:
+    """Connect to the cluster of RAY_ADDRESS, or start one on this machine that only this machine reaches.
+
+    Raises:
+        BadInput: there is none at that address.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    address = os.environ.get("RAY_ADDRESS")
+    if not address:
+        # Read when Ray is imported: without it its servers listen on all interfaces, on Linux.
+        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+    import ray
+
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    if not address:
+        cpus = max(provenance.cores(), workers or 0)
+        ray.init("local", num_cpus=cpus, object_store_memory=OBJECTS, include_dashboard=dashboard, **quiet)
+        return
+    try:
+        ray.init(address, **quiet)
+        checkout = (provenance.ROOT / "pyproject.toml").exists()  # else the nodes have it installed, as here
+        if checkout and any(node["NodeManagerHostname"] != socket.gethostname() for node in ray.nodes()):
+            ray.shutdown()
+            code = {"working_dir": str(provenance.ROOT), "excludes": EXCLUDED}
+            ray.init(address, runtime_env=code, **quiet)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        why = " ".join(str(error).split())[:160]
+        raise BadInput(f"RAY_ADDRESS: no cluster: {why}; allowed: the address of a running one") from error
+
+
+class Nodes:
+    """Those nodes of the cluster whose devices are of one kind."""
+
+    def __init__(self, kind: str | None) -> None:
+        self.known: dict[str, Node] = {}
+        self.kind = _chosen(self._all(), kind)
+
+    def alive(self) -> list[Node]:
+        """The nodes of the kind that are there now; one of another kind that has joined is left aside."""
+        return [node for node in self._all() if node.kind == self.kind]
+
+    def _all(self) -> list[Node]:
+        import ray
+
+        there = [node for node in ray.nodes() if node["Alive"]]
+        asked = {n["NodeID"]: _ask(n["NodeID"]) for n in there if n["NodeID"] not in self.known}
+        for node in there:
+            if (reference := asked.get(node["NodeID"])) and (found := _told(node, reference)):
+                self.known[node["NodeID"]] = found
+        return [self.known[n["NodeID"]] for n in there if n["NodeID"] in self.known]
+
+
+def _chosen(nodes: Sequence[Node], kind: str | None) -> str:
+    """The kind of device that is used: that of the GPUs, where there are any.
+
+    Raises:
+        BadInput: there are several and none is named, or the one named is not there.
+    """
+    with_gpus = [node for node in nodes if node.gpus]
+    kinds = sorted({node.kind for node in with_gpus or nodes if node.cpus or node.gpus})
+    if kind is not None and kind not in {node.kind for node in nodes}:
+        raise BadInput(f"--device-kind: {kind[:80]!r} is not allowed; allowed: {listed(kinds)}")
+    if kind is None and len(kinds) != 1:
+        raise BadInput(
+            f"--device-kind: needed on a cluster of {len(kinds)} kinds of devices; allowed: {listed(kinds)}"
+        )
+    return kind or kinds[0]
+
+
+def _ask(node: str) -> Any:
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    there = NodeAffinitySchedulingStrategy(node, soft=False)
+    return ray.remote(_facts).options(num_cpus=0, scheduling_strategy=there).remote()
+
+
+def _facts() -> tuple[str, dict[str, str]]:
+    return provenance.machine(), provenance.versions()
+
+
+def _told(node: dict[str, Any], reference: Any) -> Node | None:
+    """What a node answers; None where it is gone before it does."""
+    import ray
+
+    try:
+        machine, packages = ray.get(reference, timeout=PROBE_S)
+    except ray.exceptions.RayError:
+        return None
+    resources, label = node["Resources"], node.get("Labels", {}).get(LABEL)
+    cpus, gpus = (int(resources.get(name, 0)) for name in ("CPU", "GPU"))
+    return Node(node["NodeID"], label or machine, machine, cpus, gpus, packages)

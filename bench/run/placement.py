@@ -1,0 +1,78 @@
+"""Where a suite runs: the one interface that `bench.run.local` and `bench.run.ray` fill.
+
+What is to be done is decided elsewhere (`bench.run.suite_run`, `bench.run.runner`); a placement gets it done.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, Self, TypeVar
+
+from tqdm import tqdm
+
+from bench.run.runner import Runner
+from bench.spec.run_spec import RunSpec
+
+Item = TypeVar("Item")
+Found = TypeVar("Found")
+
+
+class Progress:
+    """One bar for a suite: the rate, the time left, workers and failures."""
+
+    def __init__(self, total: int, unit: str = "run") -> None:
+        self.bar = tqdm(total=total, unit=unit, disable=None, file=sys.stderr)
+        self.failures = 0
+
+    def say(self, text: str) -> None:
+        """Show what is being done."""
+        self.bar.set_description_str(text)
+
+    def expect(self, more: int) -> None:
+        """So much more is to be done than was known."""
+        self.bar.total += more
+        self.bar.refresh()
+
+    def advance(self, done: int, workers: int | None = None, failed: int = 0) -> None:
+        """So much is done, by so many workers, and so many more configurations have failed."""
+        self.failures += failed
+        shown = {} if workers is None else {"workers": workers, "failed": self.failures}
+        self.bar.set_postfix(shown, refresh=False)
+        self.bar.update(done)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.bar.close()
+
+
+class Placement(Protocol):
+    """What runs groups of configurations, and trials of a search."""
+
+    @property
+    def machine(self) -> str:
+        """The machine, or the kind of device, that all records of a run are of."""
+
+    @property
+    def device(self) -> str:
+        """Where models run, "cuda" or "cpu"."""
+
+    def inputs(self, spec: RunSpec, results: Path) -> dict[str, Any]:
+        """What a record depends on besides its configuration, see `bench.store.keys.inputs`."""
+
+    def run(self, groups: Sequence[Sequence[RunSpec]], runner: Runner, progress: Progress) -> None:
+        """Leave a record of each configuration in the runner's store."""
+
+    def map(self, make: Callable[[], Callable[[Item], Found]], items: Iterable[Item]) -> list[Found]:
+        """What the evaluation that `make` returns finds of each item, in the items' order.
+
+        Args:
+            make: called once a worker, whose evaluation is kept; equal pickles are one.
+            items: they, and what is found, can be pickled.
+        """

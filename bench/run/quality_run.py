@@ -1,0 +1,138 @@
+"""The quality of a suite, in shards: what is lacking, keeping what comes, and what becomes whole."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from safetensors.torch import load
+
+from bench.errors import BadInput
+from bench.measure import quality, shards
+from bench.record import Record
+from bench.run import shard_plan
+from bench.run.actor import Made, ShardTask
+from bench.run.shard_plan import BASELINE
+from bench.run.worker import Job
+from bench.store.tensors import Cache
+
+
+@dataclass
+class QualityRun:
+    """Configurations that were timed and lack their quality."""
+
+    jobs: list[Job]  # until they have a record
+    timed: dict[str, Record]  # by configuration
+    slower: float  # a worker's seconds over those that were timed
+    workers: int
+    alone: set[str] = field(default_factory=set)  # configurations whose shards are tasks of their own
+    failures: dict[str, Record] = field(default_factory=dict)
+
+    def finished(self) -> Iterator[Record]:
+        """Merge what is complete, write its records and those of failures; which they are."""
+        for job in list(self.jobs):
+            record = self.failures.get(job.spec.name)
+            made = (record, None) if record else self._whole(job)
+            if made is not None:
+                job.store.write(*made)
+                self.jobs.remove(job)
+                yield made[0]
+
+    def tasks(self, images: Path | None) -> list[ShardTask]:
+        """What makes the shards that are lacking; none once every configuration has its record.
+
+        Args:
+            images: where the baseline's images are kept, None where they are not.
+        """
+        return [task for jobs in self._sharing() for task in self._tasks(jobs, images)]
+
+    def limit(self, task: ShardTask) -> float:
+        """Seconds after which a task counts as hung."""
+        return max(spec.timeout_s for spec in task.specs) * (len(task.specs) + 1)
+
+    def keep(self, task: ShardTask, made: Iterable[Made]) -> None:
+        """Write the shards that a task returned, each whole or not at all."""
+        for shard in made:
+            job = self._job(shard.name or task.specs[0].name)
+            if shard.tensors is None:
+                self._fail(task, job, shard.reason or "", shard.trace)
+            else:
+                cache = _cache(job)
+                key = shards.key(cache, job.spec, baseline=shard.name == BASELINE)
+                cache.write(shard_plan.name_of(key, range(task.start, task.stop)), load(shard.tensors))
+
+    def lost(self, task: ShardTask, reason: str, trace: str | None) -> None:
+        """A task failed as a whole: its configurations go on one by one, to show whose fault it was."""
+        for spec in task.specs:
+            if len(task.specs) == 1:
+                self._fail(task, self._job(spec.name), reason, trace)
+            self.alone.add(spec.name)
+
+    def _fail(self, task: ShardTask, job: Job, reason: str, trace: str | None) -> None:
+        which = f"images {task.start} to {task.stop - 1}"
+        self.failures[job.spec.name] = job.failure(f"{reason} ({which})", trace)
+
+    def _job(self, name: str) -> Job:
+        return next(job for job in self.jobs if job.spec.name == name)
+
+    def _sharing(self) -> Iterator[list[Job]]:
+        """The configurations in groups that share a baseline; one that is to be alone is a group."""
+        single = [job for job in self.jobs if job.spec.name in self.alone or job.spec.compile]
+        yield from ([job] for job in single)
+
+        def baseline(job: Job) -> str:
+            return shards.key(_cache(job), job.spec, baseline=True)
+
+        rest = sorted((job for job in self.jobs if job not in single), key=baseline)
+        yield from (list(jobs) for _, jobs in itertools.groupby(rest, baseline))
+
+    def _tasks(self, jobs: Sequence[Job], images: Path | None) -> Iterator[ShardTask]:
+        spec, n, batch = jobs[0].spec, jobs[0].spec.quality.n, jobs[0].spec.batch_size
+        there = {
+            job.spec.name: shard_plan.usable(_cache(job), shards.key(_cache(job), job.spec, False), n, batch)
+            for job in jobs
+        }
+        there[BASELINE] = shard_plan.usable(
+            _cache(jobs[0]), shards.key(_cache(jobs[0]), spec, True), n, batch
+        )
+        size = shard_plan.batches_of(self._seconds(jobs), batch, math.ceil(n / batch), self.workers)
+        for part in shard_plan.parts(there, n, batch, size):
+            chosen = [job for job in jobs if job.spec.name in part.names]
+            asked = chosen or jobs[:1]  # the baseline's alone is made under any configuration
+            yield ShardTask(
+                specs=[job.spec for job in chosen] or [spec],
+                inputs={job.spec.name: job.inputs for job in asked},
+                start=part.numbers.start,
+                stop=part.numbers.stop,
+                baseline=BASELINE in part.names,
+                cache=images,
+            )
+
+    def _seconds(self, jobs: Sequence[Job]) -> float:
+        """Of a batch by the baseline and all the configurations, as a worker takes."""
+        timings = [timing for job in jobs if (timing := self.timed[job.spec.name].timing)]
+        each = [timing.candidate_s.median for timing in timings]
+        return self.slower * (sum(each) + max((timing.baseline_s.median for timing in timings), default=0.0))
+
+    def _whole(self, job: Job) -> tuple[Record, bytes | None] | None:
+        """The record with its quality and image; None where shards are lacking."""
+        spec, cache = job.spec, _cache(job)
+        both = (shards.key(cache, spec, baseline) for baseline in (True, False))
+        before, own = (shard_plan.read(cache, key, spec.quality.n, spec.batch_size) for key in both)
+        if not before or not own:
+            return None
+        file = job.store.path(spec.name, job.key, ".png").name
+        try:
+            found, image = quality.merged(spec, before, own, cache, file)
+        except BadInput:
+            raise
+        except Exception as error:
+            return job.failed(error), None
+        return self.timed[spec.name].model_copy(update={"quality": found}), image
+
+
+def _cache(job: Job) -> Cache:
+    return Cache(job.store.cache, job.inputs)

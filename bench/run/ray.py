@@ -1,0 +1,267 @@
+"""Runs a suite on a Ray cluster: first what is timed, on devices held alone, then quality in shards.
+
+Groups of configurations that share a baseline are timed by one process on one device, while nothing else of
+the suite runs there. Quality is then made by all workers, in tasks of about a minute: the images a to b of
+all configurations that lack them, so that the baseline and the converged trajectory are made once for all.
+What is finished is in the store: timed records in `.cache/timed`, shards in `.cache/shards`. Nothing there
+is made again.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+import pickle
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from bench.errors import BadInput
+from bench.machine import provenance
+from bench.machine.files import write_atomic
+from bench.machine.identity import machine_id
+from bench.record import Record
+from bench.run.actor import Worker
+from bench.run.nodes import Node, Nodes, connect
+from bench.run.placement import Found, Item, Progress
+from bench.run.quality_run import QualityRun
+from bench.run.runner import WORKER, Runner
+from bench.run.worker import Job
+from bench.spec.run_spec import RunSpec
+from bench.store import keys
+
+SLACK_S = 60.0  # of a timed task beyond the limits that its process keeps by itself
+TRIAL_S = 3600.0  # of a search's trial
+
+
+@contextmanager
+def placed(
+    workers: int | None = None, device_kind: str | None = None, dashboard: bool = False
+) -> Iterator[Ray]:
+    """The placement on the cluster of RAY_ADDRESS, or on one of this machine that ends with the run.
+
+    Args:
+        workers: at most so many; None: one a GPU, or a CPU core.
+        device_kind: which nodes are used, where they differ.
+        dashboard: whether a cluster that is started here shows Ray's dashboard, on the loopback.
+
+    Raises:
+        BadInput: Ray is not installed, no cluster is there, or its devices are of several kinds.
+    """
+    from dqar.utils.extras import imported
+
+    try:
+        imported("ray", "cluster")
+    except ValueError as error:
+        raise BadInput(f"--on: {error}") from error
+    connect(workers, dashboard)
+    import ray
+
+    try:
+        yield Ray(nodes=Nodes(device_kind), workers=workers)
+    finally:
+        ray.shutdown()
+
+
+@dataclass
+class Ray:
+    """The placement on the nodes of one kind of device."""
+
+    nodes: Nodes
+    workers: int | None = None
+    command: Sequence[str] = WORKER  # of the process that times
+    worker: type[Worker] = Worker
+    first: Node = field(init=False)  # what all are like
+
+    def __post_init__(self) -> None:
+        self.first = self.nodes.alive()[0]
+
+    @property
+    def machine(self) -> str:
+        """The kind of machine that measures."""
+        return self.first.machine
+
+    @property
+    def device(self) -> str:
+        """Where models run there."""
+        return "cuda" if self.first.gpus else "cpu"
+
+    def inputs(self, spec: RunSpec, results: Path) -> dict[str, Any]:
+        """What a record depends on: on this machine as without Ray, else the nodes' kind is the machine."""
+        given = keys.inputs(spec, results) | {"packages": self.first.packages}
+        if self.machine == given["machine"]:
+            return given
+        identity = hashlib.sha256(f"{self.machine} of {machine_id(results)}".encode()).hexdigest()[:16]
+        return given | {"machine": self.machine, "machine_id": identity}
+
+    def run(self, groups: Sequence[Sequence[RunSpec]], runner: Runner, progress: Progress) -> None:
+        """Time what is due, then make its quality; each record is written as soon as it is whole."""
+        specs = [spec for group in groups for spec in group]
+        with runner.to_do(*specs) as jobs:
+            due = {job.spec.name: job for job in jobs}
+            progress.advance(len(specs) - len(due))
+            timed: dict[str, Record] = {}
+            waiting = [[due[spec.name] for spec in group if spec.name in due] for group in groups]
+            for job, record, image in self._timed(waiting, runner.force, progress):
+                if record.status == "ok" and job.spec.measures_quality:
+                    timed[job.spec.name] = record
+                    write_atomic(_partial(job), record.model_dump_json().encode())
+                else:
+                    job.store.write(record, image)
+                    progress.advance(1, self.size, record.status == "failed")
+            self._quality([due[name] for name in timed], timed, progress)
+
+    def map(self, make: Callable[[], Callable[[Item], Found]], items: Iterable[Item]) -> list[Found]:
+        """Evaluate the items on the workers, whose evaluations are kept; RuntimeError where one fails."""
+        from bench.run.pool import Failure, Task
+
+        key = hashlib.sha256(pickle.dumps(make)).hexdigest()
+        tasks = [Task("trial", (key, make, item), TRIAL_S, i) for i, item in enumerate(items)]
+        found: dict[int, Any] = {}
+        for task, result in self._trials.results(tasks):
+            if isinstance(result, Failure):
+                raise RuntimeError(f"a trial failed: {result.reason}")
+            found[task.what] = result
+        return [found[i] for i in range(len(tasks))]
+
+    @property
+    def size(self) -> int:
+        """Workers that make quality."""
+        there: int = sum(slots.count for slots in self._slots(alone=False))
+        return there if self.workers is None else min(there, self.workers)
+
+    @functools.cached_property
+    def _trials(self) -> Any:
+        return self.pool(alone=False)
+
+    def _timed(
+        self, groups: Iterable[Sequence[Job]], force: bool, progress: Progress
+    ) -> Iterator[tuple[Job, Record, bytes | None]]:
+        """The timed records of the groups' configurations: what was timed before is read."""
+        from bench.run.pool import Failure, Task
+
+        tasks = []
+        for group in groups:
+            kept = {job.spec.name: None if force else _read_partial(job) for job in group}
+            yield from ((job, found, None) for job in group if (found := kept[job.spec.name]))
+            if left := [job for job in group if not kept[job.spec.name]]:
+                tasks.append(self._timed_task(left))
+        pool = self.pool(alone=True)
+        try:
+            while tasks:
+                progress.say(f"timing {sum(len(task.what) for task in tasks)} configurations")
+                again: list[Task] = []
+                for task, result in pool.results(tasks):
+                    if not isinstance(result, Failure):
+                        yield from _records(task.what, result)
+                    elif len(task.what) > 1:  # each by itself, to show whose fault it is
+                        again += [self._timed_task([job]) for job in task.what]
+                    else:
+                        yield task.what[0], task.what[0].failure(result.reason, result.trace), None
+                tasks = again
+        finally:
+            pool.close()
+
+    def _timed_task(self, jobs: Sequence[Job]) -> Any:
+        from bench.run.pool import Task
+
+        asked = [job.model_copy(update={"quality": False}) for job in jobs]
+        given = TypeAdapter(list[Job]).dump_json(asked).decode()
+        # A group that dies is measured again, one by one, within the task.
+        limit = 2 * sum(job.spec.timeout_s for job in jobs) + SLACK_S
+        return Task("timed", (given, list(self.command)), limit, list(jobs))
+
+    def _quality(self, jobs: Sequence[Job], timed: dict[str, Record], progress: Progress) -> None:
+        from bench.run.pool import Failure, Task
+
+        run = QualityRun(list(jobs), timed, self._speed(), self.size)
+        pool = self.pool(alone=False)
+        try:
+            while True:
+                for record in run.finished():
+                    progress.advance(1, pool.size, record.status == "failed")
+                asked = run.tasks(self._shared_cache(jobs))
+                if not asked:
+                    return
+                progress.expect(len(asked))
+                progress.say(f"quality in {len(asked)} tasks")
+                tasks = [Task("shards", (one.model_dump_json(),), run.limit(one), one) for one in asked]
+                for task, result in pool.results(tasks):
+                    if isinstance(result, Failure):
+                        run.lost(task.what, result.reason, result.trace)
+                    else:
+                        run.keep(task.what, result)
+                    progress.advance(1, pool.size)
+        finally:
+            pool.close()
+
+    def _speed(self) -> float:
+        """How much longer a generation takes a worker than it took when it was timed, on a whole node."""
+        return 1.0 if self.first.gpus else self.first.cpus / self._threads
+
+    def _shared_cache(self, jobs: Sequence[Job]) -> Path | None:
+        """Where the baseline's images are kept: on this machine, if it alone makes them."""
+        import ray
+
+        here = ray.get_runtime_context().get_node_id()
+        alone = [node.id for node in self.nodes.alive()] == [here]
+        return jobs[0].store.cache.resolve() if alone and jobs else None
+
+    @property
+    def _threads(self) -> int:
+        """Cores of a worker on a CPU."""
+        return max(1, self.first.cpus // self.workers) if self.workers and not self._several else 1
+
+    @property
+    def _several(self) -> bool:
+        return len(self.nodes.alive()) > 1
+
+    def _slots(self, alone: bool) -> list[Any]:
+        """What workers take of each node: a GPU each, or where there are none cores; `alone` all of them."""
+        from bench.run.pool import Slots
+
+        found = []
+        for node in self.nodes.alive():
+            if node.gpus:
+                found.append(Slots(node.id, node.gpus, 1, 1))
+            elif alone:
+                found.append(Slots(node.id, 1, node.cpus, 0))
+            else:
+                found.append(Slots(node.id, node.cpus // self._threads, self._threads, 0))
+        return found
+
+    def pool(self, alone: bool) -> Any:
+        """Workers on every node of the kind: one to a device, or where `alone` one to a node without GPUs."""
+        import ray
+
+        from bench.run.pool import Pool
+
+        slots, threads = functools.partial(self._slots, alone), os.environ.get("OMP_NUM_THREADS")
+        return Pool(slots, ray.remote(self.worker), (threads,), self.workers)
+
+
+def _records(jobs: Sequence[Job], result: Any) -> Iterator[tuple[Job, Record, bytes | None]]:
+    """What a timed task returned, with the commit of this checkout: the copy on a node has none."""
+    for job, (text, image) in zip(jobs, result, strict=True):
+        record = Record.model_validate_json(text)
+        if "git" in record.environment:
+            record = record.model_copy(update={"environment": record.environment | {"git": provenance.git()}})
+        yield job, record, image
+
+
+def _partial(job: Job) -> Path:
+    """Where a timed record waits for its quality."""
+    return job.store.cache / "timed" / f"{job.spec.name}-{job.key}.json"
+
+
+def _read_partial(job: Job) -> Record | None:
+    try:
+        return Record.model_validate(json.loads(_partial(job).read_bytes()))
+    except (OSError, ValueError, ValidationError):
+        return None

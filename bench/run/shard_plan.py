@@ -1,0 +1,88 @@
+"""Which shards of quality are still to be made: those that the store does not hold, a minute's work each."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from bench.store.tensors import Cache, Tensors
+
+MINUTE = 60.0  # seconds that a task should take: what a lost worker costs
+MOST_IMAGES = 1024  # of a task, whose images are in memory
+BASELINE = ""  # in place of a configuration's name
+
+
+class Part(NamedTuple):
+    """A task: shards of some configurations, the baseline perhaps among them, of the same images."""
+
+    names: tuple[str, ...]
+    numbers: range
+
+
+def name_of(key: str, numbers: range) -> str:
+    """The name of a shard in the cache."""
+    return f"shards/{key}/{numbers.start:07d}-{numbers.stop:07d}"
+
+
+def held(cache: Cache, key: str) -> list[range]:
+    """The images of the shards that are there, whole or damaged."""
+    names = sorted(path.stem for path in (cache.directory / "shards" / key).glob("*-*.safetensors"))
+    bounds = [name.split("-") for name in names]
+    return [range(int(start), int(stop)) for start, stop in bounds if (start + stop).isdigit()]
+
+
+def usable(cache: Cache, key: str, n: int, batch: int) -> list[range]:
+    """Of the shards that are there those that can be joined: undamaged, apart, made of whole batches."""
+    kept: list[range] = []
+    for numbers in sorted(held(cache, key), key=lambda numbers: numbers.start):
+        whole = numbers.start % batch == 0 and (numbers.stop % batch == 0 or numbers.stop == n)
+        apart = not kept or numbers.start >= kept[-1].stop
+        if whole and apart and numbers.stop <= n and cache.read(name_of(key, numbers)) is not None:
+            kept.append(numbers)
+    return kept
+
+
+def read(cache: Cache, key: str, n: int, batch: int) -> list[Tensors]:
+    """The shards of all n images, in order; empty where one is missing."""
+    there = usable(cache, key, n, batch)
+    if sum(map(len, there)) < n:
+        return []
+    found = [cache.read(name_of(key, numbers)) for numbers in there]
+    return [tensors for tensors in found if tensors is not None]
+
+
+def parts(there: Mapping[str, Sequence[range]], n: int, batch: int, size: int) -> Iterator[Part]:
+    """The tasks that make what is missing.
+
+    Args:
+        there: by configuration the images whose shards are there, see `usable`.
+        n: images of each configuration.
+        batch: images of a generation, which is never cut.
+        size: batches of a task, see `batches_of`.
+    """
+    numbers = range(math.ceil(n / batch))
+    lacking = [tuple(name for name, found in there.items() if not _in(found, i * batch)) for i in numbers]
+    for names, run in itertools.groupby(numbers, key=lambda i: lacking[i]):
+        which = list(run) if names else []
+        for first in range(0, len(which), size):
+            some = which[first : first + size]
+            yield Part(names, range(some[0] * batch, min((some[-1] + 1) * batch, n)))
+
+
+def batches_of(seconds: float, batch: int, batches: int, workers: int) -> int:
+    """How many batches a task takes: about a minute of work, and no fewer tasks than workers.
+
+    Args:
+        seconds: of one batch, all configurations of the task and the baseline together.
+        batch: images of one.
+        batches: of a configuration.
+        workers: that share them.
+    """
+    most = max(1, MOST_IMAGES // batch)
+    return max(1, min(int(MINUTE / seconds) if seconds else most, most, math.ceil(batches / max(1, workers))))
+
+
+def _in(found: Iterable[range], image: int) -> bool:
+    return any(image in numbers for numbers in found)

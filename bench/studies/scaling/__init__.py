@@ -1,0 +1,1 @@
+"""How far a suite's quality scales: the harness's own costs, measured, and large clusters, on paper."""

@@ -1,0 +1,139 @@
+"""The harness's own costs, measured: thousands of empty tasks, and shards by one worker and by two."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+from bench.measure.moments import Moments
+from bench.run.actor import ShardTask
+from bench.run.pool import Failure, Task
+from bench.run.ray import Ray
+from bench.spec.run_spec import RunSpec
+from bench.store import keys
+from bench.store.tensors import Cache
+
+DIMENSIONS = 96  # of the features that are streamed
+LIMIT_S = 600.0
+
+
+@dataclass(frozen=True)
+class Empty:
+    """Tasks without work."""
+
+    tasks: int
+    workers: int
+    seconds: float
+    grown: tuple[int, int]  # bytes by which the driver's memory grew in the first and in the last fifth
+
+    @property
+    def each(self) -> float:
+        """Seconds of the driver for a task."""
+        return self.seconds / self.tasks
+
+
+@dataclass(frozen=True)
+class Rate:
+    """Shards of a real model."""
+
+    workers: int
+    images: int
+    seconds: float
+    start: float  # until every worker had made its first
+
+    @property
+    def images_a_second(self) -> float:
+        """Images of both arms, per second."""
+        return 2 * self.images / self.seconds
+
+
+def empty(placement: Ray, tasks: int, folder: Path) -> Empty:
+    """Schedule tasks of nothing, write what they return as shards are written, and stream features into sums.
+
+    Args:
+        placement: where they run.
+        tasks: how many.
+        folder: where the shards are written.
+    """
+    spec = RunSpec(suite="scaling", name="nothing", method="baseline", model="embedded")
+    cache, moments = Cache(folder, {}), Moments()
+    given = [_task(spec, {}, range(i, i + 1)) for i in range(tasks)]
+    pool = placement.pool(alone=False)
+    process, memory = psutil.Process(), []
+    try:
+        _warmed(pool, "nothing", given)
+        started = time.monotonic()
+        for task, result in pool.results(
+            [Task("nothing", (text,), LIMIT_S, i) for i, text in enumerate(given)]
+        ):
+            _check(result)
+            cache.write(f"shards/nothing/{task.what:07d}", {"drift": torch.zeros(1)})
+            moments.add(torch.zeros(1, DIMENSIONS))
+            memory.append(process.memory_info().rss)
+        seconds = time.monotonic() - started
+        fifth = max(1, tasks // 5)
+        grown = memory[fifth - 1] - memory[0], memory[-1] - memory[-fifth]
+        return Empty(tasks, pool.size, seconds, grown)
+    finally:
+        pool.close()
+
+
+def rate(placement: Ray, workers: int, tasks: int, batches: int, results: Path) -> Rate:
+    """Shards of the embedded model under fewer steps, by so many workers.
+
+    Args:
+        placement: where they run; it has as many workers.
+        workers: how many.
+        tasks: of each worker.
+        batches: of each task, 16 images each.
+        results: the root of the records.
+    """
+    n = workers * tasks * batches * 16
+    spec = RunSpec(
+        suite="scaling", name="half", method="fewer_steps", options={"steps": 25}, model="embedded",
+        quality={"n": n, "converged_n": 0},  # type: ignore[arg-type]
+    )  # fmt: skip
+    inputs = {spec.name: keys.inputs(spec, results)}
+    size = batches * spec.batch_size
+    given = [_task(spec, inputs, range(i, i + size)) for i in range(0, n, size)]
+    pool = placement.pool(alone=False)
+    try:
+        first = time.monotonic()
+        _warmed(pool, "shards", [_task(spec, inputs, range(spec.batch_size))] * workers)
+        started = time.monotonic()
+        for _, result in pool.results([Task("shards", (text,), LIMIT_S) for text in given]):
+            _check(result)
+        return Rate(workers, n, time.monotonic() - started, started - first)
+    finally:
+        pool.close()
+
+
+def _task(spec: RunSpec, inputs: dict[str, Any], numbers: range) -> str:
+    return ShardTask(
+        specs=[spec], inputs=inputs, start=numbers.start, stop=numbers.stop, baseline=True, cache=None
+    ).model_dump_json()
+
+
+def _warmed(pool: Any, method: str, given: Sequence[str]) -> None:
+    """Wait until every worker is there and has done a task."""
+    done: dict[Any, int] = {}
+    while not pool.idle or pool.starting or len(done) < 1:
+        tasks = [Task(method, (text,), LIMIT_S) for text in given[: max(1, pool.size)]]
+        for _, result in pool.results(tasks):
+            _check(result)
+            done[len(done)] = 1
+
+
+def _check(result: Any) -> None:
+    """RuntimeError where a task failed."""
+    reason = (
+        result.reason if isinstance(result, Failure) else next((m.reason for m in result if m.reason), None)
+    )
+    if reason:
+        raise RuntimeError(f"scaling: a task failed: {reason}")

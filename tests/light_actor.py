@@ -1,0 +1,79 @@
+"""A worker of a cluster without a model: it makes shards in no time, and can be made to go wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from light_worker import note
+from pydantic import TypeAdapter
+from safetensors.numpy import save
+
+from bench.record import Timing
+from bench.run.actor import Made, ShardTask, Worker
+from bench.run.worker import Job
+from bench.stats import timed
+
+
+class LightWorker(Worker):
+    """What is written under `folder` tells what was done, and `fault` there what goes wrong."""
+
+    folder = ""
+    pause = 0.0
+
+    def timed(self, given: str, command: Sequence[str]) -> list[tuple[str, bytes | None]]:
+        """Records with made-up seconds."""
+        made = []
+        for job in TypeAdapter(list[Job]).validate_json(given):
+            self.say("timed", job.spec.name)
+            made.append((job.record(status="ok", timing=made_up()).model_dump_json(), None))
+        return made
+
+    def shards(self, given: str) -> list[Made]:
+        """Drifts that follow from the image's number alone; the faults are named after configurations."""
+        task = ShardTask.model_validate_json(given)
+        names = [spec.name for spec in task.specs]
+        self.say("begin", *names, f"{task.start}-{task.stop}", str(os.getpid()))
+        time.sleep(self.pause)
+        if "crashes" in names:
+            os.abort()
+        if "hangs" in names:
+            time.sleep(1000)
+        made = [Made("", packed(task.start, task.stop, 0.5))] if task.baseline else []
+        for name in names:
+            if name == "raises":
+                made.append(Made(name, None, "RuntimeError: shapes do not match", "a traceback"))
+            else:
+                made.append(Made(name, packed(task.start, task.stop, float(len(name)))))
+        self.say("made", *names, f"{task.start}-{task.stop}", str(os.getpid()))
+        return made
+
+    def say(self, *words: str) -> None:
+        """Append a line to the log."""
+        note(Path(self.folder) / "log", " ".join(words))
+
+
+def packed(start: int, stop: int, scale: float) -> bytes:
+    """A shard of these images."""
+    drift = scale + np.arange(start, stop, dtype=np.float64)
+    worst = [{"index": stop - 1, "seed": stop - 1, "label": "it", "drift": drift[-1], "psnr_db": 9.0}]
+    return save({
+        "drift": drift, "psnr": 9 + 0 * drift, "ssim": 0.5 + 0 * drift, "identical": drift < 0,
+        "digests": np.zeros((len(drift), 32), np.uint8),
+        "worst": np.full((1, 3, 8, 8), stop % 251, np.uint8),
+        "worst_baseline": np.zeros((1, 3, 8, 8), np.uint8),
+        "worst_facts": np.frombuffer(json.dumps(worst).encode(), np.uint8),
+    })  # fmt: skip
+
+
+def made_up() -> Timing:
+    """Seconds of two pairs: a batch takes a worker a third of a minute, with its baseline."""
+    pairs = [(10.0, 10.0)] * 5
+    return Timing(
+        **timed(pairs, 5, 0.02, 0)._asdict(), pairs=pairs, contaminated=[], contaminated_why=[],
+        baseline="eager", batch_size=2, stopped="pairs",
+    )  # fmt: skip

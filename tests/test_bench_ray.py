@@ -1,0 +1,213 @@
+"""A suite on a Ray cluster of three nodes on this machine: records, faults, and what is refused."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+pytest.importorskip("ray")
+
+import ray
+from light_actor import LightWorker
+from ray.cluster_utils import Cluster
+
+from bench.errors import BadInput
+from bench.record import Record
+from bench.run.nodes import LABEL, Nodes
+from bench.run.placement import Progress
+from bench.run.ray import Ray
+from bench.run.runner import Runner
+from bench.run.suite_run import SuiteRun
+from bench.spec.run_spec import RunSpec, groups
+from bench.store.records import Store
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    """Three nodes of a core each; one cluster for all tests."""
+    os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER="0")
+    os.environ["PYTHONPATH"] += os.pathsep + str(Path(__file__).parent)  # of the nodes
+    small = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
+    found = Cluster(initialize_head=True, head_node_args=small | {"include_dashboard": False})
+    for _ in range(2):
+        found.add_node(**small)
+    ray.init(found.address, log_to_driver=False, logging_level="ERROR")
+    yield found
+    ray.shutdown()
+    found.shutdown()
+
+
+def spec(model: Path, name: str, n: int = 18, **changes: Any) -> RunSpec:
+    settings: dict[str, Any] = {
+        "suite": "cluster", "name": name, "method": "fewer_steps", "options": {"steps": 1 + len(name) % 5},
+        "model": str(model), "num_inference_steps": 6, "batch_size": 2, "memory": False, "timeout_s": 60,
+        "timing": {"min_pairs": 2, "max_pairs": 2, "warmup": 0, "together": 4},
+        "quality": {"n": n, "converged_n": 0, "extractor": None, "worst": 1},
+    }  # fmt: skip
+    return RunSpec(**settings | changes)
+
+
+def light(folder: Path, pause: float = 0.0) -> type[LightWorker]:
+    return type("Here", (LightWorker,), {"folder": str(folder), "pause": pause})
+
+
+def run(specs: Sequence[RunSpec], results: Path, placement: Ray) -> dict[str, Record]:
+    """The records of a run, by name."""
+    return {record.name: record for record in SuiteRun.of(specs, results, placement=placement).run()}
+
+
+def logged(folder: Path, what: str) -> list[list[str]]:
+    lines = (folder / "log").read_text().splitlines() if (folder / "log").exists() else []
+    return [line.split()[1:] for line in lines if line.startswith(what)]
+
+
+def when(condition: Callable[[], object], act: Callable[[], None]) -> threading.Thread:
+    """Act as soon as the condition holds."""
+
+    def wait() -> None:
+        while not condition():
+            time.sleep(0.01)
+        act()
+
+    thread = threading.Thread(target=wait, daemon=True)
+    thread.start()
+    return thread
+
+
+def images(records: dict[str, Record]) -> dict[str, list[float]]:
+    return {name: r.quality.drift_per_image for name, r in records.items() if r.quality}
+
+
+def test_a_suite_and_its_resumption(cluster: Cluster, tiny_model_dir: Path, tmp_path: Path) -> None:
+    """Each configuration is timed once and each image made once, whatever was there before; more images of
+    the same configurations make only those that lack; a fault is its own configuration's alone."""
+    placement = Ray(Nodes(None), worker=light(tmp_path))
+    names = ["one", "three", "raises", "crashes"]
+    found = run([spec(tiny_model_dir, name) for name in names], tmp_path / "results", placement)
+    assert [found[name].status for name in names] == ["ok", "ok", "failed", "failed"]
+    assert images(found) == {"one": [3.0 + i for i in range(18)], "three": [5.0 + i for i in range(18)]}
+    assert found["raises"].reason == "RuntimeError: shapes do not match (images 0 to 5)"
+    assert found["crashes"].reason and "workers were lost" in found["crashes"].reason
+    assert [found["one"].quality.worst[0].index, found["one"].quality.image] == [  # type: ignore[union-attr]
+        17, f"one-{found['one'].key}.png",
+    ]  # fmt: skip
+    assert sorted(name for (name,) in logged(tmp_path, "timed")) == sorted(names)
+
+    (tmp_path / "log").unlink()
+    more = [spec(tiny_model_dir, name, n=24) for name in ("one", "three")]
+    again = run(more, tmp_path / "results", placement)
+    assert [len(drifts) for drifts in images(again).values()] == [24, 24]
+    assert {words[-2] for words in logged(tmp_path, "made")} <= {"18-20", "20-22", "22-24", "18-22", "18-24"}
+    (tmp_path / "log").unlink()
+    assert run(more, tmp_path / "results", placement) == again
+    assert not logged(tmp_path, "")
+
+
+def test_a_worker_killed_and_a_node_lost(cluster: Cluster, tiny_model_dir: Path, tmp_path: Path) -> None:
+    """The records are those of an undisturbed run; beyond it only the shards under way are made again."""
+    specs = [spec(tiny_model_dir, name, n=60) for name in ("one", "three")]
+    undisturbed = run(specs, tmp_path / "calm", Ray(Nodes(None), worker=light(tmp_path)))
+    (tmp_path / "log").unlink()
+    lost = cluster.add_node(num_cpus=1, object_store_memory=80 * 2**20)
+    placement = Ray(Nodes(None), worker=light(tmp_path, pause=0.1))
+
+    def kill() -> None:
+        os.kill(int(logged(tmp_path, "begin")[-1][-1]), signal.SIGKILL)
+
+    acts = [
+        when(lambda: len(logged(tmp_path, "begin")) >= 4, kill),
+        when(lambda: len(logged(tmp_path, "begin")) >= 8, lambda: cluster.remove_node(lost, False)),
+    ]
+    found = run(specs, tmp_path / "results", placement)
+    for act in acts:
+        act.join(20)
+    assert images(found) == images(undisturbed)
+    begun, made = ([" ".join(w[:-1]) for w in logged(tmp_path, what)] for what in ("begin", "made"))
+    assert set(begun) == set(made) and len(begun) - len(set(begun)) <= 2
+
+
+def test_a_task_that_hangs_is_a_record(cluster: Cluster, tiny_model_dir: Path, tmp_path: Path) -> None:
+    """Its worker is replaced; the reason names the limit and the images."""
+    chosen = [spec(tiny_model_dir, name, n=2, timeout_s=1.5) for name in ("hangs", "one")]
+    found = run(chosen, tmp_path / "results", Ray(Nodes(None), worker=light(tmp_path)))
+    assert found["hangs"].reason == "time limit: no result within 3 s (images 0 to 1)"
+    assert found["one"].status == "ok"
+
+
+def test_trials_come_back_in_order(cluster: Cluster, tmp_path: Path) -> None:
+    """Whoever evaluates them and however long each takes."""
+    placement = Ray(Nodes(None), worker=light(tmp_path))
+    assert placement.map(_squares, [5, 0, 3, 1]) == [25, 0, 9, 1]
+    placement._trials.close()
+
+
+def _squares() -> Callable[[int], int]:
+    def square(item: int) -> int:
+        time.sleep(0.05 * item)
+        return item * item
+
+    return square
+
+
+def test_nodes_of_several_kinds(cluster: Cluster, tmp_path: Path) -> None:
+    """Nodes of another kind are refused in one line, or left aside where one kind is named."""
+    own = Nodes(None)
+    other = cluster.add_node(num_cpus=1, labels={LABEL: "slow"}, object_store_memory=80 * 2**20)
+    try:
+        with pytest.raises(BadInput, match=r"needed on a cluster of 2 kinds of devices; allowed: .*slow"):
+            Nodes(None)
+        with pytest.raises(BadInput, match="'fast' is not allowed; allowed: "):
+            Nodes("fast")
+        assert len(own.alive()) == 3  # one of another kind that joins is not used
+        assert [node.kind for node in Nodes("slow").alive()] == ["slow"]
+    finally:
+        cluster.remove_node(other, False)
+
+
+def test_nothing_listens_beyond_the_loopback(cluster: Cluster) -> None:
+    """No process of a cluster that the harness starts can be reached from another machine."""
+    places = [
+        connection.laddr.ip
+        for process in psutil.Process().children(recursive=True)
+        for connection in process.net_connections()
+        if connection.status == psutil.CONN_LISTEN
+    ]
+    assert places and all(place.removeprefix("::ffff:") in ("127.0.0.1", "::1") for place in places)
+
+
+def test_records_are_those_of_a_local_run(
+    cluster: Cluster, tiny_model_dir: Path, tmp_path: Path, warm_processes: None
+) -> None:
+    """With the real model: same keys, and the quality of each configuration the same to the last bit but for
+    the order of additions in SSIM."""
+    chosen = [
+        spec(tiny_model_dir, "half", n=6, quality={"n": 6, "converged_n": 4, "extractor": None, "worst": 2}),
+        spec(tiny_model_dir, "control", n=6, method="baseline", options={},
+             quality={"n": 6, "converged_n": 4, "extractor": None, "worst": 2}),
+    ]  # fmt: skip
+    results = tmp_path / "results"
+    remote = run(chosen, results, Ray(Nodes(None), workers=1))
+    for path in Store(results, "cluster", remote["half"].environment["machine"]).directory.glob("*.json"):
+        path.unlink()
+    runner = Runner(results=results)
+    for group in groups(chosen):
+        runner.run(*group)
+    local = SuiteRun.of(chosen, results).run()
+    with Progress(0):
+        pass
+    for record in local:
+        other = remote[record.name]
+        assert (other.key, other.config, other.status) == (record.key, record.config, "ok")
+        assert other.quality and record.quality and other.reuse == record.reuse
+        assert other.quality.ssim.mean == pytest.approx(record.quality.ssim.mean, rel=1e-12)
+        assert other.quality.model_copy(update={"ssim": record.quality.ssim}) == record.quality
+        assert other.timing and len(other.timing.pairs) == 2
+    assert remote["control"].quality and remote["control"].quality.identical
