@@ -7,13 +7,15 @@ MODEL  ?=
 ARGS   ?=
 PLANS  ?= results/local/calibrate/plans
 POLICY ?= results/local/policy/trained
+# WORKERS=8: on Ray, with so many workers; with RAY_ADDRESS on that cluster.
+PLACE  := $(if $(WORKERS),--on ray --workers $(WORKERS))
 # Each suite is a target too: `make ablations MODEL=…`; those with a command of their own have a target below.
 FILES  := $(wildcard bench/suites/*.yaml)
 SUITES := $(basename $(notdir $(filter-out $(shell grep -l '^command:' $(FILES)),$(FILES))))
 
 .DEFAULT_GOAL := help
 .PHONY: help setup bench report publish generate reproduce signals prompt-length families tune calibrate policy control $(SUITES)
-.PHONY: gpu-check asv asv-html asv-compare asv-check browser test torture mutants lint clean
+.PHONY: gpu-check asv asv-html asv-compare asv-check browser test torture torture-cluster scaling mutants lint clean
 
 help:  ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s  %s\n", $$1, $$2}'
@@ -26,11 +28,11 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PY) -m pip install --quiet --constraint constraints.txt --editable '.[bench,dev]'
 	touch $@
 
-bench: setup  ## Run the suite that fits this machine (or SUITE=name MODEL=path), and report it.
-	$(PY) -m bench run $(SUITE) $(if $(MODEL),--model $(MODEL)) $(if $(PROMPTS),--prompts $(PROMPTS)) $(ARGS)
+bench: setup  ## Run the suite that fits this machine (or SUITE=name MODEL=path WORKERS=n), and report it.
+	$(PY) -m bench run $(SUITE) $(if $(MODEL),--model $(MODEL)) $(if $(PROMPTS),--prompts $(PROMPTS)) $(PLACE) $(ARGS)
 
 $(SUITES): setup
-	$(PY) -m bench run $@ $(if $(MODEL),--model $(MODEL)) $(if $(PROMPTS),--prompts $(PROMPTS)) $(ARGS)
+	$(PY) -m bench run $@ $(if $(MODEL),--model $(MODEL)) $(if $(PROMPTS),--prompts $(PROMPTS)) $(PLACE) $(ARGS)
 
 report: setup  ## Write the report of SUITE again from the records of this machine.
 	$(PY) -m bench report $(SUITE) $(ARGS)
@@ -91,6 +93,12 @@ test: setup  ## Run the tests in two processes (ARGS="-n 0 tests/test_cache.py":
 
 torture: setup  ## Kill, corrupt and fuzz the command line a thousand times, in ten minutes.
 	$(PY) tests/torture/run.py $(ARGS)
+
+torture-cluster: setup  ## Kill workers, drivers and a node of a Ray cluster, and compare the records.
+	$(PY) tests/torture/cluster.py $(ARGS)
+
+scaling: setup  ## Measure what Ray costs, and project it on large clusters (ARGS=--rates: two workers too).
+	$(PY) -m bench scaling $(ARGS)
 
 mutants: setup  ## Plant small faults, and count those that no test notices, in an hour.
 	$(PY) tests/mutants.py $(ARGS)

@@ -38,6 +38,12 @@ def test_other_studies_take_the_model_too(name: str) -> None:
     assert "--model a/model" in dry(name, "MODEL=a/model")
 
 
+def test_workers_are_a_short_form() -> None:
+    """`make bench WORKERS=8` runs on Ray; without it nothing is said of a place."""
+    assert "--on ray --workers 8" in dry("bench", "WORKERS=8")
+    assert "--on" not in dry("bench")
+
+
 def test_help_names_every_suite() -> None:
     """`make` alone lists the targets, those of the suites among them."""
     done = subprocess.run([str(MAKE)], cwd=ROOT, capture_output=True, text=True, check=True)

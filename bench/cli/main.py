@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from tabulate import tabulate
@@ -25,6 +25,7 @@ from bench.cli.options import (
     chosen,
     commands,
 )
+from bench.cli.placement import Dashboard, DeviceKind, On, Workers, placement
 from bench.cli.policy import app as policy_app
 from bench.cli.regression import app as asv_app
 from bench.cli.reporting import measured_on, report_of, table
@@ -36,6 +37,9 @@ from bench.spec.suite import Suite, available
 from bench.store import validation
 from bench.store.places import REPORTS, RESULTS
 from bench.store.records import Store
+
+if TYPE_CHECKING:  # which loads torch
+    from bench.run.placement import Placement
 
 app = typer.Typer(
     help="Measure methods that speed up diffusion transformers, and report what they gain and lose.",
@@ -95,6 +99,10 @@ def run(
         ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Measure finished configurations again.")] = False,
+    on: On = "local",
+    workers: Workers = None,
+    device_kind: DeviceKind = None,
+    dashboard: Dashboard = False,
 ) -> None:
     """Measure a suite's configurations, store one record each, and write the report.
 
@@ -106,11 +114,14 @@ def run(
     quality = dict(zip(FILES, files, strict=True)) | {"n": images}
     names = all_chosen(name) if model is prompts is only is None else (chosen(name),)
     suites = [Suite.load(one, seed=seed, model=model, prompts=prompts, quality=quality) for one in names]
-    failed = [_measured(suite, results, reports, only, force) for suite in suites]
+    with placement(on, workers, device_kind, dashboard) as placed:
+        failed = [_measured(suite, results, reports, only, force, placed) for suite in suites]
     raise typer.Exit(REGRESSED if any(failed) else OK)
 
 
-def _measured(suite: Suite, results: Path, reports: Path, only: str | None, force: bool) -> bool:
+def _measured(
+    suite: Suite, results: Path, reports: Path, only: str | None, force: bool, placed: Placement
+) -> bool:
     """Run one suite and write its report; whether a configuration that was asked for failed."""
     if suite.command:
         raise BadInput(
@@ -120,7 +131,7 @@ def _measured(suite: Suite, results: Path, reports: Path, only: str | None, forc
         typer.echo(line)
     from bench.run.suite_run import SuiteRun
 
-    suite_run = SuiteRun.of_suite(suite, results, only, force)
+    suite_run = SuiteRun.of_suite(suite, results, only, force, placed)
     typer.echo(suite_run.opening)
     records, store = suite_run.run(), suite_run.store
     written = report_of(suite, records, store.directory, suite.report_dir(reports, store.machine))

@@ -458,3 +458,33 @@ def gpu_check(
     missed = any(verdict == "missed" for result in step_results for verdict in result.goals.values())
     done = all(result.status == "ok" for result in step_results)
     raise typer.Exit(OK if done and (toy or not missed) else REGRESSED)
+
+
+@command
+def scaling(
+    tasks: Annotated[int, typer.Option(min=5, help="Number of empty tasks to schedule.")] = 5000,
+    workers: Annotated[int, typer.Option(min=1, help="Number of workers.")] = 2,
+    rates: Annotated[
+        bool, typer.Option("--rates", help="Measure the rate of shards by one worker and by all, too.")
+    ] = False,
+    batches: Annotated[int, typer.Option(min=1, help="Batches of 16 images in a shard, with --rates.")] = 2,
+    results: Results = RESULTS,
+    reports: Reports = REPORTS,
+) -> None:
+    """Measure what Ray costs here, and project an FID on 50,000 images on large clusters."""
+    import tempfile
+
+    from bench.run.ray import placed
+    from bench.studies.scaling import measure
+    from bench.studies.scaling.report import keep, write_report
+
+    with placed(workers) as place, tempfile.TemporaryDirectory() as folder:
+        empty = measure.empty(place, tasks, Path(folder))
+        machine = place.machine
+    measured = []
+    for count in dict.fromkeys((1, workers)) if rates else ():
+        with placed(count, threads=1) as place:
+            measured.append(measure.rate(place, count, 3, batches, results))
+    folder_kept = keep(machine, empty, measured, results)
+    page = write_report(folder_kept, reports / "scaling")
+    typer.echo(f"{page.read_text()}\nmeasured: {folder_kept}\nreport:   {page}")

@@ -65,6 +65,7 @@ class Pool:
     most: int | None = None  # workers
     nodes: dict[Any, str] = field(default_factory=dict)  # worker -> its node
     idle: deque[Any] = field(default_factory=deque)
+    waiting: deque[Task] = field(default_factory=deque)
     starting: dict[Any, Any] = field(default_factory=dict)  # reference of `ready` -> worker
     looked: float = -REFRESH_S
     refused: int = 0  # workers in a row that did not start
@@ -72,7 +73,7 @@ class Pool:
 
     def results(self, tasks: Iterable[Task]) -> Iterator[tuple[Task, Any]]:
         """Each task with its result, or a `Failure`, as they end; a worker has one at a time."""
-        waiting = deque(tasks)
+        self.waiting = waiting = deque(tasks)
         busy: dict[Any, tuple[Any, Task, float]] = {}
         alone_since = time.monotonic()
         while waiting or busy:
@@ -90,6 +91,10 @@ class Pool:
                 )
                 return
             yield from self._ended(busy, waiting)
+
+    def drop(self) -> None:
+        """Forget the tasks that no worker has begun."""
+        self.waiting.clear()
 
     def close(self) -> None:
         """Let all workers go."""

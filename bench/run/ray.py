@@ -42,7 +42,10 @@ TRIAL_S = 3600.0  # of a search's trial
 
 @contextmanager
 def placed(
-    workers: int | None = None, device_kind: str | None = None, dashboard: bool = False
+    workers: int | None = None,
+    device_kind: str | None = None,
+    dashboard: bool = False,
+    threads: int | None = None,
 ) -> Iterator[Ray]:
     """The placement on the cluster of RAY_ADDRESS, or on one of this machine that ends with the run.
 
@@ -50,6 +53,7 @@ def placed(
         workers: at most so many; None: one a GPU, or a CPU core.
         device_kind: which nodes are used, where they differ.
         dashboard: whether a cluster that is started here shows Ray's dashboard, on the loopback.
+        threads: of a worker on a CPU; None: the cores, shared out among the workers.
 
     Raises:
         BadInput: Ray is not installed, no cluster is there, or its devices are of several kinds.
@@ -64,7 +68,7 @@ def placed(
     import ray
 
     try:
-        yield Ray(nodes=Nodes(device_kind), workers=workers)
+        yield Ray(nodes=Nodes(device_kind), workers=workers, threads=threads)
     finally:
         ray.shutdown()
 
@@ -77,6 +81,7 @@ class Ray:
     workers: int | None = None
     command: Sequence[str] = WORKER  # of the process that times
     worker: type[Worker] = Worker
+    threads: int | None = None
     first: Node = field(init=False)  # what all are like
 
     def __post_init__(self) -> None:
@@ -195,6 +200,7 @@ class Ray:
                 for task, result in pool.results(tasks):
                     if isinstance(result, Failure):
                         run.lost(task.what, result.reason, result.trace)
+                        pool.drop()  # what is left is planned again, each configuration by itself
                     else:
                         run.keep(task.what, result)
                     progress.advance(1, pool.size)
@@ -216,6 +222,8 @@ class Ray:
     @property
     def _threads(self) -> int:
         """Cores of a worker on a CPU."""
+        if self.threads:
+            return self.threads
         return max(1, self.first.cpus // self.workers) if self.workers and not self._several else 1
 
     @property

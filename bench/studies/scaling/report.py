@@ -68,8 +68,8 @@ def _row(name: str, plan: Plan, gpus: int) -> dict[str, Any]:
 def _headline(rows: Sequence[dict[str, Any]], empty: Empty) -> str:
     one, many = rows[0], rows[len(GPUS) - 1]
     return (
-        f"an FID on 50,000 images of ten configurations takes {one['hours']:.0f} h on one GPU of the original "
-        f"specification and {many['hours']:.1f} h on {many['gpus']}, at {many['efficiency']:.0%} efficiency; "
-        f"the driver spends {1000 * empty.each:.1f} ms on a task (projected from that and from the published "
-        "time an image, not measured on such a cluster)."
+        f"an FID on 50,000 images of ten configurations takes {one['hours']:.0f} h on one GPU of the original"
+        f" specification and {many['hours']:.1f} h on {many['gpus']}, at {many['efficiency']:.0%} efficiency;"
+        f" the driver spends {1000 * empty.each:.1f} ms on a task (projected from that and from the"
+        " published time an image, not measured on such a cluster)."
     )
