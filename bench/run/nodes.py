@@ -16,6 +16,7 @@ OBJECTS = 100 * 2**20  # bytes of a local object store: what shards return is a 
 EXCLUDED = [".git", ".venv", "results", "reports", "outputs", "tests", ".asv", ".mypy_cache", ".ruff_cache",
             ".pytest_cache", ".mutants", "**/__pycache__"]  # fmt: skip
 PROBE_S = 120.0
+JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"  # in a job of `ray job submit`
 
 
 class Node(NamedTuple):
@@ -49,7 +50,8 @@ def connect(workers: int | None, dashboard: bool) -> None:
         return
     try:
         ray.init(address, **quiet)
-        checkout = (provenance.ROOT / "pyproject.toml").exists()  # else the nodes have it installed, as here
+        # Elsewhere it is installed on the nodes, as here; a job that was submitted has brought its code.
+        checkout = (provenance.ROOT / "pyproject.toml").exists() and JOB not in os.environ
         if checkout and any(node["NodeManagerHostname"] != socket.gethostname() for node in ray.nodes()):
             ray.shutdown()
             code = {"working_dir": str(provenance.ROOT), "excludes": EXCLUDED}
