@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,10 @@ def test_the_search_finds_what_is_to_be_found() -> None:
     """Where only early steps matter, the search lets them run and not the others, at the same cost; the same
     seed finds the same."""
 
-    def tried(candidate: CandidatePlan, _: Archive) -> Point:
+    def all_tried(candidates: Sequence[CandidatePlan], _: Archive) -> list[Point]:
+        return [tried(candidate) for candidate in candidates]
+
+    def tried(candidate: CandidatePlan) -> Point:
         missed = sum(2 - n for n in candidate.branches[:8]) + 0.01 * sum(
             2 - n for n in candidate.branches[8:]
         )
@@ -74,9 +78,9 @@ def test_the_search_finds_what_is_to_be_found() -> None:
 
     found = []
     for _ in range(2):
-        archive = Archive(tried(candidate, Archive()) for candidate in initial_candidates(SNR))
+        archive = Archive(tried(candidate) for candidate in initial_candidates(SNR))
         before = archive.at(0.4)
-        for _, _ in zip(range(400), search(archive, tried, 6, (0.2, 0.7), 0), strict=False):
+        for _, _ in zip(range(400), search(archive, all_tried, 6, (0.2, 0.7), 0, 400), strict=False):
             after = archive.at(0.4)
         assert before is not None and after is not None and after.score < 0.5 * before.score
         found.append(after)

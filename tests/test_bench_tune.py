@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 import dqar
 from bench.cli.main import app
 from bench.errors import BadInput
-from bench.studies.tune.search import Tuner
+from bench.studies.tune.search import Tuner, suggested
 
 
 def tuner(model: Path, storage: Path) -> Tuner:
@@ -33,7 +33,7 @@ def test_a_study_resumes_and_its_front_is_one(tiny_model_dir: Path, tmp_path: Pa
             assert not (limit >= point.limit and drift < point.drift)
     assert [p.limit for p in points] == sorted((p.limit for p in points), reverse=True)
     trial = again.study.best_trials[0]
-    assert again._trial(trial) == pytest.approx(trial.values)  # type: ignore[arg-type]
+    assert again.evaluation(suggested(trial)) == pytest.approx(trial.values)
 
 
 def test_the_page_and_its_files(tiny_model_dir: Path, tmp_path: Path, undrawn: None) -> None:

@@ -27,6 +27,7 @@ from bench.cli.options import (
     parts,
     prompts_of,
 )
+from bench.cli.placement import DeviceKind, On, Workers, placement
 from bench.errors import BadInput
 from bench.machine import provenance
 from bench.machine.device import device_type
@@ -39,6 +40,7 @@ from bench.spec.suite import Suite
 from bench.store.places import REPORTS, RESULTS
 
 if TYPE_CHECKING:  # which loads torch
+    from bench.run.placement import Placement
     from bench.studies.signals.rows import Study as Rows
     from bench.studies.tune.candidate import Task
 
@@ -265,6 +267,9 @@ def tune(
     guidance: Guidance = 4.0,
     results: Results = RESULTS,
     reports: Reports = REPORTS,
+    on: On = "local",
+    workers: Workers = None,
+    device_kind: DeviceKind = None,
 ) -> None:
     """Search DQAR's fields, or methods' options, for the Pareto front of speedup and drift, and report it.
 
@@ -275,7 +280,8 @@ def tune(
 
         given = prompts_of(prompts)
         task = Task(model=model, steps=steps, images=images, guidance=guidance, prompts=given)
-        _tune_methods(task, method, trials, results, reports)
+        with placement(on, workers, device_kind) as placed:
+            _tune_methods(task, method, trials, results, reports, None if on == "local" else placed)
         return
     from bench.methods.dqar import shape_of
     from bench.studies.tune.report import write_report
@@ -283,7 +289,8 @@ def tune(
 
     storage = results / "tune" / provenance.machine() / ".cache" / "study.db"
     tuner = Tuner(model, steps, images, guidance, storage, prompts_of(prompts))
-    tuner.search(trials)
+    with placement(on, workers, device_kind) as placed:
+        tuner.search(trials, None if on == "local" else placed)
     facts = {
         "machine": provenance.machine(), "model": shown_model(model), "steps": steps, "pairs": pairs,
         "images": images, "guidance": guidance, "shape": shape_of(tuner.session.pipe),
@@ -293,12 +300,14 @@ def tune(
     typer.echo(f"{page.read_text()}\nreport: {page}\nstudy:  {storage}")
 
 
-def _tune_methods(task: Task, method: str, trials: int, results: Path, reports: Path) -> None:
+def _tune_methods(
+    task: Task, method: str, trials: int, results: Path, reports: Path, placed: Placement | None
+) -> None:
     """Search the methods' options, keep the trials and write their page."""
     from bench.studies.tune.methods import rows, run
     from bench.studies.tune.methods_report import write_report
 
-    study = rows(run(task, method, trials, results), task)
+    study = rows(run(task, method, trials, results, placed), task)
     path = study.save(results / "tune" / provenance.machine() / study.facts["model"])
     page = write_report(study.rows, study.facts, reports / "tune" / study.facts["model"])
     typer.echo(f"{page.read_text()}\ntrials: {path}\nruns:   {page.parent / 'runs.yaml'}\nreport: {page}")
@@ -371,6 +380,9 @@ def calibrate(
     guidance: Guidance = 4.0,
     results: Results = RESULTS,
     reports: Reports = REPORTS,
+    on: On = "local",
+    workers: Workers = None,
+    device_kind: DeviceKind = None,
 ) -> None:
     """Search for the plans of least drift at each speedup, write them to files, and report them.
 
@@ -390,7 +402,8 @@ def calibrate(
         model=model, solver=solver, target=target, steps=steps, plan_steps=plan_steps or steps,
         images=images, guidance=guidance, results=results, prompts=prompts_of(prompts),
     )  # fmt: skip
-    plans = study.run(trials, wanted, out, start)
+    with placement(on, workers, device_kind) as placed:
+        plans = study.run(trials, wanted, out, start, None if on == "local" else placed)
     page = write_report(plans, study.facts, reports / "calibrate" / study.name)
     typer.echo(f"{page.read_text()}\nplans:  {out}\nreport: {page}")
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,6 +17,7 @@ from dqar.plan import BOTH, CONDITIONAL, NONE, FloatArray, spread
 from dqar.policy.saved_plan import OPTIONS, SavedPlan
 
 TARGETS = ("attention", "both")
+BATCH = 8  # candidates that are changed from one state of the archive
 CORRECTIONS = (0.2, 0.35, 0.5, 0.65, 0.8)
 
 
@@ -316,19 +317,23 @@ class Archive:
 
 def search(
     archive: Archive,
-    evaluate: Callable[[CandidatePlan, Archive], Point | None],
+    evaluate: Callable[[Sequence[CandidatePlan], Archive], Sequence[Point | None]],
     layers: int,
     costs: tuple[float, float],
     seed: int,
+    count: int,
 ) -> Iterator[bool]:
-    """Change plans of the archive, those between the two costs equally often, for ever.
+    """Change plans of the archive, those between the two costs equally often.
+
+    Candidates are evaluated BATCH at a time, whoever evaluates them: a seed fixes what is found.
 
     Args:
-        archive: at least one point; what is kept joins it.
-        evaluate: returns the plan's point, or None once it is clear that one in the archive is better.
-        layers: number of layers that the model has.
-        costs: the least and the greatest, shares of the baseline's FLOPs.
-        seed: random seed of the changes.
+        archive: what the search starts from and adds to.
+        evaluate: each plan's point, or None once it is clear that one in the archive is better; in order.
+        layers: of the model.
+        costs: the least and the greatest that are of interest.
+        seed: of the changes.
+        count: candidates to evaluate.
 
     Yields:
         Whether a change was kept, after each.
@@ -336,10 +341,12 @@ def search(
     rng = random.Random(seed)
     changed, seen = Changes(rng, layers), {point.candidate for point in archive.points}
     low, high = map(math.log, costs)
-    while True:
-        candidate = changed(archive.near(math.exp(rng.uniform(low, high))).candidate)
-        if candidate in seen:
-            continue
-        seen.add(candidate)
-        point = evaluate(candidate, archive)
-        yield point is not None and archive.add(point)
+    for first in range(0, count, BATCH):
+        batch: list[CandidatePlan] = []
+        while len(batch) < min(BATCH, count - first):
+            candidate = changed(archive.near(math.exp(rng.uniform(low, high))).candidate)
+            if candidate not in seen:
+                seen.add(candidate)
+                batch.append(candidate)
+        for point in evaluate(batch, archive):
+            yield point is not None and archive.add(point)

@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,12 @@ from bench.methods.scheduler import OWN
 from bench.pipeline import models
 from bench.pipeline.facts import ModelFacts
 from bench.record import Mean, Target
+from bench.run.placement import Placement
 from bench.spec.prompts import Prompts
 from bench.spec.run_spec import RunSpec, shown_model
 from bench.spec.settings import QualitySettings
 from bench.studies.calibrate.search import Archive, CandidatePlan, Point, initial_candidates, search
-from bench.studies.calibrate.trial import Trials
+from bench.studies.calibrate.trial import Trials, judging
 from dqar.errors import DQARError
 from dqar.policy.saved_plan import SavedPlan
 from dqar.utils.foreign import read_json
@@ -107,15 +109,21 @@ class Study:
         )  # fmt: skip
 
     def run(
-        self, candidates: int, speedups: Sequence[float], out: Path, start: Path | None
+        self,
+        candidates: int,
+        speedups: Sequence[float],
+        out: Path,
+        start: Path | None,
+        placement: Placement | None = None,
     ) -> list[WrittenPlan]:
-        """Evaluate candidates, then write the best plans and measure them.
+        """Evaluate so many candidates more than before, then write the best plans and measure them.
 
         Args:
-            candidates: how many more than in earlier runs.
-            speedups: by FLOPs, each above 1; the best plan for each is written.
-            out: the directory that the plans go to.
-            start: a directory of initial plans; None: none.
+            candidates: how many.
+            speedups: by FLOPs, one plan for each.
+            out: the directory of the plans.
+            start: a directory of plans to start from.
+            placement: whose workers evaluate the candidates; None: this process. The plans are the same.
 
         Returns:
             The plans written, the slowest first.
@@ -127,7 +135,8 @@ class Study:
         archive = self._initial_archive(trials, file, start)
         self._keep(archive, file)
         costs = (0.9 / max(speedups), 1.1 / min(speedups))
-        steps = search(archive, trials, trials.layers, costs, seed=len(archive.points))
+        evaluate = partial(self._evaluated, trials, placement)
+        steps = search(archive, evaluate, trials.layers, costs, len(archive.points), candidates)
         with tqdm(range(candidates), unit="plan", desc=self.name, disable=None) as bar:
             for _, better in zip(bar, steps, strict=False):
                 if better:
@@ -155,6 +164,20 @@ class Study:
             if (point := trials(candidate, archive)) is not None:
                 archive.add(point)
         return archive
+
+    def _evaluated(
+        self,
+        trials: Trials,
+        placement: Placement | None,
+        candidates: Sequence[CandidatePlan],
+        archive: Archive,
+    ) -> list[Point | None]:
+        """The candidates' points, each judged against what the archive holds now."""
+        best = [archive.at(trials.cost(candidate.plan(trials.layers))) for candidate in candidates]
+        items = list(zip(candidates, best, strict=True))
+        if placement is None:
+            return [trials.judged(*item) for item in items]
+        return placement.map(partial(judging, self.spec(), self.target, self.results), items)
 
     def _keep(self, archive: Archive, file: Path) -> None:
         points = sorted(archive.points, key=lambda point: point.cost)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -83,10 +84,13 @@ class Trials:
 
     def __call__(self, candidate: CandidatePlan, archive: Archive) -> Point | None:
         """Evaluate a plan on the calibration images, until it is clear that the archive has a better one."""
+        return self.judged(candidate, archive.at(self.cost(candidate.plan(self.layers))))
+
+    def judged(self, candidate: CandidatePlan, best: Point | None) -> Point | None:
+        """Evaluate a plan, until it is clear that `best`, the best known of its cost, is better."""
         plan = candidate.plan(self.layers)
         cost = self.cost(plan)
         drifts: list[float] = []
-        best = archive.at(cost)
         for first in range(0, len(self.samples), BATCH):
             batch = self.samples[first : first + BATCH]
             latents, _ = self._made(self.session, plan, batch)
@@ -168,6 +172,14 @@ class Trials:
         key = self.cache.key(session.spec)
         tensors = self.cache.kept(f"own-{key}", lambda: {"latents": session.baseline(self.samples).latents})
         return tensors["latents"]
+
+
+def judging(
+    spec: RunSpec, target: Target, results: Path
+) -> Callable[[tuple[CandidatePlan, Point | None]], Point | None]:
+    """What a worker evaluates candidates by, with the best known of each one's cost; it loads the model."""
+    trials = Trials(spec, target, results)
+    return lambda item: trials.judged(*item)
 
 
 def _drift(latents: Tensor, target: Tensor) -> Tensor:

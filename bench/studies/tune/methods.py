@@ -4,8 +4,9 @@ the same images; what is sought is the front of model evaluations and drift from
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from bench import methods
 from bench.errors import BadInput, NonFinite, one_line
 from bench.machine import provenance
 from bench.methods.space import Among, Real, Space, Whole
+from bench.run.placement import Placement
 from bench.spec.run_spec import shown_model
 from bench.stats import pareto
 from bench.studies.signals.rows import Study
@@ -24,6 +26,7 @@ from bench.studies.tune.candidate import Judge, Outcome, Task
 from bench.studies.tune.search import open_study
 
 ALL = "all"
+BATCH = 4  # trials that are suggested from one state of the study
 STARTUP = 6  # trials at random before the sampler learns from them
 
 
@@ -93,14 +96,19 @@ def suggested(trial: optuna.Trial, space: Space) -> dict[str, Any]:
     return options
 
 
-def run(task: Task, chosen: str, trials: int, results: Path) -> list[Trial]:
+def run(
+    task: Task, chosen: str, trials: int, results: Path, placement: Placement | None = None
+) -> list[Trial]:
     """Judge candidates of every space until each has enough trials.
+
+    They are judged BATCH at a time, by the workers of a placement or by this process: the same ones.
 
     Args:
         task: what is to be made faster.
         chosen: the name of a method, or `all`.
         trials: how many each space gets, those of earlier runs included.
         results: the root of the results, which keeps the studies.
+        placement: whose workers judge them; None: this process.
 
     Returns:
         All trials.
@@ -113,20 +121,38 @@ def run(task: Task, chosen: str, trials: int, results: Path) -> list[Trial]:
     for search in wanted:
         name = f"{of}-{search.method}-{search.name}"
         study = open_study(directory / "methods.db", name, ["minimize", "minimize"], STARTUP)
-        for _ in tqdm(range(trials - len(study.trials)), unit="trial", desc=search.name, disable=None):
-            _judged(study, search, judge)
+        left = trials - len(study.trials)
+        with tqdm(total=max(0, left), unit="trial", desc=search.name, disable=None) as bar:
+            for first in range(0, left, BATCH):
+                asked = [study.ask() for _ in range(min(BATCH, left - first))]
+                items = [(search.method, suggested(trial, search.space)) for trial in asked]
+                make = partial(judging, task, results)
+                found = placement.map(make, items) if placement else [_judged(judge, *item) for item in items]
+                for trial, (_, options), outcome in zip(asked, items, found, strict=True):
+                    _tell(study, trial, options, outcome)
+                    bar.update(1)
         judged += _trials(study, search)
     return judged
 
 
-def _judged(study: optuna.Study, search: Search, judge: Judge) -> None:
-    trial = study.ask()
-    options = suggested(trial, search.space)
-    trial.set_user_attr("options", options)
+def judging(task: Task, results: Path) -> Callable[[tuple[str, dict[str, Any]]], Outcome | str]:
+    """What a worker judges methods and options by; it loads the model."""
+    judge = Judge(task, results)
+    return lambda item: _judged(judge, *item)
+
+
+def _judged(judge: Judge, method: str, options: dict[str, Any]) -> Outcome | str:
+    """What a candidate came to, or why it could not be judged."""
     try:
-        outcome = judge(search.method, options)
+        return judge(method, options)
     except (ValueError, RuntimeError, NonFinite) as error:
-        trial.set_user_attr("error", one_line(error)[:200])
+        return one_line(error)[:200]
+
+
+def _tell(study: optuna.Study, trial: optuna.Trial, options: dict[str, Any], outcome: Outcome | str) -> None:
+    trial.set_user_attr("options", options)
+    if isinstance(outcome, str):
+        trial.set_user_attr("error", outcome)
         study.tell(trial, state=optuna.trial.TrialState.FAIL)
         return
     trial.set_user_attr("outcome", asdict(outcome))

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import optuna
 from torch import Tensor
+from tqdm import tqdm
 
 from bench import stats
 from bench.errors import BadInput
@@ -21,11 +23,13 @@ from bench.measure import flops, images, timing
 from bench.pipeline import models
 from bench.pipeline.session import Session
 from bench.record import Mean, Median
+from bench.run.placement import Placement
 from bench.spec.prompts import Prompts
 from bench.spec.run_spec import RunSpec
 from bench.spec.settings import TimingSettings
 
 Direction = Literal["maximize", "minimize"]
+BATCH = 4  # trials that are suggested from one state of the study
 DIRECTIONS: list[Direction] = ["maximize", "minimize"]  # speedup, drift
 
 
@@ -38,6 +42,25 @@ class Point:
     drift: float  # on the trial's images
     held_out: Mean  # drift on images that no trial saw
     speedup: Median  # seconds, in pairs
+
+
+class Evaluation:
+    """Judges options by one generation: the speedup that FLOPs allow at the reuse measured, and the drift."""
+
+    def __init__(self, spec: RunSpec) -> None:
+        self.spec = spec
+        self.session = Session.open(spec)
+        self.seen = range(spec.batch_size)
+        self.base: Tensor = self.session.baseline(self.seen).latents
+        self.flops = flops.count(self.session).generation(spec.num_inference_steps)
+
+    def __call__(self, options: dict[str, Any]) -> tuple[float, float]:
+        """The speedup and the mean drift of a trial."""
+        session = self.session.under(self.spec.model_copy(update={"options": options}))
+        assert session.resolved is not None  # found before anything is counted
+        with flops.counting_total() as total:
+            made = session.candidate(self.seen)
+        return self.flops / total.flops, images.drift(made.latents, self.base).mean().item()
 
 
 class Tuner:
@@ -66,20 +89,27 @@ class Tuner:
             num_inference_steps=steps, guidance_scale=guidance, prompts=prompts,
         )  # fmt: skip
         models.check_settings(self.spec)
-        self.session = Session.open(self.spec)
-        self.seen, self.unseen = range(images), range(images, 2 * images)
-        self.base: Tensor = self.session.baseline(self.seen).latents
-        self.flops = flops.count(self.session).generation(steps)
+        self.evaluation = Evaluation(self.spec)
+        self.session, self.unseen = self.evaluation.session, range(images, 2 * images)
         texts = f"-{prompts.digest}" if prompts else ""
         self.study = open_study(storage, f"{self.session.spec.model}-{steps}-{images}-{guidance:g}{texts}")
 
-    def search(self, trials: int) -> None:
-        """Run so many more trials.
+    def search(self, trials: int, placement: Placement | None = None) -> None:
+        """Run so many more trials, BATCH at a time whoever evaluates them: a seed fixes the search.
 
         Args:
-            trials: number of trials to run, at least 1.
+            trials: how many.
+            placement: whose workers evaluate them; None: this process.
         """
-        self.study.optimize(self._trial, n_trials=trials, show_progress_bar=True)
+        make = partial(Evaluation, self.spec)
+        with tqdm(total=trials, unit="trial", disable=None) as bar:
+            for first in range(0, trials, BATCH):
+                asked = [self.study.ask() for _ in range(min(BATCH, trials - first))]
+                options = [suggested(trial) for trial in asked]
+                found = placement.map(make, options) if placement else map(self.evaluation, options)
+                for trial, values in zip(asked, found, strict=True):
+                    self.study.tell(trial, values)
+                    bar.update(1)
 
     def front(self, pairs: int) -> list[Point]:
         """Measure the study's Pareto front: each point's seconds and unseen images.
@@ -94,14 +124,6 @@ class Tuner:
         distinct = {str(trial.values): trial for trial in best}
         base = self.session.baseline(self.unseen).latents
         return [self._point(trial, base, pairs) for trial in distinct.values()]
-
-    def _trial(self, trial: optuna.Trial) -> tuple[float, float]:
-        options = suggested(trial)
-        session = self._under(options)
-        assert session.resolved is not None  # found before anything is counted
-        with flops.counting_total() as total:
-            result = session.candidate(self.seen)
-        return self.flops / total.flops, images.drift(result.latents, self.base).mean().item()
 
     def _point(self, trial: optuna.trial.FrozenTrial, base: Tensor, pairs: int) -> Point:
         options = suggested(trial)
