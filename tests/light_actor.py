@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -77,3 +77,13 @@ def made_up() -> Timing:
         **timed(pairs, 5, 0.02, 0)._asdict(), pairs=pairs, contaminated=[], contaminated_why=[],
         baseline="eager", batch_size=2, stopped="pairs",
     )  # fmt: skip
+
+
+def squares() -> Callable[[int], int]:
+    """An evaluation that takes the longer, the larger the item is."""
+
+    def square(item: int) -> int:
+        time.sleep(0.05 * item)
+        return item * item
+
+    return square

@@ -16,7 +16,7 @@ import pytest
 pytest.importorskip("ray")
 
 import ray
-from light_actor import LightWorker
+from light_actor import LightWorker, squares
 from ray.cluster_utils import Cluster
 
 from bench.errors import BadInput
@@ -94,7 +94,7 @@ def test_a_suite_and_its_resumption(cluster: Cluster, tiny_model_dir: Path, tmp_
     found = run([spec(tiny_model_dir, name) for name in names], tmp_path / "results", placement)
     assert [found[name].status for name in names] == ["ok", "ok", "failed", "failed"]
     assert images(found) == {"one": [3.0 + i for i in range(18)], "three": [5.0 + i for i in range(18)]}
-    assert found["raises"].reason == "RuntimeError: shapes do not match (images 0 to 5)"
+    assert (found["raises"].reason or "").startswith("RuntimeError: shapes do not match (images ")
     assert found["crashes"].reason and "workers were lost" in found["crashes"].reason
     assert [found["one"].quality.worst[0].index, found["one"].quality.image] == [  # type: ignore[union-attr]
         17, f"one-{found['one'].key}.png",
@@ -145,16 +145,8 @@ def test_a_task_that_hangs_is_a_record(cluster: Cluster, tiny_model_dir: Path, t
 def test_trials_come_back_in_order(cluster: Cluster, tmp_path: Path) -> None:
     """Whoever evaluates them and however long each takes."""
     placement = Ray(Nodes(None), worker=light(tmp_path))
-    assert placement.map(_squares, [5, 0, 3, 1]) == [25, 0, 9, 1]
+    assert placement.map(squares, [5, 0, 3, 1]) == [25, 0, 9, 1]
     placement._trials.close()
-
-
-def _squares() -> Callable[[int], int]:
-    def square(item: int) -> int:
-        time.sleep(0.05 * item)
-        return item * item
-
-    return square
 
 
 def test_nodes_of_several_kinds(cluster: Cluster, tmp_path: Path) -> None:
