@@ -38,6 +38,7 @@ HELD = [
     "bench/studies/gpu_check",
     "bench/studies/policy",
     "bench/studies/prompt_length",
+    "bench/studies/scaling",
     "bench/studies/signals",
     "bench/studies/timesteps",
     "bench/studies/tune",

@@ -27,7 +27,14 @@ class Extractor(NamedTuple):
     side: int | None  # pixels of the images that it takes; None: any
 
     def takes(self, images: Tensor) -> bool:
-        """Whether it extracts features of images [n, 3, h, w] of this size."""
+        """Whether it extracts features of images [n, 3, h, w] of this size.
+
+        Args:
+            images: any dtype `[n, 3, h, w]`.
+
+        Returns:
+            True where it takes any size, or this one.
+        """
         return self.side is None or tuple(images.shape[-2:]) == (self.side, self.side)
 
 

@@ -26,6 +26,9 @@ class Moments:
     def add(self, features: Tensor) -> None:
         """Join the features [m, d] of a part.
 
+        Args:
+            features: float `[m, d]`, of the width that the others have.
+
         Raises:
             ValueError: a value is NaN or infinite.
         """

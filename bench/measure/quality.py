@@ -64,6 +64,9 @@ def merged(
         own: the configuration's, likewise; cut alike or not.
         cache: where features of the reference are kept.
         image: the name that the mosaic will have.
+
+    Returns:
+        The quality and the mosaic of the worst images as PNG.
     """
     missing: dict[str, str] = {}
     drift = joined(own, "drift")
@@ -90,7 +93,15 @@ def merged(
 
 
 def joined(parts: Sequence[Tensors], name: str) -> Tensor:
-    """The tensor of that name over all shards that have it."""
+    """Join one tensor of all shards that have it.
+
+    Args:
+        parts: the shards, in order; at least one has it.
+        name: the tensor's name.
+
+    Returns:
+        The tensor of all their images.
+    """
     return torch.cat([part[name] for part in parts if name in part])
 
 

@@ -32,7 +32,7 @@ class Samples(NamedTuple):
 def collect(
     session: Session, pairs: Pairs, cache: Cache, numbers: range, say: Callable[[str], None]
 ) -> tuple[Samples, Samples]:
-    """Images of the baseline and of the candidate.
+    """Collect the images of the baseline and of the candidate.
 
     Args:
         session: the model under the configuration.
@@ -40,6 +40,9 @@ def collect(
         cache: where the others are kept.
         numbers: of the images; the first is the first of a batch.
         say: told what is being made.
+
+    Returns:
+        The baseline's samples and the candidate's.
     """
     return baseline(session, pairs, cache, numbers, say), candidate(session, pairs, cache, numbers, say)
 
@@ -47,7 +50,18 @@ def collect(
 def baseline(
     session: Session, pairs: Pairs, cache: Cache | None, numbers: range, say: Callable[[str], None]
 ) -> Samples:
-    """The baseline's images, see `collect`; without a cache none is kept."""
+    """Collect the baseline's images, see `collect`.
+
+    Args:
+        session: the model under any configuration.
+        pairs: what timing made, from image 0 on.
+        cache: the cache that keeps the others; None: none is kept.
+        numbers: numbers of the images; the first is the first of a batch.
+        say: is told what is being made.
+
+    Returns:
+        Latents and images, see `Samples`.
+    """
     key = cache.key(session.spec) if cache else ""
     arm = _Arm("baseline", session.baseline, pairs.baseline, key, cache, say)
     return arm.samples(session.spec, numbers)
@@ -56,7 +70,18 @@ def baseline(
 def candidate(
     session: Session, pairs: Pairs, cache: Cache | None, numbers: range, say: Callable[[str], None]
 ) -> Samples:
-    """The candidate's images, see `collect`; without a cache none is kept."""
+    """Collect the candidate's images, see `collect`.
+
+    Args:
+        session: the model under the configuration.
+        pairs: what timing made, from image 0 on.
+        cache: the cache that keeps the others; None: none is kept.
+        numbers: numbers of the images; the first is the first of a batch.
+        say: is told what is being made.
+
+    Returns:
+        Latents and images, see `Samples`.
+    """
     # The reuse that is reported is that of timed generations: a copy records the others'.
     made_by = copy(session)
     key = cache.candidate_key(session.spec) if cache else ""

@@ -37,20 +37,32 @@ from dqar.evaluation.psnr import psnr
 
 
 def key(cache: Cache, spec: RunSpec, baseline: bool) -> str:
-    """The hash of all that a configuration's shards, or the baseline's, depend on: not how many images."""
+    """Hash all that a configuration's shards depend on: not how many images.
+
+    Args:
+        cache: knows the inputs of the run.
+        spec: the configuration.
+        baseline: whether the shards are its baseline's.
+
+    Returns:
+        The key of the shards in the cache.
+    """
     settings = spec.quality.model_dump(exclude={"n", *FILES})
     by = ("shard", settings, *(cache.inputs.get(name) for name in ("sources", *FILES)))
     return cache.key(spec, *by) if baseline else cache.candidate_key(spec, *by)
 
 
 def of_baseline(session: Session, base: Samples, numbers: range, solved: Tensor | None) -> Tensors:
-    """What all configurations share: features, scores, and the drift from `solved`, the converged latents.
+    """Measure what all configurations share.
 
     Args:
         session: under any of the configurations.
         base: the baseline's samples.
         numbers: of the images.
         solved: latents of the first images, None where none is asked for.
+
+    Returns:
+        Features, scores, and the drift from `solved`, by name, one value or row an image.
     """
     return _alone(session, base, numbers, solved)
 
@@ -58,7 +70,18 @@ def of_baseline(session: Session, base: Samples, numbers: range, solved: Tensor 
 def of_candidate(
     session: Session, base: Samples, cand: Samples, numbers: range, solved: Tensor | None
 ) -> Tensors:
-    """What is measured on a configuration's samples, in pairs with the baseline's; see `of_baseline`."""
+    """Measure a configuration's samples, in pairs with the baseline's; see `of_baseline`.
+
+    Args:
+        session: the model under the configuration.
+        base: the baseline's samples.
+        cand: the configuration's samples, of the same images.
+        numbers: numbers of the images.
+        solved: the converged latents of the first images; None: none is asked for.
+
+    Returns:
+        The measurements by name, one value or row an image.
+    """
     drift = images.each(images.drift, cand.latents, base.latents)
     psnr_db = images.each(psnr, cand.images, base.images)
     order = drift.argsort(descending=True)[: session.spec.quality.worst]
@@ -79,7 +102,16 @@ def of_candidate(
 
 
 def solved(session: Session, cache: Cache, numbers: range) -> Tensor | None:
-    """The converged latents of those of the images that have them; None where none has."""
+    """Load or make the converged latents.
+
+    Args:
+        session: the model under any configuration.
+        cache: keeps the latents.
+        numbers: numbers of the images asked for.
+
+    Returns:
+        The latents of those of the images that have them; None where none has.
+    """
     within = range(numbers.start, min(numbers.stop, session.spec.quality.converged_n))
     return converged(session, cache, within) if within else None
 

@@ -24,8 +24,17 @@ NO_SCORER = "the embedded scorer knows the embedded model's images alone; --clip
 
 
 def scored(session: Session, images: Tensor, numbers: range) -> Tensors:
-    """How well images uint8 [m, 3, h, w] of these numbers fit their prompts: `text_score` [m], and where the
-    embedded scorer embeds them `text_embedding` [m, d]; nothing for class labels, or without a scorer."""
+    """Score how well images fit their prompts.
+
+    Args:
+        session: the model with its prompts.
+        images: uint8 `[m, 3, h, w]`.
+        numbers: numbers of the images, which choose their prompts.
+
+    Returns:
+        `text_score` `[m]`, and where the embedded scorer embeds them `text_embedding` `[m, d]`; nothing for
+        class labels, or without a scorer.
+    """
     spec = session.spec
     if spec.prompts is None:
         return {}
@@ -45,8 +54,17 @@ def scored(session: Session, images: Tensor, numbers: range) -> Tensors:
 def text_scores(
     spec: RunSpec, before: Sequence[Tensors], own: Sequence[Tensors], missing: dict[str, str]
 ) -> dict[str, Any]:
-    """The fields of `Quality` on how well both arms' images fit their prompts, from shards; none for class
-    labels."""
+    """Compute the fields of `Quality` on how well both arms' images fit their prompts.
+
+    Args:
+        spec: the configuration.
+        before: the baseline's shards, in order.
+        own: the configuration's shards, in order.
+        missing: is given the reason where there is no scorer.
+
+    Returns:
+        The fields by name; none for class labels.
+    """
     if spec.prompts is None:
         return {}
     if not spec.quality.clip_weights and (why := _no_scorer(spec)):

@@ -44,7 +44,11 @@ class Made(NamedTuple):
 
 
 class Worker:
-    """One device of a cluster."""
+    """One device of a cluster.
+
+    Args:
+        threads: OMP_NUM_THREADS of the process that started the run; None: it was not set.
+    """
 
     def __init__(self, threads: str | None = None) -> None:
         self.threads = threads  # OMP_NUM_THREADS of the process that started the run
@@ -52,16 +56,22 @@ class Worker:
         self.evaluations: dict[str, Callable[[Any], Any]] = {}
 
     def ready(self) -> int:
-        """The process's id: it runs."""
+        """Report that the worker runs.
+
+        Returns:
+            The process's id.
+        """
         return os.getpid()
 
     def timed(self, given: str, command: Sequence[str]) -> list[tuple[str, bytes | None]]:
-        """Records of configurations without quality, with their images, measured as on one machine: by a
-        process of their own.
+        """Measure configurations without their quality, as on one machine: by a process of their own.
 
         Args:
             given: the jobs, JSON.
             command: the process.
+
+        Returns:
+            Each record as JSON, and its image (PNG; None: it has none).
         """
         if self.threads is None:  # Ray's choice is for its own workers
             os.environ.pop("OMP_NUM_THREADS", None)
@@ -77,7 +87,14 @@ class Worker:
             ]
 
     def shards(self, given: str) -> list[Made]:
-        """The shards of a task; one that fails takes no other along, but for the baseline's."""
+        """Make the shards of a task; one that fails takes no other along, but for the baseline's.
+
+        Args:
+            given: the `ShardTask`, JSON.
+
+        Returns:
+            A shard, or why there is none, for each configuration.
+        """
         task = ShardTask.model_validate_json(given)
         try:
             return list(_made(task, self._session(task.specs[0])))
@@ -85,13 +102,29 @@ class Worker:
             return [_failed(spec.name, error) for spec in task.specs]
 
     def trial(self, key: str, make: Callable[[], Callable[[Any], Any]], item: Any) -> Any:
-        """What the evaluation that `make` returns finds of an item; it is kept under `key`."""
+        """Evaluate an item.
+
+        Args:
+            key: the name under which the evaluation is kept.
+            make: returns the evaluation; it is called once.
+            item: what is evaluated.
+
+        Returns:
+            What the evaluation returns.
+        """
         if key not in self.evaluations:
             self.evaluations[key] = make()
         return self.evaluations[key](item)
 
     def nothing(self, given: str) -> list[Made]:
-        """The shards of a task, empty: what a task costs besides its work."""
+        """Return the shards of a task, empty: what a task costs besides its work.
+
+        Args:
+            given: the `ShardTask`, JSON.
+
+        Returns:
+            An empty shard for each configuration.
+        """
         task = ShardTask.model_validate_json(given)
         return [Made(spec.name, b"") for spec in task.specs]
 

@@ -28,16 +28,38 @@ class Local:
         return device_type()
 
     def inputs(self, spec: RunSpec, results: Path) -> dict[str, Any]:
-        """What a record made here depends on."""
+        """Collect what a record made here depends on.
+
+        Args:
+            spec: the configuration.
+            results: the root directory of the records.
+
+        Returns:
+            Digests and versions by name, see `bench.store.keys.inputs`.
+        """
         return keys.inputs(spec, results)
 
     def run(self, groups: Sequence[Sequence[RunSpec]], runner: Runner, progress: Progress) -> None:
-        """Run one group after another: this machine's device is theirs alone."""
+        """Run one group after another: this machine's device is theirs alone.
+
+        Args:
+            groups: configurations that share a process, by group.
+            runner: runs them.
+            progress: is told of each group that is done.
+        """
         for group in groups:
             runner.run(*group)
             progress.advance(len(group))
 
     def map(self, make: Callable[[], Callable[[Item], Found]], items: Iterable[Item]) -> list[Found]:
-        """Evaluate the items in this process."""
+        """Evaluate items in this process.
+
+        Args:
+            make: returns the evaluation; it is called once.
+            items: what is evaluated.
+
+        Returns:
+            What the evaluation returns for each, in order.
+        """
         evaluate = make()
         return [evaluate(item) for item in items]

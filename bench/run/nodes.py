@@ -33,6 +33,10 @@ class Node(NamedTuple):
 def connect(workers: int | None, dashboard: bool) -> None:
     """Connect to the cluster of RAY_ADDRESS, or start one on this machine that only this machine reaches.
 
+    Args:
+        workers: number of workers wanted; a cluster that is started here has room for them. None: one a core.
+        dashboard: whether a cluster that is started here shows Ray's dashboard, on the loopback.
+
     Raises:
         BadInput: there is none at that address.
     """
@@ -62,14 +66,22 @@ def connect(workers: int | None, dashboard: bool) -> None:
 
 
 class Nodes:
-    """Those nodes of the cluster whose devices are of one kind."""
+    """Those nodes of the cluster whose devices are of one kind.
+
+    Args:
+        kind: the kind of device; None: the one that all nodes have.
+    """
 
     def __init__(self, kind: str | None) -> None:
         self.known: dict[str, Node] = {}
         self.kind = _chosen(self._all(), kind)
 
     def alive(self) -> list[Node]:
-        """The nodes of the kind that are there now; one of another kind that has joined is left aside."""
+        """List the nodes of the kind that are there now.
+
+        Returns:
+            The nodes; one of another kind that has joined is left aside.
+        """
         return [node for node in self._all() if node.kind == self.kind]
 
     def _all(self) -> list[Node]:

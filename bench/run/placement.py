@@ -21,23 +21,42 @@ Found = TypeVar("Found")
 
 
 class Progress:
-    """One bar for a suite: the rate, the time left, workers and failures."""
+    """One bar for a suite: the rate, the time left, workers and failures.
+
+    Args:
+        total: number of units that are known to be done.
+        unit: what one is called.
+    """
 
     def __init__(self, total: int, unit: str = "run") -> None:
         self.bar = tqdm(total=total, unit=unit, disable=None, file=sys.stderr)
         self.failures = 0
 
     def say(self, text: str) -> None:
-        """Show what is being done."""
+        """Show what is being done.
+
+        Args:
+            text: one line.
+        """
         self.bar.set_description_str(text)
 
     def expect(self, more: int) -> None:
-        """So much more is to be done than was known."""
+        """Note that more is to be done than was known.
+
+        Args:
+            more: number of further units.
+        """
         self.bar.total += more
         self.bar.refresh()
 
     def advance(self, done: int, workers: int | None = None, failed: int = 0) -> None:
-        """So much is done, by so many workers, and so many more configurations have failed."""
+        """Note that units are done.
+
+        Args:
+            done: how many.
+            workers: number of workers that are at it; None: not shown.
+            failed: number of configurations that have failed since.
+        """
         self.failures += failed
         shown = {} if workers is None else {"workers": workers, "failed": self.failures}
         self.bar.set_postfix(shown, refresh=False)
@@ -64,15 +83,32 @@ class Placement(Protocol):
         """Where models run, "cuda" or "cpu"."""
 
     def inputs(self, spec: RunSpec, results: Path) -> dict[str, Any]:
-        """What a record depends on besides its configuration, see `bench.store.keys.inputs`."""
+        """Collect what a record depends on besides its configuration.
+
+        Args:
+            spec: the configuration.
+            results: the root directory of the records.
+
+        Returns:
+            Digests and versions by name, see `bench.store.keys.inputs`.
+        """
 
     def run(self, groups: Sequence[Sequence[RunSpec]], runner: Runner, progress: Progress) -> None:
-        """Leave a record of each configuration in the runner's store."""
+        """Leave a record of each configuration in the runner's store.
+
+        Args:
+            groups: configurations that share a process, by group.
+            runner: knows the store, and runs what is run here.
+            progress: is told what is done.
+        """
 
     def map(self, make: Callable[[], Callable[[Item], Found]], items: Iterable[Item]) -> list[Found]:
-        """What the evaluation that `make` returns finds of each item, in the items' order.
+        """Evaluate items.
 
         Args:
             make: called once a worker, whose evaluation is kept; equal pickles are one.
             items: they, and what is found, can be pickled.
+
+        Returns:
+            What the evaluation that `make` returns finds of each item, in the items' order.
         """

@@ -72,7 +72,14 @@ class Pool:
     why: str = ""
 
     def results(self, tasks: Iterable[Task]) -> Iterator[tuple[Task, Any]]:
-        """Each task with its result, or a `Failure`, as they end; a worker has one at a time."""
+        """Run tasks; a worker has one at a time.
+
+        Args:
+            tasks: what to run; the first are started first.
+
+        Yields:
+            Each task with its result, or a `Failure`, as they end.
+        """
         self.waiting = waiting = deque(tasks)
         busy: dict[Any, tuple[Any, Task, float]] = {}
         alone_since = time.monotonic()

@@ -32,30 +32,49 @@ class QualityRun:
     failures: dict[str, Record] = field(default_factory=dict)
 
     def finished(self) -> Iterator[Record]:
-        """Merge what is complete, write its records and those of failures; which they are."""
+        """Merge what is complete, and write its records and those of failures.
+
+        Yields:
+            The records written.
+        """
         for job in list(self.jobs):
             record = self.failures.get(job.spec.name)
-            made = (record, None) if record else self._whole(job)
-            if made is not None:
-                job.store.write(*made)
+            whole = (record, None) if record else self._whole(job)
+            if whole is not None:
+                job.store.write(*whole)
                 self.jobs.remove(job)
-                yield made[0]
+                yield whole[0]
 
     def tasks(self, images: Path | None) -> list[ShardTask]:
-        """What makes the shards that are lacking; none once every configuration has its record.
+        """List the tasks that make the shards that are lacking.
 
         Args:
             images: where the baseline's images are kept, None where they are not.
+
+        Returns:
+            The tasks; none once every configuration has its record.
         """
         return [task for jobs in self._sharing() for task in self._tasks(jobs, images)]
 
     def limit(self, task: ShardTask) -> float:
-        """Seconds after which a task counts as hung."""
+        """Compute how long a task may take.
+
+        Args:
+            task: the task.
+
+        Returns:
+            Seconds after which it counts as hung.
+        """
         return max(spec.timeout_s for spec in task.specs) * (len(task.specs) + 1)
 
-    def keep(self, task: ShardTask, made: Iterable[Made]) -> None:
-        """Write the shards that a task returned, each whole or not at all."""
-        for shard in made:
+    def keep(self, task: ShardTask, returned: Iterable[Made]) -> None:
+        """Write the shards that a task returned, each whole or not at all.
+
+        Args:
+            task: the task.
+            returned: what it returned.
+        """
+        for shard in returned:
             job = self._job(shard.name or task.specs[0].name)
             if shard.tensors is None:
                 self._fail(task, job, shard.reason or "", shard.trace)
@@ -65,7 +84,14 @@ class QualityRun:
                 cache.write(shard_plan.name_of(key, range(task.start, task.stop)), load(shard.tensors))
 
     def lost(self, task: ShardTask, reason: str, trace: str | None) -> None:
-        """A task failed as a whole: its configurations go on one by one, to show whose fault it was."""
+        """Note that a task failed as a whole: its configurations go on one by one, to show whose fault it
+        was.
+
+        Args:
+            task: the task.
+            reason: why, in one line.
+            trace: the traceback; None: there is none.
+        """
         for spec in task.specs:
             if len(task.specs) == 1:
                 self._fail(task, self._job(spec.name), reason, trace)

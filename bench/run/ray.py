@@ -47,13 +47,16 @@ def placed(
     dashboard: bool = False,
     threads: int | None = None,
 ) -> Iterator[Ray]:
-    """The placement on the cluster of RAY_ADDRESS, or on one of this machine that ends with the run.
+    """Open a placement on the cluster of RAY_ADDRESS, or on one of this machine that ends with the run.
 
     Args:
         workers: at most so many; None: one a GPU, or a CPU core.
         device_kind: which nodes are used, where they differ.
         dashboard: whether a cluster that is started here shows Ray's dashboard, on the loopback.
         threads: of a worker on a CPU; None: the cores, shared out among the workers.
+
+    Yields:
+        The placement.
 
     Raises:
         BadInput: Ray is not installed, no cluster is there, or its devices are of several kinds.
@@ -98,7 +101,16 @@ class Ray:
         return "cuda" if self.first.gpus else "cpu"
 
     def inputs(self, spec: RunSpec, results: Path) -> dict[str, Any]:
-        """What a record depends on: on this machine as without Ray, else the nodes' kind is the machine."""
+        """Collect what a record depends on: on this machine as without Ray, else the nodes' kind is the
+        machine.
+
+        Args:
+            spec: the configuration.
+            results: the root directory of the records.
+
+        Returns:
+            Digests and versions by name, see `bench.store.keys.inputs`.
+        """
         given = keys.inputs(spec, results) | {"packages": self.first.packages}
         if self.machine == given["machine"]:
             return given
@@ -106,7 +118,13 @@ class Ray:
         return given | {"machine": self.machine, "machine_id": identity}
 
     def run(self, groups: Sequence[Sequence[RunSpec]], runner: Runner, progress: Progress) -> None:
-        """Time what is due, then make its quality; each record is written as soon as it is whole."""
+        """Time what is due, then make its quality; each record is written as soon as it is whole.
+
+        Args:
+            groups: configurations that are timed together, by group.
+            runner: knows the store, and what is finished.
+            progress: is told what is done.
+        """
         specs = [spec for group in groups for spec in group]
         with runner.to_do(*specs) as jobs:
             due = {job.spec.name: job for job in jobs}
@@ -123,7 +141,18 @@ class Ray:
             self._quality([due[name] for name in timed], timed, progress)
 
     def map(self, make: Callable[[], Callable[[Item], Found]], items: Iterable[Item]) -> list[Found]:
-        """Evaluate the items on the workers, whose evaluations are kept; RuntimeError where one fails."""
+        """Evaluate items on the workers, whose evaluations are kept.
+
+        Args:
+            make: returns the evaluation; it is called once a worker, and equal pickles are one.
+            items: what is evaluated; they and the results can be pickled.
+
+        Returns:
+            What the evaluation returns for each, in order.
+
+        Raises:
+            RuntimeError: an evaluation failed, or its worker was lost.
+        """
         from bench.run.pool import Failure, Task
 
         key = hashlib.sha256(pickle.dumps(make)).hexdigest()
@@ -245,7 +274,14 @@ class Ray:
         return found
 
     def pool(self, alone: bool) -> Any:
-        """Workers on every node of the kind: one to a device, or where `alone` one to a node without GPUs."""
+        """Hire workers on every node of the kind.
+
+        Args:
+            alone: whether a node without GPUs has one worker, else one to a device.
+
+        Returns:
+            The pool, a `bench.run.pool.Pool`.
+        """
         import ray
 
         from bench.run.pool import Pool

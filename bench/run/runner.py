@@ -74,7 +74,14 @@ class Runner:
 
     @contextmanager
     def to_do(self, *specs: RunSpec) -> Iterator[list[Job]]:
-        """Those of the configurations that must be measured; no other run measures any of them meanwhile."""
+        """Lock configurations: no other run measures any of them meanwhile.
+
+        Args:
+            *specs: the configurations, their `weights` settled.
+
+        Yields:
+            Those that must be measured, as jobs.
+        """
         jobs = [self.job(spec) for spec in specs]
         with ExitStack() as locks:
             for job in sorted(jobs, key=lambda job: job.key):  # in one order: no deadlock
@@ -95,7 +102,14 @@ class Runner:
         return job.store.finished(spec.name, job.key)
 
     def job(self, spec: RunSpec) -> Job:
-        """The configuration as a worker is asked for it."""
+        """Make what a worker is asked.
+
+        Args:
+            spec: the configuration, its `weights` settled.
+
+        Returns:
+            The job with its content key.
+        """
         given = self.inputs(spec, self.results)
         key = keys.key_of(spec.public(), given)
         return Job(spec=spec, key=key, inputs=given, results=self.results, parent=os.getpid())
@@ -108,17 +122,26 @@ class Runner:
         return self.force or not job.store.finished(job.spec.name, job.key)
 
     def work(self, jobs: Sequence[Job]) -> None:
-        """Start the worker and see it through. What it left without a record runs alone, to show whose
-        fault that is; where that leaves none either, write why."""
+        """Start the worker and see it through.
+
+        What it left without a record runs alone, to show whose fault that is; where that leaves none either,
+        the reason is the record.
+
+        Args:
+            jobs: configurations that share a process; may be empty.
+
+        Raises:
+            BadInput: the worker cannot write the results.
+        """
         if not jobs:
             return
         before = [_stamp(job) for job in jobs]
         with tempfile.TemporaryFile("w+") as errors:
             code, timed_out = self._supervise(jobs, errors)
             errors.seek(0)
-            said = errors.read().strip()
+            output = errors.read().strip()
         # Among whatever else libraries say, at the process's end too.
-        bad = next((line for line in said.splitlines() if line.startswith("results: ")), None)
+        bad = next((line for line in output.splitlines() if line.startswith("results: ")), None)
         if code == 2 and bad:
             raise BadInput(bad)
         left = [job for job, stamp in zip(jobs, before, strict=True) if _stamp(job) == stamp]
@@ -126,7 +149,7 @@ class Runner:
             if len(jobs) > 1:
                 self.work([job])
             else:
-                job.store.write(job.failure(_why(job, code, timed_out), said[-4000:] or None))
+                job.store.write(job.failure(_why(job, code, timed_out), output[-4000:] or None))
 
     def _supervise(self, jobs: Sequence[Job], errors: IO[str]) -> tuple[int, bool]:
         process = subprocess.Popen(

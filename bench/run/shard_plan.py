@@ -22,19 +22,45 @@ class Part(NamedTuple):
 
 
 def name_of(key: str, numbers: range) -> str:
-    """The name of a shard in the cache."""
+    """Name a shard in the cache.
+
+    Args:
+        key: the shards' key, see `bench.measure.shards.key`.
+        numbers: numbers of its images.
+
+    Returns:
+        The name.
+    """
     return f"shards/{key}/{numbers.start:07d}-{numbers.stop:07d}"
 
 
 def held(cache: Cache, key: str) -> list[range]:
-    """The images of the shards that are there, whole or damaged."""
+    """List the shards that are there, whole or damaged.
+
+    Args:
+        cache: holds them.
+        key: their key.
+
+    Returns:
+        The numbers of the images of each.
+    """
     names = sorted(path.stem for path in (cache.directory / "shards" / key).glob("*-*.safetensors"))
     bounds = [name.split("-") for name in names]
     return [range(int(start), int(stop)) for start, stop in bounds if (start + stop).isdigit()]
 
 
 def usable(cache: Cache, key: str, n: int, batch: int) -> list[range]:
-    """Of the shards that are there those that can be joined: undamaged, apart, made of whole batches."""
+    """List the shards that can be joined: undamaged, apart, made of whole batches.
+
+    Args:
+        cache: holds them.
+        key: their key.
+        n: number of images of the configuration.
+        batch: number of images of a generation.
+
+    Returns:
+        The numbers of the images of each, in order.
+    """
     kept: list[range] = []
     for numbers in sorted(held(cache, key), key=lambda numbers: numbers.start):
         whole = numbers.start % batch == 0 and (numbers.stop % batch == 0 or numbers.stop == n)
@@ -45,22 +71,35 @@ def usable(cache: Cache, key: str, n: int, batch: int) -> list[range]:
 
 
 def read(cache: Cache, key: str, n: int, batch: int) -> list[Tensors]:
-    """The shards of all n images, in order; empty where one is missing."""
+    """Read the shards of all images.
+
+    Args:
+        cache: holds them.
+        key: their key.
+        n: number of images of the configuration.
+        batch: number of images of a generation.
+
+    Returns:
+        The shards in order; empty where one is missing.
+    """
     there = usable(cache, key, n, batch)
     if sum(map(len, there)) < n:
         return []
-    found = [cache.read(name_of(key, numbers)) for numbers in there]
-    return [tensors for tensors in found if tensors is not None]
+    shards = [cache.read(name_of(key, numbers)) for numbers in there]
+    return [tensors for tensors in shards if tensors is not None]
 
 
 def parts(there: Mapping[str, Sequence[range]], n: int, batch: int, size: int) -> Iterator[Part]:
-    """The tasks that make what is missing.
+    """Plan the tasks that make what is missing.
 
     Args:
         there: by configuration the images whose shards are there, see `usable`.
         n: images of each configuration.
         batch: images of a generation, which is never cut.
         size: batches of a task, see `batches_of`.
+
+    Yields:
+        The tasks, in the images' order.
     """
     numbers = range(math.ceil(n / batch))
     lacking = [tuple(name for name, found in there.items() if not _in(found, i * batch)) for i in numbers]
@@ -72,13 +111,16 @@ def parts(there: Mapping[str, Sequence[range]], n: int, batch: int, size: int) -
 
 
 def batches_of(seconds: float, batch: int, batches: int, workers: int) -> int:
-    """How many batches a task takes: about a minute of work, and no fewer tasks than workers.
+    """Choose the size of tasks: about a minute of work, and no fewer tasks than workers.
 
     Args:
         seconds: of one batch, all configurations of the task and the baseline together.
         batch: images of one.
         batches: of a configuration.
         workers: that share them.
+
+    Returns:
+        The number of batches of a task, at least 1.
     """
     most = max(1, MOST_IMAGES // batch)
     return max(1, min(int(MINUTE / seconds) if seconds else most, most, math.ceil(batches / max(1, workers))))

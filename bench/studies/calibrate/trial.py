@@ -87,7 +87,15 @@ class Trials:
         return self.judged(candidate, archive.at(self.cost(candidate.plan(self.layers))))
 
     def judged(self, candidate: CandidatePlan, best: Point | None) -> Point | None:
-        """Evaluate a plan, until it is clear that `best`, the best known of its cost, is better."""
+        """Evaluate a plan, until it is clear that the best one known is better.
+
+        Args:
+            candidate: the plan.
+            best: the best known of its cost; None: none is known.
+
+        Returns:
+            Its point; None where `best` is better.
+        """
         plan = candidate.plan(self.layers)
         cost = self.cost(plan)
         drifts: list[float] = []
@@ -177,7 +185,16 @@ class Trials:
 def judging(
     spec: RunSpec, target: Target, results: Path
 ) -> Callable[[tuple[CandidatePlan, Point | None]], Point | None]:
-    """What a worker evaluates candidates by, with the best known of each one's cost; it loads the model."""
+    """Load a model for a worker that evaluates candidates.
+
+    Args:
+        spec: the configuration under test.
+        target: which latents drift is from.
+        results: the root directory of the results, which keeps latents.
+
+    Returns:
+        Evaluates a candidate next to the best known of its cost, see `Trials.judged`.
+    """
     trials = Trials(spec, target, results)
     return lambda item: trials.judged(*item)
 

@@ -53,16 +53,20 @@ class Rate:
         return 2 * self.images / self.seconds
 
 
-def empty(placement: Ray, tasks: int, folder: Path) -> Empty:
-    """Schedule tasks of nothing, write what they return as shards are written, and stream features into sums.
+def empty(placement: Ray, tasks: int, directory: Path) -> Empty:
+    """Schedule tasks of nothing, write what they return as shards are written, and stream features into
+    sums.
 
     Args:
         placement: where they run.
         tasks: how many.
-        folder: where the shards are written.
+        directory: where the shards are written.
+
+    Returns:
+        What a task costs besides its work.
     """
     spec = RunSpec(suite="scaling", name="nothing", method="baseline", model="embedded")
-    cache, moments = Cache(folder, {}), Moments()
+    cache, moments = Cache(directory, {}), Moments()
     given = [_task(spec, {}, range(i, i + 1)) for i in range(tasks)]
     pool = placement.pool(alone=False)
     process, memory = psutil.Process(), []
@@ -85,7 +89,7 @@ def empty(placement: Ray, tasks: int, folder: Path) -> Empty:
 
 
 def rate(placement: Ray, workers: int, tasks: int, batches: int, results: Path) -> Rate:
-    """Shards of the embedded model under fewer steps, by so many workers.
+    """Time shards of the embedded model under fewer steps.
 
     Args:
         placement: where they run; it has as many workers.
@@ -93,6 +97,9 @@ def rate(placement: Ray, workers: int, tasks: int, batches: int, results: Path) 
         tasks: of each worker.
         batches: of each task, 16 images each.
         results: the root of the records.
+
+    Returns:
+        How fast so many workers are.
     """
     n = workers * tasks * batches * 16
     spec = RunSpec(

@@ -59,13 +59,27 @@ class Plan:
         return self.images * self.arms * (4 * FEATURES + PER_IMAGE)
 
     def seconds(self, gpus: int) -> float:
-        """Start, rounds of tasks, and the merge; the driver's own work where that takes longer."""
+        """Add up start, rounds of tasks, and the merge; the driver's own work where that takes longer.
+
+        Args:
+            gpus: number of GPUs.
+
+        Returns:
+            Seconds of the whole plan.
+        """
         rounds = math.ceil(self.tasks / gpus)
         work = max(rounds * (self.task_s + self.costs.task), self.tasks * self.costs.task + self.task_s)
         return self.costs.start + work + self.costs.merge
 
     def efficiency(self, gpus: int) -> float:
-        """Of the GPUs' time the share that is generations."""
+        """Compute the share of the GPUs' time that is generations.
+
+        Args:
+            gpus: number of GPUs.
+
+        Returns:
+            The share, in [0, 1].
+        """
         return self.tasks * self.task_s / (gpus * self.seconds(gpus))
 
     @property
@@ -84,14 +98,19 @@ class Outcome:
 
 
 def simulate(plan: Plan, gpus: int, failures_an_hour: float = 1.0, seed: int = 0) -> Outcome:
-    """The plan with nodes that fail at random times: each takes the tasks under way on its GPUs along, which
-    are made again, and is back after REPAIR_S. What it had finished is in the store.
+    """Simulate the plan with nodes that fail at random times.
+
+    Each takes the tasks under way on its GPUs along, which are made again, and is back after REPAIR_S. What
+    it had finished is in the store.
 
     Args:
         plan: what is to be done.
         gpus: that do it.
         failures_an_hour: of nodes, on the whole cluster.
         seed: of the times and the nodes.
+
+    Returns:
+        Seconds of the plan, nodes lost and tasks made again.
     """
     rng, size = random.Random(seed), min(NODE, gpus)
     nodes = max(1, gpus // size)

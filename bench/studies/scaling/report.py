@@ -20,30 +20,43 @@ START_S = 60.0  # of a worker: its process, and a model of some GB from the node
 
 
 def keep(machine: str, empty: Empty, rates: Sequence[Rate], results: Path) -> Path:
-    """Write what was measured; its directory."""
+    """Write what was measured.
+
+    Args:
+        machine: the machine that it was measured on.
+        empty: the cost of tasks of nothing.
+        rates: how fast workers are, by their number.
+        results: the root directory of the results.
+
+    Returns:
+        The directory written to.
+    """
     content = {"machine": machine, "empty": asdict(empty), "rates": [asdict(rate) for rate in rates]}
-    folder = results / "scaling" / machine
-    write_atomic(folder / FILE, (json.dumps(content) + "\n").encode())
-    return folder
+    directory = results / "scaling" / machine
+    write_atomic(directory / FILE, (json.dumps(content) + "\n").encode())
+    return directory
 
 
 def write_report(measured: Path, out: Path) -> Path:
-    """Write README.md and the plan's table to `out`; its path.
+    """Write the study's page and the plan's table.
 
     Args:
         measured: the directory that `keep` wrote.
         out: the page's directory.
+
+    Returns:
+        The page, README.md.
     """
-    found = read_json(measured / FILE, "measurement")
-    empty = Empty(**found["empty"] | {"grown": tuple(found["empty"]["grown"])})
-    rates = [Rate(**rate) for rate in found["rates"]]
+    measurement = read_json(measured / FILE, "measurement")
+    empty = Empty(**measurement["empty"] | {"grown": tuple(measurement["empty"]["grown"])})
+    rates = [Rate(**rate) for rate in measurement["rates"]]
     costs = Costs(task=empty.each, start=START_S)
     plans = {"original": Plan(costs), "modern": Plan(costs, image_s=MODERN_S)}
     rows = [_row(name, plan, gpus) for name, plan in plans.items() for gpus in GPUS]
     write_csv(out / "plan.csv", rows)
     headline = _headline(rows, empty)
     content = {
-        "machine": found["machine"], "empty": empty, "rates": rates, "rows": rows, "plans": plans,
+        "machine": measurement["machine"], "empty": empty, "rates": rates, "rows": rows, "plans": plans,
         "speedup": rates[-1].images_a_second / rates[0].images_a_second if len(rates) > 1 else None,
     }  # fmt: skip
     return render("scaling.md.j2", "scaling: one suite on many GPUs", headline, content).write(out)

@@ -136,7 +136,15 @@ def run(
 
 
 def judging(task: Task, results: Path) -> Callable[[tuple[str, dict[str, Any]]], Outcome | str]:
-    """What a worker judges methods and options by; it loads the model."""
+    """Load a model for a worker that judges candidates.
+
+    Args:
+        task: what is to be made faster.
+        results: the root directory of the results, which keeps latents.
+
+    Returns:
+        Judges a method's name and options: the outcome, or why there is none.
+    """
     judge = Judge(task, results)
     return lambda item: _judged(judge, *item)
 

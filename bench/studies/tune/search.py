@@ -45,7 +45,11 @@ class Point:
 
 
 class Evaluation:
-    """Judges options by one generation: the speedup that FLOPs allow at the reuse measured, and the drift."""
+    """Judges options by one generation: the speedup that FLOPs allow at the reuse measured, and the drift.
+
+    Args:
+        spec: the configuration; its batch is the images of a trial.
+    """
 
     def __init__(self, spec: RunSpec) -> None:
         self.spec = spec
