@@ -14,7 +14,7 @@ FILES  := $(wildcard bench/suites/*.yaml)
 SUITES := $(basename $(notdir $(filter-out $(shell grep -l '^command:' $(FILES)),$(FILES))))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup bench report publish generate reproduce signals prompt-length families tune calibrate policy control $(SUITES)
+.PHONY: help setup bench report publish generate reproduce signals prompt-length generality families tune calibrate policy control $(SUITES)
 .PHONY: gpu-check asv asv-html asv-compare asv-check browser test torture torture-cluster scaling mutants lint clean
 
 help:  ## List the targets.
@@ -51,6 +51,9 @@ signals: setup  ## Measure how well entropy and SNR predict the reuse error.
 
 prompt-length: setup  ## Measure whether entropy or the reuse error depends on a prompt's length.
 	$(PY) -m bench prompt-length $(if $(MODEL),--model $(MODEL)) $(if $(PROMPTS),--prompts $(PROMPTS)) $(ARGS)
+
+generality: setup  ## Measure what holds on both models that ship: configurations, signals, plans (no timing)
+	$(PY) -m bench generality $(if $(MODEL),--model $(MODEL)) $(ARGS)
 
 families: setup  ## Check DQAR on every transformer class of diffusers and on tiny pipelines.
 	$(PY) -m bench families $(ARGS)

@@ -146,6 +146,13 @@ def _tune(directory: Path) -> Path:
     return page
 
 
+def _generality(directory: Path) -> Path:
+    from bench.studies.generality.report import write_report
+    from bench.studies.generality.rows import load
+
+    return write_report(load(directory), directory.name, PUBLISHED_REPORTS / "generality")
+
+
 def _policy(directory: Path) -> Path:
     from bench.studies.policy.report import write_report
 
@@ -157,6 +164,7 @@ def _policy(directory: Path) -> Path:
 STUDY_PAGES: dict[str, Callable[[Path], Path]] = {
     "signals": _signals,
     "prompt-length": _prompt_length,
+    "generality": _generality,
     "policy": _policy,
     "tune": _tune,
 }

@@ -233,6 +233,31 @@ def prompt_length(
     _finish(study, "prompt-length", write_report, results, reports)
 
 
+@command
+def generality(
+    model: Annotated[
+        str, typer.Option(help="Measure this model alone; the page shows all that was measured.")
+    ] = "",
+    images: Annotated[int, typer.Option(min=4, help="The number of images of a configuration.")] = 24,
+    results: Results = RESULTS,
+    reports: Reports = REPORTS,
+) -> None:
+    """Measure what holds on both models that ship: configurations, signals, and plans elsewhere."""
+    from bench.studies.generality.report import write_report
+    from bench.studies.generality.rows import load, save
+    from bench.studies.generality.setting import SETTINGS
+
+    if model and model not in SETTINGS:
+        raise BadInput(f"generality: --model: {model!r} is not known; allowed: {', '.join(SETTINGS)}")
+    folder = results / "generality" / provenance.machine()
+    from bench.studies.generality.measure import measured
+
+    for name in [model] if model else SETTINGS:
+        typer.echo(f"rows:   {save(measured(name, images), folder)}")
+    page = write_report(load(folder), folder.name, reports / "generality")
+    typer.echo(f"{page.read_text()}\nreport: {page}")
+
+
 def _finish(study: Rows, name: str, write_report: Callable[..., Path], results: Path, reports: Path) -> None:
     """Keep a study's rows, write its page and print it."""
     path = study.save(results / name / provenance.machine())

@@ -1,0 +1,157 @@
+"""What the runs of both models say, and where they disagree: functions of the measured data alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from bench import stats
+from bench.record import Mean
+
+Data = Mapping[str, Any]  # of a model, as `measure.measured` returns it
+CLEAR = 0.2  # a rank correlation from which a signal is said to know something
+WORTH = 0.05  # a share of variance from which it is worth measuring
+
+
+def named(data: Data, name: str, condition: str = "home") -> dict[str, Any]:
+    """The run of a name under a condition."""
+    found: dict[str, Any] = next(
+        run for run in data["runs"] if (run["name"], run["condition"]) == (name, condition)
+    )
+    return found
+
+
+def difference(run: Mapping[str, Any], other: Mapping[str, Any]) -> Mean:
+    """By how much of the other's mean drift a run drifts more, paired by image; below 0 it drifts less."""
+    scale = float(np.mean(other["drifts"]))
+    found = stats.mean_difference(run["drifts"], other["drifts"])
+    return Mean(mean=found.mean / scale, low=found.low / scale, high=found.high / scale)
+
+
+def verdict(found: Mean) -> str:
+    """less, more or inconclusive: what the interval of a difference allows."""
+    if found.high < 0:
+        return "less"
+    return "more" if found.low > 0 else "inconclusive"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A question, its answer on each model, and what holds on both."""
+
+    question: str
+    values: dict[str, str]  # by model, as shown
+    verdicts: dict[str, str]  # by model
+
+    @property
+    def agreed(self) -> bool:
+        """Whether the models say the same."""
+        return len(set(self.verdicts.values())) == 1
+
+    @property
+    def holds(self) -> str:
+        """The common answer, or that there is none."""
+        return next(iter(self.verdicts.values())) if self.agreed else "the models disagree"
+
+
+def half_and_third(data: Data) -> tuple[int, int]:
+    """The evaluations at which reuse and fewer steps are compared."""
+    counts = sorted({int(r["name"].split()[1]) for r in data["runs"] if r["name"].startswith("fewer ")})
+    return counts[-1], counts[0]
+
+
+def findings(models: Mapping[str, Data]) -> list[Finding]:
+    """The questions in the order of the page."""
+    found = []
+    for place, word in ((0, "half"), (1, "a third")):
+        kinds = ("spread", "fewer")
+        pairs = {m: [f"{kind} {half_and_third(d)[place]}" for kind in kinds] for m, d in models.items()}
+        found.append(
+            _compared(f"Skipped steps against fewer steps, {word} of the evaluations", models, pairs)
+        )
+    third = {m: half_and_third(d)[1] for m, d in models.items()}
+    pairs = {m: [f"DPM spread {third[m]}", f"DPM fewer {third[m]}"] for m in models}
+    found.append(_compared("The same on DPM-Solver++, a third of the evaluations", models, pairs))
+    pairs = {m: [f"spread {third[m]}", f"spread {third[m]}, over steps"] for m in models}
+    found.append(_compared("Forecast over log-SNR against over the step's number, a third", models, pairs))
+    pairs = {m: [f"spread {half_and_third(d)[0]}", "recommended"] for m, d in models.items()}
+    found.append(
+        _compared("Skipped steps at half of the evaluations against preset recommended", models, pairs)
+    )
+    found.append(_entropy(models))
+    for condition, words in TRANSFERS.items():
+        found.append(_transfer(f"Plan {words}, against the plain spread", models, condition))
+    return found
+
+
+TRANSFERS = {
+    "home": "on images that its search did not see",
+    "guidance": "at half the guidance",
+    "prompts": "on other prompts",
+    "steps": "moved by log-SNR to another number of steps",
+    "solver": "moved by log-SNR to the own solver",
+}
+
+
+def _compared(question: str, models: Mapping[str, Data], pairs: Mapping[str, Sequence[str]]) -> Finding:
+    """The first run of each pair against the second."""
+    means = {m: difference(named(d, pairs[m][0]), named(d, pairs[m][1])) for m, d in models.items()}
+    return _of_means(question, means)
+
+
+def _of_means(question: str, means: Mapping[str, Mean]) -> Finding:
+    return Finding(
+        question,
+        {model: percent(mean) for model, mean in means.items()},
+        {model: VERDICTS[verdict(mean)] for model, mean in means.items()},
+    )
+
+
+VERDICTS = {"less": "drifts less", "more": "drifts more", "inconclusive": "no difference found"}
+
+
+def percent(value: Mean) -> str:
+    """A share with its interval, as percent with a sign."""
+    return f"{100 * value.mean:+.0f} % [{100 * value.low:+.0f}, {100 * value.high:+.0f}]"
+
+
+def _entropy(models: Mapping[str, Data]) -> Finding:
+    values, verdicts = {}, {}
+    for model, data in models.items():
+        hold = next(row for row in data["signals"] if row["error"] == "hold")
+        ranked, adds = Mean(**hold["entropy_within_step"]), Mean(**hold["entropy_adds"])
+        values[model] = (
+            f"{ranked.mean:+.2f} [{ranked.low:+.2f}, {ranked.high:+.2f}]; adds {100 * adds.mean:+.1f} %"
+        )
+        knows = ranked.low > CLEAR or ranked.high < -CLEAR
+        sign = "high where the error is high" if ranked.mean > 0 else "low where the error is high"
+        verdicts[model] = (sign if knows else "ranks no layers") + (
+            "" if adds.mean >= WORTH else ", adds nothing to SNR and a calibration"
+        )
+    return Finding("Entropy's rank correlation with the error of holding, over layers", values, verdicts)
+
+
+def _transfer(question: str, models: Mapping[str, Data], condition: str) -> Finding:
+    means = {
+        model: found
+        for model, data in models.items()
+        if (found := transferred(data, model, condition)) is not None
+    }
+    return _of_means(question, means)
+
+
+def transferred(data: Data, made_for: str, condition: str) -> Mean | None:
+    """A plan's difference to the plain spread of as many evaluations; None where it was not measured."""
+    for run in data["runs"]:
+        if (run["name"], run["condition"]) == (made_for, condition):
+            return difference(run, named(data, run["facts"]["beside"], condition))
+    return None
+
+
+def by_axis(data: Data, condition: str) -> Mean:
+    """The own plan moved by log-SNR against moved by its share of the steps."""
+    model = data["facts"]["model"]
+    return difference(named(data, model, condition), named(data, f"{model}, by share of steps", condition))

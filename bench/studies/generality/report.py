@@ -1,0 +1,185 @@
+"""The study as a page: what disagrees first, what holds on both, then the tables. A function of the data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench import stats
+from bench.report.page import render, write_csv
+from bench.report.plots.style import canvas, error_bar, save, style
+from bench.report.tables.columns import interval
+from bench.studies.generality.analysis import (
+    TRANSFERS,
+    VERDICTS,
+    Data,
+    Finding,
+    by_axis,
+    difference,
+    findings,
+    named,
+    percent,
+    transferred,
+    verdict,
+)
+
+COLOURS = ("#0b3c5d", "#D55E00")
+
+
+def write_report(models: Mapping[str, Data], machine: str, out: Path) -> Path:
+    """Write README.md, its plot and CSV files to `out`; the path of README.md.
+
+    Args:
+        models: What was measured, by model.
+        machine: That it was measured on.
+        out: The page's directory.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    found = findings(models)
+    plot(models, out / "models.png")
+    write_csv(out / "runs.csv", [_run(m, data, run) for m, data in models.items() for run in data["runs"]])
+    content = {
+        "models": models,
+        "machine": machine,
+        "findings": found,
+        "disagreements": [each for each in found if not each.agreed],
+        "configurations": {m: configurations(data) for m, data in models.items()},
+        "matrix": matrix(models),
+        "conditions": list(TRANSFERS),
+        "axis": axis(models),
+        "moving": moving(models),
+        "interval": interval,
+    }
+    title = f"generality: what holds on both models that ship, on {machine}"
+    return render("generality.md.j2", title, headline(found), content).write(out)
+
+
+def headline(found: Sequence[Finding]) -> str:
+    """Where the models disagree, or that they do not."""
+    differ = [each for each in found if not each.agreed]
+    agree = f"{len(found) - len(differ)} of {len(found)} findings hold on both models"
+    if not differ:
+        return f"{agree}; none differs."
+    parts = "; ".join(f"{each.question}: {shown(each.verdicts)}" for each in differ)
+    return f"The models disagree on {len(differ)}: {parts}. {agree}."
+
+
+def shown(verdicts: Mapping[str, str]) -> str:
+    """The answer of each model."""
+    return ", ".join(f"{answer} on {model}" for model, answer in verdicts.items())
+
+
+def configurations(data: Data) -> list[dict[str, Any]]:
+    """The runs at home that are no plans: evaluations, FLOPs, drift, and the difference to the baseline."""
+    base = named(data, "baseline")
+    rows = []
+    for run in data["runs"]:
+        if run["condition"] != "home" or run["name"] in _plans(data):
+            continue
+        row = {
+            "name": run["name"],
+            "evaluations": run["evaluations"],
+            "speedup": None if run["flops"] is None else 1 / run["flops"],
+            "drift": stats.mean_interval(run["drifts"]),
+            "difference": None if run is base else difference(run, base),
+        }
+        rows.append(row)
+    return sorted(rows, key=lambda row: float(row["drift"].mean))
+
+
+def _plans(data: Data) -> set[str]:
+    return {run["name"] for run in data["runs"] if "beside" in run["facts"]}
+
+
+def matrix(models: Mapping[str, Data]) -> list[dict[str, Any]]:
+    """A row a plan and model it is used on, a cell a condition."""
+    return [
+        {
+            "made_for": made_for,
+            "used_on": model,
+            "cells": [_cell(data, made_for, condition) for condition in TRANSFERS],
+        }
+        for made_for in [name for data in models.values() for name in data["facts"]["plans"]]
+        for model, data in models.items()
+    ]
+
+
+def _cell(data: Data, made_for: str, condition: str) -> str:
+    found = transferred(data, made_for, condition)
+    return "–" if found is None else percent(found)  # noqa: RUF001 - a dash
+
+
+def axis(models: Mapping[str, Data]) -> dict[str, dict[str, str]]:
+    """The own plan moved by log-SNR against moved by its share of the steps, by model and condition."""
+    return {
+        model: {condition: percent(by_axis(data, condition)) for condition in ("steps", "solver")}
+        for model, data in models.items()
+    }
+
+
+def moving(models: Mapping[str, Data]) -> str:
+    """What the moved plans come to: whether moving by log-SNR is worth an option of the runtime."""
+    cells = [
+        transferred(data, model, condition)
+        for model, data in models.items()
+        for condition in ("steps", "solver")
+    ]
+    verdicts = [verdict(cell) for cell in cells if cell is not None]
+    counts = ", ".join(f"{VERDICTS[v]} in {verdicts.count(v)}" for v in VERDICTS)
+    if verdicts.count("less") > len(verdicts) / 2 and "more" not in verdicts:
+        return f"A plan moved by log-SNR beats the plain spread on images that no search saw: {counts}."
+    return (
+        f"A plan moved by log-SNR does not beat the plain spread everywhere ({counts} of {len(verdicts)}), "
+        "and so it is no option of the runtime: on another schedule the spread needs no plan."
+    )
+
+
+def _run(model: str, data: Data, run: Mapping[str, Any]) -> dict[str, Any]:
+    drift = stats.mean_interval(run["drifts"])
+    facts = {name: run[name] for name in ("name", "condition", "evaluations", "flops")}
+    return {"model": model} | facts | {"drift": drift.mean, "low": drift.low, "high": drift.high}
+
+
+def plot(models: Mapping[str, Data], path: Path) -> Path:
+    """Left: drift over evaluations. Right: the plans' differences to the plain spread."""
+    with style():
+        figure = canvas(9.0, 3.4)
+        left, right = figure.subplots(1, 2)
+        for colour, (model, data) in zip(COLOURS, models.items(), strict=False):
+            _curves(left, data, model, colour)
+            _differences(right, data, model, colour)
+        left.set_yscale("log")
+        left.set_xlabel("evaluations of the model")
+        left.set_ylabel("drift from converged")
+        left.legend()
+        right.axhline(0, color="#555555", linewidth=0.8)
+        right.set_xticks(range(len(TRANSFERS)), list(TRANSFERS))
+        right.set_ylabel("drift against plain spread (%)")
+        right.set_title("the model's own plan under each condition")
+        right.legend()
+        return save(figure, path)
+
+
+def _curves(ax: Any, data: Data, model: str, colour: str) -> None:
+    for kind, line, marker in (("spread ", "-", "o"), ("fewer ", "--", "s")):
+        runs = [named(data, "baseline")] + [
+            run
+            for run in data["runs"]
+            if run["condition"] == "home" and run["name"].startswith(kind) and "over" not in run["name"]
+        ]
+        runs = sorted(runs, key=lambda run: float(run["evaluations"]))
+        means = [float(np.mean(run["drifts"])) for run in runs]
+        label = f"{model}, {kind.strip()}"
+        ax.plot([run["evaluations"] for run in runs], means, line, marker=marker, color=colour, label=label)
+
+
+def _differences(ax: Any, data: Data, model: str, colour: str) -> None:
+    found = [(i, transferred(data, model, condition)) for i, condition in enumerate(TRANSFERS)]
+    for i, value in found:
+        if value is not None:
+            bars = 100 * np.array(error_bar(value))
+            label = model if i == 0 else None
+            ax.errorbar(i, 100 * value.mean, yerr=bars, fmt="o", color=colour, label=label)
