@@ -35,7 +35,7 @@ LONGEST = (
     "transformer_classes", "published", "compile", "report_front", "tiny_pipelines", "gpu_check", "waits",
     "cli_mistakes", "bench_kill", "beyond_attention", "bench_methods", "report", "bench_together",
     "bench_tune", "survives", "bench_profile", "bench_cli", "bench_faults", "bench_memory", "bench_asv",
-    "bench_calibrate", "policy_cli", "bench_measure", "bench_disk",
+    "bench_calibrate", "bench_ray", "policy_cli", "bench_measure", "bench_disk",
 )  # fmt: skip
 _ORDER = {f"test_{name}.py": place for place, name in enumerate(LONGEST)}
 
