@@ -28,7 +28,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PY) -m pip install --quiet --constraint constraints.txt --editable '.[bench,dev]'
 	touch $@
 
-bench: setup  ## Run the suite that fits this machine (or SUITE=name MODEL=path WORKERS=n), and report it.
+bench: setup  ## Run the suite that fits this machine (or SUITE=, WORKERS=), and report it.
 	$(PY) -m bench run $(SUITE) $(if $(MODEL),--model $(MODEL)) $(if $(PROMPTS),--prompts $(PROMPTS)) $(PLACE) $(ARGS)
 
 $(SUITES): setup
@@ -100,7 +100,7 @@ torture: setup  ## Kill, corrupt and fuzz the command line a thousand times, in 
 torture-cluster: setup  ## Kill workers, drivers and a node of a Ray cluster, and compare the records.
 	$(PY) tests/torture/cluster.py $(ARGS)
 
-scaling: setup  ## Measure what Ray costs, and project it on large clusters (ARGS=--rates: two workers too).
+scaling: setup  ## Measure what Ray costs, and project them on large clusters.
 	$(PY) -m bench scaling $(ARGS)
 
 mutants: setup  ## Plant small faults, and count those that no test notices, in an hour.
