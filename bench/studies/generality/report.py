@@ -148,9 +148,9 @@ def plot(models: Mapping[str, Data], path: Path) -> Path:
     with style():
         figure = canvas(9.0, 3.4)
         left, right = figure.subplots(1, 2)
-        for colour, (model, data) in zip(COLOURS, models.items(), strict=False):
-            _curves(left, data, model, colour)
-            _differences(right, data, model, colour)
+        for number, (model, data) in enumerate(models.items()):
+            _curves(left, data, model, COLOURS[number])
+            _differences(right, data, model, COLOURS[number], shift=0.16 * number - 0.08)
         left.set_yscale("log")
         left.set_xlabel("evaluations of the model")
         left.set_ylabel("drift from converged")
@@ -176,10 +176,10 @@ def _curves(ax: Any, data: Data, model: str, colour: str) -> None:
         ax.plot([run["evaluations"] for run in runs], means, line, marker=marker, color=colour, label=label)
 
 
-def _differences(ax: Any, data: Data, model: str, colour: str) -> None:
+def _differences(ax: Any, data: Data, model: str, colour: str, shift: float) -> None:
     found = [(i, transferred(data, model, condition)) for i, condition in enumerate(TRANSFERS)]
     for i, value in found:
         if value is not None:
             bars = 100 * np.array(error_bar(value))
             label = model if i == 0 else None
-            ax.errorbar(i, 100 * value.mean, yerr=bars, fmt="o", color=colour, label=label)
+            ax.errorbar(i + shift, 100 * value.mean, yerr=bars, fmt="o", color=colour, label=label)
