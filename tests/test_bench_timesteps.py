@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import random
 from pathlib import Path
 
@@ -120,3 +121,13 @@ def test_the_command_writes_files_that_a_suite_can_name(
         found = timesteps_of({"timesteps": name})
         assert found is not None and len(found) == 4
         assert name in done.output
+
+
+def test_shipped_timesteps_are_such() -> None:
+    """Every file that ships can be named by a suite, and says what it was searched on and came to."""
+    files = sorted(placed.FILES.glob("*.json"))
+    assert files
+    for file in files:
+        assert timesteps_of({"timesteps": file.stem})
+        facts = json.loads(file.read_text())["facts"]
+        assert facts["drift"] <= facts["drift_of_best_spacing"] or facts["how"] == "dp"

@@ -14,7 +14,7 @@ import numpy as np
 import dqar
 from bench.methods import scheduler
 from bench.methods.base import Arm, Method, Tried, only
-from bench.methods.space import Among, Baseline, Space, Whole, one_space
+from bench.methods.space import Among, Baseline, Space, evaluations, one_space
 from bench.record import Reuse
 from dqar.integration.adapter import Adapter
 from dqar.policy.saved_plan import SavedPlan
@@ -234,7 +234,7 @@ def space(baseline: Baseline) -> Space:
     }
     return {
         "solver": Among(solvers),
-        "model_steps": Whole(steps // 7, steps // 2),
+        "model_steps": evaluations(baseline),
         "guidance": Among({"both": {}, "every-second": {"guidance_interval": 2}}),
     }
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from bench.methods import scheduler
 from bench.methods.base import Arm, Method, only
-from bench.methods.space import Among, Baseline, Space, Whole
+from bench.methods.space import Among, Baseline, Space, evaluations
 
 SHIFTS = (1.0, 3.0, 4.0)  # of a flow's steps, besides the model's own
 
@@ -53,7 +53,7 @@ def spaces(baseline: Baseline) -> dict[str, Space]:
     Returns:
         A space for each solver, by its name.
     """
-    steps = Whole(baseline.steps // 7, baseline.steps // 2)
+    steps = evaluations(baseline)
     names: dict[str, Space] = {
         name: {"steps": steps, "solver": Among(_variants(name, baseline.flow))} for name in scheduler.SIGMAS
     }

@@ -27,7 +27,7 @@ from torch import Tensor
 from bench.methods.base import Arm, Method, Tried, always
 from bench.methods.hooks import Range, checked, restored
 from bench.methods.scheduler import solver
-from bench.methods.space import Baseline, Dimension, Real, Space, Whole
+from bench.methods.space import Baseline, Dimension, Real, Space, evaluations
 
 EDGES = "edges"  # [[step that runs, span], ...]; without them a generation is measured to find them
 KNOWN = {"budget": Range(int, 2, 1000, 14), "gamma": Range(float, 1, 20, 5.0)}
@@ -311,7 +311,7 @@ def spaces(baseline: Baseline) -> Mapping[str, Space]:
         The space; none for a model that is no flow.
     """
     space: dict[str, Dimension] = {
-        "budget": Whole(baseline.steps // 7, baseline.steps // 2),
+        "budget": evaluations(baseline),
         "gamma": Real(1.5, 10.0),
     }
     return {"meancache": space} if baseline.flow else {}
