@@ -35,6 +35,7 @@ HELD = [
     "bench/studies",
     "bench/studies/calibrate",
     "bench/studies/families",
+    "bench/studies/generality",
     "bench/studies/gpu_check",
     "bench/studies/policy",
     "bench/studies/prompt_length",

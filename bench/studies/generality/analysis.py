@@ -17,7 +17,16 @@ WORTH = 0.05  # a share of variance from which it is worth measuring
 
 
 def named(data: Data, name: str, condition: str = "home") -> dict[str, Any]:
-    """The run of a name under a condition."""
+    """Look up a run.
+
+    Args:
+        data: what was measured on a model.
+        name: the run's name.
+        condition: the condition that it was measured under.
+
+    Returns:
+        The run.
+    """
     found: dict[str, Any] = next(
         run for run in data["runs"] if (run["name"], run["condition"]) == (name, condition)
     )
@@ -25,14 +34,29 @@ def named(data: Data, name: str, condition: str = "home") -> dict[str, Any]:
 
 
 def difference(run: Mapping[str, Any], other: Mapping[str, Any]) -> Mean:
-    """By how much of the other's mean drift a run drifts more, paired by image; below 0 it drifts less."""
+    """Compare the drifts of two runs, paired by image.
+
+    Args:
+        run: the run that is judged.
+        other: the run that it is compared with, of the same images.
+
+    Returns:
+        By how much of the other's mean drift it drifts more, with its interval; below 0 it drifts less.
+    """
     scale = float(np.mean(other["drifts"]))
     found = stats.mean_difference(run["drifts"], other["drifts"])
     return Mean(mean=found.mean / scale, low=found.low / scale, high=found.high / scale)
 
 
 def verdict(found: Mean) -> str:
-    """less, more or inconclusive: what the interval of a difference allows."""
+    """Judge a difference by its interval.
+
+    Args:
+        found: the difference.
+
+    Returns:
+        less, more or inconclusive.
+    """
     if found.high < 0:
         return "less"
     return "more" if found.low > 0 else "inconclusive"
@@ -58,13 +82,27 @@ class Finding:
 
 
 def half_and_third(data: Data) -> tuple[int, int]:
-    """The evaluations at which reuse and fewer steps are compared."""
+    """Find the evaluations at which reuse and fewer steps are compared.
+
+    Args:
+        data: what was measured on a model.
+
+    Returns:
+        Half and a third of the baseline's, as far as they were measured.
+    """
     counts = sorted({int(r["name"].split()[1]) for r in data["runs"] if r["name"].startswith("fewer ")})
     return counts[-1], counts[0]
 
 
 def findings(models: Mapping[str, Data]) -> list[Finding]:
-    """The questions in the order of the page."""
+    """Answer the study's questions on each model.
+
+    Args:
+        models: what was measured, by model.
+
+    Returns:
+        The findings in the order of the page.
+    """
     found = []
     for place, word in ((0, "half"), (1, "a third")):
         kinds = ("spread", "fewer")
@@ -114,7 +152,14 @@ VERDICTS = {"less": "drifts less", "more": "drifts more", "inconclusive": "no di
 
 
 def percent(value: Mean) -> str:
-    """A share with its interval, as percent with a sign."""
+    """Show a share with its interval.
+
+    Args:
+        value: the share, 1 being the whole.
+
+    Returns:
+        The text in percent with a sign.
+    """
     return f"{100 * value.mean:+.0f} % [{100 * value.low:+.0f}, {100 * value.high:+.0f}]"
 
 
@@ -144,7 +189,16 @@ def _transfer(question: str, models: Mapping[str, Data], condition: str) -> Find
 
 
 def transferred(data: Data, made_for: str, condition: str) -> Mean | None:
-    """A plan's difference to the plain spread of as many evaluations; None where it was not measured."""
+    """Compare a plan with the plain spread of as many evaluations.
+
+    Args:
+        data: what was measured on the model that the plan is used on.
+        made_for: the model that the plan was made for.
+        condition: the condition that it is used under.
+
+    Returns:
+        The difference with its interval; None where it was not measured.
+    """
     for run in data["runs"]:
         if (run["name"], run["condition"]) == (made_for, condition):
             return difference(run, named(data, run["facts"]["beside"], condition))
@@ -152,6 +206,14 @@ def transferred(data: Data, made_for: str, condition: str) -> Mean | None:
 
 
 def by_axis(data: Data, condition: str) -> Mean:
-    """The own plan moved by log-SNR against moved by its share of the steps."""
+    """Compare the own plan moved by log-SNR with the same moved by its share of the steps.
+
+    Args:
+        data: what was measured on a model.
+        condition: the condition that it is used under.
+
+    Returns:
+        The difference with its interval; below 0 log-SNR drifts less.
+    """
     model = data["facts"]["model"]
     return difference(named(data, model, condition), named(data, f"{model}, by share of steps", condition))

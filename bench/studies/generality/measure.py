@@ -47,7 +47,12 @@ class Run:
 
 
 class Bench:
-    """A model, and what its runs share."""
+    """A model, and what its runs share.
+
+    Args:
+        setting: the model, its baseline and its plans.
+        count: number of images of each run.
+    """
 
     def __init__(self, setting: Setting, count: int) -> None:
         self.setting, self.count = setting, count
@@ -57,7 +62,14 @@ class Bench:
         self.runs: list[Run] = []
 
     def at(self, condition: str) -> Session:
-        """The session under a condition."""
+        """Open the session under a condition.
+
+        Args:
+            condition: the name of a condition; home, steps and solver share one session.
+
+        Returns:
+            The session.
+        """
         changes: dict[str, dict[str, Any]] = {
             "guidance": {"guidance": OTHER_GUIDANCE},
             "prompts": {"prompts": self.setting.other_prompts},
@@ -70,18 +82,41 @@ class Bench:
         return Session(self.session.pipe, spec, conditions.numbers(spec, self.session.pipe))
 
     def target(self, condition: str) -> Tensor:
-        """The converged latents under a condition; steps and solver do not change them."""
+        """Make the converged latents under a condition, once; steps and solver do not change them.
+
+        Args:
+            condition: the name of a condition.
+
+        Returns:
+            Latents `[images, ...]`.
+        """
         key = condition if condition in ("guidance", "prompts") else "home"
         if key not in self.targets:
             self.targets[key] = self.made(self.at(key), "fewer_steps", self.solved(CONVERGED_STEPS))[0]
         return self.targets[key]
 
     def solved(self, steps: int) -> dict[str, Any]:
-        """Options of DPM-Solver++ at so many steps."""
+        """Choose options of DPM-Solver++.
+
+        Args:
+            steps: number of denoising steps.
+
+        Returns:
+            Options of the method fewer_steps.
+        """
         return {"scheduler": DPM, "steps": steps}
 
     def made(self, at: Session, method: str, options: Mapping[str, Any]) -> tuple[Tensor, float]:
-        """The final latents of all images, and the evaluations that each took."""
+        """Generate all images by a method.
+
+        Args:
+            at: the session under a condition.
+            method: the method's name.
+            options: the method's options.
+
+        Returns:
+            The final latents, and the evaluations of the model that each image took.
+        """
         session = at.under(at.spec.model_copy(update={"method": method, "options": dict(options)}))
         found, samples = [], 0
         with evaluated(session.pipe) as rows, get(method).apply(session.pipe, session.spec.options) as arm:
@@ -99,7 +134,18 @@ class Bench:
         condition: str = "home",
         costed: bool = False,
     ) -> Run:
-        """Measure a configuration and keep the run."""
+        """Measure a configuration and keep the run.
+
+        Args:
+            name: the run's name.
+            method: the method's name.
+            options: the method's options.
+            condition: the name of a condition.
+            costed: whether FLOPs are counted as well.
+
+        Returns:
+            The run: evaluations and drift of each image.
+        """
         at = self.at(condition)
         latents, evaluations = self.made(at, method, options)
         drifts = images.drift(latents, self.target(condition)).tolist()
@@ -118,13 +164,27 @@ class Bench:
         return flops.count(one).generation(self.setting.steps)
 
     def snr(self, options: Mapping[str, Any]) -> FloatArray:
-        """The SNR of each step of a schedule."""
+        """Compute the SNR of a schedule.
+
+        Args:
+            options: name its solver and steps.
+
+        Returns:
+            The SNR of each step, `[steps]`.
+        """
         return beginning(self.session.under(self.session.spec.model_copy(update={"options": options}))).snr
 
 
 @contextmanager
 def evaluated(pipe: Any) -> Iterator[list[float]]:
-    """Sum up the rows of the batches that the model's first block is given, both guidance halves counted."""
+    """Count the rows of the batches that the model's first block is given, both guidance halves included.
+
+    Args:
+        pipe: a pipeline of diffusers.
+
+    Yields:
+        The count so far, in a list of one.
+    """
     rows = [0.0]
 
     def count(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -138,7 +198,16 @@ def evaluated(pipe: Any) -> Iterator[list[float]]:
 
 
 def measured(model: str, count: int, signal_images: int = 8) -> dict[str, Any]:
-    """All that is measured on a model, as plain data."""
+    """Measure everything on a model.
+
+    Args:
+        model: a key of SETTINGS.
+        count: number of images of each run.
+        signal_images: number of images that signals are measured on.
+
+    Returns:
+        The measurements, ready for JSON.
+    """
     setting = SETTINGS[model]
     bench = Bench(setting, count)
     _configurations(bench)
@@ -211,7 +280,14 @@ def _source(bench: Bench, made_for: str) -> tuple[SavedPlan, FloatArray]:
 
 
 def schedule(setting: Setting) -> FloatArray:
-    """The SNR of each step of a setting's plans, from the model's scheduler alone."""
+    """Compute the SNR of the plans' schedule from the model's scheduler alone.
+
+    Args:
+        setting: the model and its plans.
+
+    Returns:
+        The SNR of each step, `[steps]`.
+    """
     import diffusers
 
     from bench.embedded import MODEL_DIR, TEXT_MODEL_DIR

@@ -30,12 +30,15 @@ COLOURS = ("#0b3c5d", "#D55E00")
 
 
 def write_report(models: Mapping[str, Data], machine: str, out: Path) -> Path:
-    """Write README.md, its plot and CSV files to `out`; the path of README.md.
+    """Write the study's page, its plot and its tables.
 
     Args:
         models: What was measured, by model.
         machine: That it was measured on.
         out: The page's directory.
+
+    Returns:
+        The page, README.md.
     """
     out.mkdir(parents=True, exist_ok=True)
     found = findings(models)
@@ -58,7 +61,14 @@ def write_report(models: Mapping[str, Data], machine: str, out: Path) -> Path:
 
 
 def headline(found: Sequence[Finding]) -> str:
-    """Where the models disagree, or that they do not."""
+    """Sum the study up: where the models disagree, or that they do not.
+
+    Args:
+        found: the findings.
+
+    Returns:
+        One sentence.
+    """
     differ = [each for each in found if not each.agreed]
     agree = f"{len(found) - len(differ)} of {len(found)} findings hold on both models"
     if not differ:
@@ -68,12 +78,26 @@ def headline(found: Sequence[Finding]) -> str:
 
 
 def shown(verdicts: Mapping[str, str]) -> str:
-    """The answer of each model."""
+    """Show the answer of each model.
+
+    Args:
+        verdicts: the answers by model.
+
+    Returns:
+        The text.
+    """
     return ", ".join(f"{answer} on {model}" for model, answer in verdicts.items())
 
 
 def configurations(data: Data) -> list[dict[str, Any]]:
-    """The runs at home that are no plans: evaluations, FLOPs, drift, and the difference to the baseline."""
+    """Tabulate the runs at home that are no plans.
+
+    Args:
+        data: what was measured on a model.
+
+    Returns:
+        A row a run: evaluations, FLOPs, drift, and the difference to the baseline.
+    """
     base = named(data, "baseline")
     rows = []
     for run in data["runs"]:
@@ -95,7 +119,14 @@ def _plans(data: Data) -> set[str]:
 
 
 def matrix(models: Mapping[str, Data]) -> list[dict[str, Any]]:
-    """A row a plan and model it is used on, a cell a condition."""
+    """Tabulate plans and the models that they are used on.
+
+    Args:
+        models: what was measured, by model.
+
+    Returns:
+        A row a plan and model, a cell a condition.
+    """
     return [
         {
             "made_for": made_for,
@@ -113,7 +144,14 @@ def _cell(data: Data, made_for: str, condition: str) -> str:
 
 
 def axis(models: Mapping[str, Data]) -> dict[str, dict[str, str]]:
-    """The own plan moved by log-SNR against moved by its share of the steps, by model and condition."""
+    """Compare plans moved by log-SNR with the same moved by their share of the steps.
+
+    Args:
+        models: what was measured, by model.
+
+    Returns:
+        The differences as text, by model and condition.
+    """
     return {
         model: {condition: percent(by_axis(data, condition)) for condition in ("steps", "solver")}
         for model, data in models.items()
@@ -121,7 +159,14 @@ def axis(models: Mapping[str, Data]) -> dict[str, dict[str, str]]:
 
 
 def moving(models: Mapping[str, Data]) -> str:
-    """What the moved plans come to: whether moving by log-SNR is worth an option of the runtime."""
+    """Say whether moving plans by log-SNR is worth an option of the runtime.
+
+    Args:
+        models: what was measured, by model.
+
+    Returns:
+        One or more sentences.
+    """
     cells = [
         transferred(data, model, condition)
         for model, data in models.items()
@@ -144,7 +189,15 @@ def _run(model: str, data: Data, run: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def plot(models: Mapping[str, Data], path: Path) -> Path:
-    """Left: drift over evaluations. Right: the plans' differences to the plain spread."""
+    """Plot drift over evaluations, and the plans' differences to the plain spread.
+
+    Args:
+        models: what was measured, by model.
+        path: the file that the plot goes to.
+
+    Returns:
+        The file.
+    """
     with style():
         figure = canvas(9.0, 3.4)
         left, right = figure.subplots(1, 2)

@@ -34,7 +34,16 @@ class Setting:
         return self.steps // 2, round(self.steps / 2.7)
 
     def spec(self, images: int, guidance: float = 4.0, prompts: str | None = None) -> RunSpec:
-        """The configuration of the baseline."""
+        """Make the configuration of the baseline.
+
+        Args:
+            images: number of images, one batch.
+            guidance: weight of classifier-free guidance.
+            prompts: a file of prompts, or one that ships; None: the setting's own.
+
+        Returns:
+            The configuration.
+        """
         chosen = prompts or self.prompts
         return RunSpec(
             suite="generality", name="generality", method="baseline", model=self.model, seed=SEED,
@@ -44,7 +53,14 @@ class Setting:
 
 
 def plan_file(name: str) -> Path:
-    """A plan that ships."""
+    """Find a plan that ships.
+
+    Args:
+        name: the plan's name.
+
+    Returns:
+        Its file.
+    """
     return PLANS / f"{name}.json"
 
 
