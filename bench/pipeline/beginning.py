@@ -37,7 +37,8 @@ def beginning(session: Session) -> Beginning:
     Raises:
         ValueError: The pipeline cannot use the solver.
     """
-    pipe, batches = session.pipe, []
+    pipe = session.pipe
+    batches: list[int] = []
 
     def called(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         batches.append(len(args[0] if args else next(iter(kwargs.values()))))
