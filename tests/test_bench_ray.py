@@ -13,6 +13,8 @@ from typing import Any
 import psutil
 import pytest
 
+# As `bench.run.nodes.connect` does, before Ray is imported.
+os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER="0")
 pytest.importorskip("ray")
 
 import ray
@@ -33,8 +35,8 @@ from bench.store.records import Store
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
     """Three nodes of a core each; one cluster for all tests."""
-    os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER="0")
-    os.environ["PYTHONPATH"] += os.pathsep + str(Path(__file__).parent)  # of the nodes
+    before = os.environ["PYTHONPATH"]
+    os.environ["PYTHONPATH"] = before + os.pathsep + str(Path(__file__).parent)  # of the nodes
     small = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
     found = Cluster(initialize_head=True, head_node_args=small | {"include_dashboard": False})
     for _ in range(2):
@@ -43,6 +45,7 @@ def cluster() -> Iterator[Cluster]:
     yield found
     ray.shutdown()
     found.shutdown()
+    os.environ["PYTHONPATH"] = before
 
 
 def spec(model: Path, name: str, n: int = 18, **changes: Any) -> RunSpec:

@@ -505,7 +505,7 @@ def scaling(
     rates: Annotated[
         bool, typer.Option("--rates", help="Measure the rate of shards by one worker and by all, too.")
     ] = False,
-    batches: Annotated[int, typer.Option(min=1, help="Batches of 16 images in a shard, with --rates.")] = 2,
+    batches: Annotated[int, typer.Option(min=1, help="Batches of 16 images in a shard, with --rates.")] = 8,
     results: Results = RESULTS,
     reports: Reports = REPORTS,
 ) -> None:
@@ -516,13 +516,13 @@ def scaling(
     from bench.studies.scaling import measure
     from bench.studies.scaling.report import keep, write_report
 
-    with placed(workers) as place, tempfile.TemporaryDirectory() as folder:
-        empty = measure.empty(place, tasks, Path(folder))
+    with placed(workers) as place, tempfile.TemporaryDirectory() as written:
+        empty = measure.empty(place, tasks, Path(written))
         machine = place.machine
     measured = []
     for count in dict.fromkeys((1, workers)) if rates else ():
-        with placed(count, threads=1) as place:
-            measured.append(measure.rate(place, count, 3, batches, results))
+        with placed(count, threads=1) as place, tempfile.TemporaryDirectory() as written:
+            measured.append(measure.rate(place, count, 3, batches, results, Path(written)))
     folder_kept = keep(machine, empty, measured, results)
     page = write_report(folder_kept, reports / "scaling")
     typer.echo(f"{page.read_text()}\nmeasured: {folder_kept}\nreport:   {page}")

@@ -10,9 +10,10 @@ from typing import Any
 
 import psutil
 import torch
+from safetensors.torch import load
 
 from bench.measure.moments import Moments
-from bench.run.actor import ShardTask
+from bench.run.actor import Made, ShardTask, Worker
 from bench.run.pool import Failure, Task
 from bench.run.ray import Ray
 from bench.spec.run_spec import RunSpec
@@ -21,6 +22,7 @@ from bench.store.tensors import Cache
 
 DIMENSIONS = 96  # of the features that are streamed
 LIMIT_S = 600.0
+STEPS = 10  # of the model whose shards are timed
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,19 @@ class Rate:
     images: int
     seconds: float
     start: float  # until every worker had made its first
+    within: float  # seconds of a worker's shards, without what Ray and the driver add
+
+    tasks: int  # of each worker
+
+    @property
+    def task_s(self) -> float:
+        """Seconds of a worker for a task."""
+        return self.within / self.tasks
+
+    @property
+    def overhead(self) -> float:
+        """What the harness adds, as a share; of several workers their waiting for the last one too."""
+        return self.seconds / self.within - 1
 
     @property
     def images_a_second(self) -> float:
@@ -88,7 +103,24 @@ def empty(placement: Ray, tasks: int, directory: Path) -> Empty:
         pool.close()
 
 
-def rate(placement: Ray, workers: int, tasks: int, batches: int, results: Path) -> Rate:
+class Clocked(Worker):
+    """A worker that says how long its shards took, without what Ray and the driver add."""
+
+    def clocked(self, given: str) -> tuple[float, list[Made]]:
+        """The seconds that the shards of a task took, and the shards.
+
+        Args:
+            given: the task, JSON.
+
+        Returns:
+            Both.
+        """
+        started = time.monotonic()
+        made = self.shards(given)
+        return time.monotonic() - started, made
+
+
+def rate(placement: Ray, workers: int, tasks: int, batches: int, results: Path, directory: Path) -> Rate:
     """Time shards of the embedded model under fewer steps.
 
     Args:
@@ -97,26 +129,35 @@ def rate(placement: Ray, workers: int, tasks: int, batches: int, results: Path) 
         tasks: of each worker.
         batches: of each task, 16 images each.
         results: the root of the records.
+        directory: where the shards are written.
 
     Returns:
         How fast so many workers are.
     """
     n = workers * tasks * batches * 16
     spec = RunSpec(
-        suite="scaling", name="half", method="fewer_steps", options={"steps": 25}, model="embedded",
-        quality={"n": n, "converged_n": 0},  # type: ignore[arg-type]
+        suite="scaling", name="half", method="fewer_steps", options={"steps": STEPS // 2}, model="embedded",
+        num_inference_steps=STEPS, quality={"n": n, "converged_n": 0},  # type: ignore[arg-type]
     )  # fmt: skip
     inputs = {spec.name: keys.inputs(spec, results)}
     size = batches * spec.batch_size
     given = [_task(spec, inputs, range(i, i + size)) for i in range(0, n, size)]
-    pool = placement.pool(alone=False)
+    placement.worker = Clocked
+    pool, cache, within = placement.pool(alone=False), Cache(directory, {}), 0.0
     try:
         first = time.monotonic()
         _warmed(pool, "shards", [_task(spec, inputs, range(spec.batch_size))] * workers)
         started = time.monotonic()
-        for _, result in pool.results([Task("shards", (text,), LIMIT_S) for text in given]):
-            _check(result)
-        return Rate(workers, n, time.monotonic() - started, started - first)
+        for task, result in pool.results(
+            [Task("clocked", (text,), LIMIT_S, i) for i, text in enumerate(given)]
+        ):
+            seconds, made = result if isinstance(result, tuple) else (0.0, result)
+            _check(made)
+            within += seconds
+            for shard in made:
+                cache.write(f"shards/{shard.name or 'baseline'}/{task.what:07d}", load(shard.tensors))
+        wall = time.monotonic() - started
+        return Rate(workers, n, wall, started - first, within / workers, tasks)
     finally:
         pool.close()
 
@@ -129,12 +170,13 @@ def _task(spec: RunSpec, inputs: dict[str, Any], numbers: range) -> str:
 
 def _warmed(pool: Any, method: str, given: Sequence[str]) -> None:
     """Wait until every worker is there and has done a task."""
-    done: dict[Any, int] = {}
-    while not pool.idle or pool.starting or len(done) < 1:
-        tasks = [Task(method, (text,), LIMIT_S) for text in given[: max(1, pool.size)]]
-        for _, result in pool.results(tasks):
+    every = False
+    while not every:
+        every = pool.size > 0 and len(pool.idle) == pool.size
+        for _, result in pool.results(
+            [Task(method, (text,), LIMIT_S) for text in given[: max(1, pool.size)]]
+        ):
             _check(result)
-            done[len(done)] = 1
 
 
 def _check(result: Any) -> None:
