@@ -24,7 +24,6 @@ from ray.cluster_utils import Cluster
 from bench.errors import BadInput
 from bench.record import Record
 from bench.run.nodes import LABEL, Nodes
-from bench.run.placement import Progress
 from bench.run.ray import Ray
 from bench.run.runner import Runner
 from bench.run.suite_run import SuiteRun
@@ -196,8 +195,6 @@ def test_records_are_those_of_a_local_run(
     for group in groups(chosen):
         runner.run(*group)
     local = SuiteRun.of(chosen, results).run()
-    with Progress(0):
-        pass
     for record in local:
         other = remote[record.name]
         assert (other.key, other.config, other.status) == (record.key, record.config, "ok")
