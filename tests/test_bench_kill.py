@@ -16,6 +16,7 @@ import yaml
 from light_worker import NAMES
 
 from bench.machine import identity
+from bench.record import Record
 from bench.store import validation
 
 HERE = Path(__file__).parent
@@ -30,9 +31,8 @@ def start(results: Path, log: Path) -> subprocess.Popen[bytes]:
 def finished(results: Path) -> dict[str, int]:
     """Sound records by name, with the moment each was written."""
     paths = validation.record_files(results) if results.exists() else []
-    return {
-        validation.read(p).name: p.stat().st_mtime_ns for p in paths if validation.validation_error(p) is None
-    }
+    read = {path: validation.checked(path) for path in paths}
+    return {r.name: path.stat().st_mtime_ns for path, r in read.items() if isinstance(r, Record)}
 
 
 def started(log: Path) -> list[list[str]]:

@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 OWN = ("bench", "dqar")
-OWN = ("bench", "dqar")
 MODULES = ("bench", "bench.run.worker", "bench.measure.memory")
 SCRIPTS = ("every_command.py", "faulty_worker.py", "light_worker.py")  # of the tests
 PIPES = (("p2cread", "p2cwrite"), ("c2pread", "c2pwrite"), ("errread", "errwrite"))  # as Popen names them
@@ -79,7 +78,6 @@ def _become(command: list[str], given: dict[str, Any]) -> NoReturn:
             os.environ.update(given["env"])
         if given["cwd"] is not None:
             os.chdir(given["cwd"])
-        _import_from(os.environ.get("PYTHONPATH", ""))
         _import_from(os.environ.get("PYTHONPATH", ""))
         logging.root.handlers.clear()  # pytest's; without any, warnings go to stderr as they do in a command
         warnings.filterwarnings("ignore", ".*found in sys.modules after import of package", RuntimeWarning)

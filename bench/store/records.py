@@ -16,7 +16,7 @@ from pathlib import Path
 from bench.machine.files import make_way, write_atomic, write_errors_named
 from bench.record import Record
 from bench.store.keys import seal
-from bench.store.validation import read, valid_records, validation_error
+from bench.store.validation import checked, valid_records
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +71,8 @@ class Store:
             True where a valid record with status "ok" is there.
         """
         path = self.path(name, key)
-        return path.exists() and not validation_error(path) and read(path).status == "ok"
+        record = checked(path) if path.exists() else None
+        return isinstance(record, Record) and record.status == "ok"
 
     def write(self, record: Record, image: bytes | None = None) -> None:
         """Write the record, and its image first; only then remove those it supersedes.

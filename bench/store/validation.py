@@ -71,11 +71,14 @@ def valid_records(directory: Path) -> list[Record]:
     Returns:
         The records, by the order of their files.
     """
-    errors = {path: validation_error(path) for path in record_files(directory)}
-    for path, why in errors.items():
-        if why:
-            log.warning("%s: %s; skipped", path.name, why)
-    return [read(path) for path, why in errors.items() if not why]
+    valid = []
+    for path in record_files(directory):
+        record = checked(path)
+        if isinstance(record, str):
+            log.warning("%s: %s; skipped", path.name, record)
+        else:
+            valid.append(record)
+    return valid
 
 
 def validation_error(path: Path) -> str | None:
@@ -86,6 +89,19 @@ def validation_error(path: Path) -> str | None:
 
     Returns:
         One line: truncated, misplaced, a mismatch; None where the record is valid.
+    """
+    record = checked(path)
+    return record if isinstance(record, str) else None
+
+
+def checked(path: Path) -> Record | str:
+    """Read and validate a record's file.
+
+    Args:
+        path: The file, `<suite>/<machine>/<name>-<key>.json`.
+
+    Returns:
+        The record, or what is wrong with it as `validation_error` says it.
     """
     try:
         content = read_json(path, "record")
@@ -100,7 +116,7 @@ def validation_error(path: Path) -> str | None:
         return f"not a record: {field[:200] or 'content'}: {one_line(error.errors()[0]['msg'])[:200]}"
     except (OSError, ValueError) as error:
         return f"not readable: {one_line(error)[:200]}"
-    return _misplaced(path, record) or _mismatch(path, record, content)
+    return _misplaced(path, record) or _mismatch(path, record, content) or record
 
 
 def _other_schema(content: Any) -> str | None:
