@@ -173,15 +173,15 @@ def test_compiled_as_eager() -> None:
     counters.clear()
     config = DQARConfig.preset("maximum", **ALL)
     dqar.enable(pipe, config)
-    eager = generate(pipe, steps=6)
+    eager = generate(pipe)
     dqar.disable(pipe)
     pipe.transformer = torch.compile(pipe.transformer, fullgraph=True, backend="eager", dynamic=False)
     dqar.enable(pipe, config)
     with decisions_of(pipe) as decisions:
-        latents = generate(pipe, steps=6)
+        latents = generate(pipe)
     graphs = counters["stats"]["unique_graphs"]
     assert torch.allclose(latents, eager, rtol=1e-4, atol=1e-4 * float(eager.abs().max()))
-    generate(pipe, steps=6)
+    generate(pipe)
     assert counters["stats"]["unique_graphs"] == graphs == len(decisions) > 2
 
 
