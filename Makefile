@@ -52,7 +52,7 @@ signals: setup  ## Measure how well entropy and SNR predict the reuse error.
 prompt-length: setup  ## Measure whether entropy or the reuse error depends on a prompt's length.
 	$(PY) -m bench prompt-length $(if $(MODEL),--model $(MODEL)) $(if $(PROMPTS),--prompts $(PROMPTS)) $(ARGS)
 
-generality: setup  ## Measure what holds on both models that ship: configurations, signals, plans (no timing)
+generality: setup  ## Measure which findings hold on both models that ship; nothing is timed.
 	$(PY) -m bench generality $(if $(MODEL),--model $(MODEL)) $(ARGS)
 
 families: setup  ## Check DQAR on every transformer class of diffusers and on tiny pipelines.
