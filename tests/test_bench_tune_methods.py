@@ -15,10 +15,10 @@ from bench.errors import BadInput
 from bench.measure import flops
 from bench.methods.space import Among, Baseline, Real, Whole
 from bench.spec.suite import Suite
-from bench.studies.signals.rows import Study
 from bench.studies.tune.candidate import Judge, Outcome, Products, Task, undecoded
 from bench.studies.tune.methods import Search, Trial, distinct, front, searches, suggested
 from bench.studies.tune.methods_report import trials_of
+from bench.studies.tune.stored import TRIALS, StoredTrials
 
 
 class Chosen:
@@ -152,8 +152,8 @@ def test_the_command_resumes_and_its_runs_are_a_suites(
     for trials in ("2", "3"):
         done = CliRunner().invoke(app, ["tune", "--trials", trials, *given])
         assert done.exit_code == 0, done.output
-    (rows,) = (tmp_path / "results" / "tune").rglob("rows.csv.xz")
-    assert len(trials_of(Study.load(rows.parent).rows)) == 3
+    (rows,) = (tmp_path / "results" / "tune").rglob(TRIALS)
+    assert len(trials_of(StoredTrials.load(rows.parent).rows)) == 3
     (runs,) = (tmp_path / "reports").rglob("runs.yaml")
     suite = {"title": "t", "model": str(tiny_model_dir), "num_inference_steps": 10} | yaml.safe_load(
         runs.read_text()

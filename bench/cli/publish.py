@@ -136,12 +136,12 @@ def _prompt_length(directory: Path) -> Path:
 
 def _tune(directory: Path) -> Path:
     """The pages of the searches of methods' options, one a model; the last one's path."""
-    from bench.studies.signals.rows import ROWS, Study
     from bench.studies.tune.methods_report import write_report
+    from bench.studies.tune.stored import TRIALS, StoredTrials
 
     page = PUBLISHED_REPORTS / "tune"
-    for rows in sorted(directory.rglob(ROWS)):
-        study = Study.load(rows.parent)
+    for rows in sorted(directory.rglob(TRIALS)):
+        study = StoredTrials.load(rows.parent)
         page = write_report(study.rows, study.facts, PUBLISHED_REPORTS / "tune" / rows.parent.name)
     return page
 

@@ -21,9 +21,9 @@ from bench.methods.space import Among, Real, Space, Whole
 from bench.run.placement import Placement
 from bench.spec.run_spec import shown_model
 from bench.stats import pareto
-from bench.studies.signals.rows import Study
 from bench.studies.tune.candidate import Judge, Outcome, Task
 from bench.studies.tune.search import open_study
+from bench.studies.tune.stored import StoredTrials
 
 ALL = "all"
 BATCH = 4  # trials that are suggested from one state of the study
@@ -210,7 +210,7 @@ def distinct(trials: Sequence[Trial]) -> list[Trial]:
     return list(seen.values())
 
 
-def rows(trials: Sequence[Trial], task: Task) -> Study:
+def rows(trials: Sequence[Trial], task: Task) -> StoredTrials:
     """Tabulate trials.
 
     Args:
@@ -232,7 +232,7 @@ def rows(trials: Sequence[Trial], task: Task) -> Study:
         "guidance": task.guidance,
         "prompts": task.prompts and task.prompts.public(),
     }
-    return Study(pd.DataFrame(table), facts)
+    return StoredTrials(pd.DataFrame(table), facts)
 
 
 def _columns(outcome: Outcome) -> dict[str, Any]:
