@@ -1,6 +1,11 @@
 """Methods: each a context manager that changes a pipeline and, on leaving, restores it exactly.
 
 Baseline, DQAR and every competitor go through these few lines, so that none is measured otherwise.
+
+Published competitors that are not here yet: BudCache (arXiv 2606.13496: step masks by simulated annealing;
+DBCache's static masks are the nearest), L2P (arXiv 2604.26365: linear predictors trained for each timestep),
+SpeCa's verification (arXiv 2509.11628) and OptimalSteps' own recursion (arXiv 2503.21774; `timesteps` has
+that of GITS).
 """
 
 from __future__ import annotations
