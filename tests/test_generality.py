@@ -143,6 +143,13 @@ def test_a_disagreement_is_in_the_first_lines(tmp_path: Path) -> None:
     assert headline(found) in opening
 
 
+def test_one_model_alone_is_no_generality(tmp_path: Path) -> None:
+    """Where only one model was measured, the page claims nothing of both."""
+    text = write_report({"a": data("a")}, "m", tmp_path).read_text()
+    assert "Measured on a alone" in text.splitlines()[2]
+    assert "hold on both models" not in text and "disagree on nothing" not in text
+
+
 def test_differences_are_paired_and_relative() -> None:
     """By how much of the other's mean a run drifts more, from the images' own differences."""
     found = analysis.difference({"drifts": [1.1, 2.2, 3.3]}, {"drifts": [1.0, 2.0, 3.0]})

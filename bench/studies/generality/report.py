@@ -48,6 +48,7 @@ def write_report(models: Mapping[str, Data], machine: str, out: Path) -> Path:
         "models": models,
         "machine": machine,
         "findings": found,
+        "alone": len(models) < 2,
         "disagreements": [each for each in found if not each.agreed],
         "configurations": {m: configurations(data) for m, data in models.items()},
         "matrix": matrix(models),
@@ -69,8 +70,12 @@ def headline(found: Sequence[Finding]) -> str:
     Returns:
         One sentence.
     """
-    differ = [each for each in found if not each.agreed]
-    agree = f"{len(found) - len(differ)} of {len(found)} findings hold on both models"
+    measured = {model for each in found for model in each.values}
+    if len(measured) < 2:
+        return f"Measured on {', '.join(measured)} alone: whether it holds on both models is open."
+    both = [each for each in found if len(each.verdicts) > 1]
+    differ = [each for each in both if not each.agreed]
+    agree = f"{len(both) - len(differ)} of {len(both)} findings hold on both models"
     if not differ:
         return f"{agree}; none differs."
     parts = "; ".join(f"{each.question}: {shown(each.verdicts)}" for each in differ)
