@@ -180,10 +180,13 @@ def moving(models: Mapping[str, Data]) -> str:
     verdicts = [verdict(cell) for cell in cells if cell is not None]
     counts = ", ".join(f"{VERDICTS[v]} in {verdicts.count(v)}" for v in VERDICTS)
     if verdicts.count("less") > len(verdicts) / 2 and "more" not in verdicts:
-        return f"A plan moved by log-SNR beats the plain spread on images that no search saw: {counts}."
+        return (
+            f"A plan moved by log-SNR beats the plain spread on images that no search saw: {counts}. The"
+            " runtime has no option for it yet."
+        )
     return (
         f"A plan moved by log-SNR does not beat the plain spread everywhere ({counts} of {len(verdicts)}), "
-        "and so it is no option of the runtime: on another schedule the spread needs no plan."
+        "and so it is no option of the runtime."
     )
 
 
