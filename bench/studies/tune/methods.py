@@ -121,7 +121,7 @@ def run(
     for search in wanted:
         name = f"{of}-{search.method}-{search.name}"
         study = open_study(directory / "methods.db", name, ["minimize", "minimize"], STARTUP)
-        left = trials - len(study.trials)
+        left = trials - sum(trial.state.is_finished() for trial in study.trials)  # not those that were killed
         with tqdm(total=max(0, left), unit="trial", desc=search.name, disable=None) as bar:
             for first in range(0, left, BATCH):
                 asked = [study.ask() for _ in range(min(BATCH, left - first))]
