@@ -27,7 +27,7 @@ class LightWorker(Worker):
 
     def timed(self, given: str, command: Sequence[str]) -> list[tuple[str, bytes | None]]:
         """Records with made-up seconds."""
-        made = []
+        made: list[tuple[str, bytes | None]] = []
         for job in TypeAdapter(list[Job]).validate_json(given):
             self.say("timed", job.spec.name)
             made.append((job.record(status="ok", timing=made_up()).model_dump_json(), None))

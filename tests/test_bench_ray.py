@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import threading
@@ -36,11 +37,11 @@ def cluster() -> Iterator[Cluster]:
     """Three nodes of a core each; one cluster for all tests."""
     before = os.environ["PYTHONPATH"]
     os.environ["PYTHONPATH"] = before + os.pathsep + str(Path(__file__).parent)  # of the nodes
-    small = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
+    small: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
     found = Cluster(initialize_head=True, head_node_args=small | {"include_dashboard": False})
     for _ in range(2):
         found.add_node(**small)
-    ray.init(found.address, log_to_driver=False, logging_level="ERROR")
+    ray.init(found.address, log_to_driver=False, logging_level=logging.ERROR)
     yield found
     ray.shutdown()
     found.shutdown()

@@ -122,7 +122,7 @@ def lose_node(work: Path) -> None:
     from ray.cluster_utils import Cluster
 
     forget(work / "results")
-    small = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
+    small: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
     cluster = Cluster(initialize_head=True, head_node_args=small | {"include_dashboard": False})
     nodes = [cluster.add_node(**small) for _ in range(2)]
     process = start(work, "--on", "ray", address=cluster.address)
