@@ -138,12 +138,12 @@ def test_what_disable_leaves_is_seen(examined: Callable[..., Outcome]) -> None:
 def test_what_disable_does_to_the_outputs_is_seen(examined: Callable[..., Outcome]) -> None:
     """A model that computes something else afterwards is wrong, though nothing on its modules tells."""
 
-    def spoilt(pipe: Any) -> None:
+    def corrupting(pipe: Any) -> None:
         dqar.disable(pipe)
         pipe.transformer.proj_out_2.weight.mul_(1.01)
 
     for demand in ("attention", "guidance, two calls"):
-        found = examined(demand, disable=spoilt)
+        found = examined(demand, disable=corrupting)
         assert found == Outcome(WRONG, "after disable the outputs are not the untouched model's"), demand
 
 

@@ -99,7 +99,7 @@ def _redirect(given: dict[str, Any]) -> None:
         os.close(name)
     sys.stdin = open(0, closefd=False)  # noqa: SIM115
     sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
-    sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", errors="backslashreplace", closefd=False)  # noqa: SIM115, as Python opens it
 
 
 def _import_from(place: str) -> None:
