@@ -66,7 +66,7 @@ class State(TaylorSeerState):  # type: ignore[misc]  # diffusers is untyped
         super().__init__(**given)
         self.contraction = contraction
 
-    @torch.compiler.disable
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def predict(self) -> list[Tensor]:
         """Forecast a module's outputs at the current step.
 
