@@ -19,6 +19,7 @@ CONSTANTS = (
     "95 %", "1 / (1 − Σ rᵢfᵢ)", "(speedup − 1) / (limit − 1)", "(relative L2; 0: the same image)",
     "relative L2",
     "at least 24 images", "are needed", "2,000 resamples", "10⁶ bytes", "1 MB =", "0 means the same images",
+    "*> 0.2* is the share",
 )  # fmt: skip
 
 

@@ -120,8 +120,8 @@ def test_the_first_lines_say_where_the_edge_is_above_the_goals() -> None:
     seconds, flops = lead(fronts)
     assert "seconds:**" in seconds and "FLOPs:**" in flops
     shown = re.search(
-        r"1\.15. or more from ([\d.]+) to ([\d.]+); it is below from ([\d.]+) to ([\d.]+) "
-        r"\(down to ([\d.]+).\); it is 1\.3. or more on (\d+) % \(half of it: (met|not met)\)",
+        r"1\.15. or more from ([\d.]+) to ([\d.]+); below 1\.15. from ([\d.]+) to ([\d.]+) "
+        r"\(down to ([\d.]+).\); 1\.3. or more on (\d+) % of it \(goal: half; (met|not met)\)",
         seconds,
     )
     assert shown is not None

@@ -67,7 +67,8 @@ def sentences(markdown: str) -> list[str]:
     text = [line for line in lines if not line.startswith(("|", "#", "![", "["))]
     # The lines about fronts: tests/test_report_sentences_fronts.py has them.
     paragraphs = "\n".join(text).replace("\n  ", " ").split("\n")
-    kept = [p for p in paragraphs if not p.startswith(("- **(", "- **On front", "- **Seconds against"))]
+    fronts = ("- **(", "- **On front", "- **Seconds against", "- **DQAR over")
+    kept = [p for p in paragraphs if not p.startswith(fronts)]
     return [" ".join(answers), *_joined(kept)]  # the answers are about one configuration
 
 

@@ -21,10 +21,17 @@ from bench.store import validation
 
 Point = tuple[float, float]  # drift, speed
 FRONTS = [name for name in published() if name.startswith("front")]
+COMPARED = [name for name in published() if "- **DQAR over the best" in markdown(name)]
 LINE = re.compile(
     r"- \*\*\((a|b)\) [a-z ]+, speed by (seconds|FLOPs), competitors on (the baseline's|any) solver:\*\* "
     r"DQAR is ([\d.]+)× to ([\d.]+)× as fast from drift ([\d.]+) to ([\d.]+); the goal of ([\d.]+)× is (.*)"
 )
+LEAD = re.compile(
+    r"- \*\*DQAR over the best of all others, drift from the (baseline|converged trajectory) 0.02 to 0.15, "
+    r"(seconds|FLOPs):\*\* both sides reach ([\d.]+) to ([\d.]+); the band's lower edge is (.*); "
+    r"1.3× or more on (\d+) % of it \(goal: half; (met|not met)\)."
+)
+SPAN = re.compile(r"from ([\d.]+) to ([\d.]+)(?: \(down to ([\d.]+)×\))?")
 
 
 def point(record: Record, mark: str, measure: str) -> Point:
@@ -83,6 +90,34 @@ def test_the_curves_of_a_front_are_the_records(name: str) -> None:
             inside = [r for d, r in zip(grid, curve, strict=True) if 0.99 * first <= d <= 1.01 * last]
             assert low <= min(inside) + 0.006 and low < float(goal) + 0.006
         assert verdict.startswith("met") or "where the band falls" in verdict
+
+
+@pytest.mark.parametrize("name", COMPARED)
+def test_the_first_lines_of_a_comparison_are_the_records(name: str) -> None:
+    """The range is where two fronts interpolated naively overlap within the drifts of the goal; where the
+    lower edge is said to reach a goal the ratio itself does, and where it is said to fall to a number the
+    ratio is nowhere below that."""
+    _, records = loaded(name)
+    lines = [m for text in markdown(name).split("\n") if (m := LEAD.match(text))]
+    assert lines
+    for line in lines:
+        axis, measure, start, stop, edges, share, verdict = line.groups()
+        ours, theirs = sides(records, "a" if axis == "baseline" else "b", measure, "any")
+        begin = max(0.02, *(min(d for d, _ in side) for side in (ours, theirs)))
+        end = min(
+            0.15, max(min(d for d, s in side if s == max(s for _, s in side)) for side in (ours, theirs))
+        )
+        assert (float(start), float(stop)) == pytest.approx((begin, end), rel=0.02)  # of a grid
+        grid = [begin * (end / begin) ** (i / 60) for i in range(61)]
+        curve = [speed_at(ours, d) / speed_at(theirs, d) for d in grid]
+        for first, last, low in SPAN.findall(edges):
+            inside = [
+                r for d, r in zip(grid, curve, strict=True) if 0.99 * float(first) <= d <= 1.01 * float(last)
+            ]
+            assert min(inside) >= (float(low) - 0.006 if low else 1.15 - 0.02), (first, last, low)
+            assert not low or float(low) < 1.15 + 0.006
+        assert int(share) <= 100 * sum(r >= 1.3 - 0.02 for r in curve) / len(curve) + 3
+        assert verdict == ("met" if int(share) >= 50 else "not met")
 
 
 @pytest.mark.parametrize("name", FRONTS)

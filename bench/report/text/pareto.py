@@ -56,19 +56,20 @@ def _lead(title: str, comparison: Comparison) -> str:
     all_of_it, half = comparison.edge(GOAL_ANY), comparison.edge(GOAL_HALF)
     if all_of_it is None or half is None:
         return f"{text} not both sides reach these drifts."
-    parts = [f"both sides reach {three(all_of_it.start)} to {three(all_of_it.stop)}"]
+    parts = []
     if all_of_it.reached:
         spans = ", ".join(f"from {three(span.start)} to {three(span.stop)}" for span in all_of_it.reached)
-        parts.append(f"the band's lower edge is {GOAL_ANY:g}× or more {spans}")
+        parts.append(f"{GOAL_ANY:g}× or more {spans}")
     if all_of_it.missed:
         spans = ", ".join(
             f"from {three(span.start)} to {three(span.stop)} (down to {span.lowest:.2f}×)"
             for span in all_of_it.missed
         )
-        parts.append(f"it is below {spans}")
+        parts.append(f"below {GOAL_ANY:g}× {spans}")
     enough = "met" if half.share >= 0.5 else "not met"
-    parts.append(f"it is {GOAL_HALF:g}× or more on {100 * half.share:.0f} % (half of it: {enough})")
-    return f"{text} {'; '.join(parts)}."
+    parts.append(f"{GOAL_HALF:g}× or more on {100 * half.share:.0f} % of it (goal: half; {enough})")
+    reach = f"both sides reach {three(all_of_it.start)} to {three(all_of_it.stop)}"
+    return f"{text} {reach}; the band's lower edge is {'; '.join(parts)}."
 
 
 def _goal(front: Front, comparison: Comparison) -> str:
