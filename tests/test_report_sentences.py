@@ -8,10 +8,11 @@ import functools
 import json
 import re
 from pathlib import Path
+from statistics import fmean, pstdev
 from typing import Any
 
 import pytest
-from sentence_checks import Sentence
+from sentence_checks import Sentence, same
 
 from bench.record import Record
 from bench.report.suite_report import SuiteReport
@@ -145,3 +146,27 @@ def test_the_readme_leads_with_what_is_recommended() -> None:
         found = record.timing.speedup
         assert [f"{x:.2f}" for x in (found.median, found.low, found.high)] == list(numbers)
     assert f"a drift of {published.quality.drift.mean:.3f}" in paragraph
+
+
+def test_the_readme_has_the_defaults_differences_of_the_published_records() -> None:
+    """Each cell of its table is the mean over images of the drift from converged less the baseline's own,
+    with an interval of the width that the scatter of the images gives; the heads have the bounds."""
+    text = (ROOT / "README.md").read_text().split("without a configuration is")[1]
+    rows = [line.split("|")[1:] for line in text.splitlines() if line.startswith("|")][:5]
+    suites, names = ("embedded", "embedded-t2i", "gate"), ("balanced", "default", "default-held")
+    for column, suite in enumerate(suites, 1):
+        by_name = {record.name: record for record in loaded(suite)[1]}
+        for row, name in zip(rows[2:], names, strict=True):
+            if name not in by_name:
+                assert row[column].strip() == "–"
+                continue
+            quality = by_name[name].quality
+            assert quality is not None
+            own = quality.baseline_drift_converged_per_image
+            gaps = [a - b for a, b in zip(quality.drift_converged_per_image, own, strict=True)]
+            mean, low, high = re.findall(r"-?[\d.]+", row[column])
+            same(mean, fmean(gaps))
+            width = 2 * 1.96 * pstdev(gaps) / len(gaps) ** 0.5
+            assert float(low) < float(mean) < float(high)
+            assert float(high) - float(low) == pytest.approx(width, rel=0.2)
+            assert f"({0.05 * fmean(own):.4f})" in rows[0][column]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,7 +17,7 @@ SHORT = 2**16  # bytes of a file that is written once
 
 
 def write_atomic(path: Path, content: bytes) -> None:
-    """Write and fsync a temporary file, then rename it.
+    """Write and fsync a temporary file of this thread, then rename it.
 
     Args:
         path: The file; what is there is replaced, its directory is made where it is missing.
@@ -25,7 +26,7 @@ def write_atomic(path: Path, content: bytes) -> None:
     Raises:
         BadInput: It cannot be written; what was there is left as it was.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{threading.get_native_id()}.tmp")
     with write_errors_named(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -69,7 +70,7 @@ def write_once(path: Path, content: bytes) -> bytes:
     Raises:
         BadInput: it can be neither read nor written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{threading.get_native_id()}.tmp")
     with write_errors_named(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         if not os.path.lexists(path):
@@ -95,8 +96,8 @@ def replace_tree(built: Path, path: Path) -> None:
     Raises:
         BadInput: It cannot be written; what was there is left as it was.
     """
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    old = path.with_name(f".{path.name}.{os.getpid()}.old")
+    beside = path.with_name(f".{path.name}.{threading.get_native_id()}.tmp")
+    old = path.with_name(f".{path.name}.{threading.get_native_id()}.old")
     with write_errors_named(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:

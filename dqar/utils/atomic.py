@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 
 
 def write_atomic(path: str | Path, content: bytes | str) -> None:
-    """Write a temporary file next to `path`, flush it to the disk, then rename it.
+    """Write a temporary file of this thread next to `path`, flush it to the disk, then rename it.
 
     Args:
         path: The file; it is replaced if it is there. Its directory is made where it is missing.
@@ -18,7 +19,7 @@ def write_atomic(path: str | Path, content: bytes | str) -> None:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{threading.get_native_id()}.tmp")
     try:
         with temporary.open("wb") as stream:
             stream.write(content.encode() if isinstance(content, str) else content)
