@@ -32,10 +32,11 @@ gc.disable()  # while libraries are imported: what they define is no garbage
 
 # What takes longest begins first, or one process would end long after the other.
 LONGEST = (
-    "transformer_classes", "published", "compile", "tiny_pipelines", "report_front", "prompt_commands",
+    "bench_ray", "transformer_classes", "published", "compile", "tiny_pipelines", "report_front",
+    "prompt_commands",
     "bench_prompts", "gpu_check", "bench_methods", "cli_mistakes", "waits", "random_architectures",
     "bench_kill", "beyond_attention", "report", "bench_together", "bench_tune", "survives", "bench_profile",
-    "bench_cli", "bench_faults", "bench_memory", "bench_asv", "bench_calibrate", "bench_ray",
+    "bench_cli", "bench_faults", "bench_memory", "bench_asv", "bench_calibrate",
     "policy_cli", "bench_measure", "bench_disk", "bench_quality", "text_to_image",
 )  # fmt: skip
 _ORDER = {f"test_{name}.py": place for place, name in enumerate(LONGEST)}
