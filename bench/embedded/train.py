@@ -126,6 +126,24 @@ def evaluate_command(
     print(text)
 
 
+@command("distance")
+def distance_command(
+    samples: Annotated[int, typer.Option(help="Number of images to generate; 2 or more.")] = 1000,
+    guidance: Annotated[float, typer.Option(help="Weight of classifier-free guidance.")] = 1.5,
+    steps: Annotated[int, typer.Option(help="Denoising steps of DPM-Solver++; 1 to 1000.")] = 20,
+    work: Work = WORK,
+) -> None:
+    """Print the Fréchet distances of class-conditional bfloat16 samples at any guidance."""
+    from bench.embedded import evaluate, load_pipeline
+    from bench.methods.scheduler import from_pipeline
+
+    dataset, pipe = data.load(work / "data"), load_pipeline(torch.bfloat16)
+    pipe.scheduler = from_pipeline(pipe, "dpm_solver++")
+    wanted = evaluate.like(dataset.split("heldout")[1], samples)
+    images = evaluate.sample(pipe, wanted, guidance, steps=steps)
+    print(json.dumps(evaluate.distances(dataset, images, wanted), indent=2))
+
+
 @command("mmdit")
 def mmdit_command(minutes: Minutes = 90, until: Until = "", steps: Steps = None, work: Work = WORK) -> None:
     """Train the text-to-image transformer and its text encoders on the autoencoder's latents."""
