@@ -94,7 +94,7 @@ browser:  ## Install the browser in which a test opens asv's pages (on Debian, a
 test: setup  ## Run the tests in two processes (ARGS="-n 0 tests/test_cache.py": one file).
 	$(PY) -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
-torture: setup  ## Kill, corrupt and fuzz the command line a thousand times, in ten minutes.
+torture: setup  ## Kill, corrupt and fuzz the command line a thousand times, in half an hour.
 	$(PY) tests/torture/run.py $(ARGS)
 
 torture-cluster: setup  ## Kill workers, drivers and a node of a Ray cluster, and compare the records.
