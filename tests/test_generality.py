@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from bench.cli.main import app
-from bench.studies.generality import analysis
+from bench.studies.generality import analysis, report
 from bench.studies.generality.report import headline, write_report
 from bench.studies.generality.rows import load, save
 from bench.studies.generality.setting import SETTINGS, plan_file
@@ -138,9 +138,26 @@ def test_a_disagreement_is_in_the_first_lines(tmp_path: Path) -> None:
     found = analysis.findings(models)
     (first, *_) = [each for each in found if not each.agreed]
     assert first.verdicts == {"a": "drifts less", "b": "drifts more"}
-    opening = write_report(models, "m", tmp_path).read_text().splitlines()[2]
-    assert "The models disagree on" in opening and first.question in opening
-    assert headline(found) in opening
+    lines = write_report(models, "m", tmp_path).read_text().splitlines()
+    assert lines[2] == f"**Summary:** {headline(found)}" and "they disagree" in lines[2]
+    opening = lines[: lines.index("## What holds on both")]
+    (line,) = [line for line in opening if line.startswith(f"- {first.question}: ")]
+    assert "(drifts less)" in line and "(drifts more)" in line
+
+
+def test_the_plots_legend_covers_no_value(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both panels have a title and at least four ticks on their y-axis; the one legend lies below them."""
+    drawn: list[Any] = []
+    monkeypatch.setattr(report, "save", lambda figure, path: drawn.append(figure))
+    report.plot({"a": data("a"), "b": data("b")}, tmp_path / "plot.png")
+    (figure,) = drawn
+    figure.canvas.draw()
+    (legend,) = figure.legends
+    for ax in figure.axes:
+        assert ax.get_title(loc="left") and ax.get_legend() is None
+        low, high = ax.get_ylim()
+        assert sum(low <= tick <= high for tick in ax.get_yticks()) >= 4
+        assert not legend.get_window_extent().overlaps(ax.get_window_extent())
 
 
 def test_one_model_alone_is_no_generality(tmp_path: Path) -> None:

@@ -84,11 +84,23 @@ def test_the_matrix_is_of_the_plans_drifts(models: dict[str, Any]) -> None:
 
 
 def test_the_first_lines_name_every_disagreement(models: dict[str, Any]) -> None:
-    """A question whose last column says that the models disagree stands in the summary, and no other does."""
+    """Each question on which the models disagree, by its last column, has a line at the top, no other has."""
     text = PAGE.read_text(encoding="utf-8")
-    table = text.split("## What holds on both")[1].split("![")[0]
-    lines = [cells for cells in rows(table, "| ") if cells[0] != "question"]
+    top, rest = text.split("## What holds on both")
+    lines = [cells for cells in rows(rest.split("![")[0], "| ") if cells[0] != "question"]
     assert len(lines) >= 8
+    differ = [cells[0] for cells in lines if cells[-1] == "the models disagree"]
+    assert [line[2:].split(": ")[0] for line in top.splitlines() if line.startswith("- ")] == differ
+
+
+def test_the_summary_counts_what_holds_and_is_short(models: dict[str, Any]) -> None:
+    """It counts the findings of both models and those that agree, and repeats the first of these."""
+    text = PAGE.read_text(encoding="utf-8")
     summary = next(line for line in text.splitlines() if line.startswith("**Summary:**"))
-    for cells in lines:
-        assert (cells[0] in summary) == (cells[-1] == "the models disagree"), cells[0]
+    table = text.split("## What holds on both")[1].split("![")[0]
+    lines = [cells for cells in rows(table, "| ") if cells[0] != "question" and "alone" not in cells[-1]]
+    agreed = [cells for cells in lines if cells[-1] != "the models disagree"]
+    assert f"{len(agreed)} of {len(lines)} findings hold" in summary
+    first_decided = next(cells for cells in agreed if cells[-1] != "no difference found")
+    assert all(part in summary for part in first_decided)
+    assert len(summary) < 350

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.ticker import MaxNLocator
 
 from bench import stats
 from bench.report.page import render, write_csv
@@ -62,36 +63,29 @@ def write_report(models: Mapping[str, Data], machine: str, out: Path) -> Path:
 
 
 def headline(found: Sequence[Finding]) -> str:
-    """Sum the study up: where the models disagree, or that they do not.
+    """Sum the study up: how many findings hold on both models, and the first of them.
 
     Args:
         found: the findings.
 
     Returns:
-        One sentence.
+        One or two sentences.
     """
     measured = {model for each in found for model in each.values}
     if len(measured) < 2:
         return f"Measured on {', '.join(measured)} alone: whether it holds on both models is open."
     both = [each for each in found if len(each.verdicts) > 1]
     differ = [each for each in both if not each.agreed]
-    agree = f"{len(both) - len(differ)} of {len(both)} findings hold on both models"
-    if not differ:
-        return f"{agree}; none differs."
-    parts = "; ".join(f"{each.question}: {shown(each.verdicts)}" for each in differ)
-    return f"The models disagree on {len(differ)}: {parts}. {agree}."
+    counts = f"{len(both) - len(differ)} of {len(both)} findings hold on both models"
+    text = f"{counts}; on the other {len(differ)} they disagree." if differ else f"{counts}; none differs."
+    decided = [each for each in both if each.agreed and each.holds != VERDICTS["inconclusive"]]
+    return f"{text} {_in_words(decided[0])}" if decided else text
 
 
-def shown(verdicts: Mapping[str, str]) -> str:
-    """Show the answer of each model.
-
-    Args:
-        verdicts: the answers by model.
-
-    Returns:
-        The text.
-    """
-    return ", ".join(f"{answer} on {model}" for model, answer in verdicts.items())
+def _in_words(finding: Finding) -> str:
+    """A finding that holds on both models, as a sentence."""
+    values = ", ".join(f"{value} on {model}" for model, value in finding.values.items())
+    return f"{finding.question}: {finding.holds} ({values})."
 
 
 def configurations(data: Data) -> list[dict[str, Any]]:
@@ -199,6 +193,8 @@ def _run(model: str, data: Data, run: Mapping[str, Any]) -> dict[str, Any]:
 def plot(models: Mapping[str, Data], path: Path) -> Path:
     """Plot drift over evaluations, and the plans' differences to the plain spread.
 
+    Both panels share one legend below them, where no value can lie.
+
     Args:
         models: what was measured, by model.
         path: the file that the plot goes to.
@@ -207,20 +203,21 @@ def plot(models: Mapping[str, Data], path: Path) -> Path:
         The file.
     """
     with style():
-        figure = canvas(9.0, 3.4)
+        figure = canvas(9.0, 3.8)
         left, right = figure.subplots(1, 2)
         for number, (model, data) in enumerate(models.items()):
             _curves(left, data, model, COLOURS[number])
-            _differences(right, data, model, COLOURS[number], shift=0.16 * number - 0.08)
-        left.set_yscale("log")
+            _differences(right, data, COLOURS[number], shift=0.16 * number - 0.08)
+        left.set_title("Skipped steps (spread) against fewer steps")
         left.set_xlabel("evaluations of the model")
         left.set_ylabel("drift from converged")
-        left.legend()
+        left.set_ylim(bottom=0)
+        left.xaxis.set_major_locator(MaxNLocator(integer=True))
+        right.set_title("The model's own plan against the plain spread, by condition")
         right.axhline(0, color="#555555", linewidth=0.8)
         right.set_xticks(range(len(TRANSFERS)), list(TRANSFERS))
-        right.set_ylabel("drift against plain spread (%)")
-        right.set_title("the model's own plan under each condition")
-        right.legend()
+        right.set_ylabel("difference in drift (%)")
+        figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=4)
         return save(figure, path)
 
 
@@ -237,10 +234,10 @@ def _curves(ax: Any, data: Data, model: str, colour: str) -> None:
         ax.plot([run["evaluations"] for run in runs], means, line, marker=marker, color=colour, label=label)
 
 
-def _differences(ax: Any, data: Data, model: str, colour: str, shift: float) -> None:
+def _differences(ax: Any, data: Data, colour: str, shift: float) -> None:
+    model = data["facts"]["model"]
     found = [(i, transferred(data, model, condition)) for i, condition in enumerate(TRANSFERS)]
     for i, value in found:
         if value is not None:
             bars = 100 * np.array(error_bar(value))
-            label = model if i == 0 else None
-            ax.errorbar(i + shift, 100 * value.mean, yerr=bars, fmt="o", color=colour, label=label)
+            ax.errorbar(i + shift, 100 * value.mean, yerr=bars, fmt="o", color=colour)
