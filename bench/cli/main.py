@@ -1,4 +1,4 @@
-"""`python -m bench`: run suites, report and compare their records, show what can be measured."""
+"""`python -m bench`: run suites, report and compare their records, write images, show what is measurable."""
 
 from __future__ import annotations
 
@@ -10,28 +10,36 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from tabulate import tabulate
 
-from bench.cli import studies
+from bench.cli import searches, studies
 from bench.cli.options import (
     OK,
     REGRESSED,
     SUITES,
     WIDTH,
+    Guidance,
+    Model,
     ModelOverride,
+    PromptsOption,
     PromptsOverride,
     Reports,
     Results,
+    Seed,
     SuiteName,
     all_chosen,
     chosen,
     commands,
+    prompts_of,
 )
 from bench.cli.placement import Dashboard, DeviceKind, On, Workers, placement
 from bench.cli.policy import app as policy_app
 from bench.cli.regression import app as asv_app
 from bench.cli.reporting import measured_on, report_of, table
 from bench.errors import BadInput
+from bench.pipeline import models
+from bench.pipeline.facts import ModelFacts
 from bench.run import preflight
 from bench.run.estimate import estimate
+from bench.spec.run_spec import RunSpec
 from bench.spec.settings import FILES
 from bench.spec.suite import Suite, available
 from bench.store import validation
@@ -214,6 +222,48 @@ def list_() -> None:
 
 
 @command
+def generate(
+    out: Annotated[Path, typer.Option(help="Directory that the images go to.")] = Path("outputs"),
+    model: Model = "embedded",
+    n: Annotated[
+        int, typer.Option("--images", "--n", min=1, help="Number of images, generated as one batch.")
+    ] = 8,
+    classes: Annotated[
+        str,
+        typer.Option(
+            help="Class names or numbers, separated by commas, that the images cycle through.",
+            show_default="all",
+        ),
+    ] = "",
+    prompts: PromptsOption = None,
+    dqar: Annotated[
+        str | None,
+        typer.Option(help="Preset of DQAR, or a .yaml file of its fields.", show_default="no reuse"),
+    ] = None,
+    steps: Annotated[int, typer.Option(min=1, max=1000, help="Number of denoising steps.")] = 50,
+    guidance: Guidance = 4.0,
+    seed: Seed = 0,
+) -> None:
+    """Write images as PNG files, and a grid of them, with or without DQAR."""
+    from bench.cli.generate import config, labels_of
+    from bench.cli.generate import generate as make
+
+    if dqar is not None:
+        config(dqar)  # before the model is looked for
+    spec = RunSpec(
+        suite="generate", name="generate", method="baseline", model=model, batch_size=n, seed=seed,
+        num_inference_steps=steps, guidance_scale=guidance, prompts=prompts_of(prompts),
+    )  # fmt: skip
+    models.check_settings(spec)
+    labels = labels_of(classes, ModelFacts.of(models.directory(model)))
+    result = make(spec, dqar, labels, out)
+    typer.echo(f"{len(result.files)} images in {result.seconds:.1f} s: {result.files[0].parent}")
+    typer.echo(f"grid: {result.grid}")
+    if result.summary:
+        typer.echo(result.summary)
+
+
+@command
 def doctor() -> None:
     """List what this machine can measure, and why it cannot measure the rest."""
     from bench.cli.doctor import checks
@@ -269,6 +319,7 @@ def compare(
 
 
 app.add_typer(studies.app)
+app.add_typer(searches.app)
 app.add_typer(policy_app, name="policy")
 app.add_typer(asv_app, name="asv")
 logging.basicConfig(format="%(message)s", level=logging.WARNING)

@@ -68,5 +68,24 @@ def placement(
         return
     from bench.run.ray import placed
 
-    with placed(workers, device_kind, dashboard) as found:
-        yield found
+    with placed(workers, device_kind, dashboard) as cluster:
+        yield cluster
+
+
+@contextmanager
+def trial_workers(on: str, workers: int | None, device_kind: str | None) -> Iterator[Placement | None]:
+    """Open the place whose workers evaluate the trials of a search.
+
+    Args:
+        on: "local" or "ray".
+        workers: as for `placement`.
+        device_kind: as for `placement`.
+
+    Yields:
+        The placement; None for local, where the search evaluates its trials with the model that it holds.
+
+    Raises:
+        BadInput: as for `placement`.
+    """
+    with placement(on, workers, device_kind) as placed:
+        yield None if on == "local" else placed
