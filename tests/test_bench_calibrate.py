@@ -24,7 +24,9 @@ from bench.spec import external_files
 from bench.spec.run_spec import RunSpec
 from bench.store import keys
 from bench.store.tensors import Cache
-from bench.studies.calibrate.search import Archive, CandidatePlan, Changes, Point, initial_candidates, search
+from bench.studies.calibrate.candidate import CandidatePlan, initial_candidates
+from bench.studies.calibrate.changes import Changes
+from bench.studies.calibrate.search import Archive, Point, search
 from bench.studies.calibrate.study import Study
 from bench.studies.calibrate.trial import Trials
 from dqar.plan import BOTH, CONDITIONAL, NONE

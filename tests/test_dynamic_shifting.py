@@ -23,7 +23,7 @@ from bench.pipeline.architectures import ARCHITECTURES
 from bench.pipeline.beginning import beginning
 from bench.pipeline.session import Session
 from bench.spec.suite import Suite
-from bench.studies.calibrate.search import CandidatePlan
+from bench.studies.calibrate.candidate import CandidatePlan
 from bench.studies.calibrate.trial import Trials
 from dqar.plan import BOTH, CONDITIONAL
 from dqar.policy.saved_plan import SavedPlan

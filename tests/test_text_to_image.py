@@ -16,7 +16,7 @@ from transformers import CLIPTokenizer
 import dqar
 from bench import embedded
 from bench.embedded.data import VENDORS
-from bench.embedded.text_to_image import emoji, evaluate, mmdit, prompts, scorer
+from bench.embedded.text_to_image import emoji, evaluate, mmdit, mmdit_training, prompts, scorer
 from dqar import DQARConfig
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -181,7 +181,7 @@ def test_one_weighted_token_stands_for_many_equal_ones() -> None:
 
     stock = model(latents, encoder_hidden_states=zeros(37), pooled_projections=pooled, timestep=step)[0]
     weight = torch.full((2, 1, 1, 1), math.log(37))
-    ours = mmdit.Denoise(model)(latents, step, zeros(1), pooled, weight)
+    ours = mmdit_training.Denoise(model)(latents, step, zeros(1), pooled, weight)
     assert torch.allclose(ours, stock, atol=1e-3 * float(stock.abs().max()))
 
 

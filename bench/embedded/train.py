@@ -17,7 +17,7 @@ import typer
 
 from bench.embedded import classifier, data, dit, export, vae
 from bench.embedded.loop import Budget, parse_until
-from bench.embedded.text_to_image import emoji, mmdit, scorer_training
+from bench.embedded.text_to_image import emoji, mmdit_training, scorer_training
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -147,7 +147,7 @@ def distance_command(
 @command("mmdit")
 def mmdit_command(minutes: Minutes = 90, until: Until = "", steps: Steps = None, work: Work = WORK) -> None:
     """Train the text-to-image transformer and its text encoders on the autoencoder's latents."""
-    mmdit.train(emoji.load(work / "data"), work, budget(minutes, until, steps))
+    mmdit_training.train(emoji.load(work / "data"), work, budget(minutes, until, steps))
 
 
 @command("scorer")

@@ -27,7 +27,8 @@ from bench.run.placement import Placement
 from bench.spec.prompts import Prompts
 from bench.spec.run_spec import RunSpec, shown_model
 from bench.spec.settings import QualitySettings
-from bench.studies.calibrate.search import Archive, CandidatePlan, Point, initial_candidates, search
+from bench.studies.calibrate.candidate import CandidatePlan, initial_candidates
+from bench.studies.calibrate.search import Archive, Point, search
 from bench.studies.calibrate.trial import Trials, judging
 from dqar.errors import DQARError
 from dqar.policy.saved_plan import SavedPlan

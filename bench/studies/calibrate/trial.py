@@ -27,7 +27,8 @@ from bench.record import Target
 from bench.spec.run_spec import RunSpec
 from bench.store import keys
 from bench.store.tensors import Cache
-from bench.studies.calibrate.search import Archive, CandidatePlan, Point
+from bench.studies.calibrate.candidate import CandidatePlan
+from bench.studies.calibrate.search import Archive, Point
 from dqar.config import DQARConfig
 from dqar.core.reuse_gate import Reason
 from dqar.integration.summary import Summary

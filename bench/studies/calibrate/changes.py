@@ -1,0 +1,150 @@
+"""Small random changes of a plan: of its steps, its branches, the layers that reuse, and its options."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import replace
+
+from bench.studies.calibrate.candidate import CandidatePlan
+from dqar.plan import BOTH, CONDITIONAL, NONE
+
+TARGETS = ("attention", "both")
+CORRECTIONS = (0.2, 0.35, 0.5, 0.65, 0.8)
+
+
+class Changes:
+    """Small random changes of a plan.
+
+    Args:
+        rng: generator of the random numbers.
+        layers: number of layers that the model has.
+    """
+
+    def __init__(self, rng: random.Random, layers: int) -> None:
+        self.rng, self.layers = rng, layers
+        self.kinds: list[tuple[float, Callable[[CandidatePlan], CandidatePlan]]] = [
+            (0.35, self.shift), (0.2, self.move), (0.1, self.halve), (0.1, self.add),
+            (0.12, self.skip), (0.1, self.reuse), (0.05, self.forecast),
+        ]  # fmt: skip
+
+    def __call__(self, candidate: CandidatePlan) -> CandidatePlan:
+        """One to three changes."""
+        weights = [weight for weight, _ in self.kinds]
+        for _ in range(self.rng.choice((1, 1, 2, 3))):
+            (_, change), *_ = self.rng.choices(self.kinds, weights)
+            candidate = change(candidate)
+        return candidate
+
+    def shift(self, candidate: CandidatePlan) -> CandidatePlan:
+        """Let a step that runs change places with one nearby.
+
+        Args:
+            candidate: the plan to change; it stays as it is.
+
+        Returns:
+            The changed one.
+        """
+        step = self._running(candidate)
+        return self._swapped(candidate, step, step + self.rng.choice((-3, -2, -1, 1, 2, 3)))
+
+    def move(self, candidate: CandidatePlan) -> CandidatePlan:
+        """Let a step that runs change places with any other.
+
+        Args:
+            candidate: the plan to change; it stays as it is.
+
+        Returns:
+            The changed one.
+        """
+        return self._swapped(
+            candidate, self._running(candidate), self.rng.randrange(1, len(candidate.branches))
+        )
+
+    def _swapped(self, candidate: CandidatePlan, step: int, other: int) -> CandidatePlan:
+        if not 1 <= other < len(candidate.branches):
+            return candidate
+        branches, rows = list(candidate.branches), list(candidate.rows)
+        for line in (branches, rows):
+            line[step], line[other] = line[other], line[step]
+        return replace(candidate, branches=tuple(branches), rows=tuple(rows))
+
+    def halve(self, candidate: CandidatePlan) -> CandidatePlan:
+        """Let a step run both branches instead of one, or one instead of both.
+
+        Args:
+            candidate: the plan to change; it stays as it is.
+
+        Returns:
+            The changed one.
+        """
+        step = self._running(candidate)
+        return _with(candidate, step, CONDITIONAL if candidate.branches[step] == BOTH else BOTH)
+
+    def add(self, candidate: CandidatePlan) -> CandidatePlan:
+        """Let any step run.
+
+        Args:
+            candidate: the plan to change; it stays as it is.
+
+        Returns:
+            The changed one.
+        """
+        step = self.rng.randrange(1, len(candidate.branches))
+        return _with(candidate, step, self.rng.choice((CONDITIONAL, BOTH)))
+
+    def skip(self, candidate: CandidatePlan) -> CandidatePlan:
+        """Skip a step that runs.
+
+        Args:
+            candidate: the plan to change; it stays as it is.
+
+        Returns:
+            The changed one.
+        """
+        return _with(candidate, self._running(candidate), NONE)
+
+    def reuse(self, candidate: CandidatePlan) -> CandidatePlan:
+        """Let other layers of a step reuse: all, none, or some in a row.
+
+        Args:
+            candidate: the plan to change; it stays as it is.
+
+        Returns:
+            The changed one.
+        """
+        step = self._running(candidate)
+        size = self.rng.choice((0, self.layers, self.layers // 2, self.layers // 3))
+        if candidate.branches[step] == NONE:
+            return candidate
+        first = self.rng.randint(0, self.layers - size)
+        rows = list(candidate.rows)
+        rows[step] = ((1 << size) - 1) << first
+        targets = candidate.targets if any(candidate.rows) else self.rng.choice(TARGETS)
+        return replace(candidate, rows=tuple(rows), targets=targets)
+
+    def forecast(self, candidate: CandidatePlan) -> CandidatePlan:
+        """Forecast in another order, or correct by another share.
+
+        Args:
+            candidate: the plan to change; it stays as it is.
+
+        Returns:
+            The changed one.
+        """
+        if any(candidate.rows) and self.rng.random() < 0.5:
+            return replace(candidate, forecast_order=3 - candidate.forecast_order)
+        if self.rng.random() < 0.5:
+            return replace(candidate, output_order=3 - candidate.output_order)
+        return replace(candidate, output_correction=self.rng.choice(CORRECTIONS))
+
+    def _running(self, candidate: CandidatePlan) -> int:
+        """A step that runs, other than the first."""
+        return self.rng.choice([i for i, n in enumerate(candidate.branches) if n and i] or [1])
+
+
+def _with(candidate: CandidatePlan, step: int, branches: int) -> CandidatePlan:
+    changed, rows = list(candidate.branches), list(candidate.rows)
+    changed[step] = branches
+    rows[step] = rows[step] if branches else 0
+    return replace(candidate, branches=tuple(changed), rows=tuple(rows))
