@@ -1,4 +1,4 @@
-"""What a field needs of the others to have an effect, of a `DQARConfig` or a `GateConfig`."""
+"""What a field needs of the others to have an effect, of a `DQARConfig` or of one of its bases."""
 
 from __future__ import annotations
 
@@ -30,13 +30,14 @@ NO_MODEL_STEPS = Need("model_steps = None", lambda c: c.model_steps is None)
 QUANTIZED = Need("quantization_bits below 16", lambda c: min(_as_tuple(c.quantization_bits)) < 16)
 
 
-def _is_gate_alone(c: Any) -> bool:
-    """Whether it is a `GateConfig`: what else its user does is not known, so nothing counts as missing."""
+def _is_base_alone(c: Any) -> bool:
+    """Whether it is a base of `DQARConfig`: what else its user does is not known, so nothing counts as
+    missing."""
     return not hasattr(c, "model_steps")
 
 
 def _reuses_layers(c: Any) -> bool:
-    if _is_gate_alone(c):
+    if _is_base_alone(c):
         return True
     if not c.use_layer_scheduling or c.schedule_type == "custom" or c.plan_path is not None:
         return True
@@ -44,7 +45,7 @@ def _reuses_layers(c: Any) -> bool:
 
 
 def _skips_steps(c: Any) -> bool:
-    return _is_gate_alone(c) or c.plan_path is not None or c.model_steps is not None or c.step_interval > 1
+    return _is_base_alone(c) or c.plan_path is not None or c.model_steps is not None or c.step_interval > 1
 
 
 def _skips_branches(c: Any) -> bool:

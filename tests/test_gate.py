@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from dqar.config import DQARConfig
 from dqar.core.gate_config import warned_before
 from dqar.core.reasons import is_reused, progress
 from dqar.core.reuse_gate import (
@@ -20,8 +21,9 @@ from dqar.core.reuse_gate import (
     entropy_thresholds,
 )
 from dqar.errors import DQARWarning
-from dqar.policy.layer_scheduler import AdaptiveLayerScheduler
+from dqar.policy.layer_scheduler import AdaptiveLayerScheduler, LayerScheduler
 from dqar.policy.mlp_policy import ReusePolicy
+from dqar.policy.schedule_config import ScheduleConfig
 
 GATE = GateConfig(
     entropy_threshold=2.0, snr_low=0.1, snr_high=10.0, warmup_steps=5, warmup_fraction=0.2, max_age=None
@@ -290,3 +292,12 @@ def test_fields_without_effect_are_warned_of_once() -> None:
     with pytest.warns(DQARWarning) as caught:
         GateConfig(**without)
     assert len(caught) == 2
+
+
+def test_a_layer_schedule_needs_its_own_fields_only() -> None:
+    """A `ScheduleConfig` alone decides as the whole configuration does, and warns of no other field."""
+    fields: dict[str, Any] = {"use_layer_scheduling": True, "schedule_type": "linear", "layer_fraction": 0.5}
+    alone, whole = (
+        LayerScheduler(kind(**fields), 8).eligible(9, 10) for kind in (ScheduleConfig, DQARConfig)
+    )
+    assert alone.tolist() == whole.tolist() == [True] * 4 + [False] * 4

@@ -7,9 +7,9 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from dqar.config import DQARConfig
 from dqar.core.reasons import Reason, Reasons, progress
 from dqar.errors import InvalidValue
+from dqar.policy.schedule_config import ScheduleConfig
 
 EXPONENTIAL_RATE = 5.0  # of `exponential`: half of the layers are eligible after 86 % of the ramp
 
@@ -32,7 +32,7 @@ class LayerScheduler:
         InvalidValue: `custom_schedule` has another length than there are layers.
     """
 
-    def __init__(self, config: DQARConfig, num_layers: int) -> None:
+    def __init__(self, config: ScheduleConfig, num_layers: int) -> None:
         if config.custom_schedule is not None and len(config.custom_schedule) != num_layers:
             raise InvalidValue(
                 f"custom_schedule has {len(config.custom_schedule)} entries; "
