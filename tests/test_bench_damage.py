@@ -15,8 +15,9 @@ import pytest
 from typer.testing import CliRunner
 
 from bench.cli.main import app
+from bench.record import Record
 from bench.run.runner import Runner
-from bench.store import images, validation
+from bench.store import images
 
 pytestmark = pytest.mark.usefixtures("warm_processes")
 VICTIM, OTHER = "run-00", "run-01"
@@ -55,7 +56,7 @@ def flip_a_bit(path: Path) -> None:
     text = path.read_bytes()
     at = text.index(b"1.25") + 2
     path.write_bytes(text[:at] + bytes([text[at] ^ 1]) + text[at + 1 :])
-    assert validation.read(path).limits != light_worker.LIMITS
+    assert Record.model_validate_json(path.read_bytes()).limits != light_worker.LIMITS
 
 
 def take_another_runs(path: Path) -> None:

@@ -123,6 +123,22 @@ def test_a_failed_write_leaves_what_was_there(tmp_path: Path) -> None:
     assert path.read_bytes() == b"new" and list(path.parent.iterdir()) == [path]
 
 
+def test_what_stands_in_the_way_goes_after_the_new_file_is_whole(tmp_path: Path) -> None:
+    """What a write removes first is removed when the new file is on disk; on failure the old one stays."""
+    path = tmp_path / "file"
+    write_atomic(path, "old")
+    on_disk: list[str] = []
+
+    def refuse(standing: Path) -> None:
+        on_disk.extend(sorted(file.read_text() for file in standing.parent.iterdir()))
+        raise PermissionError
+
+    with pytest.raises(PermissionError):
+        write_atomic(path, "new", refuse)
+    assert on_disk == ["new", "old"]
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
 @pytest.mark.parametrize(
     "value", ["x" * 10_000, 10**5000, [1, "a\nb"] * 1000], ids=["text", "digits", "list"]
 )

@@ -18,7 +18,7 @@ from bench.record import Record
 from bench.report.suite_report import SuiteReport
 from bench.report.text.provenance import command
 from bench.spec.suite import Suite, available
-from bench.store import validation
+from bench.store.validation import valid_records
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "results" / "published"
@@ -37,7 +37,7 @@ def published() -> list[str]:
 def loaded(name: str) -> tuple[SuiteReport, list[Record]]:
     """The report of a suite on its committed records, for all tests of this process."""
     suite = Suite.load(name)
-    read = {r.name: r for r in map(validation.read, validation.record_files(RESULTS / name))}
+    read = {r.name: r for r in valid_records(RESULTS / name)}
     records = [read[run] for run in suite.names if run in read]
     asked = {spec.name: spec.public() for spec in suite.configurations}
     directory = next((RESULTS / name).iterdir())

@@ -11,13 +11,12 @@ from typing import Any
 from page_checks import INTERVAL, REPORTS, RESULTS, N, cells, equal, explain, sentences
 from sentence_checks import same
 
-from bench.store import validation
+from bench.store.validation import valid_records
 
 
 def records(suite: str) -> dict[str, dict[str, Any]]:
     """The published records of a suite by their names, fields that were renamed by the names of today."""
-    files = validation.record_files(RESULTS / suite)
-    return {record.name: record.model_dump() for record in map(validation.read, files)}
+    return {record.name: record.model_dump() for record in valid_records(RESULTS / suite)}
 
 
 def machine(suite: str) -> str:

@@ -17,7 +17,7 @@ from test_report_sentences import RESULTS, ROOT, loaded, markdown, published
 from bench.record import Record
 from bench.report.page import Page
 from bench.report.setup import baseline_solver, solver
-from bench.store import validation
+from bench.store.validation import valid_records
 
 Point = tuple[float, float]  # drift, speed
 FRONTS = [name for name in published() if name.startswith("front")]
@@ -148,8 +148,7 @@ def page(name: str) -> Page:
 
 def test_the_controls_summary_is_the_records() -> None:
     """How many repetitions' intervals contain 1, and the median half-width, seconds and batch."""
-    paths = validation.record_files(RESULTS / "control")
-    timings = [r.timing for r in map(validation.read, paths) if r.timing]
+    timings = [r.timing for r in valid_records(RESULTS / "control") if r.timing]
     shown = re.search(
         r"contains 1 in (\d+) of (\d+) repetitions.*width is ([\d.]+)% \(median\) after (\d+) s .* "
         r"batch (\d+)",

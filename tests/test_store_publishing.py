@@ -44,7 +44,7 @@ def names(directory: Path) -> list[str]:
 def test_records_move_with_the_images_that_are_shown(local: Store, tmp_path: Path) -> None:
     """Each record is published compact, with its digest; of the images those that are shown; of the rest only
     what the machine needs stays; what was published before goes."""
-    sealed = {r.name: r for r in map(validation.read, validation.record_files(local.directory))}
+    sealed = {r.name: r for r in validation.valid_records(local.directory)}
     published = Store(tmp_path / "published", "tiny", "m")
     published.write(record("before"))
     publish_records(local, published, ["shown"])
@@ -53,7 +53,7 @@ def test_records_move_with_the_images_that_are_shown(local: Store, tmp_path: Pat
     assert names(published.directory) == sorted([*files, "images.json", "images.webp"])
     for name, before in sealed.items():
         path = published.path(name, before.key)
-        assert validation.read(path) == before
+        assert validation.checked(path) == before
         text = path.read_text(encoding="utf-8")
         assert text == json.dumps(json.loads(text), separators=(",", ":"), ensure_ascii=False) + "\n"
     index = json.loads((published.directory / "images.json").read_text())["mosaics"]

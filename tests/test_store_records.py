@@ -198,10 +198,10 @@ def test_an_image_is_beside_its_record(there: Store) -> None:
     )
 
 
-def test_reading_names_what_was_read(tmp_path: Path) -> None:
-    """A record that is not there is a record that is not there."""
-    with pytest.raises(ValueError, match=r"^record = .* cannot be read: No such file"):
-        validation.read(tmp_path / "it.json")
+def test_a_record_that_is_not_there_is_invalid(there: Store) -> None:
+    """Where a record's file is missing, the one line states that, as for any other that cannot be read."""
+    path = there.path("it", "0" * 16)
+    assert validation.validation_error(path) == "not readable: cannot be read: No such file or directory"
 
 
 def test_records_are_looked_for_where_they_can_be(tmp_path: Path) -> None:

@@ -11,33 +11,24 @@ from pathlib import Path
 
 from bench.errors import BadInput, without_path
 from dqar.errors import InvalidFile
+from dqar.utils import atomic
 from dqar.utils.foreign import read_bytes
 
 SHORT = 2**16  # bytes of a file that is written once
 
 
 def write_atomic(path: Path, content: bytes) -> None:
-    """Write and fsync a temporary file of this thread, then rename it.
+    """Write a file as `dqar.utils.atomic` does, in the place of whatever stands there.
 
     Args:
-        path: The file; what is there is replaced, its directory is made where it is missing.
+        path: The file; what is there is replaced, see `make_way`; its directory is made where it is missing.
         content: The file's whole content.
 
     Raises:
         BadInput: It cannot be written; what was there is left as it was.
     """
-    temporary = path.with_name(f".{path.name}.{threading.get_native_id()}.tmp")
     with write_errors_named(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with temporary.open("wb") as stream:
-                stream.write(content)
-                stream.flush()
-                os.fsync(stream.fileno())
-            make_way(path)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        atomic.write_atomic(path, content, make_way)
 
 
 def make_way(path: Path) -> None:
@@ -96,19 +87,19 @@ def replace_tree(built: Path, path: Path) -> None:
     Raises:
         BadInput: It cannot be written; what was there is left as it was.
     """
-    beside = path.with_name(f".{path.name}.{threading.get_native_id()}.tmp")
+    complete = path.with_name(f".{path.name}.{threading.get_native_id()}.tmp")
     old = path.with_name(f".{path.name}.{threading.get_native_id()}.old")
     with write_errors_named(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            shutil.copytree(built, beside)
+            shutil.copytree(built, complete)
             if path.exists():
                 path.rename(old)
-            beside.rename(path)
+            complete.rename(path)
         finally:
             if old.exists() and not path.exists():
                 old.rename(path)
-            for rest in (beside, old):
+            for rest in (complete, old):
                 shutil.rmtree(rest, ignore_errors=True)
 
 

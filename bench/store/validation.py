@@ -33,22 +33,6 @@ NOT_OURS = {
 }
 
 
-def read(path: Path) -> Record:
-    """Read a record; only the schema is checked.
-
-    Args:
-        path: The file.
-
-    Returns:
-        The record.
-
-    Raises:
-        OSError: it cannot be read.
-        ValueError: it is no record.
-    """
-    return Record.model_validate(read_json(path, "record"))
-
-
 def record_files(directory: Path) -> list[Path]:
     """Every record under a directory: what caches and asv keep there has forms of its own.
 
