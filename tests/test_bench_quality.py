@@ -12,9 +12,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from bench.measure import distributions, features, perceptual, quality, samples, timing
+from bench.measure import distributions, features, perceptual, quality, timing
 from bench.measure.distances import distances
 from bench.measure.reference import Reference
+from bench.measure.samples import Sampler
 from bench.pipeline.session import Session
 from bench.record import Distance
 from bench.spec.run_spec import RunSpec
@@ -181,7 +182,7 @@ def test_inception_weights_make_no_image_again(tiny_model_dir: Path, tmp_path: P
     session = Session.open(spec(str(tiny_model_dir)))
     for given in ({}, {"inception_weights": str(inception)}):
         session.spec = spec(str(tiny_model_dir), **given)
-        said: list[str] = []
+        progress: list[str] = []
         cache = Cache(tmp_path, keys.inputs(session.spec))
-        samples.collect(session, timing.Pairs(), cache, range(4), said.append)
-        assert len(said) == (0 if given else 4)
+        Sampler(session, timing.Pairs(), cache, progress.append).both(range(4))
+        assert len(progress) == (0 if given else 4)

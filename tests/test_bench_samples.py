@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from bench.measure import samples, timing
-from bench.measure.samples import Samples
+from bench.measure import timing
+from bench.measure.samples import Sampler, Samples
 from bench.pipeline.session import Session
 from bench.run import worker
 from bench.run.worker import Job
@@ -37,13 +37,13 @@ def spec(model: Path, method: str = "baseline", **changes: Any) -> RunSpec:
 
 
 def collected(
-    session: Session, folder: Path, pairs: timing.Pairs | None = None
+    session: Session, directory: Path, pairs: timing.Pairs | None = None
 ) -> tuple[tuple[Samples, Samples], list[str]]:
-    """The images, and what was said while images were made."""
-    said: list[str] = []
-    cache = Cache(folder, keys.inputs(session.spec))
+    """The images, and the lines on those that were generated."""
+    progress: list[str] = []
+    cache = Cache(directory, keys.inputs(session.spec))
     numbers = range(session.spec.quality.n)
-    return samples.collect(session, pairs or timing.Pairs(), cache, numbers, said.append), said
+    return Sampler(session, pairs or timing.Pairs(), cache, progress.append).both(numbers), progress
 
 
 def same(a: Samples, b: Samples) -> bool:
@@ -55,14 +55,14 @@ def test_images_are_timed_or_made_and_never_again(tiny_model_dir: Path, tmp_path
     all come from the store without a model."""
     session = Session.open(spec(tiny_model_dir, "dqar"))
     pairs = timing.measure(session, say=lambda text: None)
-    (base, cand), said = collected(session, tmp_path, pairs)
-    assert said == [f"images of the {arm}: {i} of 7" for arm in ("baseline", "candidate") for i in (4, 6)]
+    (base, cand), progress = collected(session, tmp_path, pairs)
+    assert progress == [f"images of the {arm}: {i} of 7" for arm in ("baseline", "candidate") for i in (4, 6)]
     whole = torch.cat([session.baseline(range(i, i + 2)).latents for i in (0, 2, 4, 6)])[:7]
     assert torch.equal(base.latents, whole) and len(base.images) == 7
     assert torch.equal(cand.latents[2:4], pairs.candidate[1].latents)
     session.pipe = None  # nothing can be made any more
-    again, said = collected(session, tmp_path)
-    assert same(again[0], base) and same(again[1], cand) and not said
+    again, progress = collected(session, tmp_path)
+    assert same(again[0], base) and same(again[1], cand) and not progress
 
 
 def test_a_killed_run_makes_only_what_is_missing(tiny_model_dir: Path, tmp_path: Path) -> None:
@@ -72,8 +72,8 @@ def test_a_killed_run_makes_only_what_is_missing(tiny_model_dir: Path, tmp_path:
     files = sorted((tmp_path / "images").glob("baseline-*/*.safetensors"))
     files[1].unlink()
     files[3].write_bytes(files[3].read_bytes()[:50])
-    (again, _), said = collected(session, tmp_path)
-    assert said == ["images of the baseline: 2 of 7", "images of the baseline: 6 of 7"]
+    (again, _), progress = collected(session, tmp_path)
+    assert progress == ["images of the baseline: 2 of 7", "images of the baseline: 6 of 7"]
     assert same(again, base)
 
 
@@ -111,8 +111,8 @@ def test_reuse_is_that_of_a_timed_generation(tiny_model_dir: Path, tmp_path: Pat
     session = Session.open(spec(tiny_model_dir, "dqar"))
     pairs = timing.measure(session, say=lambda text: None)
     timed = session.reuse
-    _, said = collected(session, tmp_path, pairs)
-    assert timed and said and session.reuse is timed
+    _, progress = collected(session, tmp_path, pairs)
+    assert timed and progress and session.reuse is timed
 
 
 @pytest.mark.parametrize("times", [1, 2])

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from bench.measure import quality, samples, shards, timing
+from bench.measure import quality, shards, timing
 from bench.measure.moments import Moments
+from bench.measure.samples import Sampler
 from bench.pipeline.session import Session
 from bench.record import Quality
 from bench.spec.run_spec import RunSpec
@@ -61,7 +62,7 @@ def cut(session: Session, folder: Path, bounds: Sequence[int]) -> Quality:
     before, own = [], []
     for start, stop in itertools.pairwise(bounds):
         numbers = range(start, stop)
-        base, cand = samples.collect(session, timing.Pairs(), own_cache, numbers, lambda text: None)
+        base, cand = Sampler(session, timing.Pairs(), own_cache, lambda text: None).both(numbers)
         solved = shards.solved(session, own_cache, numbers)
         before.append(shards.of_baseline(session, base, numbers, solved))
         own.append(shards.of_candidate(session, base, cand, numbers, solved))

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from bench import stats
-from bench.measure import images, samples, shards
+from bench.measure import images, shards
 from bench.measure.distances import distances
+from bench.measure.samples import Sampler
 from bench.measure.text_score import text_scores
 from bench.measure.timing import Pairs
 from bench.pipeline.session import Session
@@ -44,7 +45,7 @@ def measure(
     if not spec.measures_quality:
         return None, None
     numbers = range(spec.quality.n)
-    base, cand = samples.collect(session, pairs, cache, numbers, say)
+    base, cand = Sampler(session, pairs, cache, say).both(numbers)
     say("quality")
     solved = shards.solved(session, cache, numbers)
     name = f"shards/{shards.key(cache, spec, baseline=True)}/{0:07d}-{spec.quality.n:07d}"

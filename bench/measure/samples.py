@@ -18,7 +18,6 @@ from torch import Tensor
 
 from bench.measure.timing import Pairs
 from bench.pipeline.session import Generation, Session
-from bench.spec.run_spec import RunSpec
 from bench.store.tensors import Cache, Tensors
 
 
@@ -29,97 +28,88 @@ class Samples(NamedTuple):
     images: Tensor  # uint8 [n, 3, height, width]
 
 
-def collect(
-    session: Session, pairs: Pairs, cache: Cache, numbers: range, say: Callable[[str], None]
-) -> tuple[Samples, Samples]:
-    """Collect the images of the baseline and of the candidate.
+class Sampler:
+    """Collects the images of the two arms of a configuration.
 
     Args:
-        session: the model under the configuration.
-        pairs: what timing made, from image 0 on.
-        cache: where the others are kept.
-        numbers: of the images; the first is the first of a batch.
-        say: told what is being made.
-
-    Returns:
-        The baseline's samples and the candidate's.
+        session: the model under the configuration; for the baseline under any.
+        pairs: the timed generations, from image 0 on, which are used as they are.
+        cache: keeps the images of the others; None: none is kept.
+        say: called with a line for each batch that is generated.
     """
-    return baseline(session, pairs, cache, numbers, say), candidate(session, pairs, cache, numbers, say)
 
+    def __init__(
+        self, session: Session, pairs: Pairs, cache: Cache | None, say: Callable[[str], None]
+    ) -> None:
+        self.session, self.pairs, self.cache, self.say = session, pairs, cache, say
 
-def baseline(
-    session: Session, pairs: Pairs, cache: Cache | None, numbers: range, say: Callable[[str], None]
-) -> Samples:
-    """Collect the baseline's images, see `collect`.
+    def both(self, numbers: range) -> tuple[Samples, Samples]:
+        """Collect the samples of both arms.
 
-    Args:
-        session: the model under any configuration.
-        pairs: what timing made, from image 0 on.
-        cache: the cache that keeps the others; None: none is kept.
-        numbers: numbers of the images; the first is the first of a batch.
-        say: is told what is being made.
+        Args:
+            numbers: of the images; the first is the first of a batch.
 
-    Returns:
-        Latents and images, see `Samples`.
-    """
-    key = cache.key(session.spec) if cache else ""
-    arm = _Arm("baseline", session.baseline, pairs.baseline, key, cache, say)
-    return arm.samples(session.spec, numbers)
+        Returns:
+            The baseline's samples and the candidate's.
+        """
+        return self.baseline(numbers), self.candidate(numbers)
 
+    def baseline(self, numbers: range) -> Samples:
+        """Collect the baseline's samples.
 
-def candidate(
-    session: Session, pairs: Pairs, cache: Cache | None, numbers: range, say: Callable[[str], None]
-) -> Samples:
-    """Collect the candidate's images, see `collect`.
+        Args:
+            numbers: as for `both`.
 
-    Args:
-        session: the model under the configuration.
-        pairs: what timing made, from image 0 on.
-        cache: the cache that keeps the others; None: none is kept.
-        numbers: numbers of the images; the first is the first of a batch.
-        say: is told what is being made.
+        Returns:
+            Latents and images, in the order of their numbers.
+        """
+        key = self.cache.key(self.session.spec) if self.cache else ""
+        return self._samples(_Arm("baseline", key, self.session.baseline, self.pairs.baseline), numbers)
 
-    Returns:
-        Latents and images, see `Samples`.
-    """
-    # The reuse that is reported is that of timed generations: a copy records the others'.
-    made_by = copy(session)
-    key = cache.candidate_key(session.spec) if cache else ""
-    arm = _Arm("candidate", made_by.candidate, pairs.candidate, key, cache, say)
-    return arm.samples(session.spec, numbers)
+    def candidate(self, numbers: range) -> Samples:
+        """Collect the candidate's samples.
 
+        Args:
+            numbers: as for `both`.
 
-class _Arm(NamedTuple):
-    name: str
-    make: Callable[[range], Generation]
-    timed: Sequence[Generation]
-    key: str
-    cache: Cache | None
-    say: Callable[[str], None]
+        Returns:
+            Latents and images, in the order of their numbers.
+        """
+        # The reuse that is reported is that of timed generations: a copy records the others'.
+        untimed = copy(self.session)
+        key = self.cache.candidate_key(self.session.spec) if self.cache else ""
+        return self._samples(_Arm("candidate", key, untimed.candidate, self.pairs.candidate), numbers)
 
-    def samples(self, spec: RunSpec, numbers: range) -> Samples:
-        size, n = spec.batch_size, spec.quality.n
+    def _samples(self, arm: _Arm, numbers: range) -> Samples:
+        size = self.session.spec.batch_size
         # Whole batches, the last one too: on a CPU the last bits depend on the batch.
         which = range(numbers.start // size, -(-numbers.stop // size))
-        batches = [self._batch(i, range(i * size, (i + 1) * size), n) for i in which]
+        batches = [self._batch(arm, i, range(i * size, (i + 1) * size)) for i in which]
         latents, images = (
             torch.cat([b[part] for b in batches])[: len(numbers)] for part in ("latents", "images")
         )
         return Samples(latents, images)
 
-    def _batch(self, number: int, numbers: range, n: int) -> Tensors:
-        name = f"images/{self.name}-{self.key}/{number:05d}"
-        if number >= len(self.timed):
-            make = partial(self._made, numbers, n)
+    def _batch(self, arm: _Arm, number: int, numbers: range) -> Tensors:
+        name = f"images/{arm.name}-{arm.key}/{number:05d}"
+        if number >= len(arm.timed):
+            make = partial(self._generated, arm, numbers)
             return self.cache.kept(name, make) if self.cache else make()
-        tensors = _as_tensors(self.timed[number])
+        tensors = _as_tensors(arm.timed[number])
         if self.cache and not self.cache.has(name):
             self.cache.write(name, tensors)
         return tensors
 
-    def _made(self, numbers: range, n: int) -> Tensors:
-        self.say(f"images of the {self.name}: {numbers.start} of {n}")
-        return _as_tensors(self.make(numbers))
+    def _generated(self, arm: _Arm, numbers: range) -> Tensors:
+        self.say(f"images of the {arm.name}: {numbers.start} of {self.session.spec.quality.n}")
+        return _as_tensors(arm.make(numbers))
+
+
+class _Arm(NamedTuple):
+    name: str
+    key: str
+    make: Callable[[range], Generation]
+    timed: Sequence[Generation]
 
 
 def _as_tensors(generation: Generation) -> Tensors:

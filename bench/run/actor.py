@@ -142,7 +142,8 @@ class Worker:
 
 
 def _made(task: ShardTask, first: Session) -> list[Made]:
-    from bench.measure import samples, shards
+    from bench.measure import shards
+    from bench.measure.samples import Sampler
     from bench.measure.timing import Pairs
     from bench.store.tensors import Cache
 
@@ -150,7 +151,7 @@ def _made(task: ShardTask, first: Session) -> list[Made]:
     inputs = task.inputs[task.specs[0].name]
     kept = Cache(task.cache, inputs) if task.cache else None
     with tempfile.TemporaryDirectory() as folder:
-        base = samples.baseline(first, Pairs(), kept, numbers, _silent)
+        base = Sampler(first, Pairs(), kept, _silent).baseline(numbers)
         solved = shards.solved(first, kept or Cache(Path(folder), inputs), numbers)
     found = []
     if task.baseline:
@@ -158,7 +159,7 @@ def _made(task: ShardTask, first: Session) -> list[Made]:
     for spec in task.specs:
         session = first.under(spec)
         try:
-            cand = samples.candidate(session, Pairs(), None, numbers, _silent)
+            cand = Sampler(session, Pairs(), None, _silent).candidate(numbers)
             made = _packed(spec.name, shards.of_candidate(session, base, cand, numbers, solved))
         except Exception as error:
             made = _failed(spec.name, error)
