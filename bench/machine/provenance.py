@@ -19,7 +19,7 @@ from bench.machine import nvml
 from bench.machine.process import ALLOCATOR
 
 ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = ("torch", "diffusers", "numpy", "torch-fidelity", "safetensors", "transformers")
+PACKAGES = ("torch", "diffusers", "numpy", "torch-fidelity", "safetensors", "transformers", "torchao")
 
 
 def provenance(seed: int) -> dict[str, Any]:

@@ -34,6 +34,7 @@ METHODS: dict[str, str] = {
     "seacache": "bench.methods.seacache:METHOD",
     "meancache": "bench.methods.meancache:METHOD",
     "dbcache": "bench.methods.cache_dit:METHOD",
+    "stack": "bench.methods.stack:METHOD",
 }
 
 

@@ -48,6 +48,14 @@ def nowhere(pipeline: str, options: dict[str, Any]) -> None:
     """
 
 
+def nothing(options: dict[str, Any]) -> None:
+    """For methods that run on every machine.
+
+    Args:
+        options: Not looked at.
+    """
+
+
 def as_given(options: dict[str, Any], tried: object) -> dict[str, Any]:
     """For methods whose options mean the same on every model.
 
@@ -88,6 +96,8 @@ class Method:
     fixed_steps: Callable[[dict[str, Any]], bool] = never
     # (the name of a pipeline's class, options) -> why the method does not run there, as trying showed
     gap: Callable[[str, dict[str, Any]], str | None] = nowhere
+    # options -> what this machine lacks for them: the run is skipped, and reports say why
+    lacks: Callable[[dict[str, Any]], str | None] = nothing
     # (options, the arm after an untimed generation under given ones) -> options found by measuring the model
     resolve: Callable[[dict[str, Any], Tried], dict[str, Any]] = as_given
     spaces: Spaces = no_spaces  # what `tune --method` searches

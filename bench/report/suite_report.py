@@ -26,6 +26,7 @@ from bench.report.setup import setup
 from bench.report.tables import pareto as pareto_tables
 from bench.report.tables import runs
 from bench.report.tables.columns import DASH, Table
+from bench.report.tables.composition import composition_table
 from bench.report.text import checks, pareto, provenance, recommendation, summary
 from bench.report.text.missing_values import missing_lines
 from bench.report.text.phrases import three
@@ -102,6 +103,7 @@ class SuiteReport:
             "memory": runs.memory_table(self.ran),
             "limits": runs.limits_table(self.ran),
             "goals": goals_table(self.goals, self.ran),
+            "composition": composition_table(self.ran),
         }
 
     @cached_property

@@ -34,7 +34,7 @@ WORKER = (sys.executable, "-m", "bench.run.worker")
 
 
 def skip_reason(spec: RunSpec) -> str | None:
-    """Say why a configuration is not measured on its model or under its weights.
+    """Say why a configuration is not measured on its model, on this machine or under its weights.
 
     Args:
         spec: the configuration, its `weights` settled.
@@ -47,6 +47,8 @@ def skip_reason(spec: RunSpec) -> str | None:
     pipeline = models.facts_of(spec).pipeline if spec.prompts else "DiTPipeline"
     if why := method.gap(pipeline, spec.options):
         return f"{spec.method} does not run on this model: {why}"
+    if why := method.lacks(spec.options):
+        return f"not on this machine: {why}"
     if spec.weights == "trained" or not method.by_data(spec.options):
         return None
     return "needs trained weights: what it reuses depends on what the model computes"
