@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,6 +18,8 @@ from bench.record import Timing
 from bench.run.actor import Made, ShardTask, Worker
 from bench.run.worker import Job
 from bench.stats import timed
+
+LARGE = 90 * 2**20  # bytes; the smallest object store that Ray allows holds 75 MiB
 
 
 class LightWorker(Worker):
@@ -43,12 +46,13 @@ class LightWorker(Worker):
             os.abort()
         if "hangs" in names:
             time.sleep(1000)
+        more = LARGE if "large" in names else 0
         made = [Made("", packed(task.start, task.stop, 0.5))] if task.baseline else []
         for name in names:
             if name == "raises":
                 made.append(Made(name, None, "RuntimeError: shapes do not match", "a traceback"))
             else:
-                made.append(Made(name, packed(task.start, task.stop, float(len(name)))))
+                made.append(Made(name, packed(task.start, task.stop, float(len(name)), more)))
         self.say("made", *names, f"{task.start}-{task.stop}", str(os.getpid()))
         return made
 
@@ -57,8 +61,25 @@ class LightWorker(Worker):
         note(Path(self.folder) / "log", " ".join(words))
 
 
-def packed(start: int, stop: int, scale: float) -> bytes:
-    """A shard of these images."""
+class WarmWorker(Worker):
+    """The real worker; the processes that time are forks of it, which need not import torch again."""
+
+    def timed(self, given: str, command: Sequence[str]) -> list[tuple[str, bytes | None]]:
+        """As the real one does."""
+        import warm
+
+        warm.preload()
+        subprocess.Popen = warm.WarmPopen  # type: ignore[misc]
+        return super().timed(given, command)
+
+
+def light(folder: Path, pause: float = 0.0) -> type[LightWorker]:
+    """The class of workers that write to a folder, and take so many seconds for a shard."""
+    return type("Here", (LightWorker,), {"folder": str(folder), "pause": pause})
+
+
+def packed(start: int, stop: int, scale: float, more: int = 0) -> bytes:
+    """A shard of these images, with so many bytes that nobody needs."""
     drift = scale + np.arange(start, stop, dtype=np.float64)
     worst = [{"index": stop - 1, "seed": stop - 1, "label": "it", "drift": drift[-1], "psnr_db": 9.0}]
     return save({
@@ -67,6 +88,7 @@ def packed(start: int, stop: int, scale: float) -> bytes:
         "worst": np.full((1, 3, 8, 8), stop % 251, np.uint8),
         "worst_baseline": np.zeros((1, 3, 8, 8), np.uint8),
         "worst_facts": np.frombuffer(json.dumps(worst).encode(), np.uint8),
+        "more": np.zeros(more, np.uint8),
     })  # fmt: skip
 
 

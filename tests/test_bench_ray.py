@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import logging
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -19,8 +23,9 @@ os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER
 pytest.importorskip("ray")
 
 import ray
-from light_actor import LightWorker, squares
+from light_actor import WarmWorker, light, squares
 from ray.cluster_utils import Cluster
+from warm import WarmPopen
 
 from bench.errors import BadInput
 from bench.record import Record
@@ -32,21 +37,48 @@ from bench.run.suite_run import SuiteRun
 from bench.spec.run_spec import RunSpec, groups
 from bench.store.records import Store
 
+HERE = Path(__file__).parent
+SMALL: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
+HEAD = SMALL | {"include_dashboard": False, "include_log_monitor": False}
+
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
+def driver() -> Iterator[WarmPopen]:
+    """Another process that runs a suite when it is told to; a fork can be made of this one only before it
+    connects to a cluster."""
+    made = WarmPopen([sys.executable, str(HERE / "light_driver.py")], stdin=subprocess.PIPE, text=True)
+    yield made
+    made.kill()
+    made.wait()
+
+
+@pytest.fixture(scope="module")
+def cluster(driver: WarmPopen) -> Iterator[Cluster]:
     """Three nodes of a core each; one cluster for all tests."""
     before = os.environ["PYTHONPATH"]
-    os.environ["PYTHONPATH"] = before + os.pathsep + str(Path(__file__).parent)  # of the nodes
-    small: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
-    found = Cluster(initialize_head=True, head_node_args=small | {"include_dashboard": False})
+    os.environ["PYTHONPATH"] = before + os.pathsep + str(HERE)  # of the nodes
+    found = Cluster(initialize_head=True, head_node_args=HEAD)
     for _ in range(2):
-        found.add_node(**small)
+        found.add_node(wait=False, **SMALL)
+    found.wait_for_nodes()
     ray.init(found.address, log_to_driver=False, logging_level=logging.ERROR)
     yield found
     ray.shutdown()
     found.shutdown()
     os.environ["PYTHONPATH"] = before
+
+
+@pytest.fixture(scope="module")
+def nodes(cluster: Cluster) -> Nodes:
+    """What the harness knows of the nodes, asked once."""
+    return Nodes(None)
+
+
+@pytest.fixture(autouse=True)
+def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that is gone is missed at once, and a task is given up after two workers were."""
+    monkeypatch.setattr(pool, "REFRESH_S", 0.2)
+    monkeypatch.setattr(pool, "ATTEMPTS", 2)
 
 
 def spec(model: Path, name: str, n: int = 18, **changes: Any) -> RunSpec:
@@ -57,10 +89,6 @@ def spec(model: Path, name: str, n: int = 18, **changes: Any) -> RunSpec:
         "quality": {"n": n, "converged_n": 0, "extractor": None, "worst": 1},
     }  # fmt: skip
     return RunSpec(**settings | changes)
-
-
-def light(folder: Path, pause: float = 0.0) -> type[LightWorker]:
-    return type("Here", (LightWorker,), {"folder": str(folder), "pause": pause})
 
 
 def run(specs: Sequence[RunSpec], results: Path, placement: Ray) -> dict[str, Record]:
@@ -90,19 +118,16 @@ def images(records: dict[str, Record]) -> dict[str, list[float]]:
     return {name: r.quality.drift_per_image for name, r in records.items() if r.quality}
 
 
-def test_a_suite_and_its_resumption(
-    cluster: Cluster, tiny_model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_suite_and_its_resumption(nodes: Nodes, tiny_model_dir: Path, tmp_path: Path) -> None:
     """Each configuration is timed once and each image made once, whatever was there before; more images of
     the same configurations make only those that lack; a fault is its own configuration's alone."""
-    monkeypatch.setattr(pool, "ATTEMPTS", 2)  # a worker takes a second to start
-    placement = Ray(Nodes(None), worker=light(tmp_path), workers=2)
+    placement = Ray(nodes, worker=light(tmp_path), workers=1)
     names = ["one", "three", "raises", "crashes"]
     found = run([spec(tiny_model_dir, name) for name in names], tmp_path / "results", placement)
     assert [found[name].status for name in names] == ["ok", "ok", "failed", "failed"]
     assert images(found) == {"one": [3.0 + i for i in range(18)], "three": [5.0 + i for i in range(18)]}
     assert (found["raises"].reason or "").startswith("RuntimeError: shapes do not match (images ")
-    assert found["crashes"].reason and "workers were lost" in found["crashes"].reason
+    assert found["crashes"].reason and "2 workers were lost" in found["crashes"].reason
     assert [found["one"].quality.worst[0].index, found["one"].quality.image] == [  # type: ignore[union-attr]
         17, f"one-{found['one'].key}.png",
     ]  # fmt: skip
@@ -118,70 +143,91 @@ def test_a_suite_and_its_resumption(
     assert not logged(tmp_path, "")
 
 
-def test_a_worker_killed_and_a_node_lost(cluster: Cluster, tiny_model_dir: Path, tmp_path: Path) -> None:
-    """No image is lost or made of another's; only the shards under way are made again."""
-    specs = [spec(tiny_model_dir, name, n=60) for name in ("one", "three")]
-    lost = cluster.add_node(num_cpus=1, object_store_memory=80 * 2**20)
-    placement = Ray(Nodes(None), worker=light(tmp_path, pause=0.1))
-
-    def kill() -> None:
-        os.kill(int(logged(tmp_path, "begin")[-1][-1]), signal.SIGKILL)
-
-    acts = [
-        when(lambda: len(logged(tmp_path, "begin")) >= 4, kill),
-        when(lambda: len(logged(tmp_path, "begin")) >= 8, lambda: cluster.remove_node(lost, False)),
-    ]
-    found = run(specs, tmp_path / "results", placement)
-    for act in acts:
-        act.join(20)
-    assert images(found) == {"one": [3.0 + i for i in range(60)], "three": [5.0 + i for i in range(60)]}
-    begun, made = ([" ".join(w[:-1]) for w in logged(tmp_path, what)] for what in ("begin", "made"))
-    assert set(begun) == set(made) and len(begun) - len(set(begun)) <= 2
-
-
-def test_a_task_that_hangs_is_a_record(cluster: Cluster, tiny_model_dir: Path, tmp_path: Path) -> None:
+def test_a_task_that_hangs_is_a_record(nodes: Nodes, tiny_model_dir: Path, tmp_path: Path) -> None:
     """Its worker is replaced; the reason names the limit and the images."""
-    chosen = [spec(tiny_model_dir, name, n=2, timeout_s=1.5) for name in ("hangs", "one")]
-    found = run(chosen, tmp_path / "results", Ray(Nodes(None), worker=light(tmp_path), workers=2))
-    assert found["hangs"].reason == "time limit: no result within 3 s (images 0 to 1)"
+    chosen = [spec(tiny_model_dir, name, n=2, timeout_s=0.75) for name in ("hangs", "one")]
+    found = run(chosen, tmp_path / "results", Ray(nodes, worker=light(tmp_path), workers=1))
+    assert found["hangs"].reason == "time limit: no result within 1.5 s (images 0 to 1)"
     assert found["one"].status == "ok"
 
 
-def test_trials_come_back_in_order(cluster: Cluster, tmp_path: Path) -> None:
+def test_trials_come_back_in_order(nodes: Nodes, tmp_path: Path) -> None:
     """Whoever evaluates them and however long each takes."""
-    placement = Ray(Nodes(None), worker=light(tmp_path), workers=2)
+    placement = Ray(nodes, worker=light(tmp_path), workers=2)
     assert placement.map(squares, [5, 0, 3, 1]) == [25, 0, 9, 1]
     placement._trials.close()
 
 
-def test_nodes_of_several_kinds(cluster: Cluster, tmp_path: Path) -> None:
-    """Nodes of another kind are refused in one line, or left aside where one kind is named."""
-    own = Nodes(None)
-    other = cluster.add_node(num_cpus=1, labels={LABEL: "slow"}, object_store_memory=80 * 2**20)
+def test_the_driver_killed_and_started_again(
+    cluster: Cluster, nodes: Nodes, driver: WarmPopen, tiny_model_dir: Path, tmp_path: Path
+) -> None:
+    """The records are those of an undisturbed run: nothing is timed twice, and no more than one shard a
+    worker is made again."""
+    specs = [spec(tiny_model_dir, name, n=20) for name in ("one", "three")]
+    asked = {
+        "address": cluster.address,
+        "folder": str(tmp_path),
+        "specs": [one.model_dump(mode="json") for one in specs],
+    }
+    assert driver.stdin
+    driver.stdin.write(json.dumps(asked))
+    driver.stdin.close()
+    when(lambda: len(logged(tmp_path, "begin")) >= 5, driver.kill).join(60)
+    assert driver.wait(10) == -signal.SIGKILL
+    assert not list((tmp_path / "results" / "cluster").glob("*/*.json"))
+    found = run(specs, tmp_path / "results", Ray(nodes, worker=light(tmp_path), workers=2))
+    assert images(found) == {"one": [3.0 + i for i in range(20)], "three": [5.0 + i for i in range(20)]}
+    assert sorted(logged(tmp_path, "timed")) == [["one"], ["three"]]
+    begun = [" ".join(words[:-1]) for words in logged(tmp_path, "begin")]
+    assert 1 <= len(begun) - len(set(begun)) <= 2
+
+
+def test_nodes_of_several_kinds(
+    cluster: Cluster, nodes: Nodes, tiny_model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nodes of another kind are refused in one line, or left aside where one kind is named. On one whose
+    object store is too small and whose disk is full, what does not fit is a record with its reason."""
+    monkeypatch.setenv("RAY_local_fs_capacity_threshold", "0")  # as if the disk were full
+    other = cluster.add_node(**SMALL, labels={LABEL: "slow"})
     try:
         with pytest.raises(BadInput, match=r"needed on a cluster of 2 kinds of devices; allowed: .*slow"):
             Nodes(None)
         with pytest.raises(BadInput, match="'fast' is not allowed; allowed: "):
             Nodes("fast")
-        assert len(own.alive()) == 3  # one of another kind that joins is not used
-        assert [node.kind for node in Nodes("slow").alive()] == ["slow"]
+        assert len(nodes.alive()) == 3  # one of another kind that joins is not used
+        slow = Nodes("slow")
+        assert [node.kind for node in slow.alive()] == ["slow"]
+        chosen = [spec(tiny_model_dir, name, n=2) for name in ("large", "one")]
+        found = run(chosen, tmp_path / "results", Ray(slow, worker=light(tmp_path)))
+        assert found["one"].status == "ok"
+        why = "OutOfDiskError: its node's object store and disk are full (images 0 to 1)"
+        assert found["large"].reason == why
     finally:
         cluster.remove_node(other, False)
 
 
+def test_an_object_store_too_small(nodes: Nodes, tiny_model_dir: Path, tmp_path: Path) -> None:
+    """Ray keeps on its disk what the store cannot hold; nothing is lost."""
+    found = run(
+        [spec(tiny_model_dir, "large", n=2)],
+        tmp_path / "results",
+        Ray(nodes, worker=light(tmp_path), workers=1),
+    )
+    assert images(found) == {"large": [5.0, 6.0]}
+
+
 def test_nothing_listens_beyond_the_loopback(cluster: Cluster) -> None:
     """No process of a cluster that the harness starts can be reached from another machine."""
-    places = [
-        connection.laddr.ip
-        for process in psutil.Process().children(recursive=True)
-        for connection in process.net_connections()
-        if connection.status == psutil.CONN_LISTEN
-    ]
+    places = []
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):  # one that has ended since
+            there = process.net_connections()
+            places += [one.laddr.ip for one in there if one.status == psutil.CONN_LISTEN]
     assert places and all(place.removeprefix("::ffff:") in ("127.0.0.1", "::1") for place in places)
 
 
 def test_records_are_those_of_a_local_run(
-    cluster: Cluster, tiny_model_dir: Path, tmp_path: Path, warm_processes: None
+    nodes: Nodes, tiny_model_dir: Path, tmp_path: Path, warm_processes: None
 ) -> None:
     """With the real model: same keys, and the quality of each configuration the same to the last bit but for
     the order of additions in SSIM."""
@@ -191,7 +237,7 @@ def test_records_are_those_of_a_local_run(
              quality={"n": 6, "converged_n": 4, "extractor": None, "worst": 2}),
     ]  # fmt: skip
     results = tmp_path / "results"
-    remote = run(chosen, results, Ray(Nodes(None), workers=1))
+    remote = run(chosen, results, Ray(nodes, worker=WarmWorker, workers=1))
     for path in Store(results, "cluster", remote["half"].environment["machine"]).directory.glob("*.json"):
         path.unlink()
     runner = Runner(results=results)
@@ -206,3 +252,26 @@ def test_records_are_those_of_a_local_run(
         assert other.quality.model_copy(update={"ssim": record.quality.ssim}) == record.quality
         assert other.timing and len(other.timing.pairs) == 2
     assert remote["control"].quality and remote["control"].quality.identical
+
+
+def test_a_worker_killed_and_a_node_lost(
+    cluster: Cluster, nodes: Nodes, tiny_model_dir: Path, tmp_path: Path
+) -> None:
+    """No image is lost or made of another's; only the shards under way are made again."""
+    specs = [spec(tiny_model_dir, name, n=60) for name in ("one", "three")]
+    lost = next(iter(cluster.worker_nodes))
+    placement = Ray(nodes, worker=light(tmp_path, pause=0.1))
+
+    def kill() -> None:
+        os.kill(int(logged(tmp_path, "begin")[-1][-1]), signal.SIGKILL)
+
+    acts = [
+        when(lambda: len(logged(tmp_path, "begin")) >= 4, kill),
+        when(lambda: len(logged(tmp_path, "begin")) >= 8, lambda: cluster.remove_node(lost, False)),
+    ]
+    found = run(specs, tmp_path / "results", placement)
+    for act in acts:
+        act.join(20)
+    assert images(found) == {"one": [3.0 + i for i in range(60)], "three": [5.0 + i for i in range(60)]}
+    begun, made = ([" ".join(w[:-1]) for w in logged(tmp_path, what)] for what in ("begin", "made"))
+    assert set(begun) == set(made) and len(begun) - len(set(begun)) <= 2

@@ -23,7 +23,7 @@ from typing import Any, NoReturn
 
 OWN = ("bench", "dqar")
 MODULES = ("bench", "bench.run.worker", "bench.measure.memory")
-SCRIPTS = ("every_command.py", "faulty_worker.py", "light_worker.py")  # of the tests
+SCRIPTS = ("every_command.py", "faulty_worker.py", "light_driver.py", "light_worker.py")  # of the tests
 PIPES = (("p2cread", "p2cwrite"), ("c2pread", "c2pwrite"), ("errread", "errwrite"))  # as Popen names them
 _SIGNATURE = inspect.signature(subprocess.Popen._execute_child)  # type: ignore[attr-defined]
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import tempfile
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -73,9 +74,7 @@ class Worker:
         Returns:
             Each record as JSON, and its image (PNG; None: it has none).
         """
-        if self.threads is None:  # Ray's choice is for its own workers
-            os.environ.pop("OMP_NUM_THREADS", None)
-        with tempfile.TemporaryDirectory() as results:
+        with _threads(self.threads), tempfile.TemporaryDirectory() as results:
             here = {"results": Path(results), "parent": os.getpid()}
             jobs = [job.model_copy(update=here) for job in TypeAdapter(list[Job]).validate_json(given)]
             Runner(results=Path(results), worker=command).work(jobs)
@@ -139,6 +138,20 @@ class Worker:
             self.loaded = None  # its memory is free before the next one takes it
             self.loaded = by, Session.open(spec)
         return self.loaded[1].under(spec)
+
+
+@contextmanager
+def _threads(asked: str | None) -> Iterator[None]:
+    """Processes start with the threads of whoever started the run: Ray's choice is for its own workers."""
+    own = os.environ.pop("OMP_NUM_THREADS", None)
+    if asked is not None:
+        os.environ["OMP_NUM_THREADS"] = asked
+    try:
+        yield
+    finally:
+        os.environ.pop("OMP_NUM_THREADS", None)
+        if own is not None:
+            os.environ["OMP_NUM_THREADS"] = own
 
 
 def _made(task: ShardTask, first: Session) -> list[Made]:

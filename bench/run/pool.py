@@ -157,10 +157,8 @@ class Pool:
             result = ray.get(reference)
         except LOST as error:
             self._dismiss(worker)
-            self.looked = -REFRESH_S  # look at once who is there
             task.attempts += 1
-            kind = type(error).__name__
-            return Failure(f"{kind}: {ATTEMPTS} workers were lost") if task.attempts >= ATTEMPTS else None
+            return Failure(_lost(error)) if task.attempts >= ATTEMPTS else None
         except errors.RayTaskError as error:
             self.idle.append(worker)
             cause = error.cause if isinstance(error.cause, BaseException) else error
@@ -170,6 +168,7 @@ class Pool:
 
     def _dismiss(self, worker: Any) -> None:
         self.nodes.pop(worker, None)
+        self.looked = -REFRESH_S  # at once who is there, and who is to replace it
         ray.kill(worker)
 
     def _hire(self) -> None:
@@ -189,3 +188,11 @@ class Pool:
         worker = self.actors.options(scheduling_strategy=place, **needs).remote(*self.arguments)
         self.nodes[worker] = slots.node
         self.starting[worker.ready.remote()] = worker
+
+
+def _lost(error: Exception) -> str:
+    """Why a task is given up: a result that fits nowhere is raised within the task's own error."""
+    cause = getattr(error, "cause", None) or error
+    full = isinstance(cause, (errors.ObjectStoreFullError, errors.OutOfDiskError))
+    what = "its node's object store and disk are full" if full else f"{ATTEMPTS} workers were lost"
+    return f"{type(cause).__name__}: {what}"

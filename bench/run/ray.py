@@ -131,14 +131,19 @@ class Ray:
             progress.advance(len(specs) - len(due))
             timed: dict[str, Record] = {}
             waiting = [[due[spec.name] for spec in group if spec.name in due] for group in groups]
-            for job, record, image in self._timed(waiting, runner.force, progress):
-                if record.status == "ok" and job.spec.measures_quality:
-                    timed[job.spec.name] = record
-                    write_atomic(_partial(job), record.model_dump_json().encode())
-                else:
-                    job.store.write(record, image)
-                    progress.advance(1, self.size, record.status == "failed")
-            self._quality([due[name] for name in timed], timed, progress)
+            pool = self.pool(alone=True)
+            try:
+                for job, record, image in self._timed(pool, waiting, runner.force, progress):
+                    if record.status == "ok" and job.spec.measures_quality:
+                        timed[job.spec.name] = record
+                        write_atomic(_partial(job), record.model_dump_json().encode())
+                    else:
+                        job.store.write(record, image)
+                        progress.advance(1, self.size, record.status == "failed")
+                pool = self._for_quality(pool)
+                self._quality(pool, [due[name] for name in timed], timed, progress)
+            finally:
+                pool.close()
 
     def map(self, make: Callable[[], Callable[[Item], Found]], items: Iterable[Item]) -> list[Found]:
         """Evaluate items on the workers, whose evaluations are kept.
@@ -174,8 +179,16 @@ class Ray:
     def _trials(self) -> Any:
         return self.pool(alone=False)
 
+    def _for_quality(self, timing: Any) -> Any:
+        """The pool that makes quality: the one that timed where its workers are alike, on GPUs above all."""
+        if self._slots(alone=True) != self._slots(alone=False):
+            timing.close()
+            return self.pool(alone=False)
+        timing.slots = functools.partial(self._slots, False)
+        return timing
+
     def _timed(
-        self, groups: Iterable[Sequence[Job]], force: bool, progress: Progress
+        self, pool: Any, groups: Iterable[Sequence[Job]], force: bool, progress: Progress
     ) -> Iterator[tuple[Job, Record, bytes | None]]:
         """The timed records of the groups' configurations: what was timed before is read."""
         from bench.run.pool import Failure, Task
@@ -186,21 +199,17 @@ class Ray:
             yield from ((job, found, None) for job in group if (found := kept[job.spec.name]))
             if left := [job for job in group if not kept[job.spec.name]]:
                 tasks.append(self._timed_task(left))
-        pool = self.pool(alone=True)
-        try:
-            while tasks:
-                progress.say(f"timing {sum(len(task.what) for task in tasks)} configurations")
-                again: list[Task] = []
-                for task, result in pool.results(tasks):
-                    if not isinstance(result, Failure):
-                        yield from _records(task.what, result)
-                    elif len(task.what) > 1:  # each by itself, to show whose fault it is
-                        again += [self._timed_task([job]) for job in task.what]
-                    else:
-                        yield task.what[0], task.what[0].failure(result.reason, result.trace), None
-                tasks = again
-        finally:
-            pool.close()
+        while tasks:
+            progress.say(f"timing {sum(len(task.what) for task in tasks)} configurations")
+            again: list[Task] = []
+            for task, result in pool.results(tasks):
+                if not isinstance(result, Failure):
+                    yield from _records(task.what, result)
+                elif len(task.what) > 1:  # each by itself, to show whose fault it is
+                    again += [self._timed_task([job]) for job in task.what]
+                else:
+                    yield task.what[0], task.what[0].failure(result.reason, result.trace), None
+            tasks = again
 
     def _timed_task(self, jobs: Sequence[Job]) -> Any:
         from bench.run.pool import Task
@@ -211,30 +220,26 @@ class Ray:
         limit = 2 * sum(job.spec.timeout_s for job in jobs) + SLACK_S
         return Task("timed", (given, list(self.command)), limit, list(jobs))
 
-    def _quality(self, jobs: Sequence[Job], timed: dict[str, Record], progress: Progress) -> None:
+    def _quality(self, pool: Any, jobs: Sequence[Job], timed: dict[str, Record], progress: Progress) -> None:
         from bench.run.pool import Failure, Task
 
         run = QualityRun(list(jobs), timed, self._speed(), self.size)
-        pool = self.pool(alone=False)
-        try:
-            while True:
-                for record in run.finished():
-                    progress.advance(1, pool.size, record.status == "failed")
-                asked = run.tasks(self._shared_cache(jobs))
-                if not asked:
-                    return
-                progress.expect(len(asked))
-                progress.say(f"quality in {len(asked)} tasks")
-                tasks = [Task("shards", (one.model_dump_json(),), run.limit(one), one) for one in asked]
-                for task, result in pool.results(tasks):
-                    if isinstance(result, Failure):
-                        run.lost(task.what, result.reason, result.trace)
-                        pool.drop()  # what is left is planned again, each configuration by itself
-                    else:
-                        run.keep(task.what, result)
-                    progress.advance(1, pool.size)
-        finally:
-            pool.close()
+        while True:
+            for record in run.finished():
+                progress.advance(1, pool.size, record.status == "failed")
+            asked = run.tasks(self._shared_cache(jobs))
+            if not asked:
+                return
+            progress.expect(len(asked))
+            progress.say(f"quality in {len(asked)} tasks")
+            tasks = [Task("shards", (one.model_dump_json(),), run.limit(one), one) for one in asked]
+            for task, result in pool.results(tasks):
+                if isinstance(result, Failure):
+                    run.lost(task.what, result.reason, result.trace)
+                    pool.drop()  # what is left is planned again, each configuration by itself
+                else:
+                    run.keep(task.what, result)
+                progress.advance(1, pool.size)
 
     def _speed(self) -> float:
         """How much longer a generation takes a worker than it took when it was timed, on a whole node."""
