@@ -20,7 +20,7 @@ def leave_at_once() -> None:
 
 
 def interruptible() -> None:
-    """From here on Ctrl-C is a KeyboardInterrupt, and `was_interrupted` tells whatever else becomes of it."""
+    """From here on Ctrl-C is a KeyboardInterrupt, and `was_interrupted` reports it even if caught."""
     _handle(_raise)
 
 

@@ -18,7 +18,7 @@ ENTROPY_MEASURED = Need(
 ENTROPY_DECIDES = Need("a finite entropy_threshold or use_learned_policy", lambda c: c.needs_entropy)
 NO_TRACE = Need("trace_entropy = False", lambda c: not c.trace_entropy)
 SCHEDULE = Need("use_layer_scheduling = True", lambda c: c.use_layer_scheduling)
-SCHEDULE_BESIDE_PLAN = Need(
+SCHEDULE_WITH_PLAN = Need(
     "plan_path = None or schedule_type = 'adaptive'",
     lambda c: c.plan_path is None or c.schedule_type == "adaptive",
 )

@@ -78,8 +78,8 @@ def build_tiny_pipeline(layers: int = 6) -> DiTPipeline:
 def _copied(module: torch.nn.Module, memo: dict[int, Any]) -> torch.nn.Module:
     """What `copy.deepcopy` makes of a module, in a quarter of the time: most of what a module consists of are
     empty dictionaries and numbers."""
-    made: torch.nn.Module = type(module).__new__(type(module))
-    memo[id(module)] = made
+    copied: torch.nn.Module = type(module).__new__(type(module))
+    memo[id(module)] = copied
     for name, value in vars(module).items():
         if name == "_modules":
             value = {key: None if part is None else _copied(part, memo) for key, part in value.items()}
@@ -87,8 +87,8 @@ def _copied(module: torch.nn.Module, memo: dict[int, Any]) -> torch.nn.Module:
             value = type(value)()
         elif value is not None and not isinstance(value, (bool, int, float, str)):
             value = copy.deepcopy(value, memo)
-        vars(made)[name] = value
-    return made
+        vars(copied)[name] = value
+    return copied
 
 
 @functools.cache
@@ -214,7 +214,7 @@ def warm_processes(preloaded: None, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Plots are files without a drawing, here and in warm processes: for tests of what stands beside them."""
+    """Plots are files without a drawing, here and in warm processes: for tests of what surrounds them."""
     from PIL import Image
 
     from bench.report.plots import style

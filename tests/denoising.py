@@ -34,8 +34,8 @@ GATES: dict[str, dict[str, Any]] = {
 
 def config(**changes: Any) -> DQARConfig:
     """Reuse wherever `changes` allow it, from the second step on."""
-    freed = {"use_layer_scheduling": False, "warmup_fraction": 0.0, "num_layers": 6, "num_heads": 4}
-    return DQARConfig.preset("maximum", **freed | changes)
+    eligible = {"use_layer_scheduling": False, "warmup_fraction": 0.0, "num_layers": 6, "num_heads": 4}
+    return DQARConfig.preset("maximum", **eligible | changes)
 
 
 def per_step(pipe: Any, seen: Callable[[], int], steps: int = STEPS) -> list[int]:

@@ -41,12 +41,12 @@ class FakeCuda(TorchDispatchMode):
             self.on_host += 1
             return func(*args, **kwargs)
         with self.fake:
-            made = func(*args, **kwargs)
-        ends = {tensor.device.type for tensor in [*given, *_tensors(made)]}
-        free = kwargs.get("non_blocking") and made.device.type == "cuda"
+            result = func(*args, **kwargs)
+        ends = {tensor.device.type for tensor in [*given, *_tensors(result)]}
+        free = kwargs.get("non_blocking") and result.device.type == "cuda"
         if "copy" in str(func) and len(ends) > 1 and not free:
             self.waits.append(str(func))
-        return made
+        return result
 
     def read(self, tensor: Tensor) -> list[float]:
         """What `tolist` finds, after a wait: numbers that are no timesteps, and not nothing."""

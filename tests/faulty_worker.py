@@ -18,7 +18,7 @@ from bench import methods
 from bench.methods import Arm, Method
 from bench.run import worker
 
-WORKER = (sys.executable, __file__)  # as the runner is told
+WORKER = (sys.executable, __file__)  # as the runner takes it
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 from safetensors.numpy import save
 
 from bench.record import Timing
-from bench.run.actor import Made, ShardTask, Worker
+from bench.run.actor import Shard, ShardTask, Worker
 from bench.run.worker import Job
 from bench.stats import timed
 
@@ -23,20 +23,20 @@ LARGE = 90 * 2**20  # bytes; the smallest object store that Ray allows holds 75 
 
 
 class LightWorker(Worker):
-    """What is written under `folder` tells what was done, and `fault` there what goes wrong."""
+    """What is written under `directory` shows what was done, and `fault` there decides what goes wrong."""
 
-    folder = ""
+    directory = ""
     pause = 0.0
 
     def timed(self, given: str, command: Sequence[str]) -> list[tuple[str, bytes | None]]:
         """Records with made-up seconds."""
-        made: list[tuple[str, bytes | None]] = []
+        records: list[tuple[str, bytes | None]] = []
         for job in TypeAdapter(list[Job]).validate_json(given):
             self.say("timed", job.spec.name)
-            made.append((job.record(status="ok", timing=made_up()).model_dump_json(), None))
-        return made
+            records.append((job.record(status="ok", timing=made_up()).model_dump_json(), None))
+        return records
 
-    def shards(self, given: str) -> list[Made]:
+    def shards(self, given: str) -> list[Shard]:
         """Drifts that follow from the image's number alone; the faults are named after configurations."""
         task = ShardTask.model_validate_json(given)
         names = [spec.name for spec in task.specs]
@@ -47,18 +47,18 @@ class LightWorker(Worker):
         if "hangs" in names:
             time.sleep(1000)
         more = LARGE if "large" in names else 0
-        made = [Made("", packed(task.start, task.stop, 0.5))] if task.baseline else []
+        shards = [Shard("", packed(task.start, task.stop, 0.5))] if task.baseline else []
         for name in names:
             if name == "raises":
-                made.append(Made(name, None, "RuntimeError: shapes do not match", "a traceback"))
+                shards.append(Shard(name, None, "RuntimeError: shapes do not match", "a traceback"))
             else:
-                made.append(Made(name, packed(task.start, task.stop, float(len(name)), more)))
+                shards.append(Shard(name, packed(task.start, task.stop, float(len(name)), more)))
         self.say("made", *names, f"{task.start}-{task.stop}", str(os.getpid()))
-        return made
+        return shards
 
     def say(self, *words: str) -> None:
         """Append a line to the log."""
-        note(Path(self.folder) / "log", " ".join(words))
+        note(Path(self.directory) / "log", " ".join(words))
 
 
 class WarmWorker(Worker):
@@ -73,9 +73,9 @@ class WarmWorker(Worker):
         return super().timed(given, command)
 
 
-def light(folder: Path, pause: float = 0.0) -> type[LightWorker]:
-    """The class of workers that write to a folder, and take so many seconds for a shard."""
-    return type("Here", (LightWorker,), {"folder": str(folder), "pause": pause})
+def light(directory: Path, pause: float = 0.0) -> type[LightWorker]:
+    """The class of workers that write to a directory, and take so many seconds for a shard."""
+    return type("Here", (LightWorker,), {"directory": str(directory), "pause": pause})
 
 
 def packed(start: int, stop: int, scale: float, more: int = 0) -> bytes:

@@ -1,6 +1,6 @@
 """A run of light configurations on a cluster, in a process of its own that a test kills.
 
-It begins when stdin ends: JSON of the cluster's `address`, the `folder` of results and log, and the `specs`.
+It starts when stdin ends: JSON of a cluster's `address`, the `directory` of results and log, and the `specs`.
 """
 
 from __future__ import annotations
@@ -21,6 +21,6 @@ from bench.spec.run_spec import RunSpec
 if __name__ == "__main__":
     asked = json.loads(sys.stdin.read())
     ray.init(asked["address"], log_to_driver=False, logging_level=logging.ERROR)
-    folder, specs = Path(asked["folder"]), [RunSpec.model_validate(one) for one in asked["specs"]]
-    placement = Ray(Nodes(None), worker=light(folder, pause=0.3), workers=2)
-    SuiteRun.of(specs, folder / "results", placement=placement).run()
+    directory, specs = Path(asked["directory"]), [RunSpec.model_validate(one) for one in asked["specs"]]
+    placement = Ray(Nodes(None), worker=light(directory, pause=0.3), workers=2)
+    SuiteRun.of(specs, directory / "results", placement=placement).run()

@@ -81,6 +81,6 @@ def paired(speed: float, seed: int = 0, scatter: float = 0.03) -> Any:
     """Timing whose speedup is the median of its own pairs."""
     ratios = speed * (1 + scatter * np.random.default_rng(seed).normal(size=9))
     middle = float(np.median(ratios))
-    found = Median(median=middle, low=middle * (1 - scatter / 2), high=middle * (1 + scatter / 2))
+    speedup = Median(median=middle, low=middle * (1 - scatter / 2), high=middle * (1 + scatter / 2))
     pairs = [(2.0, 2.0 / float(ratio)) for ratio in ratios]
-    return timing(speed).model_copy(update={"speedup": found, "pairs": pairs})
+    return timing(speed).model_copy(update={"speedup": speedup, "pairs": pairs})

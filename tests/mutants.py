@@ -143,24 +143,26 @@ def outcomes(module: str) -> tuple[Counter[str], list[str]]:
     with chdir(STATE):
         decided = SourceFileMutationData(path=Path(module))
         decided.load()
-        found = {name: status_by_exit_code[code] for name, code in decided.exit_code_by_key.items()}
-        alive = [name for name, outcome in found.items() if outcome not in KILLED]
-        changes = [f"# {name}: {found[name]}\n{get_diff_for_mutant(name, path=module)}\n" for name in alive]
-    return Counter(found.values()), changes
+        statuses = {name: status_by_exit_code[code] for name, code in decided.exit_code_by_key.items()}
+        alive = [name for name, outcome in statuses.items() if outcome not in KILLED]
+        changes = [
+            f"# {name}: {statuses[name]}\n{get_diff_for_mutant(name, path=module)}\n" for name in alive
+        ]
+    return Counter(statuses.values()), changes
 
 
-def _row(module: str, found: Counter[str]) -> str:
-    killed, late = (found[outcome] for outcome in KILLED)
-    alive = found.total() - killed - late
-    return f"{module:<34} {found.total():>8} {killed:>8} {alive:>9} {late:>8} {_share(found):>6.1%}\n"
+def _row(module: str, statuses: Counter[str]) -> str:
+    killed, late = (statuses[outcome] for outcome in KILLED)
+    alive = statuses.total() - killed - late
+    return f"{module:<34} {statuses.total():>8} {killed:>8} {alive:>9} {late:>8} {_share(statuses):>6.1%}\n"
 
 
-def _share(found: Counter[str]) -> float:
-    return sum(found[outcome] for outcome in KILLED) / max(found.total(), 1)
+def _share(statuses: Counter[str]) -> float:
+    return sum(statuses[outcome] for outcome in KILLED) / max(statuses.total(), 1)
 
 
 def main() -> int:
-    """Mutate the modules asked for, or all; print survivors and figures."""
+    """Mutate the modules asked for, or all; print survivors and totals."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("modules", nargs="*", metavar="MODULE", help=", ".join(TESTS))
     parser.add_argument("--children", type=int, default=1, help="processes that run mutants (default: 1)")
@@ -172,10 +174,10 @@ def main() -> int:
     table = f"{'module':<34} {'mutants':>8} {'killed':>8} {'survived':>9} {'timeout':>8} {'%':>6}\n"
     everything: Counter[str] = Counter()
     for module in modules:
-        found, survivors = outcomes(module)
+        statuses, survivors = outcomes(module)
         sys.stdout.writelines(survivors)
-        table += _row(module, found)
-        everything += found
+        table += _row(module, statuses)
+        everything += statuses
     sys.stdout.write(table + _row("all", everything))
     return int(_share(everything) < ENOUGH)
 

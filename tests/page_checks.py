@@ -18,9 +18,9 @@ Forms = Mapping[str, Callable[..., None]]
 def explain(text: str, forms: Forms) -> str:
     """Check every number that has a form; what is left of the lines that hold a digit and have none."""
     for pattern, check in forms.items():
-        found = list(re.finditer(pattern, text))
-        assert found, f"no sentence of the form {pattern}"
-        for match in found:
+        matches = list(re.finditer(pattern, text))
+        assert matches, f"no sentence of the form {pattern}"
+        for match in matches:
             check(*match.groups())
         text = re.sub(pattern, " ¤ ", text)
     text = re.sub(r"`[^`]*`|\]\([^)]*\)", " ", text)

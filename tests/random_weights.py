@@ -32,17 +32,19 @@ def inception(path: Path) -> Path:
     return path
 
 
-def lpips(folder: Path) -> Path:
+def lpips(directory: Path) -> Path:
     """A directory with LPIPS's own layers, positive as the trained ones are, and VGG16."""
     torch.manual_seed(0)
     widths = enumerate((64, 128, 256, 512, 512))
-    own = {f"lin{i}.model.1.weight": torch.rand(1, width, 1, 1) for i, width in widths}
+    layers = {f"lin{i}.model.1.weight": torch.rand(1, width, 1, 1) for i, width in widths}
     with torch.device("meta"):
         shapes = vgg16().state_dict()
-    folder.mkdir(exist_ok=True)
-    for name, content in zip(LPIPS_FILES, (own, {k: _random(k, v) for k, v in shapes.items()}), strict=True):
-        torch.save(content, folder / name)
-    return folder
+    directory.mkdir(exist_ok=True)
+    for name, content in zip(
+        LPIPS_FILES, (layers, {k: _random(k, v) for k, v in shapes.items()}), strict=True
+    ):
+        torch.save(content, directory / name)
+    return directory
 
 
 def _random(name: str, like: Tensor) -> Tensor:

@@ -37,7 +37,7 @@ def traced(pipe: DiTPipeline) -> torch.Tensor:
 
 
 def test_decisions_follow_the_measured_change(pipe: DiTPipeline) -> None:
-    """Where a layer is computed beside an entry, ||fresh - cached|| / ||fresh|| a step is its rate; it is
+    """Where a layer that has an entry is computed, ||fresh - cached|| / ||fresh|| a step is its rate; it is
     reused exactly where the last rate, times the steps of reuse, is tolerated."""
     dqar.enable(pipe, config(1e9))
     traced(pipe)
@@ -45,21 +45,21 @@ def test_decisions_follow_the_measured_change(pipe: DiTPipeline) -> None:
     tolerance = 2.5 * float(np.median(rates))
     dqar.enable(pipe, config(tolerance))
     outputs = traced(pipe)
-    found, run = dqar.summary(pipe), pipe._dqar.manager.trajectory.main.maker
-    assert {"reused", "change", "probe"} <= found.reasons.keys()
+    summary, run = dqar.summary(pipe), pipe._dqar.manager.trajectory.main.maker
+    assert {"reused", "change", "probe"} <= summary.reasons.keys()
 
     free, looked = run.blocked == Reason.REUSED, run.blocked == Reason.PROBE
     for layer in range(LAYERS):
-        rate, made = np.nan, 0
+        rate, computed = np.nan, 0
         for step in range(1, STEPS):
-            expected = free[step, layer] and rate * (step - made) <= tolerance
-            assert found.map[step, layer] == expected, (step, layer)
+            expected = free[step, layer] and rate * (step - computed) <= tolerance
+            assert summary.map[step, layer] == expected, (step, layer)
             if expected:
                 continue
             if free[step, layer] or looked[step, layer]:  # an entry was kept for this step
-                fresh, cached = outputs[step, layer], outputs[made, layer]
-                rate = float((fresh - cached).norm() / fresh.norm()) / (step - made)
-            made = step
+                fresh, cached = outputs[step, layer], outputs[computed, layer]
+                rate = float((fresh - cached).norm() / fresh.norm()) / (step - computed)
+            computed = step
         assert run.gate.adaptive.rate[layer] == pytest.approx(rate, rel=1e-4)
 
 

@@ -50,8 +50,8 @@ def graph(deep: bool) -> dict[str, set[str]]:
 
 def place(name: str) -> int:
     """The position of a module's directory in the order; ValueError for one that the docstring lacks."""
-    own = name.split(".")[1] if "." in name else name
-    return next(i for i, names in enumerate(ORDER) if own in names)
+    directory = name.split(".")[1] if "." in name else name
+    return next(i for i, names in enumerate(ORDER) if directory in names)
 
 
 def circles(edges: Mapping[str, set[str]]) -> list[list[str]]:
@@ -82,9 +82,9 @@ def test_directories_import_only_from_those_above() -> None:
 
 def test_the_runtime_never_imports_the_harness() -> None:
     """`dqar` works without `bench`."""
-    found = {name: each for name, each in graph(deep=True).items() if name.startswith("dqar")}
-    assert found
-    assert not [(name, sorted(each)) for name, each in found.items() if any(e[:5] == "bench" for e in each)]
+    imports = {name: each for name, each in graph(deep=True).items() if name.startswith("dqar")}
+    assert imports
+    assert not [(name, sorted(each)) for name, each in imports.items() if any(e[:5] == "bench" for e in each)]
 
 
 def test_modules_import_in_no_circle() -> None:

@@ -51,7 +51,7 @@ MU, SIGMA = np.zeros(2048), np.zeros((2048, 2048), np.float32)
 
 
 @pytest.mark.parametrize(
-    ("make", "said"),
+    ("make", "message"),
     [
         (lambda path: path.mkdir(), "no images in it; allowed: .png, "),
         (lambda path: [sample(path / "a.png"), sample(path / "b.png", 32)], "of one size"),
@@ -74,12 +74,12 @@ MU, SIGMA = np.zeros(2048), np.zeros((2048, 2048), np.float32)
         (npz(mu=MU, sigma=SIGMA), "needed: inception_weights"),
     ],
 )
-def test_references_that_cannot_be_used(tmp_path: Path, make: Make, said: str) -> None:
+def test_references_that_cannot_be_used(tmp_path: Path, make: Make, message: str) -> None:
     """Directories without images of one size, broken files, wrong keys, types and shapes, and
-    statistics without Inception are each told apart."""
+    statistics without Inception are each distinguished."""
     path = tmp_path / "ref.npz"
     make(path)
-    assert said in refused(reference=str(path))
+    assert message in refused(reference=str(path))
 
 
 def test_weights_that_cannot_be_used(tmp_path: Path) -> None:

@@ -35,19 +35,23 @@ KERNELS = r"kernels\.(Reference|Entropy)"
 @pytest.fixture(scope="module")
 def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two kernels' benchmarks of this commit, run by asv itself and published."""
-    folder = tmp_path_factory.mktemp("asv")
-    places = {"env_dir": folder / "env", "results_dir": folder / "results", "html_dir": folder / "html"}
-    path = config.written(folder, **places)
+    directory = tmp_path_factory.mktemp("asv")
+    places = {
+        "env_dir": directory / "env",
+        "results_dir": directory / "results",
+        "html_dir": directory / "html",
+    }
+    path = config.written(directory, **places)
     known = ("--machine", "here", "--os", "linux", "--arch", "x", "--cpu", "a cpu", "--num_cpu", "1")
-    asv(path, "machine", *known, "--ram", "1", home=folder)
+    asv(path, "machine", *known, "--ram", "1", home=directory)
     given = (
         "-E", "here:same", "--set-commit-hash", "HEAD", "--machine", "here", "--append-samples", "--quick",
         "--launch-method", "forkserver",  # one import of torch for all benchmarks
     )  # fmt: skip
-    asv(path, "run", *given, "--bench", KERNELS, home=folder)
-    asv(path, "publish", home=folder)
-    make_offline(folder / "html")
-    return folder
+    asv(path, "run", *given, "--bench", KERNELS, home=directory)
+    asv(path, "publish", home=directory)
+    make_offline(directory / "html")
+    return directory
 
 
 def asv(config: Path, *arguments: str, home: Path) -> None:
@@ -63,11 +67,11 @@ def test_results_are_stored_with_samples_and_without_a_path(stored: Path) -> Non
     (path,) = (stored / "results" / "here").glob("*-here-py*.json")
     assert str(Path(sys.executable).parent) not in path.read_text()
     commit = json.loads(path.read_text())["commit_hash"]
-    found = gate.measured(path)
+    values = gate.measured(path)
     assert commit.startswith(path.name[:8])
-    assert len(found) == 5
-    assert all(each.value and each.samples for each in found.values())
-    assert gate.REFERENCE in found
+    assert len(values) == 5
+    assert all(each.value and each.samples for each in values.values())
+    assert gate.REFERENCE in values
 
 
 def test_pages_hold_every_series(stored: Path) -> None:
@@ -97,7 +101,7 @@ def test_a_browser_shows_a_graph(stored: Path, tmp_path: Path) -> None:
 
 
 def test_the_pages_name_no_other_host(stored: Path) -> None:
-    """Whatever a page loads lies beside it."""
+    """Whatever a page loads lies next to it."""
     index = (stored / "html" / "index.html").read_text()
     assert not re.findall(r'<(?:script|link)[^>]*(?:src|href)="https?://', index)
     for name in re.findall(r'"(vendor/[^"]+)"', index):
@@ -108,11 +112,11 @@ def verdicts(unchanged: str, planted: str) -> pd.DataFrame:
     """Two unchanged repetitions and a slowed one, of one benchmark and the reference benchmark."""
     yard = Row(gate.REFERENCE, "1", "1", "SAME", "")
     found = {"1": unchanged, "2": "SAME", check.PLANTED: planted}
-    return check.table({name: [Row("t", "1", "2", said, ""), yard] for name, said in found.items()})
+    return check.table({name: [Row("t", "1", "2", verdict, ""), yard] for name, verdict in found.items()})
 
 
 def test_the_check_of_the_gate_fails_on_an_alarm_or_a_miss(tmp_path: Path) -> None:
-    """It holds only where the planted slowdown is caught and nothing else raises an alarm; its page says
+    """It holds only where the planted slowdown is caught and nothing else raises an alarm; its page states
     which."""
     assert check.holds(verdicts("AMBIGUOUS", "SLOWER"))
     assert not check.holds(verdicts("SLOWER", "SLOWER"))
@@ -131,14 +135,14 @@ def test_a_commit_compared_with_itself_is_the_same(stored: Path) -> None:
         gate.compared(stored / "results", "here", commit, "0" * 40)
 
 
-def as_if(stored: Path, folder: Path, *series: str, commit: str = "") -> str:
+def as_if(stored: Path, directory: Path, *series: str, commit: str = "") -> str:
     """Store the fixture's results under other environments' names, and another commit's; its hash."""
     (path,) = (stored / "results" / "here").glob("*-here-py*.json")
     content = json.loads(path.read_text())
     content["commit_hash"] = commit or content["commit_hash"]
-    (folder / "here").mkdir(exist_ok=True)
+    (directory / "here").mkdir(exist_ok=True)
     for name in series:
-        (folder / "here" / f"{content['commit_hash'][:8]}-{name}.json").write_text(json.dumps(content))
+        (directory / "here" / f"{content['commit_hash'][:8]}-{name}.json").write_text(json.dumps(content))
     return str(content["commit_hash"])
 
 
@@ -151,7 +155,7 @@ def test_only_the_same_environment_is_compared(stored: Path, tmp_path: Path) -> 
     new = as_if(stored, tmp_path, SERIES)
     assert gate.exit_code(gate.compared(tmp_path, "here", both, new)) == 0
     assert gate.exit_code(gate.compared(tmp_path, "here", old, both)) == 0
-    with pytest.raises(BadInput, match=f"the base is of here-py2.7, the new commit of {SERIES}: figures of"):
+    with pytest.raises(BadInput, match=f"the base is of here-py2.7, the new commit of {SERIES}: values of"):
         gate.compared(tmp_path, "here", old, new)
     with pytest.raises(BadInput, match=f"--environment: 'x' has not both; allowed: {SERIES}"):
         gate.compared(tmp_path, "here", both, new, "x")
@@ -163,7 +167,7 @@ def test_only_the_same_environment_is_compared(stored: Path, tmp_path: Path) -> 
 
 def test_pages_are_made_on_any_branch_and_hold_no_script(stored: Path, tmp_path: Path) -> None:
     """In a repository without a branch called main the pages are made; what a benchmark's code or a machine's
-    name holds is text there, and nothing but files beside the page may run."""
+    name holds is text there, and nothing but files next to the page may run."""
     repo, results = tmp_path / "repo", tmp_path / "results"
     git = ["git", "-C", str(repo), "-c", "user.name=a", "-c", "user.email=a@b.c"]
     subprocess.run(["git", "init", "-q", "-b", "topic", str(repo)], check=True)
@@ -194,7 +198,7 @@ def test_pages_are_made_on_any_branch_and_hold_no_script(stored: Path, tmp_path:
 def test_pages_that_cannot_be_made_leave_those_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where asv fails, nothing of the pages that are there is deleted, and the exit code says so."""
+    """Where asv fails, nothing of the pages that are there is deleted, and the exit code shows it."""
     pages = tmp_path / "pages"
     pages.mkdir()
     (pages / "kept.html").write_text("kept")
@@ -221,7 +225,7 @@ def test_results_under_former_names_compare() -> None:
 
 def test_a_slowdown_of_a_fifth_is_caught_and_no_change_is_no_alarm() -> None:
     """In ten repetitions each: 20 % slower is SLOWER every time, unchanged never, also on a machine
-    that is itself 15 % slower the second time, which the reference benchmark tells."""
+    that is itself 15 % slower the second time, which the reference benchmark shows."""
     rng = np.random.default_rng(0)
     for speed in (1.0, 1.15):
         for _ in range(10):

@@ -70,9 +70,9 @@ def test_the_search_finds_what_is_to_be_found() -> None:
     seed finds the same."""
 
     def all_tried(candidates: Sequence[CandidatePlan], _: Archive) -> list[Point]:
-        return [tried(candidate) for candidate in candidates]
+        return [evaluated(candidate) for candidate in candidates]
 
-    def tried(candidate: CandidatePlan) -> Point:
+    def evaluated(candidate: CandidatePlan) -> Point:
         missed = sum(2 - n for n in candidate.branches[:8]) + 0.01 * sum(
             2 - n for n in candidate.branches[8:]
         )
@@ -80,7 +80,7 @@ def test_the_search_finds_what_is_to_be_found() -> None:
 
     found = []
     for _ in range(2):
-        archive = Archive(tried(candidate) for candidate in initial_candidates(SNR))
+        archive = Archive(evaluated(candidate) for candidate in initial_candidates(SNR))
         before = archive.at(0.4)
         for _, _ in zip(range(400), search(archive, all_tried, 6, (0.2, 0.7), 0, 400), strict=False):
             after = archive.at(0.4)
@@ -102,16 +102,16 @@ def test_a_try_ends_where_it_is_clearly_behind() -> None:
 @pytest.fixture(scope="module")
 def calibrated(tiny_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The directory of a real calibration of the tiny model on two images in eight steps, run twice."""
-    folder = tmp_path_factory.mktemp("calibrate")
-    where = [f"--{name}={folder / name}" for name in ("out", "results", "reports")]
+    directory = tmp_path_factory.mktemp("calibrate")
+    where = [f"--{name}={directory / name}" for name in ("out", "results", "reports")]
     for _ in range(2):
         done = CliRunner().invoke(app, ["calibrate", *where, *RUN, str(tiny_model_dir), "--trials", "3"])
         assert done.exit_code == 0, done.output
-    return folder
+    return directory
 
 
 def test_a_calibration_leaves_plans_that_load(calibrated: Path) -> None:
-    """Each plan runs on a stock pipeline as it stands, and says what it was found on and which errors of
+    """Each plan runs on a stock pipeline as it stands, and states what it was searched on and which errors of
     forecasts to expect; the second run took up the first one's archive."""
     files = sorted((calibrated / "out").glob("*.json"))
     assert files
@@ -195,7 +195,7 @@ def test_its_page_shows_what_was_held_out(calibrated: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("given", "message"),
     [
         (["--solver", "euler"], "--solver: 'euler' is not known; allowed: ddim, dpm_solver++, unipc"),
         (["--speedups", "2,fast"], "--speedups: '2,fast' is not allowed; allowed: numbers above 1"),
@@ -203,10 +203,10 @@ def test_its_page_shows_what_was_held_out(calibrated: Path) -> None:
         (["--speedups", "1"], "--speedups: '1' is not allowed; allowed: numbers above 1"),
     ],
 )
-def test_bad_input_is_one_line(given: list[str], said: str, tmp_path: Path) -> None:
+def test_bad_input_is_one_line(given: list[str], message: str, tmp_path: Path) -> None:
     """An option that cannot be used is named with its value and what is allowed; exit code 2."""
     done = CliRunner().invoke(app, ["calibrate", f"--out={tmp_path}", *given])
-    assert done.exit_code == 2 and said in done.output and "Traceback" not in done.output
+    assert done.exit_code == 2 and message in done.output and "Traceback" not in done.output
 
 
 def test_a_plan_is_part_of_the_key(tmp_path: Path) -> None:

@@ -31,10 +31,10 @@ def bench(*arguments: object, cwd: Path = ROOT) -> subprocess.CompletedProcess[s
 
 
 def test_run_report_validate_compare(tiny_suite: Path, tmp_path: Path) -> None:
-    """A run leaves a record and a report; a corrupted record is named and made again, a sound one
+    """A run leaves a record and a report; a corrupted record is named and made again, a valid one
     with --force alone; the other commands read what was written."""
-    folders = ("--results", tmp_path / "results", "--reports", tmp_path / "reports")
-    done = bench("run", tiny_suite, *folders)
+    places = ("--results", tmp_path / "results", "--reports", tmp_path / "reports")
+    done = bench("run", tiny_suite, *places)
     assert done.returncode == 0, done.stderr
     assert "half" in done.stdout
     (path,) = validation.record_files(tmp_path / "results")
@@ -45,20 +45,20 @@ def test_run_report_validate_compare(tiny_suite: Path, tmp_path: Path) -> None:
 
     text, written = path.read_text(), path.stat().st_mtime_ns
     path.write_text(text[:-100])
-    found = bench("validate", tmp_path / "results")
-    assert found.returncode == 1
-    assert f"{path}: truncated" in found.stdout
+    checked = bench("validate", tmp_path / "results")
+    assert checked.returncode == 1
+    assert f"{path}: truncated" in checked.stdout
 
-    assert bench("run", tiny_suite, *folders).returncode == 0
+    assert bench("run", tiny_suite, *places).returncode == 0
     assert path.stat().st_mtime_ns > written
     written = path.stat().st_mtime_ns
-    assert bench("run", tiny_suite, *folders, "--force").returncode == 0
+    assert bench("run", tiny_suite, *places, "--force").returncode == 0
     assert path.stat().st_mtime_ns > written
     assert bench("validate", tmp_path / "results").returncode == 0
     nowhere = ("--results", str(tmp_path / "results"), "--reports", str(tiny_suite / "below-a-file"))
-    said = CliRunner().invoke(app, ["report", str(tiny_suite), *nowhere])
-    assert said.exit_code == 2
-    assert said.output.startswith("reports: ") and len(said.output.splitlines()) == 1
+    done = CliRunner().invoke(app, ["report", str(tiny_suite), *nowhere])
+    assert done.exit_code == 2
+    assert done.output.startswith("reports: ") and len(done.output.splitlines()) == 1
     metric = ("--metric", "quality.drift")
     same = bench("compare", tmp_path / "results", tmp_path / "results", *metric)
     assert same.returncode == 0, same.stdout + same.stderr
@@ -68,13 +68,13 @@ def test_run_report_validate_compare(tiny_suite: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["control", "reproduce"])
 def test_a_study_is_reported_by_its_own_page(name: str, tmp_path: Path) -> None:
     """`report` writes the page that the study's command wrote, byte for byte, from the committed records."""
-    found = bench("report", name, "--results", "results/published", "--reports", tmp_path)
-    assert found.returncode == 0, found.stderr
+    done = bench("report", name, "--results", "results/published", "--reports", tmp_path)
+    assert done.returncode == 0, done.stderr
     assert (tmp_path / name / "README.md").read_bytes() == Path("reports", name, "README.md").read_bytes()
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (("run", "embeded"), "suite 'embeded': no such suite; allowed: auto, "),
         (("run", "smoke", "--only", "x"), "--only: 'x' is not a run; allowed: baseline"),
@@ -95,15 +95,15 @@ def test_a_study_is_reported_by_its_own_page(name: str, tmp_path: Path) -> None:
         (("compare", "/nowhere", "/nowhere"), "/nowhere: no such directory"),
     ],
 )
-def test_bad_input_is_one_line(arguments: tuple[str, ...], said: str) -> None:
+def test_bad_input_is_one_line(arguments: tuple[str, ...], message: str) -> None:
     """Bad input is one line on stderr that names it and what is allowed, and exit code 2."""
     done = bench(*arguments)
     assert done.returncode == 2, done.stderr
-    assert said in done.stderr
+    assert message in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
 
 
-def test_doctor_and_lists_say_what_there_is() -> None:
+def test_doctor_and_lists_show_what_there_is() -> None:
     """`doctor` names what cannot be measured and why; `show` counts a suite's runs."""
     checks = CliRunner().invoke(app, ["doctor"])
     assert checks.exit_code == 0, checks.output

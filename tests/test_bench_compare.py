@@ -20,8 +20,8 @@ from bench.store import keys, validation
 from bench.store.records import Store
 
 
-def write(folder: Path, speedup: float, width: float = 0.005, **changes: Any) -> Path:
-    """One record in `folder` with that speedup, its ratios spread over twice `width`, and as many seconds
+def write(directory: Path, speedup: float, width: float = 0.005, **changes: Any) -> Path:
+    """One record in `directory` with that speedup, its ratios spread over twice `width`, and as many seconds
     of the candidate; `changes`: machine, model, steps, status, name, fid, reference."""
     machine = changes.get("machine", "m")
     inputs = {"machine": machine, "model": changes.get("model", "w")}
@@ -33,7 +33,7 @@ def write(folder: Path, speedup: float, width: float = 0.005, **changes: Any) ->
         "stopped": "target",
     }  # fmt: skip
     status = changes.get("status", "ok")
-    made = Record.model_validate(
+    record = Record.model_validate(
         {
             "key": keys.key_of(config, inputs), "suite": "tiny", "method": "dqar",
             "name": changes.get("name", "run"), "config": config, "status": status,
@@ -43,8 +43,8 @@ def write(folder: Path, speedup: float, width: float = 0.005, **changes: Any) ->
             "quality": quality(changes["fid"]) if "fid" in changes else None,
         }
     )  # fmt: skip
-    Store(folder, "tiny", machine).write(made)
-    return folder
+    Store(directory, "tiny", machine).write(record)
+    return directory
 
 
 def quality(fid: float) -> dict[str, Any]:
@@ -107,7 +107,7 @@ def test_machines_may_differ_if_asked(tmp_path: Path) -> None:
 
 
 def test_less_is_better_for_seconds(tmp_path: Path) -> None:
-    """For a figure that is better lower, growth is a regression."""
+    """For a metric that is better lower, growth is a regression."""
     a, b = write(tmp_path / "a", 1.0), write(tmp_path / "b", 1.5)
     rows = compared(a, b, "timing.candidate_s", 0.02, cross_machine=False)
     assert rows[0].verdict == "SLOWER"
@@ -129,16 +129,16 @@ def test_nothing_to_compare(tmp_path: Path) -> None:
         compared(a, tmp_path / "empty", "timing.speedup", 0.02, cross_machine=False)
 
 
-def older(folder: Path) -> Path:
-    """Make the record in `folder` one of the schema before this, with a field of its own."""
-    (path,) = validation.record_files(folder)
+def older(directory: Path) -> Path:
+    """Make the record in `directory` one of the schema before this, with a field of its own."""
+    (path,) = validation.record_files(directory)
     content = json.loads(path.read_text()) | {"schema_version": SCHEMA_VERSION - 1, "bygone": 1}
     path.write_text(json.dumps(content))
-    return folder
+    return directory
 
 
 def test_invalid_records_are_not_excluded_silently(tmp_path: Path) -> None:
-    """An older schema's record and a truncated one have their rows, which say why, and exit 2."""
+    """An older schema's record and a truncated one have their rows, which state why, and exit 2."""
     a, b, c = (write(tmp_path / name, 1.2) for name in "abc")
     (cut,) = validation.record_files(c)
     cut.write_text(cut.read_text()[:-100])
@@ -179,11 +179,11 @@ def run(*arguments: object) -> tuple[int, str]:
 def test_commits_are_compared(history: Path) -> None:
     """Revisions stand for the records committed in them, whatever lies in the work tree since."""
     write(history / "results", 1.0)
-    code, said = run("fast", "HEAD")
-    assert (code, "1.4 [" in said, "1.2 [" in said, "SLOWER" in said) == (1, True, True, True)
+    code, message = run("fast", "HEAD")
+    assert (code, "1.4 [" in message, "1.2 [" in message, "SLOWER" in message) == (1, True, True, True)
     assert run("HEAD", "fast")[0] == 0
-    code, said = run("fast", "results")
-    assert (code, "1 [" in said) == (1, True)
+    code, message = run("fast", "results")
+    assert (code, "1 [" in message) == (1, True)
     assert run("fast:results/tiny", "fast")[0] == 0
 
 
@@ -195,15 +195,15 @@ def test_a_revision_is_found_from_a_directory_below(history: Path, monkeypatch: 
 
 
 @pytest.mark.parametrize(
-    ("place", "said"),
+    ("place", "message"),
     [
         ("fats", "compare: fats: no such directory, nor a revision of git; allowed: either"),
         ("fast:reports", "compare: fast:reports: no directory reports/ in that revision; needed"),
     ],
 )
-def test_a_place_that_is_neither_is_named(history: Path, place: str, said: str) -> None:
+def test_a_place_that_is_neither_is_named(history: Path, place: str, message: str) -> None:
     """What is no directory and no revision, or a revision without records, is one line and exit 2."""
     code, output = run("fast", place)
     assert code == 2
-    assert output.startswith(said)
+    assert output.startswith(message)
     assert len(output.strip().splitlines()) == 1

@@ -40,22 +40,22 @@ def repetition(number: int, ratios: list[float], seconds: float = 1.0) -> Record
 
 def test_repetitions_share_no_seed() -> None:
     """Every repetition is the same configuration under a name and seeds of its own."""
-    found = control.specs(3)
-    assert len({spec.name for spec in found}) == len({spec.seed for spec in found}) == 3
-    assert len({spec.model_copy(update={"name": "x", "seed": 0}).model_dump_json() for spec in found}) == 1
+    specs = control.specs(3)
+    assert len({spec.name for spec in specs}) == len({spec.seed for spec in specs}) == 3
+    assert len({spec.model_copy(update={"name": "x", "seed": 0}).model_dump_json() for spec in specs}) == 1
 
 
 def test_a_study_counts_the_intervals_that_hold_one(tmp_path: Path) -> None:
-    """One repetition of four misses 1.0: share, verdict and the report say so."""
+    """One repetition of four misses 1.0: share, verdict and the report state it."""
     undisturbed = [0.98, 0.99, 1.0, 1.01, 1.02]
     records = [repetition(i, undisturbed) for i in range(3)] + [repetition(3, [r + 0.1 for r in undisturbed])]
-    found = control.study(records)
-    assert (found.covering, found.share.median, found.holds) == (3, 0.75, False)
-    assert found.seconds == pytest.approx(10, rel=0.02)
+    study = control.study(records)
+    assert (study.covering, study.share.median, study.holds) == (3, 0.75, False)
+    assert study.seconds == pytest.approx(10, rel=0.02)
     text = control.write_report(records, tmp_path).read_text()
     assert "3 of 4 repetitions, fewer than the 90% required" in text
     assert (tmp_path / "control.png").stat().st_size > 0
-    assert list(pd.read_csv(tmp_path / "repetitions.csv")["median"]) == [i.median for i in found.intervals]
+    assert list(pd.read_csv(tmp_path / "repetitions.csv")["median"]) == [i.median for i in study.intervals]
 
 
 def test_a_study_of_nothing_is_an_error() -> None:

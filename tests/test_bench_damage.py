@@ -52,7 +52,7 @@ def empty(path: Path) -> None:
 
 
 def flip_a_bit(path: Path) -> None:
-    """In a figure: 1.25 becomes 1.35, and the record is still one."""
+    """In a value: 1.25 becomes 1.35, and the record is still one."""
     text = path.read_bytes()
     at = text.index(b"1.25") + 2
     path.write_bytes(text[:at] + bytes([text[at] ^ 1]) + text[at + 1 :])
@@ -73,7 +73,7 @@ def become_noise(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("damage", "said"),
+    ("damage", "message"),
     [
         (cut, "truncated, or not JSON"),
         (empty, "truncated, or not JSON"),
@@ -84,7 +84,7 @@ def become_noise(path: Path) -> None:
     ],
 )
 def test_a_damaged_record_is_named_and_made_again(
-    tmp_path: Path, damage: Callable[[Path], None], said: str
+    tmp_path: Path, damage: Callable[[Path], None], message: str
 ) -> None:
     """`validate` names the file and its error and exits with 1; a resume makes it again, and it alone."""
     run(tmp_path)
@@ -93,7 +93,7 @@ def test_a_damaged_record_is_named_and_made_again(
     code, output = validate(tmp_path)
     assert code == 1
     (line,) = [line for line in output.splitlines() if line.startswith(str(path))]
-    assert line.startswith(f"{path}: {said}")
+    assert line.startswith(f"{path}: {message}")
     assert run(tmp_path) == [VICTIM]
     assert validate(tmp_path)[0] == 0
 

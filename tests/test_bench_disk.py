@@ -35,7 +35,7 @@ pytestmark = pytest.mark.skipif(not possible(), reason="needs unshare(1) and use
 
 
 @pytest.mark.parametrize(
-    ("commands", "said"),
+    ("commands", "message"),
     [
         (f"{FULL}; {FILL}; {RUN}; code=$?", "No space left on device"),
         (
@@ -50,9 +50,9 @@ pytestmark = pytest.mark.skipif(not possible(), reason="needs unshare(1) and use
     ],
     ids=["full from the start", "full on the way", "read-only"],
 )
-def test_a_disk_that_cannot_be_written(tmp_path: Path, tiny_suite: Path, commands: str, said: str) -> None:
-    """One line says so, the exit code is 2, and the earlier record is there, byte for byte, with
-    no fragment beside it."""
+def test_a_disk_that_cannot_be_written(tmp_path: Path, tiny_suite: Path, commands: str, message: str) -> None:
+    """One line states it, the exit code is 2, and the earlier record is there, byte for byte, with
+    no fragment next to it."""
     old = record("half").model_copy(update={"environment": {"machine": provenance.machine()}})
     Store(tmp_path / "before", "tiny", provenance.machine()).write(old, image=b"png")
     (tmp_path / "disk").mkdir()
@@ -64,12 +64,12 @@ def test_a_disk_that_cannot_be_written(tmp_path: Path, tiny_suite: Path, command
     )  # fmt: skip
     assert done.returncode == 2, done.stderr
     (line,) = done.stderr.strip().splitlines()
-    assert line.startswith("results: disk/tiny/") and said in line and line.endswith("with room")
+    assert line.startswith("results: disk/tiny/") and message in line and line.endswith("with room")
     assert files(tmp_path / "after") == files(tmp_path / "before")
 
 
-def files(folder: Path) -> dict[str, bytes]:
+def files(directory: Path) -> dict[str, bytes]:
     """The content of each file, those of caches and the machine's random id left out."""
     work = {".cache", ".machine-id"}
-    found = [p for p in folder.rglob("*") if p.is_file() and not work & set(p.parts)]
-    return {str(p.relative_to(folder)): p.read_bytes() for p in found}
+    found = [p for p in directory.rglob("*") if p.is_file() and not work & set(p.parts)]
+    return {str(p.relative_to(directory)): p.read_bytes() for p in found}

@@ -15,7 +15,7 @@ from bench.spec.external_files import LPIPS_FILES
 
 
 def test_what_is_lacking_has_a_reason() -> None:
-    """No check says no without saying why, and those of files say by which option to give them."""
+    """No check fails without a reason, and those of files name the option that gives them."""
     checks = {check.what: check for check in doctor.checks()}
     assert all(check.why for check in checks.values() if not check.there)
     for what in ("NVML", "energy", "Inception", "LPIPS", "ADM", "host memory"):
@@ -24,13 +24,13 @@ def test_what_is_lacking_has_a_reason() -> None:
     assert all(check.what in output for check in checks.values())
 
 
-def test_it_says_what_it_would_do_on_cuda() -> None:
+def test_it_lists_what_it_would_do_on_cuda() -> None:
     """Without a device too: the suite's runs, batches, precisions and baselines, and what random weights
     leave out."""
-    found = doctor.on_cuda()
-    assert found.there == torch.cuda.is_available()
-    for words in ("batch 1, 4, 32, 128", "bf16 and fp16", "compiled with CUDA graphs", "left out", "-m cuda"):
-        assert words in found.why, words
+    check = doctor.on_cuda()
+    assert check.there == torch.cuda.is_available()
+    for words in ("batch 1, 4, 32, 128", "bf16 and fp16", "compiled with CUDA graphs", "skipped", "-m cuda"):
+        assert words in check.why, words
 
 
 def test_the_weights_of_lpips_are_looked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -38,12 +38,12 @@ def test_the_weights_of_lpips_are_looked_for(monkeypatch: pytest.MonkeyPatch, tm
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     own, vgg = LPIPS_FILES
     assert own in doctor.lpips().why and vgg in doctor.lpips().why
-    folder = tmp_path / "hub" / "checkpoints"
-    folder.mkdir(parents=True)
-    (folder / own).touch()
+    directory = tmp_path / "hub" / "checkpoints"
+    directory.mkdir(parents=True)
+    (directory / own).touch()
     assert not doctor.lpips().there
     assert own not in doctor.lpips().why and "--lpips-weights" in doctor.lpips().why
-    (folder / vgg).touch()
+    (directory / vgg).touch()
     assert doctor.lpips().there
 
 

@@ -16,31 +16,31 @@ def generate(*arguments: object) -> Result:
 
 
 def test_images_and_their_grid(tiny_model_dir: Path, tmp_path: Path) -> None:
-    """Each image is a file, all of them a grid; DQAR makes others and says what it reused, and the
+    """Each image is a file, all of them a grid; DQAR makes others and reports what it reused, and the
     same seed untouched makes the same ones again."""
-    made = {}
+    images = {}
     for name, more in {"one": [], "two": [], "reused": ["--dqar", "maximum"]}.items():
         done = generate("--model", tiny_model_dir, "--n", 3, "--out", tmp_path / name, *more)
         assert done.exit_code == 0, done.output
-        made[name] = [(tmp_path / name / f"{i:04d}.png").read_bytes() for i in range(3)]
+        images[name] = [(tmp_path / name / f"{i:04d}.png").read_bytes() for i in range(3)]
         with (
             Image.open(tmp_path / name / "grid.png") as grid,
             Image.open(tmp_path / name / "0000.png") as one,
         ):
             assert grid.size == (2 * one.width, 2 * one.height)
         assert ("attention calls reused" in done.output) == (name == "reused")
-    assert made["one"] == made["two"]
-    assert made["one"] != made["reused"]
+    assert images["one"] == images["two"]
+    assert images["one"] != images["reused"]
 
 
 def test_classes_by_number(tiny_model_dir: Path, tmp_path: Path) -> None:
     """Another class with the same seed is another image."""
     samples = set()
     for label in (0, 1):
-        folder = tmp_path / str(label)
-        arguments = ("--model", tiny_model_dir, "--n", 1, "--classes", label, "--out", folder)
+        directory = tmp_path / str(label)
+        arguments = ("--model", tiny_model_dir, "--n", 1, "--classes", label, "--out", directory)
         assert generate(*arguments).exit_code == 0
-        samples.add((folder / "0000.png").read_bytes())
+        samples.add((directory / "0000.png").read_bytes())
     assert len(samples) == 2
 
 

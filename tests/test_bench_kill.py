@@ -29,7 +29,7 @@ def start(results: Path, log: Path) -> subprocess.Popen[bytes]:
 
 
 def finished(results: Path) -> dict[str, int]:
-    """Sound records by name, with the moment each was written."""
+    """Valid records by name, with the moment each was written."""
     paths = validation.record_files(results) if results.exists() else []
     read = {path: validation.checked(path) for path in paths}
     return {r.name: path.stat().st_mtime_ns for path, r in read.items() if isinstance(r, Record)}

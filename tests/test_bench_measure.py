@@ -78,7 +78,7 @@ def test_the_mosaic_is_lossless() -> None:
 
 
 def test_distances_between_gaussians() -> None:
-    """Shifting unit Gaussians by 2 in one of 4 dimensions is an FD of 4; KID tells, and its
+    """Shifting unit Gaussians by 2 in one of 4 dimensions is an FD of 4; KID shows it, and its
     interval of identical distributions holds 0."""
     rng = torch.Generator().manual_seed(0)
     a, b = (torch.randn(4000, 4, generator=rng) for _ in range(2))
@@ -106,8 +106,8 @@ def test_the_interval_of_a_kernel_distance_of_few_images() -> None:
     held = 0
     for _ in range(60):
         a, b = torch.randn(2, 24, 4, generator=rng)
-        found = distributions.distance(a, b, "identity", "a Gaussian").kid
-        held += bool(found and found.low <= 0 <= found.high)
+        kid = distributions.distance(a, b, "identity", "a Gaussian").kid
+        held += bool(kid and kid.low <= 0 <= kid.high)
     assert held >= 48
     assert len(set(distributions.kernel_blocks(a, a))) == 10
     assert [len(distributions.kernel_blocks(a[:n], b[:n])) for n in (4, 9)] == [2, 4]
@@ -122,8 +122,8 @@ def test_flops_agree_with_the_formula(tiny_model_dir: Path) -> None:
     rows, layers, tokens, width = 4, 6, 16, 32
     expected = rows * layers * (8 * tokens * width**2 + 4 * tokens**2 * width)
     assert cost.attention == expected
-    made = timing.Pairs(seconds=[(2.0, 1.0)] * 3)
-    limits = flops.limits(session, cost, timing.summarise(made, session.spec))
+    pairs = timing.Pairs(seconds=[(2.0, 1.0)] * 3)
+    limits = flops.limits(session, cost, timing.summarise(pairs, session.spec))
     assert session.reuse is not None
     ratio = session.reuse.ratio
     assert limits.speedup_limit == pytest.approx(1 / (1 - ratio * limits.attention_share))
@@ -134,25 +134,25 @@ def test_utilisation_is_a_share_of_a_peak(tiny_model_dir: Path) -> None:
     """Off the data sheets the peak is a matrix product's speed here, which a tiny model stays below."""
     session = Session.open(spec(tiny_model_dir))
     timed = timing.summarise(timing.measure(session, lambda line: None), session.spec)
-    found = flops.limits(session, flops.count(session), timed)
-    assert found.mfu == found.flops_per_second / found.peak
-    assert 0 < found.mfu < 1
-    assert "measured" in found.peak_source or torch.cuda.is_available()
+    limits = flops.limits(session, flops.count(session), timed)
+    assert limits.mfu == limits.flops_per_second / limits.peak
+    assert 0 < limits.mfu < 1
+    assert "measured" in limits.peak_source or torch.cuda.is_available()
 
 
 def test_no_baseline_uses_more_than_there_is(tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where a matrix product was slower than the baseline, the baseline is the peak known, and says so."""
+    """Where a matrix product was slower than the baseline, the baseline is the peak known, and is named."""
     monkeypatch.setattr(flops, "peak_flops", lambda dtype: (1.0, "best of some matrix products, measured"))
     session = Session.open(spec(tiny_model_dir))
     timed = timing.summarise(timing.measure(session, lambda line: None), session.spec)
-    found = flops.limits(session, flops.count(session), timed)
-    assert found.mfu == 1
-    assert found.peak_source == "the baseline itself, above the best of some matrix products, measured"
+    limits = flops.limits(session, flops.count(session), timed)
+    assert limits.mfu == 1
+    assert limits.peak_source == "the baseline itself, above the best of some matrix products, measured"
 
 
 @pytest.mark.parametrize("options", [{"preset": "maximum"}, {"preset": "maximum", "reuse_mode": "kv"}])
 def test_the_candidates_flops_are_those_that_ran(tiny_model_dir: Path, options: dict[str, Any]) -> None:
-    """The count of a whole generation is the baseline's less what the map says was reused: all of
+    """The count of a whole generation is the baseline's less what the map shows as reused: all of
     attention, or its K and V projections; the control's count is the baseline's."""
     session = Session.open(spec(tiny_model_dir, "dqar", options=options | {"quantization_bits": 16}))
     session.candidate(range(2))
@@ -183,8 +183,8 @@ def test_entropy_is_traced_where_no_gate_measures_it(tiny_model_dir: Path) -> No
     timed, traced = session.reuse, session.traced()
     assert timed and traced and timed.entropy is None and traced.entropy
     assert (traced.map, traced.ratio) == (timed.map, timed.ratio)
-    found = [e for row in traced.entropy for e in row if e is not None]
-    assert 0 < min(found) <= max(found) <= 2.7726  # ln 16
+    entropy = [e for row in traced.entropy for e in row if e is not None]
+    assert 0 < min(entropy) <= max(entropy) <= 2.7726  # ln 16
 
 
 def test_fewer_steps_may_gain_what_they_save(tiny_model_dir: Path) -> None:
@@ -192,8 +192,8 @@ def test_fewer_steps_may_gain_what_they_save(tiny_model_dir: Path) -> None:
     session = Session.open(spec(tiny_model_dir, "fewer_steps", options={"steps": 3}))
     session.candidate(range(2))
     cost = flops.count(session)
-    made = timing.Pairs(seconds=[(2.0, 1.0)] * 3)
-    limits = flops.limits(session, cost, timing.summarise(made, session.spec))
+    pairs = timing.Pairs(seconds=[(2.0, 1.0)] * 3)
+    limits = flops.limits(session, cost, timing.summarise(pairs, session.spec))
     assert limits.speedup_limit == pytest.approx(cost.generation(6) / cost.generation(3))
     assert 1.5 < limits.speedup_limit < 2
 
@@ -225,8 +225,8 @@ def _note_calls(session: Session, arm: str, order: list[str]) -> None:
 
     def noted(samples: range) -> Generation:
         order.append(arm)
-        made: Generation = original(samples)
-        return made
+        generation: Generation = original(samples)
+        return generation
 
     setattr(session, arm, noted)
 
@@ -245,8 +245,8 @@ def test_contaminated_pairs_are_excluded() -> None:
     """Contaminated pairs stay in the record, but not in the speedup; too few left, no verdict."""
     steady, wild = [(2.0, 1.0)] * 5, [(9.0, 1.0)] * 2
     plain = RunSpec(suite="s", name="n", method="baseline", model="embedded")
-    made = timing.Pairs(seconds=[*steady, *wild], contaminated={5: "why", 6: "why"})
-    timed = timing.summarise(made, plain)
+    pairs = timing.Pairs(seconds=[*steady, *wild], contaminated={5: "why", 6: "why"})
+    timed = timing.summarise(pairs, plain)
     assert (timed.speedup.median, timed.verdict, len(timed.pairs)) == (2.0, "FASTER", 7)
     fewer = timing.Pairs(seconds=steady, contaminated={0: "why"})
     assert timing.summarise(fewer, plain).verdict == "AMBIGUOUS"
@@ -269,8 +269,8 @@ def test_the_work_of_others_is_seen() -> None:
 
 
 def test_a_throttled_pair_is_marked(tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A pair during which the device says that it was throttled is kept, marked with the reason, and not
-    in the figures."""
+    """A pair during which the device reports that it was throttled is kept, marked with the reason, and not
+    in the metrics."""
     answers = iter([["software power cap"], *[[]] * 11])  # of each generation
     monkeypatch.setattr(nvml, "held_down", lambda: next(answers))
     monkeypatch.setattr(timing, "_clocks", lambda: (0.0, 0.0, 0.0))  # whatever else runs here
@@ -284,17 +284,17 @@ def test_a_throttled_pair_is_marked(tiny_model_dir: Path, monkeypatch: pytest.Mo
 
 def test_the_state_of_the_machine_is_noted() -> None:
     """Load, clocks, throttling and, with a device, its temperature, power, throttle reasons and foreign
-    processes; its power limit stands in the provenance. What nothing tells is null."""
-    found = provenance.state()
-    assert found.keys() == {"load_average", "cpu_mhz", "governor", "cpu_throttles", "gpu"}
-    assert found["load_average"] >= 0
-    if found["gpu"] is None:
+    processes; its power limit stands in the provenance. What nothing reports is null."""
+    state = provenance.state()
+    assert state.keys() == {"load_average", "cpu_mhz", "governor", "cpu_throttles", "gpu"}
+    assert state["load_average"] >= 0
+    if state["gpu"] is None:
         assert not torch.cuda.is_available()
     else:
         named = {"sm_mhz", "memory_mhz", "temperature_c", "power_w", "throttle", "foreign_processes"}
-        assert found["gpu"].keys() == named
+        assert state["gpu"].keys() == named
     gpu = provenance.provenance(0)["gpu"]
-    assert (gpu is None) == (found["gpu"] is None) and (gpu is None or "power_limit_w" in gpu)
+    assert (gpu is None) == (state["gpu"] is None) and (gpu is None or "power_limit_w" in gpu)
 
 
 def _work(seconds: float) -> None:
@@ -320,11 +320,11 @@ def test_fewer_steps_drift_from_the_converged_trajectory(tiny_model_dir: Path, t
     session = Session.open(spec(tiny_model_dir, "fewer_steps", options={"steps": 2}))
     pairs = timing.measure(session, say=lambda text: None)
     cache = Cache(tmp_path, keys.inputs(session.spec))
-    found, sample = quality.measure(session, pairs, cache, "p.png", lambda text: None)
-    assert found and sample and found.drift_converged and found.baseline_drift_converged
-    assert found.drift_converged.mean > found.baseline_drift_converged.mean > 0
-    assert found.worst[0].drift == pytest.approx(max(found.drift_per_image))
-    assert not found.identical
+    metrics, sample = quality.measure(session, pairs, cache, "p.png", lambda text: None)
+    assert metrics and sample and metrics.drift_converged and metrics.baseline_drift_converged
+    assert metrics.drift_converged.mean > metrics.baseline_drift_converged.mean > 0
+    assert metrics.worst[0].drift == pytest.approx(max(metrics.drift_per_image))
+    assert not metrics.identical
 
 
 def test_models_that_cannot_be_used_are_named(tiny_model_dir: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The memory pass: what it counts, what its sampler costs, and what it says where nothing tells."""
+"""The memory pass: what it counts, what its sampler costs, and what it reports where nothing can be read."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import torch
 
 from bench.machine import nvml
 from bench.machine.process import ALLOCATOR
-from bench.measure import memory, sampler
+from bench.measure import memory, memory_sampler
 from bench.spec.run_spec import RunSpec
 
 # NVML as the spawned sampler imports it: the bytes in use differ from look to look.
@@ -65,13 +65,13 @@ def spec(model: Path) -> RunSpec:
     )
 
 
-def test_the_sampler_sees_the_peak_and_tells_its_cost(faked: pytest.MonkeyPatch) -> None:
+def test_the_sampler_sees_the_peak_and_reports_its_cost(faked: pytest.MonkeyPatch) -> None:
     """In a process of its own it looks again and again, and spends little of a core on that."""
     with memory.device_peak() as sampled:
         time.sleep(0.5)
     ((peak, samples, share),) = sampled
     assert peak == 300
-    assert 5 <= samples <= 1 + 0.5 / sampler.SAMPLE_S + 5
+    assert 5 <= samples <= 1 + 0.5 / memory_sampler.SAMPLE_S + 5
     assert 0 < share < 0.5
 
 
@@ -100,27 +100,27 @@ def test_energy_is_the_mean_over_a_long_window(monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.parametrize("counter", [None, 7.0])
 def test_energy_is_never_zero(monkeypatch: pytest.MonkeyPatch, counter: float | None) -> None:
-    """Without a counter, or with one that stands still, there is no figure."""
+    """Without a counter, or with one that stands still, there is no value."""
     monkeypatch.setattr(nvml, "energy_j", lambda: counter)
     assert memory.energy_j(lambda: time.sleep(0.6)) is None
 
 
 def test_the_pass_records_its_sampler(faked: pytest.MonkeyPatch, tiny_model_dir: Path) -> None:
     """With NVML the record holds the sampled peak, the sampler's cost, and no reason for either."""
-    found = memory.isolated(spec(tiny_model_dir))
-    assert (found.nvml_device_peak, found.nvml_device_idle) == (300, 50)
-    assert found.sampler_samples and found.sampler_cpu_share
-    assert not {"nvml_device_peak", "sampler_samples", "sampler_cpu_share"} & set(found.missing)
+    peaks = memory.isolated(spec(tiny_model_dir))
+    assert (peaks.nvml_device_peak, peaks.nvml_device_idle) == (300, 50)
+    assert peaks.sampler_samples and peaks.sampler_cpu_share
+    assert not {"nvml_device_peak", "sampler_samples", "sampler_cpu_share"} & set(peaks.missing)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="is about machines without a device")
-def test_without_a_device_each_figure_has_its_reason(tiny_model_dir: Path) -> None:
-    """All that only a device tells is null with a reason; the host's peak is there."""
-    found = memory.measure(spec(tiny_model_dir))
-    nulls = {name for name, value in found.model_dump().items() if value is None}
-    assert nulls == set(found.missing) >= {"energy_j", "nvml_device_peak", "sampler_cpu_share"}
-    assert "no sampler ran" in found.missing["sampler_cpu_share"]
-    assert found.rss_peak and found.rss_idle and found.rss_peak > found.rss_idle
+def test_without_a_device_each_value_has_its_reason(tiny_model_dir: Path) -> None:
+    """All that only a device reports is null with a reason; the host's peak is there."""
+    peaks = memory.measure(spec(tiny_model_dir))
+    nulls = {name for name, value in peaks.model_dump().items() if value is None}
+    assert nulls == set(peaks.missing) >= {"energy_j", "nvml_device_peak", "sampler_cpu_share"}
+    assert "no sampler ran" in peaks.missing["sampler_cpu_share"]
+    assert peaks.rss_peak and peaks.rss_idle and peaks.rss_peak > peaks.rss_idle
 
 
 def test_the_pass_has_the_allocator_as_it_comes(

@@ -1,4 +1,4 @@
-"""Methods: each leaves the pipeline bit for bit as it was, and does what it says meanwhile."""
+"""Methods: each leaves the pipeline bit for bit as it was, and does what it states meanwhile."""
 
 from __future__ import annotations
 
@@ -122,16 +122,16 @@ def test_hicache_weighs_differences_by_scaled_hermite_polynomials(contraction: f
 def test_hicache_is_taylorseer_but_for_its_weights(pipe: Any) -> None:
     """Of order 1 it weighs the difference by 2 s^2 x, which at s^2 = 1/2 is Taylor's x: the same images; and
     other ones at another contraction."""
-    made = []
+    generations = []
     for name, more in (
         ("taylorseer", {}),
         ("hicache", {"contraction": math.sqrt(0.5)}),
         ("hicache", {"contraction": 0.9}),
     ):
         with methods.get(name).apply(pipe, {"interval": 3, "order": 1, "computed_first": 2} | more):
-            made.append(generate(pipe, steps=10))
-    assert torch.allclose(made[0], made[1], atol=1e-4)
-    assert not torch.allclose(made[0], made[2], atol=1e-3)
+            generations.append(generate(pipe, steps=10))
+    assert torch.allclose(generations[0], generations[1], atol=1e-4)
+    assert not torch.allclose(generations[0], generations[2], atol=1e-3)
 
 
 def test_teacache_holds_while_the_expected_change_adds_up_to_less() -> None:
@@ -155,16 +155,16 @@ def test_teacache_fits_how_the_output_changes_with_the_input(pipe: Any) -> None:
 @pytest.mark.parametrize("name", scheduler.SIGMAS)
 def test_every_spacing_and_order_of_a_solver_is_live(pipe: Any, name: str) -> None:
     """Each spacing puts the steps elsewhere, and each order makes another latent from the same steps."""
-    method, steps, made = methods.get("fewer_steps"), [], []
+    method, steps, generations = methods.get("fewer_steps"), [], []
     for spacing in ("leading", "trailing", *scheduler.SIGMAS[name]):
         with method.apply(pipe, {"scheduler": name, "steps": 5, "spacing": spacing}):
             pipe.scheduler.set_timesteps(5)
             steps.append(tuple(pipe.scheduler.sigmas.tolist()))
     for order in scheduler.ORDERS[name]:
         with method.apply(pipe, {"scheduler": name, "steps": 8, "solver_order": order}):
-            made.append(generate(pipe, steps=8))
+            generations.append(generate(pipe, steps=8))
     assert len(set(steps)) == len(steps)
-    assert not any(torch.equal(a, b) for a, b in itertools.pairwise(made))
+    assert not any(torch.equal(a, b) for a, b in itertools.pairwise(generations))
 
 
 def tiny_spec(model: Path, options: dict[str, Any]) -> RunSpec:
@@ -174,16 +174,16 @@ def tiny_spec(model: Path, options: dict[str, Any]) -> RunSpec:
 
 def test_an_entropy_quantile_is_placed_on_the_model_at_hand(tiny_model_dir: Path) -> None:
     """The threshold is a quantile of the entropies measured, so that each point of a grid lets more
-    through; the record tells the nats that it came to."""
+    through; the record holds the nats that it came to."""
     shares, nats = [], []
     for quantile in (0.0, 0.5, 1.0):
         options = {"preset": "maximum", "use_layer_scheduling": False, "entropy_quantile": quantile}
         session = Session.open(tiny_spec(tiny_model_dir, options))
         session.candidate(range(2))
-        found = session.traced()
-        assert found is not None
-        shares.append(found.ratio)
-        nats.append(found.resolved["entropy_threshold"])
+        traced = session.traced()
+        assert traced is not None
+        shares.append(traced.ratio)
+        nats.append(traced.resolved["entropy_threshold"])
     assert shares[0] < shares[1] < shares[2]
     assert nats[0] < nats[1] < nats[2]
 
@@ -194,18 +194,18 @@ def test_an_entropy_quantile_is_measured_where_nothing_is_reused(pipe: Any) -> N
     summaries = []
 
     @contextmanager
-    def tried(options: dict[str, Any]) -> Iterator[Arm]:
+    def untimed(options: dict[str, Any]) -> Iterator[Arm]:
         with methods.get("dqar").apply(pipe, options) as arm:
             generate(pipe, steps=6)
             summaries.append(arm.reuse())
             yield arm
 
-    found = methods.get("dqar").resolve({"entropy_quantile": 0.5, "max_age": 2}, tried)
+    resolved = methods.get("dqar").resolve({"entropy_quantile": 0.5, "max_age": 2}, untimed)
     (summary,) = summaries
     assert summary is not None
     entropy: Any = summary.entropy
     assert summary.ratio == 0 and not np.any(summary.map) and None not in np.ravel(entropy)
-    assert found == {"entropy_threshold": pytest.approx(np.median(entropy))}
+    assert resolved == {"entropy_threshold": pytest.approx(np.median(entropy))}
 
 
 class Untouched(NamedTuple):
@@ -229,10 +229,10 @@ def test_every_competitor_really_reuses(untouched: Untouched, name: str, options
     methods.check(name, options, "test")
     given = untouched.session.spec.model_copy(update={"method": name, "options": options})
     session = untouched.session.under(given)
-    made = session.candidate(range(2))
+    generation = session.candidate(range(2))
     assert flops.candidate(session) < 0.95 * untouched.flops
-    assert not torch.equal(made.latents, untouched.latents)
-    assert torch.equal(session.candidate(range(2)).latents, made.latents)
+    assert not torch.equal(generation.latents, untouched.latents)
+    assert torch.equal(session.candidate(range(2)).latents, generation.latents)
     assert torch.equal(session.baseline(range(2)).latents, untouched.latents)
 
 
@@ -269,17 +269,17 @@ def test_every_option_of_a_competitor_is_live(
 ) -> None:
     """Another value of the option makes another latent."""
     rest = dict(CACHES)[name]
-    made = []
+    generations = []
     for value in values:
         options = rest | {option: value}
         session = Session(pipe, tiny_spec(Path("tiny"), options).model_copy(update={"method": name}), [1, 2])
         session.spec = session.spec.model_copy(update={"num_inference_steps": 10})
-        made.append(session.candidate(range(2)).latents)
-    assert not torch.equal(made[0], made[1])
+        generations.append(session.candidate(range(2)).latents)
+    assert not torch.equal(generations[0], generations[1])
 
 
 @pytest.mark.parametrize(
-    ("name", "options", "said"),
+    ("name", "options", "message"),
     [
         ("taylorseer", {"interval": 1}, "interval: 1 is not allowed; allowed: a whole number from 2 to 50"),
         ("dbcache", {"threshold": "x"}, "threshold: 'x' is not allowed; allowed: a number from 0 to 10"),
@@ -303,8 +303,8 @@ def test_every_option_of_a_competitor_is_live(
         ),
     ],
 )
-def test_bad_options_of_a_competitor(name: str, options: dict[str, Any], said: str) -> None:
+def test_bad_options_of_a_competitor(name: str, options: dict[str, Any], message: str) -> None:
     """Each is refused in one line with the option, its value and what is allowed."""
     with pytest.raises(BadInput) as caught:
         methods.check(name, options, "suite")
-    assert said in str(caught.value)
+    assert message in str(caught.value)

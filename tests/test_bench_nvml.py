@@ -1,4 +1,4 @@
-"""NVML to its documented interface: what it does not tell is None, never 0, and slices are told apart."""
+"""NVML to its documented interface: what it does not report is None, never 0; slices are distinguished."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def process(pid: int, memory: int | None) -> SimpleNamespace:
 
 
 def test_what_the_driver_refuses_is_none(device: dict[str, Any]) -> None:
-    """Without a single counter every figure is None, and no list is empty as if all were well."""
+    """Without a single counter every value is None, and no list is empty as if all were well."""
     described, state = nvml.describe(), nvml.state()
     assert described is not None and set(described.values()) == {None}
     assert state is not None and set(state.values()) == {None}
@@ -112,8 +112,8 @@ def test_memory_of_this_process(device: dict[str, Any], memory: int | None) -> N
     assert nvml.foreign() == 1
 
 
-def test_processes_by_the_hosts_numbers_tell_nothing(device: dict[str, Any]) -> None:
-    """In a container this process may go by another number: then neither figure is known."""
+def test_processes_by_the_hosts_numbers_are_unknown(device: dict[str, Any]) -> None:
+    """In a container this process may go by another number: then neither value is known."""
     device["nvmlDeviceGetComputeRunningProcesses"] = [process(os.getpid() + 1, 77)]
     assert nvml.process_bytes() is None and nvml.foreign() is None
 

@@ -62,10 +62,10 @@ def test_an_unknown_run_is_one_line() -> None:
 
 def test_each_part_of_the_runtime_has_its_row(tiny_model_dir: Path, tmp_path: Path) -> None:
     """Gate, forecast and cache take time by the method and none by the baseline; the page has them."""
-    found = compare(spec(tiny_model_dir), tmp_path, repeats=1)
+    comparison = compare(spec(tiny_model_dir), tmp_path, repeats=1)
     for group in ("gate", "forecast", "cache"):
-        assert found.method.seconds[group] > 0 == found.baseline.seconds[group]
-        assert TITLES[group] in page(found).markdown
+        assert comparison.method.seconds[group] > 0 == comparison.baseline.seconds[group]
+        assert TITLES[group] in page(comparison).markdown
 
 
 def test_the_parts_are_the_whole_generation(pipe: DiTPipeline) -> None:
@@ -73,11 +73,11 @@ def test_the_parts_are_the_whole_generation(pipe: DiTPipeline) -> None:
     dqar.enable(pipe, DQARConfig(num_layers=6, num_heads=4, **ALL_PARTS))
     with DQARProfiler(pipe) as profiler:
         generate(pipe)
-    found = profiler.result
-    assert found is not None and found.seconds.keys() == set(GROUPS)
+    result = profiler.result
+    assert result is not None and result.seconds.keys() == set(GROUPS)
     (root,) = [event for event in profiler._events() if event.name == f"dqar::{REST}"]
-    assert found.total == pytest.approx(root.cpu_time_total / 1e6, rel=1e-6)
-    assert found.seconds[REST] < 0.5 * found.total
+    assert result.total == pytest.approx(root.cpu_time_total / 1e6, rel=1e-6)
+    assert result.seconds[REST] < 0.5 * result.total
 
 
 def test_nothing_is_left_behind(pipe: DiTPipeline) -> None:
@@ -92,7 +92,7 @@ def test_nothing_is_left_behind(pipe: DiTPipeline) -> None:
 
 
 def test_a_compiled_transformer_counts_as_a_whole(pipe: DiTPipeline) -> None:
-    """Its modules run no hooks: one part has it all, and the solver and the decoder are told apart."""
+    """Its modules run no hooks: one part has it all, and the solver and the decoder are distinguished."""
     torch._dynamo.reset()
     pipe.transformer = torch.compile(pipe.transformer, fullgraph=True, backend="eager")
     generate(pipe, steps=3)
@@ -124,11 +124,11 @@ def test_kernels_belong_to_the_range_that_launched_them() -> None:
     cuda: dict[str, Any] = {"device_type": DeviceType.CUDA}
     kernels = [event("gemm", 50, 80, **cuda), event("Memcpy HtoD", 70, 90, **cuda)]
     shadow = event("dqar::attention", 50, 550, is_user_annotation=True, **cuda)
-    found = device_seconds([root, attention, product, *kernels, shadow], wall=100e-6)
-    assert found["attention"] == pytest.approx(30e-6)
-    assert found[REST] == pytest.approx(10e-6)  # 40 busy, of which 30 have an owner
-    assert found[GAPS] == pytest.approx(60e-6)
-    assert sum(found.values()) == pytest.approx(100e-6)
+    seconds = device_seconds([root, attention, product, *kernels, shadow], wall=100e-6)
+    assert seconds["attention"] == pytest.approx(30e-6)
+    assert seconds[REST] == pytest.approx(10e-6)  # 40 busy, of which 30 have an owner
+    assert seconds[GAPS] == pytest.approx(60e-6)
+    assert sum(seconds.values()) == pytest.approx(100e-6)
 
 
 def test_gaps_are_those_without_a_profiler() -> None:

@@ -70,9 +70,9 @@ IDENTITIES = {
 def test_what_reuses_nothing_changes_no_bit(session: Session, base: Generation, name: str) -> None:
     """A method that may reuse nothing gives the baseline's latents and images, bit for bit."""
     method, options = IDENTITIES[name]
-    made = session.under(spec(method=method, options=options)).candidate(range(2))
-    assert torch.equal(made.latents, base.latents)
-    assert torch.equal(made.images, base.images)
+    generation = session.under(spec(method=method, options=options)).candidate(range(2))
+    assert torch.equal(generation.latents, base.latents)
+    assert torch.equal(generation.images, base.images)
 
 
 COMPETITORS = {
@@ -91,8 +91,8 @@ COMPETITORS = {
 @pytest.mark.parametrize("method", COMPETITORS)
 def test_a_method_changes_images_and_leaves_no_trace(session: Session, base: Generation, method: str) -> None:
     """Each competitor acts on the joint blocks, and afterwards the pipeline's images are as before."""
-    made = session.under(spec(method=method, options=COMPETITORS[method])).candidate(range(2)).latents
-    drift = (made - base.latents).norm() / base.latents.norm()
+    latents = session.under(spec(method=method, options=COMPETITORS[method])).candidate(range(2)).latents
+    drift = (latents - base.latents).norm() / base.latents.norm()
     assert 1e-4 < drift < 1.5
     assert torch.equal(session.baseline(range(2)).latents, base.latents)
 

@@ -44,7 +44,7 @@ HEAD = SMALL | {"include_dashboard": False, "include_log_monitor": False}
 
 @pytest.fixture(scope="module")
 def driver() -> Iterator[WarmPopen]:
-    """Another process that runs a suite when it is told to; a fork can be made of this one only before it
+    """Another process that runs a suite when it is asked to; a fork can be made of this one only before it
     connects to a cluster."""
     made = WarmPopen([sys.executable, str(HERE / "light_driver.py")], stdin=subprocess.PIPE, text=True)
     yield made
@@ -57,14 +57,14 @@ def cluster(driver: WarmPopen) -> Iterator[Cluster]:
     """Three nodes of a core each; one cluster for all tests."""
     before = os.environ["PYTHONPATH"]
     os.environ["PYTHONPATH"] = before + os.pathsep + str(HERE)  # of the nodes
-    found = Cluster(initialize_head=True, head_node_args=HEAD)
+    started = Cluster(initialize_head=True, head_node_args=HEAD)
     for _ in range(2):
-        found.add_node(wait=False, **SMALL)
-    found.wait_for_nodes()
-    ray.init(found.address, log_to_driver=False, logging_level=logging.ERROR)
-    yield found
+        started.add_node(wait=False, **SMALL)
+    started.wait_for_nodes()
+    ray.init(started.address, log_to_driver=False, logging_level=logging.ERROR)
+    yield started
     ray.shutdown()
-    found.shutdown()
+    started.shutdown()
     os.environ["PYTHONPATH"] = before
 
 
@@ -96,8 +96,8 @@ def run(specs: Sequence[RunSpec], results: Path, placement: Ray) -> dict[str, Re
     return {record.name: record for record in SuiteRun.of(specs, results, placement=placement).run()}
 
 
-def logged(folder: Path, what: str) -> list[list[str]]:
-    lines = (folder / "log").read_text().splitlines() if (folder / "log").exists() else []
+def logged(directory: Path, what: str) -> list[list[str]]:
+    lines = (directory / "log").read_text().splitlines() if (directory / "log").exists() else []
     return [line.split()[1:] for line in lines if line.startswith(what)]
 
 
@@ -123,13 +123,13 @@ def test_a_suite_and_its_resumption(nodes: Nodes, tiny_model_dir: Path, tmp_path
     the same configurations make only those that lack; a fault is its own configuration's alone."""
     placement = Ray(nodes, worker=light(tmp_path), workers=1)
     names = ["one", "three", "raises", "crashes"]
-    found = run([spec(tiny_model_dir, name) for name in names], tmp_path / "results", placement)
-    assert [found[name].status for name in names] == ["ok", "ok", "failed", "failed"]
-    assert images(found) == {"one": [3.0 + i for i in range(18)], "three": [5.0 + i for i in range(18)]}
-    assert (found["raises"].reason or "").startswith("RuntimeError: shapes do not match (images ")
-    assert found["crashes"].reason and "2 workers were lost" in found["crashes"].reason
-    assert [found["one"].quality.worst[0].index, found["one"].quality.image] == [  # type: ignore[union-attr]
-        17, f"one-{found['one'].key}.png",
+    records = run([spec(tiny_model_dir, name) for name in names], tmp_path / "results", placement)
+    assert [records[name].status for name in names] == ["ok", "ok", "failed", "failed"]
+    assert images(records) == {"one": [3.0 + i for i in range(18)], "three": [5.0 + i for i in range(18)]}
+    assert (records["raises"].reason or "").startswith("RuntimeError: shapes do not match (images ")
+    assert records["crashes"].reason and "2 workers were lost" in records["crashes"].reason
+    assert [records["one"].quality.worst[0].index, records["one"].quality.image] == [  # type: ignore[union-attr]
+        17, f"one-{records['one'].key}.png",
     ]  # fmt: skip
     assert sorted(name for (name,) in logged(tmp_path, "timed")) == sorted(names)
 
@@ -146,9 +146,9 @@ def test_a_suite_and_its_resumption(nodes: Nodes, tiny_model_dir: Path, tmp_path
 def test_a_task_that_hangs_is_a_record(nodes: Nodes, tiny_model_dir: Path, tmp_path: Path) -> None:
     """Its worker is replaced; the reason names the limit and the images."""
     chosen = [spec(tiny_model_dir, name, n=2, timeout_s=0.75) for name in ("hangs", "one")]
-    found = run(chosen, tmp_path / "results", Ray(nodes, worker=light(tmp_path), workers=1))
-    assert found["hangs"].reason == "time limit: no result within 1.5 s (images 0 to 1)"
-    assert found["one"].status == "ok"
+    records = run(chosen, tmp_path / "results", Ray(nodes, worker=light(tmp_path), workers=1))
+    assert records["hangs"].reason == "time limit: no result within 1.5 s (images 0 to 1)"
+    assert records["one"].status == "ok"
 
 
 def test_trials_come_back_in_order(nodes: Nodes, tmp_path: Path) -> None:
@@ -166,7 +166,7 @@ def test_the_driver_killed_and_started_again(
     specs = [spec(tiny_model_dir, name, n=20) for name in ("one", "three")]
     asked = {
         "address": cluster.address,
-        "folder": str(tmp_path),
+        "directory": str(tmp_path),
         "specs": [one.model_dump(mode="json") for one in specs],
     }
     assert driver.stdin
@@ -175,11 +175,11 @@ def test_the_driver_killed_and_started_again(
     when(lambda: len(logged(tmp_path, "begin")) >= 5, driver.kill).join(60)
     assert driver.wait(10) == -signal.SIGKILL
     assert not list((tmp_path / "results" / "cluster").glob("*/*.json"))
-    found = run(specs, tmp_path / "results", Ray(nodes, worker=light(tmp_path), workers=2))
-    assert images(found) == {"one": [3.0 + i for i in range(20)], "three": [5.0 + i for i in range(20)]}
+    records = run(specs, tmp_path / "results", Ray(nodes, worker=light(tmp_path), workers=2))
+    assert images(records) == {"one": [3.0 + i for i in range(20)], "three": [5.0 + i for i in range(20)]}
     assert sorted(logged(tmp_path, "timed")) == [["one"], ["three"]]
-    begun = [" ".join(words[:-1]) for words in logged(tmp_path, "begin")]
-    assert 1 <= len(begun) - len(set(begun)) <= 2
+    started = [" ".join(words[:-1]) for words in logged(tmp_path, "begin")]
+    assert 1 <= len(started) - len(set(started)) <= 2
 
 
 def test_nodes_of_several_kinds(
@@ -198,22 +198,22 @@ def test_nodes_of_several_kinds(
         slow = Nodes("slow")
         assert [node.kind for node in slow.alive()] == ["slow"]
         chosen = [spec(tiny_model_dir, name, n=2) for name in ("large", "one")]
-        found = run(chosen, tmp_path / "results", Ray(slow, worker=light(tmp_path)))
-        assert found["one"].status == "ok"
+        records = run(chosen, tmp_path / "results", Ray(slow, worker=light(tmp_path)))
+        assert records["one"].status == "ok"
         why = "OutOfDiskError: its node's object store and disk are full (images 0 to 1)"
-        assert found["large"].reason == why
+        assert records["large"].reason == why
     finally:
         cluster.remove_node(other, False)
 
 
 def test_an_object_store_too_small(nodes: Nodes, tiny_model_dir: Path, tmp_path: Path) -> None:
     """Ray keeps on its disk what the store cannot hold; nothing is lost."""
-    found = run(
+    records = run(
         [spec(tiny_model_dir, "large", n=2)],
         tmp_path / "results",
         Ray(nodes, worker=light(tmp_path), workers=1),
     )
-    assert images(found) == {"large": [5.0, 6.0]}
+    assert images(records) == {"large": [5.0, 6.0]}
 
 
 def test_nothing_listens_beyond_the_loopback(cluster: Cluster) -> None:
@@ -269,9 +269,9 @@ def test_a_worker_killed_and_a_node_lost(
         when(lambda: len(logged(tmp_path, "begin")) >= 4, kill),
         when(lambda: len(logged(tmp_path, "begin")) >= 8, lambda: cluster.remove_node(lost, False)),
     ]
-    found = run(specs, tmp_path / "results", placement)
+    records = run(specs, tmp_path / "results", placement)
     for act in acts:
         act.join(20)
-    assert images(found) == {"one": [3.0 + i for i in range(60)], "three": [5.0 + i for i in range(60)]}
-    begun, made = ([" ".join(w[:-1]) for w in logged(tmp_path, what)] for what in ("begin", "made"))
-    assert set(begun) == set(made) and len(begun) - len(set(begun)) <= 2
+    assert images(records) == {"one": [3.0 + i for i in range(60)], "three": [5.0 + i for i in range(60)]}
+    started, ended = ([" ".join(w[:-1]) for w in logged(tmp_path, what)] for what in ("begin", "made"))
+    assert set(started) == set(ended) and len(started) - len(set(started)) <= 2

@@ -1,4 +1,4 @@
-"""Published beside measured: the ratios agree, the limit is that of the published model, claims are told."""
+"""Published next to measured: ratios agree, the limit is that of the published model, claims are reported."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ def made(name: str, drift: float, ratio: float, **resolved: float) -> Record:
     ).model_copy(update={"quality": quality(drift)})  # fmt: skip
 
 
-def test_the_page_tells_agreement_and_claims(tmp_path: Path) -> None:
-    """The page says that all ratios agree, and what the two options without effect do here."""
+def test_the_page_states_agreement_and_claims(tmp_path: Path) -> None:
+    """The page states that all ratios agree, and what the two options without effect do here."""
     records = [
         made("layers-layer_fraction=1.0", 0.3, 0.39),
         made("reverse-layer_fraction=1.0", 0.4, 0.39),

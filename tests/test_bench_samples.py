@@ -1,4 +1,4 @@
-"""Images are made once for each arm and seed range, kept, and shared by all quality figures."""
+"""Images are made once for each arm and seed range, kept, and shared by all quality metrics."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from bench.measure import timing
-from bench.measure.samples import Sampler, Samples
+from bench.measure.samples import Collector, Samples
 from bench.pipeline.session import Session
 from bench.run import worker
 from bench.run.worker import Job
@@ -43,7 +43,7 @@ def collected(
     progress: list[str] = []
     cache = Cache(directory, keys.inputs(session.spec))
     numbers = range(session.spec.quality.n)
-    return Sampler(session, pairs or timing.Pairs(), cache, progress.append).both(numbers), progress
+    return Collector(session, pairs or timing.Pairs(), cache, progress.append).both(numbers), progress
 
 
 def same(a: Samples, b: Samples) -> bool:

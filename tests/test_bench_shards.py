@@ -13,7 +13,7 @@ import torch
 
 from bench.measure import quality, shards, timing
 from bench.measure.moments import Moments
-from bench.measure.samples import Sampler
+from bench.measure.samples import Collector
 from bench.pipeline.session import Session
 from bench.record import Quality
 from bench.spec.run_spec import RunSpec
@@ -33,11 +33,11 @@ def test_fid_of_parts_is_that_of_the_whole(sizes: Sequence[int]) -> None:
     moments = Moments()
     for part in features.split(list(sizes)):
         moments.add(part)
-    whole, found = fitted(features), moments.statistics
-    np.testing.assert_allclose(found.mu, whole.mu, rtol=TOLERANCE)
-    np.testing.assert_allclose(found.sigma, whole.sigma, rtol=TOLERANCE, atol=TOLERANCE)
+    whole, streamed = fitted(features), moments.statistics
+    np.testing.assert_allclose(streamed.mu, whole.mu, rtol=TOLERANCE)
+    np.testing.assert_allclose(streamed.sigma, whole.sigma, rtol=TOLERANCE, atol=TOLERANCE)
     other = Statistics(whole.mu + 1, np.eye(32))
-    assert frechet_distance(found, other) == pytest.approx(frechet_distance(whole, other), rel=TOLERANCE)
+    assert frechet_distance(streamed, other) == pytest.approx(frechet_distance(whole, other), rel=TOLERANCE)
 
 
 def test_features_that_are_not_finite_are_refused() -> None:
@@ -56,17 +56,17 @@ def spec(model: Path, **changes: Any) -> RunSpec:
     return RunSpec(**settings | changes)
 
 
-def cut(session: Session, folder: Path, bounds: Sequence[int]) -> Quality:
+def cut(session: Session, directory: Path, bounds: Sequence[int]) -> Quality:
     """The quality of a configuration by shards that end at these images."""
-    own_cache = Cache(folder, keys.inputs(session.spec))
-    before, own = [], []
+    own_cache = Cache(directory, keys.inputs(session.spec))
+    baseline, candidate = [], []
     for start, stop in itertools.pairwise(bounds):
         numbers = range(start, stop)
-        base, cand = Sampler(session, timing.Pairs(), own_cache, lambda text: None).both(numbers)
+        base, cand = Collector(session, timing.Pairs(), own_cache, lambda text: None).both(numbers)
         solved = shards.solved(session, own_cache, numbers)
-        before.append(shards.of_baseline(session, base, numbers, solved))
-        own.append(shards.of_candidate(session, base, cand, numbers, solved))
-    return quality.merged(session.spec, before, own, own_cache, "p.png")[0]
+        baseline.append(shards.of_baseline(session, base, numbers, solved))
+        candidate.append(shards.of_candidate(session, base, cand, numbers, solved))
+    return quality.merged(session.spec, baseline, candidate, own_cache, "p.png")[0]
 
 
 def test_shards_come_to_the_record_of_one_go(tiny_model_dir: Path, tmp_path: Path) -> None:
@@ -78,10 +78,10 @@ def test_shards_come_to_the_record_of_one_go(tiny_model_dir: Path, tmp_path: Pat
     assert whole and not whole.identical and whole.n_converged == 5
     assert [one.drift for one in whole.worst] == sorted(whole.drift_per_image, reverse=True)[:2]
     for bounds in ([0, 9], [0, 2, 4, 6, 8, 9], [0, 6, 9]):
-        found = cut(session, tmp_path / "cut", bounds)
+        merged = cut(session, tmp_path / "cut", bounds)
         # The blur of a single image and of several differ in the last bit.
-        assert found.ssim.mean == pytest.approx(whole.ssim.mean, rel=1e-12)
-        assert found.model_copy(update={"ssim": whole.ssim}) == whole
+        assert merged.ssim.mean == pytest.approx(whole.ssim.mean, rel=1e-12)
+        assert merged.model_copy(update={"ssim": whole.ssim}) == whole
     control = Session.open(spec(tiny_model_dir, method="baseline", options={}))
     assert cut(control, tmp_path / "cut", [0, 4, 9]).identical
 

@@ -70,9 +70,9 @@ def test_shares_see_what_was_put_in() -> None:
 
 def test_the_default_gate_follows_from_the_shares() -> None:
     """Where entropy adds much to SNR the page says to gate on both, where it adds little, on SNR alone."""
-    for share, said in ((0.2, "a gate on both"), (0.01, "the default gate is SNR")):
+    for share, text in ((0.2, "a gate on both"), (0.01, "the default gate is SNR")):
         found = Mean(mean=share, low=share, high=share)
-        assert said in verdict({"hold": found, "forecast": found})
+        assert text in verdict({"hold": found, "forecast": found})
 
 
 def test_a_study_of_the_tiny_model(tiny_model_dir: Path, tmp_path: Path) -> None:

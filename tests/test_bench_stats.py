@@ -44,7 +44,7 @@ def test_ratio_of_sums_weighs_units_by_their_size() -> None:
     assert (ratio.low, ratio.high) == pytest.approx((0.1, 0.9))
 
 
-def test_interval_covers_the_median_as_often_as_it_says() -> None:
+def test_interval_covers_the_median_as_often_as_it_claims() -> None:
     """Over 200 samples of 9 the interval covers the true median in at least 90 % of them."""
     rng = np.random.default_rng(2)
     intervals = [stats.median_interval(rng.normal(1.0, 0.05, 9)) for _ in range(200)]
@@ -81,7 +81,7 @@ def test_every_interval_has_its_seed(
 
 
 @pytest.mark.parametrize("n", [1, 7, 900])
-def test_as_many_draws_as_it_says(n: int) -> None:
+def test_as_many_draws_as_promised(n: int) -> None:
     """A bootstrap has 10,000 draws, whether they are held at once or in parts."""
     assert len(stats._resampled(np.arange(n, dtype=float), np.mean, 0)) == 10_000
 
@@ -106,7 +106,7 @@ def test_interval_of_nothing_is_an_error() -> None:
     ],
 )
 def test_verdicts(low: float, median: float, high: float, verdict: str) -> None:
-    """Each verdict is given for the interval it names, with the figures as its reason."""
+    """Each verdict is given for the interval it names, with the values as its reason."""
     given, why = stats.verdict(Median(median=median, low=low, high=high), threshold=0.02)
     assert given == verdict
     assert f"{median:.3f}" in why
@@ -159,18 +159,18 @@ def test_a_paired_difference_resamples_pairs() -> None:
     rng = np.random.default_rng(4)
     baseline = rng.lognormal(-3, 0.8, 24)
     candidate = baseline + 0.01 + rng.normal(0, 0.001, 24)
-    found = stats.mean_difference(candidate, baseline)
-    assert found.mean == pytest.approx(0.01, abs=0.001) and found.half_width < 0.001
-    assert stats.mean_interval(baseline).half_width > 10 * found.half_width
+    difference = stats.mean_difference(candidate, baseline)
+    assert difference.mean == pytest.approx(0.01, abs=0.001) and difference.half_width < 0.001
+    assert stats.mean_interval(baseline).half_width > 10 * difference.half_width
 
 
 def test_what_pairs_come_to() -> None:
     """Speedup, seconds of each arm and verdict follow from the pairs; fewer than five undisturbed pairs
     carry no verdict however clear the ratio."""
     pairs = [(2.0, 1.0), (2.2, 1.0), (2.4, 1.2), (2.0, 1.0), (2.6, 1.3)]
-    found = stats.timed(pairs, 5, 0.02, seed=0)
-    assert (found.speedup.median, found.baseline_s.median, found.candidate_s.median) == (2.0, 2.2, 1.0)
-    assert found.verdict == "FASTER"
+    timing = stats.timed(pairs, 5, 0.02, seed=0)
+    assert (timing.speedup.median, timing.baseline_s.median, timing.candidate_s.median) == (2.0, 2.2, 1.0)
+    assert timing.verdict == "FASTER"
     other = stats.timed(pairs, 5, 0.02, seed=7)
     assert other.speedup == stats.speedup(pairs, 7)
     assert other.baseline_s == stats.median_interval([2.0, 2.2, 2.4, 2.0, 2.6], 7)
@@ -182,9 +182,9 @@ def test_what_pairs_come_to_is_seeded(monkeypatch: pytest.MonkeyPatch) -> None:
     """The intervals of speedup and seconds are those of the seed."""
     monkeypatch.setattr(stats, "RESAMPLES", 50)
     pairs = [(one, other) for one, other in VALUES]
-    found = stats.timed(pairs, 40, 0.02, seed=7)
-    assert found.speedup == stats.speedup(pairs, 7) != stats.speedup(pairs, 0)
-    assert found.baseline_s == stats.median_interval(VALUES[:, 0], 7) != stats.median_interval(VALUES[:, 0])
+    timing = stats.timed(pairs, 40, 0.02, seed=7)
+    assert timing.speedup == stats.speedup(pairs, 7) != stats.speedup(pairs, 0)
+    assert timing.baseline_s == stats.median_interval(VALUES[:, 0], 7) != stats.median_interval(VALUES[:, 0])
 
 
 def test_an_interval_knows_its_value_and_width() -> None:

@@ -40,12 +40,12 @@ def there(tmp_path: Path) -> Store:
 
 def test_a_record_is_read_as_it_was_written(there: Store) -> None:
     """Writing and reading gives the same record, sealed, with no validation error and no temporary file."""
-    made = record()
-    there.write(made, image=b"png")
-    path = there.path(made.name, made.key)
-    assert validation.checked(path) == keys.seal(made)
+    written = record()
+    there.write(written, image=b"png")
+    path = there.path(written.name, written.key)
+    assert validation.checked(path) == keys.seal(written)
     assert validation.validation_error(path) is None
-    assert there.finished(made.name, made.key)
+    assert there.finished(written.name, written.key)
     assert sorted(p.suffix for p in there.directory.iterdir()) == [".json", ".png"]
 
 
@@ -56,12 +56,12 @@ def test_only_records_of_the_same_name_are_superseded(there: Store) -> None:
     assert [r.config["seed"] for r in there.records(["quick", "quick-age2"])] == [2, 1]
 
 
-def test_failures_are_tried_again(there: Store) -> None:
-    """A failed record is sound but does not count as finished."""
-    made = record(status="failed")
-    there.write(made)
-    assert validation.validation_error(there.path(made.name, made.key)) is None
-    assert not there.finished(made.name, made.key)
+def test_failures_are_run_again(there: Store) -> None:
+    """A failed record is valid but does not count as finished."""
+    failed = record(status="failed")
+    there.write(failed)
+    assert validation.validation_error(there.path(failed.name, failed.key)) is None
+    assert not there.finished(failed.name, failed.key)
 
 
 def damage(path: Path, how: str) -> Path:
@@ -82,36 +82,36 @@ def damage(path: Path, how: str) -> Path:
 @pytest.mark.parametrize("how", ["truncated", "not a record", "misplaced", "checksum mismatch"])
 def test_validation_errors_are_named(there: Store, how: str) -> None:
     """A damaged record is named with its validation error, is not finished, and is left out when reading."""
-    made = record()
-    there.write(made)
-    path = damage(there.path(made.name, made.key), how)
+    written = record()
+    there.write(written)
+    path = damage(there.path(written.name, written.key), how)
     assert how in (validation.validation_error(path) or "")
-    assert not there.finished(made.name, made.key)
-    assert there.records([made.name]) == []
+    assert not there.finished(written.name, written.key)
+    assert there.records([written.name]) == []
 
 
 def test_a_resealed_change_of_configuration_is_found(there: Store) -> None:
     """Even with its digest computed again, a configuration that does not match the key is a mismatch."""
-    made = record()
-    forged = keys.seal(made.model_copy(update={"config": {"name": "baseline", "seed": 9}}))
-    there.write(made)
-    path = there.path(made.name, made.key)
+    written = record()
+    forged = keys.seal(written.model_copy(update={"config": {"name": "baseline", "seed": 9}}))
+    there.write(written)
+    path = there.path(written.name, written.key)
     path.write_text(forged.model_dump_json())
     assert "key" in (validation.validation_error(path) or "")
 
 
-def test_a_record_from_before_a_field_is_sound(there: Store) -> None:
+def test_a_record_from_before_a_field_is_valid(there: Store) -> None:
     """A record sealed before the schema gained a field with a default is no checksum mismatch."""
-    made = record()
-    there.write(made)
-    path = there.path(made.name, made.key)
+    written = record()
+    there.write(written)
+    path = there.path(written.name, written.key)
     content = json.loads(path.read_text())
     del content["traceback"], content["digest"]  # a field with a default, as if unknown then
     path.write_text(json.dumps(content | {"digest": keys.content_digest(content)}))
     assert validation.validation_error(path) is None
 
 
-def test_the_committed_records_are_sound() -> None:
+def test_the_committed_records_are_valid() -> None:
     """Every record that the repository holds is read as written: reports can be made from them again."""
     results = Path(__file__).parents[1] / "results" / "published"
     assert [
@@ -142,7 +142,7 @@ def test_a_full_disk_leaves_what_was_there(there: Store) -> None:
 
 
 def test_a_directory_that_cannot_be_written_is_found_before_anything_runs(tmp_path: Path) -> None:
-    """Where results cannot be written, `prepare` says so in one line."""
+    """Where results cannot be written, `prepare` reports it in one line."""
     (tmp_path / "results").write_text("a file, where a directory should be")
     with pytest.raises(BadInput, match=r"^results: [^\n]+ cannot be written"):
         Store(tmp_path / "results", "tiny", "m").prepare()
@@ -151,18 +151,18 @@ def test_a_directory_that_cannot_be_written_is_found_before_anything_runs(tmp_pa
 def test_a_write_that_was_killed_leaves_nothing_behind(there: Store) -> None:
     """Whoever is killed before the rename leaves the old record; the next write, no fragment."""
     there.write(record())
-    made = record(seed=1)
+    written = record(seed=1)
     child = os.fork()
     if child == 0:
         os.fsync = lambda fd: os.kill(os.getpid(), signal.SIGKILL)
         try:
-            there.write(made)
+            there.write(written)
         finally:
             os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
     assert [r.config["seed"] for r in there.records(["baseline"])] == [0]
     assert list(there.directory.glob("*.tmp"))
-    there.write(made)
+    there.write(written)
     assert [r.config["seed"] for r in there.records(["baseline"])] == [1]
     assert [p.suffix for p in there.directory.iterdir()] == [".json"]
 

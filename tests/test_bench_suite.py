@@ -32,8 +32,8 @@ def specs(tmp_path: Path, **changes: Any) -> list[RunSpec]:
 @pytest.mark.parametrize("name", list(available()))
 def test_shipped_suites_are_valid(name: str) -> None:
     """Every suite that ships can be read, expanded and checked."""
-    found = Suite.load(name).specs()
-    assert len({spec.name for spec in found}) == len(found)
+    runs = Suite.load(name).specs()
+    assert len({spec.name for spec in runs}) == len(runs)
 
 
 SCHEDULING = {
@@ -64,27 +64,27 @@ def test_a_grid_is_the_product_of_its_values(tmp_path: Path) -> None:
     """A grid makes one configuration a combination, named by it, over the entry's options."""
     grid = {"layer_fraction": [0.33, 0.5], "max_age": [1, 2]}
     run = {"name": "g", "method": "dqar", "options": {"preset": "maximum"}, "grid": grid}
-    found = specs(tmp_path, runs=[run])
-    assert [spec.name for spec in found] == [
+    expanded = specs(tmp_path, runs=[run])
+    assert [spec.name for spec in expanded] == [
         "g-layer_fraction=0.33-max_age=1",
         "g-layer_fraction=0.33-max_age=2",
         "g-layer_fraction=0.5-max_age=1",
         "g-layer_fraction=0.5-max_age=2",
     ]
-    assert found[1].options == {"preset": "maximum", "layer_fraction": 0.33, "max_age": 2}
+    assert expanded[1].options == {"preset": "maximum", "layer_fraction": 0.33, "max_age": 2}
 
 
 def test_a_run_may_have_settings_of_its_own(tmp_path: Path) -> None:
     """A run's settings stand in place of the suite's, part by part, and for that run alone."""
-    own = {"batch_size": 2, "compile": True, "timing": {"warmup": 3}}
-    runs = [{"name": "a", "method": "baseline", "settings": own}, {"name": "b", "method": "baseline"}]
+    changes = {"batch_size": 2, "compile": True, "timing": {"warmup": 3}}
+    runs = [{"name": "a", "method": "baseline", "settings": changes}, {"name": "b", "method": "baseline"}]
     a, b = specs(tmp_path, batch_size=8, timing={"min_pairs": 4}, runs=runs)
     assert (a.batch_size, a.compile, a.timing.warmup, a.timing.min_pairs) == (2, True, 3, 4)
     assert (b.batch_size, b.compile, b.timing.warmup) == (8, False, 1)
 
 
 def test_a_speedup_names_its_baseline(tmp_path: Path) -> None:
-    """Eager, compiled and CUDA graphs are told apart in words; graphs are refused without compiling."""
+    """Eager, compiled and CUDA graphs are distinguished in words; graphs are refused without compiling."""
     (spec,) = specs(tmp_path)
     assert over(spec) == "eager"
     assert over(spec.model_copy(update={"compile": True})) == "compiled"
@@ -93,7 +93,7 @@ def test_a_speedup_names_its_baseline(tmp_path: Path) -> None:
 
 
 def test_an_override_of_a_part_keeps_its_other_fields(tmp_path: Path) -> None:
-    """What the command line says of a part stands in place of those fields alone, null of none."""
+    """What the command line sets of a part stands in place of those fields alone, null of none."""
     path = tmp_path / "mine.yaml"
     path.write_text(yaml.safe_dump(GOOD | {"quality": {"n": 50, "reference": "a"}}))
     loaded = Suite.load(path, quality={"reference": "b", "lpips_weights": None}, seed=None).file

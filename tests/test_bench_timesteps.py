@@ -118,13 +118,13 @@ def test_the_command_writes_files_that_a_suite_can_name(
     assert done.exit_code == 0, done.output
     monkeypatch.setattr(placed, "FILES", out)
     for name in ("unipc2-4-dp", "unipc2-4-evolved"):
-        found = timesteps_of({"timesteps": name})
-        assert found is not None and len(found) == 4
+        timesteps = timesteps_of({"timesteps": name})
+        assert timesteps is not None and len(timesteps) == 4
         assert name in done.output
 
 
 def test_shipped_timesteps_are_such() -> None:
-    """Every file that ships can be named by a suite, and says what it was searched on and came to."""
+    """Every file that ships can be named by a suite, and states what it was searched on and came to."""
     files = sorted(placed.FILES.glob("*.json"))
     assert files
     for file in files:

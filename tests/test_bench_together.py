@@ -49,19 +49,21 @@ def sessions(model: Path, *methods: str) -> list[Session]:
 def test_a_round_has_one_baseline(tiny_model_dir: Path) -> None:
     """All get the same baseline seconds and images in each round, and names who shared them; the order
     within a round varies."""
-    said: list[str] = []
-    made = timing.measure_together(sessions(tiny_model_dir, "baseline", "dqar", "fewer_steps"), said.append)
-    for pairs in made[1:]:
-        assert [base for base, _ in pairs.seconds] == [base for base, _ in made[0].seconds]
-        assert all(a is b for a, b in zip(pairs.baseline, made[0].baseline, strict=True))
-    assert [len(pairs.seconds) for pairs in made] == [PAIRS] * 3
-    assert made[1].shared_with == ["baseline", "fewer-steps"]
-    rounds = [[line for line in said if line.startswith(f"round {i + 1}: ")] for i in range(PAIRS)]
+    progress: list[str] = []
+    timed = timing.measure_together(
+        sessions(tiny_model_dir, "baseline", "dqar", "fewer_steps"), progress.append
+    )
+    for pairs in timed[1:]:
+        assert [base for base, _ in pairs.seconds] == [base for base, _ in timed[0].seconds]
+        assert all(a is b for a, b in zip(pairs.baseline, timed[0].baseline, strict=True))
+    assert [len(pairs.seconds) for pairs in timed] == [PAIRS] * 3
+    assert timed[1].shared_with == ["baseline", "fewer-steps"]
+    rounds = [[line for line in progress if line.startswith(f"round {i + 1}: ")] for i in range(PAIRS)]
     assert {len(lines) for lines in rounds} == {4}  # each candidate, the control among them, and one baseline
     assert len({tuple(line.split(": ")[1] for line in lines) for lines in rounds}) > 1
 
 
-def test_what_is_made_does_not_depend_on_who_is_beside(tiny_model_dir: Path) -> None:
+def test_what_is_generated_does_not_depend_on_what_is_timed_alongside(tiny_model_dir: Path) -> None:
     """A method makes bit for bit the images that it makes alone, and so does the baseline."""
     (alone,) = timing.measure_together(sessions(tiny_model_dir, "dqar"), lambda text: None)
     *_, among = timing.measure_together(
@@ -74,12 +76,12 @@ def test_what_is_made_does_not_depend_on_who_is_beside(tiny_model_dir: Path) -> 
 
 @pytest.mark.parametrize("fault", ["raises", "returns_nan"])
 def test_one_that_raises_leaves_alone(tiny_model_dir: Path, fault: str) -> None:
-    """Its error is kept and it is not tried again; the others' rounds go on to their end."""
-    said: list[str] = []
-    broken, sound = timing.measure_together(sessions(tiny_model_dir, fault, "dqar"), said.append)
+    """Its error is kept and it is not run again; the others' rounds go on to their end."""
+    progress: list[str] = []
+    broken, whole = timing.measure_together(sessions(tiny_model_dir, fault, "dqar"), progress.append)
     assert broken.error and not broken.seconds
-    assert sound.error is None and len(sound.seconds) == PAIRS
-    assert not [line for line in said if line == f"round 2: {fault.replace('_', '-')}"]
+    assert whole.error is None and len(whole.seconds) == PAIRS
+    assert not [line for line in progress if line == f"round 2: {fault.replace('_', '-')}"]
 
 
 def test_each_stops_by_itself(tiny_model_dir: Path) -> None:
@@ -105,7 +107,7 @@ def run(chosen: Sequence[RunSpec], results: Path) -> list[Record]:
 
 def test_a_process_that_dies_takes_no_other_along(tiny_model_dir: Path, tmp_path: Path) -> None:
     """Where one of a group crashes, each without a record runs alone: the fault's own is the only failed
-    record, the others' are complete and say that they had no company."""
+    record, the others' are complete and state that they were timed alone."""
     chosen = [spec(tiny_model_dir, name) for name in ("baseline", "crashes", "dqar")]
     first, broken, last = run(chosen, tmp_path)
     assert broken.reason == "crashed: SIGABRT"
@@ -122,7 +124,7 @@ def sleeper() -> Iterator[subprocess.Popen[str]]:
 
 
 def test_a_hang_is_noticed_by_its_silence(sleeper: subprocess.Popen[str]) -> None:
-    """A worker that says nothing is killed after the time of one configuration, not of all."""
+    """A worker that reports nothing is killed after the time of one configuration, not of all."""
     alarm = Alarm([1.0] * 60, sleeper)
     alarm.join(30)
     assert alarm.rang and sleeper.poll() is not None
@@ -159,5 +161,5 @@ def test_who_is_measured_together() -> None:
     row = [spec(few, "baseline", 2, name=f"run-{i}") for i in range(3)]
     other = spec(few, "baseline", 2, name="other", batch_size=4)
     compiled = [spec(few, "baseline", 2, name=f"compiled-{i}", **alone) for i in range(2)]
-    found = [[s.name for s in group] for group in groups([*row, other, *compiled])]
-    assert found == [["run-0", "run-1"], ["run-2"], ["other"], ["compiled-0"], ["compiled-1"]]
+    grouped = [[s.name for s in group] for group in groups([*row, other, *compiled])]
+    assert grouped == [["run-0", "run-1"], ["run-2"], ["other"], ["compiled-0"], ["compiled-1"]]

@@ -20,7 +20,7 @@ def tuner(model: Path, storage: Path) -> Tuner:
 
 def test_a_study_resumes_and_its_front_is_one(tiny_model_dir: Path, tmp_path: Path) -> None:
     """Trials are kept from one start to the next; no trial gains as much and loses less than a point
-    of the front; what a point says of a trial holds when it is run again."""
+    of the front; what a point states of a trial holds when it is run again."""
     first = tuner(tiny_model_dir, tmp_path / "study.db")
     first.search(4)
     again = tuner(tiny_model_dir, tmp_path / "study.db")
@@ -38,9 +38,9 @@ def test_a_study_resumes_and_its_front_is_one(tiny_model_dir: Path, tmp_path: Pa
 
 def test_the_page_and_its_files(tiny_model_dir: Path, tmp_path: Path, undrawn: None) -> None:
     """The command writes a page with a row and a loadable configuration for each point."""
-    folders = ["--results", str(tmp_path / "results"), "--reports", str(tmp_path / "reports")]
+    places = ["--results", str(tmp_path / "results"), "--reports", str(tmp_path / "reports")]
     arguments = ["--model", str(tiny_model_dir), "--trials", "3", "--steps", "6", "--images", "2"]
-    done = CliRunner().invoke(app, ["tune", *arguments, "--pairs", "2", *folders])
+    done = CliRunner().invoke(app, ["tune", *arguments, "--pairs", "2", *places])
     assert done.exit_code == 0, done.output
     files = sorted((tmp_path / "reports" / "tune").glob("front-*.yaml"))
     page = (tmp_path / "reports" / "tune" / "README.md").read_text()

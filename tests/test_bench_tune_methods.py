@@ -147,8 +147,8 @@ def test_the_command_resumes_and_its_runs_are_a_suites(
     tiny_model_dir: Path, tmp_path: Path, undrawn: None
 ) -> None:
     """The command judges until each search has its trials, keeps them, and writes runs that a suite takes."""
-    folders = ["--results", str(tmp_path / "results"), "--reports", str(tmp_path / "reports")]
-    given = ["--model", str(tiny_model_dir), "--steps", "10", "--images", "2", "--method", "fora", *folders]
+    places = ["--results", str(tmp_path / "results"), "--reports", str(tmp_path / "reports")]
+    given = ["--model", str(tiny_model_dir), "--steps", "10", "--images", "2", "--method", "fora", *places]
     for trials in ("2", "3"):
         done = CliRunner().invoke(app, ["tune", "--trials", trials, *given])
         assert done.exit_code == 0, done.output

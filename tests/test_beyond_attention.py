@@ -51,7 +51,7 @@ def rows_of(pipe: Any, **call: Any) -> dict[str, list[int]]:
 def test_a_target_is_not_computed_where_it_is_reused(
     pipe: DiTPipeline, targets: str, saved: tuple[int, int]
 ) -> None:
-    """A reuse leaves out attention, MLP or both, as often as the map says, and nothing else."""
+    """A reuse leaves out attention, MLP or both, as often as the map has it, and nothing else."""
     dqar.enable(pipe, DQARConfig.preset("maximum", targets=targets, max_age=2))
     seen = rows_of(pipe)
     reused = int(dqar.summary(pipe).map[:, 0].sum())
@@ -103,8 +103,8 @@ def drifts(*candidates: dict[str, Any]) -> Iterator[tuple[float, int]]:
     for candidate in candidates:
         options = {"preset": "maximum", "use_layer_scheduling": False, "max_age": 1} | candidate
         session = opened.under(spec.model_copy(update={"options": options}))
-        made = session.candidate(range(2)).latents
-        yield float(images.drift(made, baseline).mean()), session.cache_bytes
+        latents = session.candidate(range(2)).latents
+        yield float(images.drift(latents, baseline).mean()), session.cache_bytes
 
 
 def test_int8_differences_keep_the_forecast_below_reuse() -> None:
@@ -158,11 +158,11 @@ def test_the_plan_predicts_the_map(pipe: DiTPipeline, interval: int, solver: Any
     config = DQARConfig.preset("maximum", **ALL | {"guidance_interval": interval})
     dqar.enable(pipe, config)
     first = generate(pipe)
-    found = dqar.summary(pipe)
-    assert found.ratio > 0 and torch.isfinite(first).all()
-    assert np.array_equal(found.map, dqar.plan(config, pipe.scheduler, 10, 6))
+    summary = dqar.summary(pipe)
+    assert summary.ratio > 0 and torch.isfinite(first).all()
+    assert np.array_equal(summary.map, dqar.plan(config, pipe.scheduler, 10, 6))
     if interval > 1:
-        assert not found.map[~found.conditional_only].any()
+        assert not summary.map[~summary.conditional_only].any()
     assert torch.equal(generate(pipe), first)
 
 
@@ -185,8 +185,8 @@ def test_compiled_as_eager() -> None:
     assert counters["stats"]["unique_graphs"] == graphs == len(decisions) > 2
 
 
-def saved(folder: Path, reuse: np.ndarray[Any, Any], branches: Any = None, **parts: Any) -> str:
-    path = folder / "plan.json"
+def saved(directory: Path, reuse: np.ndarray[Any, Any], branches: Any = None, **parts: Any) -> str:
+    path = directory / "plan.json"
     given = np.full(len(reuse), 2) if branches is None else np.array(branches)
     SavedPlan(reuse, given.astype(np.int8), **parts).save(path)
     return str(path)
@@ -204,12 +204,12 @@ def test_a_saved_plan_is_what_runs(pipe: DiTPipeline, tmp_path: Path) -> None:
     config = DQARConfig(plan_path=path, snr_low=1e9, warmup_steps=99)
     dqar.enable(pipe, config)
     seen = rows_of(pipe)
-    found = dqar.summary(pipe)
+    summary = dqar.summary(pipe)
     reuse[8] = reuse[[5, 9]] = False  # nothing is kept by the full step before it; skipped as a whole
     skipped = np.array(branches) == 0
     expected = reuse | skipped[:, None]
     expected[8, ::2] = True
-    assert np.array_equal(found.map, expected) and np.array_equal(found.branches, branches)
+    assert np.array_equal(summary.map, expected) and np.array_equal(summary.branches, branches)
     assert seen["block"] == [2 * n for n in branches if n]
     assert len(seen["mlp"]) == 8 - 2 - 1
     assert np.array_equal(dqar.plan(config, pipe.scheduler, 10, 6), expected)
@@ -223,8 +223,8 @@ def test_data_may_still_forbid_what_a_plan_allows(pipe: DiTPipeline, tmp_path: P
     path = saved(tmp_path, reuse)
     dqar.enable(pipe, DQARConfig(plan_path=path, entropy_threshold=2.72, entropy_stride=1))
     generate(pipe)
-    found = dqar.summary(pipe).map
-    assert found.any() and not (found & ~reuse).any() and (reuse & ~found).any()
+    reuse_map = dqar.summary(pipe).map
+    assert reuse_map.any() and not (reuse_map & ~reuse).any() and (reuse & ~reuse_map).any()
 
 
 def test_a_plan_of_another_shape_or_none_is_refused(pipe: DiTPipeline, tmp_path: Path) -> None:
@@ -254,13 +254,13 @@ def test_a_plan_of_another_shape_or_none_is_refused(pipe: DiTPipeline, tmp_path:
 
 def test_a_skipped_step_runs_nothing(pipe: DiTPipeline) -> None:
     """Past the warm-up the model runs at every third step only, half of these without the unconditional
-    branch; plan and summary say so, and the output is one that the scheduler takes, guided or not."""
+    branch; plan and summary report it, and the output is one that the scheduler takes, guided or not."""
     config = DQARConfig.preset("maximum", layer_fraction=0.0, step_interval=3, guidance_interval=2)
     dqar.enable(pipe, config)
     assert rows_of(pipe)["block"] == [4, 4, 2, 4]
-    found = dqar.summary(pipe)
-    assert found.branches.tolist() == [2, 2, 0, 0, 1, 0, 0, 2, 0, 0]
-    assert found.ratio == found.plan_ratio == 0.6 and found.reasons["skipped"] == 36
+    summary = dqar.summary(pipe)
+    assert summary.branches.tolist() == [2, 2, 0, 0, 1, 0, 0, 2, 0, 0]
+    assert summary.ratio == summary.plan_ratio == 0.6 and summary.reasons["skipped"] == 36
     assert rows_of(pipe, guidance_scale=1.0)["block"] == [2] * 4
 
 

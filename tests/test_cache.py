@@ -1,4 +1,4 @@
-"""The cache holds what it says, in the bytes it says, and nothing beside it."""
+"""The cache holds what it reports, in the bytes it reports, and nothing else."""
 
 from __future__ import annotations
 
@@ -56,12 +56,12 @@ def test_a_half_precision_run_holds_that_share_of_its_bytes(bits: int, share: fl
 
 def held_tensors(numel: int) -> list[torch.Tensor]:
     gc.collect()
-    found = [o for o in gc.get_objects() if isinstance(o, torch.Tensor) and o.numel() == numel]
-    return [tensor for tensor in found if not isinstance(tensor, torch.nn.Parameter)]
+    held = [o for o in gc.get_objects() if isinstance(o, torch.Tensor) and o.numel() == numel]
+    return [tensor for tensor in held if not isinstance(tensor, torch.nn.Parameter)]
 
 
 @pytest.mark.parametrize("mode", ["output", "kv"])
-def test_no_full_precision_copy_stays_beside_an_int8_entry(pipe: DiTPipeline, mode: str) -> None:
+def test_no_full_precision_copy_stays_with_an_int8_entry(pipe: DiTPipeline, mode: str) -> None:
     """In mid-run every tensor of an entry's size that is alive is int8: no hidden copy."""
     dqar.enable(pipe, DQARConfig.preset("maximum", use_layer_scheduling=False, reuse_mode=mode))
     kinds: list[set[Any]] = []

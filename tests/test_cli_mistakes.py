@@ -76,13 +76,13 @@ FILES = {
 def test_a_suite_that_cannot_be_is_one_line(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Whatever is wrong with a suite file, `show` says so at once in one short line and exits 2."""
-    content, said = FILES[name]
+    """Whatever is wrong with a suite file, `show` reports it at once in one short line and exits 2."""
+    content, message = FILES[name]
     (tmp_path / name).write_bytes(content.encode(errors="surrogatepass"))
     started = time.process_time()
     assert bench("show", tmp_path / name) == 2
     line = capsys.readouterr().err
-    assert said in line and line.count("\n") == 1 and len(line) < 600
+    assert message in line and line.count("\n") == 1 and len(line) < 600
     assert time.process_time() - started < 5
 
 
@@ -144,10 +144,10 @@ def test_what_the_model_does_not_have_is_refused_before_anything_runs(
         "labels: 22 is not allowed": runs(settings={"labels": [22]}),
         "the plan is for": runs(method="dqar", options={"plan": named, "steps": 7}),
     }
-    for said, content in wrong.items():
+    for message, content in wrong.items():
         (tmp_path / "s.yaml").write_text(content)
         assert bench("run", tmp_path / "s.yaml", "--results", tmp_path / "r") == 2
-        assert said in capsys.readouterr().err
+        assert message in capsys.readouterr().err
     assert not (tmp_path / "r").exists()
     for name in available():
         suite = Suite.load(name)
@@ -157,7 +157,7 @@ def test_what_the_model_does_not_have_is_refused_before_anything_runs(
 
 @pytest.fixture
 def silent(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A proxy that accepts every connection and says nothing, in front of the hub."""
+    """A proxy that accepts every connection and sends nothing, in front of the hub."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         held: list[socket.socket] = []
 
@@ -175,19 +175,19 @@ def silent(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def test_a_silent_hub_is_given_up(silent: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A hub that says nothing is waited for no longer than the limit, which is said; the process that
+    """A hub that sends nothing is waited for no longer than the limit, which is named; the process that
     waited is gone."""
     monkeypatch.setenv("HF_HOME", str(tmp_path))
     monkeypatch.setattr(hub, "FIRST_S", 1.0)
     monkeypatch.setattr(hub, "SAY_S", 0.2)
-    said: list[str] = []
+    lines: list[str] = []
     started = time.monotonic()
     with pytest.raises(
         BadInput, match=r"model: 'owner/none' cannot be fetched: nothing arrived from the hub for 1 s"
     ):
-        hub.fetch("owner/none", said.append)
+        hub.fetch("owner/none", lines.append)
     assert time.monotonic() - started < 30
-    assert said and said[0].startswith("fetching owner/none: 0 MB in ")
+    assert lines and lines[0].startswith("fetching owner/none: 0 MB in ")
 
 
 def test_a_hub_that_cannot_be_reached_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -213,7 +213,7 @@ ENVIRONMENTS: dict[str, tuple[str, dict[str, str | None], int]] = {
 
 @pytest.mark.parametrize("name", ENVIRONMENTS)
 def test_a_machine_in_a_bad_state_gets_no_traceback(name: str) -> None:
-    """Whatever the environment lacks, a command works or says in one line what it lacks."""
+    """Whatever the environment lacks, a command works or names in one line what it lacks."""
     command, changes, code = ENVIRONMENTS[name]
     env = {key: value for key, value in (os.environ | changes).items() if value is not None}
     shell = f"set -o pipefail; {command.format(f'{sys.executable} -m bench')}"
@@ -259,7 +259,7 @@ def test_ctrl_c_that_comes_out_of_a_library_as_another_error_is_one_line() -> No
 
 
 def test_a_killed_probe_leaves_nothing(tmp_path: Path) -> None:
-    """Killed while it tries whether results can be written, the store leaves no file behind."""
+    """Killed while it tests whether results can be written, the store leaves no file behind."""
     code = (
         "import os, signal, sys; from pathlib import Path; from bench.store import records\n"
         "records.os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)\n"

@@ -126,7 +126,7 @@ def test_what_is_kept_outlives_the_next_replay(
     with memory_of_a_graph(pipe):
         dqar.enable(pipe, config)
         if graphed:
-            assert not torch.isfinite(generate(pipe)).all()  # the memory is as said
+            assert not torch.isfinite(generate(pipe)).all()  # the memory is as described
         pipe._dqar.manager.graphed = graphed
         assert torch.equal(generate(pipe), expected)
 
@@ -138,7 +138,7 @@ def test_what_is_kept_outlives_the_next_replay(
 def test_a_transformer_in_cuda_graphs_is_recognised(
     pipe: DiTPipeline, compiled: dict[str, Any], graphed: bool
 ) -> None:
-    """What the transformer was compiled for says whether its layers' tensors must be copied."""
+    """What the transformer was compiled for decides whether its layers' tensors must be copied."""
     pipe.transformer = torch.compile(pipe.transformer, **compiled)
     dqar.enable(pipe, DQARConfig())
     assert pipe._dqar.manager.graphed is graphed

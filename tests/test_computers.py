@@ -131,8 +131,11 @@ def weighed(query: torch.Tensor, key: torch.Tensor, added: torch.Tensor | float 
 def test_entropy_of_weights_by_hand() -> None:
     """Of (1/2, 1/2) ln 2, of (1/4, 3/4) 0.5623, of certainty none; the mean over rows, float32."""
     weights = torch.tensor([[[0.5, 0.5], [0.25, 0.75]], [[1.0, 0.0], [0.5, 0.5]]], dtype=torch.float64)
-    found = compute_attention_entropy(weights)
-    assert found == pytest.approx((2 * math.log(2) + 0.562335) / 4, abs=1e-6) and found.dtype == torch.float32
+    entropy = compute_attention_entropy(weights)
+    assert (
+        entropy == pytest.approx((2 * math.log(2) + 0.562335) / 4, abs=1e-6)
+        and entropy.dtype == torch.float32
+    )
     assert compute_attention_entropy(torch.ones(1, 1, 1), eps=1.0) == pytest.approx(-math.log(2))
     assert compute_attention_entropy(torch.eye(2)) == 0.0
 
@@ -142,8 +145,8 @@ def test_entropy_of_weights_by_hand() -> None:
 def test_chunks_change_nothing(stride: int, chunk: int | None) -> None:
     """Every stride-th row counts once, however many are held at a time."""
     query, key = random_qk()
-    found = entropy_from_qk(query, key, 0.5, stride, chunk)
-    assert found == pytest.approx(float(weighed(query[:, :, ::stride], key).mean()), abs=1e-5)
+    entropy = entropy_from_qk(query, key, 0.5, stride, chunk)
+    assert entropy == pytest.approx(float(weighed(query[:, :, ::stride], key).mean()), abs=1e-5)
 
 
 MASKS = {
@@ -161,16 +164,16 @@ def test_masked_keys_do_not_count(name: str, stride: int) -> None:
     added = torch.zeros(MASKS[name].shape).masked_fill(~MASKS[name], -torch.inf)
     expected = weighed(query, key, added.double())[:, :, ::stride].mean()
     for mask in (MASKS[name], added, added.to(torch.bfloat16)):
-        found = entropy_from_qk(query, key, 0.5, stride, chunk=2, mask=mask)
-        assert found == pytest.approx(float(expected), abs=1e-5) and found.dtype == torch.float32
+        entropy = entropy_from_qk(query, key, 0.5, stride, chunk=2, mask=mask)
+        assert entropy == pytest.approx(float(expected), abs=1e-5) and entropy.dtype == torch.float32
 
 
 def test_numbers_in_a_mask_are_added() -> None:
     """A bias that forbids nothing changes the weights; one alike for all keys does not."""
     query, key = random_qk()
     bias = torch.linspace(-2, 2, 6).expand(6, 6)
-    found = entropy_from_qk(query, key, 0.5, mask=bias)
-    assert found == pytest.approx(float(weighed(query, key, bias.double()).mean()), abs=1e-5)
+    entropy = entropy_from_qk(query, key, 0.5, mask=bias)
+    assert entropy == pytest.approx(float(weighed(query, key, bias.double()).mean()), abs=1e-5)
     alike = entropy_from_qk(query, key, 0.5, mask=torch.full((6, 6), 3.0))
     assert alike == pytest.approx(float(weighed(query, key).mean()), abs=1e-5)
 
@@ -189,8 +192,8 @@ def test_a_query_that_may_look_nowhere_has_no_entropy() -> None:
 def test_the_scale_is_the_callers_or_that_of_attention() -> None:
     """Half the default scale is what is measured where that is asked for; a chunk below 1 is refused."""
     query, key = random_qk()
-    found = AttentionEntropyComputer().from_qk(query, key, 0.25)
-    assert found == pytest.approx(float(weighed(query / 2, key).mean()), abs=1e-5)
+    entropy = AttentionEntropyComputer().from_qk(query, key, 0.25)
+    assert entropy == pytest.approx(float(weighed(query / 2, key).mean()), abs=1e-5)
     with pytest.raises(ValueError, match="chunk = 0 is not allowed"):
         AttentionEntropyComputer(chunk=0)
     computer = AttentionEntropyComputer()
@@ -199,9 +202,9 @@ def test_the_scale_is_the_callers_or_that_of_attention() -> None:
 
 
 def scheduled(kind: Any, steps: int = 3, **options: Any) -> Any:
-    made = kind(**options)
-    made.set_timesteps(steps)
-    return made
+    instance = kind(**options)
+    instance.set_timesteps(steps)
+    return instance
 
 
 def squared(values: Any) -> Any:
@@ -262,7 +265,7 @@ def test_timesteps_between_two_take_the_nearer_ones_snr() -> None:
         (DPMSolverMultistepScheduler(prediction_type="flow_prediction"), "flow"),
     ],
 )
-def test_the_kind_of_noise_is_what_the_scheduler_says(scheduler: Any, kind: str) -> None:
+def test_the_kind_of_noise_is_the_schedulers(scheduler: Any, kind: str) -> None:
     """By class where that decides, else by its configuration; flow before Karras's spacing before alphas."""
     assert noise_kind(scheduler) == kind
 

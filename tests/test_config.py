@@ -208,7 +208,7 @@ def test_every_field_with_needs_is_named_without_them() -> None:
 
 @pytest.mark.parametrize("field", LIVE)
 def test_a_live_field_is_not_warned_about(field: str) -> None:
-    """Where the test above saw a field's effect, nothing says that it has none."""
+    """Where the test above saw a field's effect, no warning states that it has none."""
     others, one, another = LIVE[field]
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -249,7 +249,7 @@ def test_a_warm_up_that_other_rules_cover_is_named(pipe: DiTPipeline) -> None:
 
 
 def test_a_covered_warm_up_is_named_when_a_generation_begins(pipe: DiTPipeline) -> None:
-    """What `plan` says beforehand, the first step of a pipeline says too."""
+    """What `plan` warns of beforehand, the first step of a pipeline warns of too."""
     dqar.enable(pipe, DQARConfig(warmup_steps=1))
     with pytest.warns(DQARWarning, match="warmup_steps = 1 has no effect on these 10 steps"):
         generate(pipe)
@@ -338,7 +338,7 @@ def test_a_window_that_is_empty_is_refused() -> None:
 
 @pytest.mark.parametrize(("field", "value"), BAD, ids=[f"{field}-{n}" for n, (field, _) in enumerate(BAD)])
 def test_bad_value_names_field_value_and_what_is_allowed(field: str, value: Any) -> None:
-    """A value out of range is refused when the configuration is made, in one line that says all."""
+    """A value out of range is refused when the configuration is made, in one line that states all."""
     with pytest.raises(ValueError, match=rf"^{field} = .* is not allowed; allowed: ") as error:
         DQARConfig(**{field: value})
     assert isinstance(error.value, DQARError) and short_repr(value) in str(error.value)
@@ -406,7 +406,7 @@ def test_enable_names_what_a_pipeline_lacks(pipe: DiTPipeline) -> None:
         dqar.enable(SimpleNamespace(transformer=torch.nn.Linear(1, 1), scheduler=pipe.scheduler))
 
 
-def test_summary_before_anything_ran_says_so(pipe: DiTPipeline) -> None:
+def test_summary_before_anything_ran_states_it(pipe: DiTPipeline) -> None:
     """Asking for a summary with DQAR off, or before a call, is one clear error."""
     with pytest.raises(RuntimeError, match="enable"):
         dqar.summary(pipe)
@@ -416,13 +416,13 @@ def test_summary_before_anything_ran_says_so(pipe: DiTPipeline) -> None:
 
 
 def test_without_a_configuration_one_step_of_five_is_skipped(pipe: DiTPipeline) -> None:
-    """`enable(pipe)` does what the preset `balanced` says, on any number of steps; no layer is reused, and
+    """`enable(pipe)` does what the preset `balanced` does, on any number of steps; no layer is reused, and
     the published presets do not forecast."""
     for steps, skipped in ((10, 2), (7, 1), (3, 1), (2, 0), (1, 0)):
         dqar.enable(pipe)
         generate(pipe, steps=steps)
-        found = dqar.summary(pipe)
-        assert int(np.sum(found.skipped)) == skipped and "reused" not in found.reasons
+        summary = dqar.summary(pipe)
+        assert int(np.sum(summary.skipped)) == skipped and "reused" not in summary.reasons
     dqar.enable(pipe)
     latents = generate(pipe)
     dqar.enable(pipe, DQARConfig.preset(BALANCED, model_steps=8))

@@ -82,8 +82,8 @@ CHANGED = DQARConfig(
 def test_the_original_file_loads_as_it_stands() -> None:
     """The shipped default is the original specification's, and its keys reach the fields that they name."""
     assert yaml.safe_load(SHIPPED.read_text()) == yaml.safe_load(ORIGINAL)
-    found = DQARConfig.from_yaml(SHIPPED)
-    assert found == DQARConfig(
+    shipped = DQARConfig.from_yaml(SHIPPED)
+    assert shipped == DQARConfig(
         entropy_threshold=2.0, snr_low=0.1, snr_high=10.0, adaptive_entropy=True, base_prompt_length=77,
         warmup_steps=2, quantization_mode="per_tensor", quantization_bits=8, reuse_mode="output",
         use_layer_scheduling=True, schedule_type="step", early_phase_end=0.3, mid_phase_end=0.7,

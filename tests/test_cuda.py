@@ -34,7 +34,7 @@ pytestmark = [
     pytest.mark.cuda,
     pytest.mark.skipif(device_type() != "cuda", reason="needs a CUDA device, and torch finds none"),
 ]
-SYNC = "synchronizing CUDA operation"  # in what torch says of one
+SYNC = "synchronizing CUDA operation"  # in torch's message on one
 GIB = 2**30
 
 
@@ -127,7 +127,7 @@ def test_caches_do_not_grow(pipe: DiTPipeline, change: dict[str, Any]) -> None:
 
 
 def test_int8_halves_what_the_device_holds() -> None:
-    """By torch's allocator, not by what the cache says of itself, int8 holds at most 0.51 of bf16."""
+    """By torch's allocator, not by what the cache reports of itself, int8 holds at most 0.51 of bf16."""
     # 16 rows x 64 tokens x 192 channels: below 1 MiB, where the allocator rounds to 512 bytes.
     spec = RunSpec(suite="t", name="t", method="baseline", model="embedded", dtype="bf16", batch_size=8)
     pipe, labels = models.load(spec), tuple(range(8))
@@ -159,14 +159,14 @@ def test_nvml_and_torch_agree_on_a_peak() -> None:
         suite="t", name="t", method="baseline", model="embedded", dtype="bf16", batch_size=32,
         num_inference_steps=10,
     )  # fmt: skip
-    found = memory.measure(spec)
-    assert found.torch_allocated_peak and found.torch_reserved_peak
-    assert found.nvml_device_peak and found.nvml_device_idle
-    assert found.torch_allocated_peak <= found.torch_reserved_peak
-    grown = found.nvml_device_peak - found.nvml_device_idle
-    assert found.torch_reserved_peak <= grown <= found.torch_reserved_peak + 3 * GIB
-    if found.nvml_process_peak is not None:  # containers often do not tell
-        assert found.torch_reserved_peak <= found.nvml_process_peak
+    peaks = memory.measure(spec)
+    assert peaks.torch_allocated_peak and peaks.torch_reserved_peak
+    assert peaks.nvml_device_peak and peaks.nvml_device_idle
+    assert peaks.torch_allocated_peak <= peaks.torch_reserved_peak
+    grown = peaks.nvml_device_peak - peaks.nvml_device_idle
+    assert peaks.torch_reserved_peak <= grown <= peaks.torch_reserved_peak + 3 * GIB
+    if peaks.nvml_process_peak is not None:  # containers often do not report it
+        assert peaks.torch_reserved_peak <= peaks.nvml_process_peak
 
 
 def graphs(model: Path | str = "embedded", **changes: Any) -> RunSpec:
@@ -196,10 +196,10 @@ def test_the_baseline_runs_as_cuda_graphs(fresh_compiler: None) -> None:
     """Captured, then replayed, it makes the eager images up to rounding, each time the same, and no part
     of it fell back."""
     session, samples = Session.open(graphs()), range(2)
-    made = [session.baseline(samples) for _ in range(4)]
+    generations = [session.baseline(samples) for _ in range(4)]
     assert counters["inductor"]["cudagraph_skips"] == 0
-    assert torch.equal(made[-1].latents, made[-2].latents)
-    assert drift(made[-1].latents, eagerly(graphs()).baseline(samples).latents) < 1e-2
+    assert torch.equal(generations[-1].latents, generations[-2].latents)
+    assert drift(generations[-1].latents, eagerly(graphs()).baseline(samples).latents) < 1e-2
 
 
 def test_reuse_runs_as_cuda_graphs(fresh_compiler: None) -> None:
@@ -207,22 +207,22 @@ def test_reuse_runs_as_cuda_graphs(fresh_compiler: None) -> None:
     options = {"preset": "maximum", "use_layer_scheduling": False, "max_age": 2, "warmup_fraction": 0.0}
     spec, samples = graphs(method="dqar", options=options), range(2)
     session = Session.open(spec)
-    made = [session.candidate(samples) for _ in range(4)]
+    generations = [session.candidate(samples) for _ in range(4)]
     assert session.reuse is not None and session.reuse.ratio > 0.2
-    assert drift(made[-1].latents, eagerly(spec).candidate(samples).latents) < 1e-2
+    assert drift(generations[-1].latents, eagerly(spec).candidate(samples).latents) < 1e-2
 
 
 def test_a_profile_of_the_device(tmp_path: Path) -> None:
     """Kernels have their parts, and they and the gaps are the generation: nothing counts twice."""
     options = {"preset": "maximum", "use_layer_scheduling": False, "max_age": 2, "warmup_fraction": 0.0}
     plain: dict[str, Any] = {"compile": False, "cuda_graphs": False}
-    found = compare(graphs(method="dqar", options=options, **plain), tmp_path, repeats=2)
-    for arm in (found.baseline, found.method):
+    comparison = compare(graphs(method="dqar", options=options, **plain), tmp_path, repeats=2)
+    for arm in (comparison.baseline, comparison.method):
         for group in ("attention", "mlp", "norm", "embeddings", "vae"):
             assert arm.seconds[group] > 0, group
         busy = sum(seconds for group, seconds in arm.seconds.items() if group != GAPS)
         assert busy <= 1.05 * arm.wall
         assert sum(arm.seconds.values()) == pytest.approx(arm.wall, rel=0.05)
         assert arm.seconds["rest"] < 0.3 * busy  # nearly all kernels were traced to a part
-    assert found.method.seconds["cache"] > 0 == found.baseline.seconds["cache"]
-    assert found.method.seconds["attention"] < found.baseline.seconds["attention"]
+    assert comparison.method.seconds["cache"] > 0 == comparison.baseline.seconds["cache"]
+    assert comparison.method.seconds["attention"] < comparison.baseline.seconds["attention"]

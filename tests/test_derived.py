@@ -73,13 +73,13 @@ def record(**changes: Any) -> Record:
     return Record(**fields | changes)
 
 
-def stored(directory: Path, made: Record, image: bytes = IMAGE) -> Path:
+def stored(directory: Path, sealed: Record, image: bytes = IMAGE) -> Path:
     """The record, sealed, where it belongs, with its image."""
     where = directory / "tiny" / "m"
     where.mkdir(parents=True)
     (where / "it.png").write_bytes(image)
-    path = where / f"run-{made.key}.json"
-    path.write_text(keys.seal(made).model_dump_json())
+    path = where / f"run-{sealed.key}.json"
+    path.write_text(keys.seal(sealed).model_dump_json())
     return path
 
 
@@ -121,8 +121,8 @@ FORGERIES = {
 @pytest.mark.parametrize("field", FORGERIES)
 def test_a_forged_value_is_found_though_sealed(tmp_path: Path, field: str) -> None:
     """A derived value that was changed, and the record sealed again, is named: its samples do not give it."""
-    found = validation.validation_error(stored(tmp_path, record(**FORGERIES[field])))
-    assert found is not None and found.startswith(f"inconsistent: {field.strip()} is ")
+    error = validation.validation_error(stored(tmp_path, record(**FORGERIES[field])))
+    assert error is not None and error.startswith(f"inconsistent: {field.strip()} is ")
 
 
 def fast(**changes: Any) -> dict[str, Any]:
@@ -234,8 +234,8 @@ def test_seed_and_threshold_are_the_configurations(
 
     def timed(seed: int, threshold: float) -> Timing:
         derived = stats.timed(pairs, 9, threshold, seed)._asdict()
-        made: Timing = part(timing(), pairs=pairs, contaminated=[], contaminated_why=[], **derived)
-        return made
+        timed_pairs: Timing = part(timing(), pairs=pairs, contaminated=[], contaminated_why=[], **derived)
+        return timed_pairs
 
     assert inconsistency(record(config=config, timing=timed(seed, threshold), **limits)) is None
     for other in (seed + 1, seed + 2):

@@ -46,13 +46,13 @@ def flux() -> Any:
 def test_the_schedule_is_the_one_that_a_generation_has(flux: Session) -> None:
     """SNR and branches are known from the first step, and afterwards nothing is left of the look."""
     before = flux.baseline(range(2)).latents
-    found = beginning(flux)
+    start = beginning(flux)
     dqar.enable(flux.pipe, dqar.DQARConfig.preset("maximum", **shape_of(flux.pipe)))
     flux.baseline(range(1))
     summary = dqar.summary(flux.pipe)
     dqar.disable(flux.pipe)
-    assert np.array_equal(found.snr, summary.snr) and len(found.snr) == 5
-    assert not found.guided
+    assert np.array_equal(start.snr, summary.snr) and len(start.snr) == 5
+    assert not start.guided
     assert images.drift(flux.baseline(range(2)).latents, before).max() == 0
     assert "step" not in vars(flux.pipe.scheduler)
 

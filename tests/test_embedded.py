@@ -118,7 +118,7 @@ def test_features_do_not_depend_on_the_batch() -> None:
     assert torch.allclose(features[3:4], extractor.extract(images[3:4]), atol=1e-5)
 
 
-def test_features_tell_held_out_classes_apart() -> None:
+def test_features_distinguish_held_out_classes() -> None:
     """Nearest class mean of the training features names most held-out images (chance: 5 %)."""
     train, labels = extractor.reference_features("train"), extractor.reference_labels("train")
     means = torch.stack([train[labels == label].mean(dim=0) for label in labels.unique()])
@@ -179,7 +179,7 @@ def test_folding_gives_unit_latents_and_keeps_the_images() -> None:
 def test_a_killed_training_run_continues_as_if_unbroken(tmp_path: Path) -> None:
     """Weights after 4 + 4 steps with a restart between equal those after 8 steps."""
 
-    def run(folder: Path, stops: tuple[int, ...]) -> torch.Tensor:
+    def run(directory: Path, stops: tuple[int, ...]) -> torch.Tensor:
         for stop in stops:
             torch.manual_seed(0)
             model = nn.Linear(3, 1)
@@ -187,7 +187,7 @@ def test_a_killed_training_run_continues_as_if_unbroken(tmp_path: Path) -> None:
                 model=model,
                 loss=functools.partial(_loss, model),
                 budget=_StopAt(minutes=1, steps=8, stop=stop),
-                checkpoint=folder / "part.pt",
+                checkpoint=directory / "part.pt",
                 learning_rate=0.1,
             )
             trainer.run()

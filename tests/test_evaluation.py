@@ -57,9 +57,9 @@ def test_frechet_distance_is_named_by_its_extractor() -> None:
     """Images shifted by 10 in each channel are 300 apart in mean colour, called fd, never fid."""
     if "mean-colour" not in FEATURE_EXTRACTORS_REGISTRY:
         register_feature_extractor("mean-colour", MeanColour)
-    found = compute_fid(images() + 10, images(), extractor="mean-colour")
-    assert found.keys() == {"fd", "extractor"} and found["extractor"] == "mean-colour"
-    assert found["fd"] == pytest.approx(300.0, rel=1e-4)
+    fid = compute_fid(images() + 10, images(), extractor="mean-colour")
+    assert fid.keys() == {"fd", "extractor"} and fid["extractor"] == "mean-colour"
+    assert fid["fd"] == pytest.approx(300.0, rel=1e-4)
 
 
 def test_fid_needs_inception(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,7 +107,7 @@ def test_clip_score(clip: Path) -> None:
 
 
 def test_clip_weights_make_text_scores_clip_scores(clip: Path) -> None:
-    """Given a CLIP, the harness scores every image by it and says so; its digest enters the key, no path."""
+    """Given a CLIP, the harness scores every image by it and names it; its digest enters the key, no path."""
     quality = QualitySettings(n=2, converged_n=0, clip_weights=str(clip))
     spec = RunSpec(
         suite="s", name="n", method="baseline", model="embedded-t2i", prompts=Prompts.read("emoji"),
@@ -117,11 +117,11 @@ def test_clip_weights_make_text_scores_clip_scores(clip: Path) -> None:
     base, cand = (images(2) // part for part in (1, 2))
     missing: dict[str, str] = {}
     session = Session(pipe=None, spec=spec, labels=[0, 1])
-    before, own = ([text_score.scored(session, arm, range(2))] for arm in (base, cand))
-    found = text_score.text_scores(spec, before, own, missing)
+    baseline, candidate = ([text_score.scored(session, arm, range(2))] for arm in (base, cand))
+    scores = text_score.text_scores(spec, baseline, candidate, missing)
     expected = compute_clip_score(cand, ["running shirt", "hugging face"], clip)
-    assert found["text_score"].mean == pytest.approx(expected, abs=1e-4)
-    assert found["text_scorer"] == f"CLIP ({clip.name})" and "own_prompt_wins" in missing
+    assert scores["text_score"].mean == pytest.approx(expected, abs=1e-4)
+    assert scores["text_scorer"] == f"CLIP ({clip.name})" and "own_prompt_wins" in missing
     assert external_files.digests(quality)["clip_weights"]
     assert spec.public()["quality"]["clip_weights"] == clip.name
 
@@ -142,10 +142,10 @@ def test_clip_score_needs_a_model(tmp_path: Path) -> None:
 
 def test_profile(pipe: DiTPipeline, tmp_path: Path) -> None:
     """Shares sum to 1, every group that works has one, the trace is JSON, and no hook is left behind."""
-    found = profile_inference(pipe, [1, 2], num_inference_steps=3, trace_path=tmp_path / "trace.json")
+    profile = profile_inference(pipe, [1, 2], num_inference_steps=3, trace_path=tmp_path / "trace.json")
     working = {"attention", "mlp", "norm", "embeddings", "scheduler", "vae", "rest"}
-    assert {group for group, share in found.shares.items() if share > 0} == working
-    assert found.shares.keys() - working == {"gate", "forecast", "cache"}  # DQAR is off
-    assert sum(found.shares.values()) == pytest.approx(1.0) and found.peak_memory > 0
+    assert {group for group, share in profile.shares.items() if share > 0} == working
+    assert profile.shares.keys() - working == {"gate", "forecast", "cache"}  # DQAR is off
+    assert sum(profile.shares.values()) == pytest.approx(1.0) and profile.peak_memory > 0
     assert json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in pipe.transformer.modules())

@@ -184,7 +184,7 @@ def test_a_refused_configuration_changes_nothing(family: Any, fields: dict[str, 
 
 
 def test_reuse_follows_its_plan_and_changes_the_output(family: Any) -> None:
-    """For each family, the run reuses exactly what the plan says, and its latents show it."""
+    """For each family, the run reuses exactly what the plan has, and its latents show it."""
     untouched = denoise(family)
     config = DQARConfig.preset("maximum", max_age=2)
     dqar.enable(family, config)

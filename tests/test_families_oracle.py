@@ -44,7 +44,7 @@ def nothing(pipe: Any, config: Any = None) -> None:
     """A runtime that does nothing."""
 
 
-def says(**figures: Any) -> Callable[[Any], Any]:
+def reports(**figures: Any) -> Callable[[Any], Any]:
     """A summary of that content."""
     return lambda pipe: SimpleNamespace(**{"steps": 3, "layers": 3, "ratio": 0.5} | figures)
 
@@ -71,19 +71,19 @@ def restoring(pipe: Any) -> None:
 
 
 def test_doing_nothing_is_no_reuse(examined: Callable[..., Outcome]) -> None:
-    """Bit-identical outputs without any work spared are wrong, whatever the summary says."""
-    found = examined("attention", enable=nothing, disable=nothing, summary=says(ratio=0.5))
-    assert found == Outcome(WRONG, "nothing was reused; the summary reports 0.50")
-    found = examined("off", enable=nothing, disable=nothing, summary=says(ratio=0.5))
-    assert found == Outcome(WRONG, "the summary reports a ratio of 0.50")
-    assert examined("off", enable=nothing, disable=nothing, summary=says(ratio=0.0)) == Outcome(RIGHT)
+    """Bit-identical outputs without any work spared are wrong, whatever the summary reports."""
+    judged = examined("attention", enable=nothing, disable=nothing, summary=reports(ratio=0.5))
+    assert judged == Outcome(WRONG, "nothing was reused; the summary reports 0.50")
+    judged = examined("off", enable=nothing, disable=nothing, summary=reports(ratio=0.5))
+    assert judged == Outcome(WRONG, "the summary reports a ratio of 0.50")
+    assert examined("off", enable=nothing, disable=nothing, summary=reports(ratio=0.0)) == Outcome(RIGHT)
 
 
 def test_one_bit_is_seen(examined: Callable[..., Outcome]) -> None:
     """The smallest change of one attention's output, at the last step alone, is wrong."""
     nudge = perturbing(lambda tensor, call: tensor.nextafter(tensor + 1) if call == 3 else tensor)
-    found = examined("off", enable=nudge, disable=restoring, summary=says(ratio=0.0))
-    assert found.verdict == WRONG and found.why.startswith("step 2, cond: the output is off by ")
+    judged = examined("off", enable=nudge, disable=restoring, summary=reports(ratio=0.0))
+    assert judged.verdict == WRONG and judged.why.startswith("step 2, cond: the output is off by ")
 
 
 def test_one_branch_answered_by_the_other_is_seen(examined: Callable[..., Outcome]) -> None:
@@ -94,12 +94,12 @@ def test_one_branch_answered_by_the_other_is_seen(examined: Callable[..., Outcom
         kept.append(tensor)
         return kept[0]
 
-    found = examined("two calls", enable=perturbing(shared), disable=restoring, summary=says())
-    assert found.verdict == WRONG and "step 0, uncond" in found.why
+    judged = examined("two calls", enable=perturbing(shared), disable=restoring, summary=reports())
+    assert judged.verdict == WRONG and "step 0, uncond" in judged.why
 
 
 def test_a_block_that_is_never_reused_is_named(examined: Callable[..., Outcome]) -> None:
-    """Reuse that leaves out the model's last block is wrong and says which."""
+    """Reuse that leaves out the model's last block is wrong and names which."""
 
     def enable(pipe: Any, config: Any) -> None:
         dqar.enable(pipe, config.replace(num_layers=2))
@@ -113,10 +113,10 @@ def test_an_entry_that_is_used_too_long_is_seen(examined: Callable[..., Outcome]
     def enable(**fields: Any) -> Enable:
         return lambda pipe, config: dqar.enable(pipe, config.replace(**fields))
 
-    found = examined("changing inputs", enable=enable(max_age=2))
-    assert found.verdict == WRONG and found.why.startswith("step 2, cond: the output is off by ")
-    found = examined("changing inputs", enable=enable(warmup_steps=2))
-    assert found == Outcome(WRONG, "step 1, cond: reuse changes the output by 0.0e+00")
+    judged = examined("changing inputs", enable=enable(max_age=2))
+    assert judged.verdict == WRONG and judged.why.startswith("step 2, cond: the output is off by ")
+    judged = examined("changing inputs", enable=enable(warmup_steps=2))
+    assert judged == Outcome(WRONG, "step 1, cond: reuse changes the output by 0.0e+00")
 
 
 def test_what_disable_leaves_is_seen(examined: Callable[..., Outcome]) -> None:
@@ -131,27 +131,27 @@ def test_what_disable_leaves_is_seen(examined: Callable[..., Outcome]) -> None:
         pipe.transformer.register_forward_hook(lambda *args: None)
 
     for disable in (attribute, hook, nothing):
-        found = examined("steps", disable=disable)
-        assert found.verdict == WRONG and "disable left something" in found.why, disable
+        judged = examined("steps", disable=disable)
+        assert judged.verdict == WRONG and "disable left something" in judged.why, disable
 
 
 def test_what_disable_does_to_the_outputs_is_seen(examined: Callable[..., Outcome]) -> None:
-    """A model that computes something else afterwards is wrong, though nothing on its modules tells."""
+    """A model that computes something else afterwards is wrong, though nothing on its modules shows it."""
 
     def corrupting(pipe: Any) -> None:
         dqar.disable(pipe)
         pipe.transformer.proj_out_2.weight.mul_(1.01)
 
     for demand in ("attention", "guidance, two calls"):
-        found = examined(demand, disable=corrupting)
-        assert found == Outcome(WRONG, "after disable the outputs are not the untouched model's"), demand
+        judged = examined(demand, disable=corrupting)
+        assert judged == Outcome(WRONG, "after disable the outputs are not the untouched model's"), demand
 
 
 def test_miscounted_steps_are_seen(examined: Callable[..., Outcome]) -> None:
     """A summary of another number of steps than ran, or of layers than the blocks, is wrong."""
-    found = examined("attention", summary=says(steps=6))
-    assert found == Outcome(WRONG, "the summary has 6 steps for 3")
-    assert examined("attention", summary=says(layers=4)) == Outcome(WRONG, "4 layers for 3")
+    judged = examined("attention", summary=reports(steps=6))
+    assert judged == Outcome(WRONG, "the summary has 6 steps for 3")
+    assert examined("attention", summary=reports(layers=4)) == Outcome(WRONG, "4 layers for 3")
 
 
 def test_reuse_outside_of_the_schedule_is_seen(examined: Callable[..., Outcome]) -> None:
@@ -161,12 +161,12 @@ def test_reuse_outside_of_the_schedule_is_seen(examined: Callable[..., Outcome])
     def by_parity(tensor: torch.Tensor, call: int) -> torch.Tensor:
         return kept.setdefault(call % 2, tensor)
 
-    found = examined("attention", enable=perturbing(by_parity), disable=restoring, summary=says())
-    assert found.verdict == WRONG and "outside of the schedule" in found.why
+    judged = examined("attention", enable=perturbing(by_parity), disable=restoring, summary=reports())
+    assert judged.verdict == WRONG and "outside of the schedule" in judged.why
 
 
 def test_crashes_and_vague_refusals_are_no_refusals(examined: Callable[..., Outcome]) -> None:
-    """Only a ValueError of one line that says what is allowed is a refusal."""
+    """Only a ValueError of one line that states what is allowed is a refusal."""
 
     def raising(error: Exception) -> Enable:
         def enable(pipe: Any, config: Any) -> None:
@@ -185,8 +185,8 @@ def test_a_pipeline_whose_branches_share_is_wrong(monkeypatch: pytest.MonkeyPatc
     """Latents of another reuse than brute force's are wrong, by how much and of how much."""
     examination = PipelineExamination(PIPELINES["flux_true_cfg"])
     monkeypatch.setattr(emulation, "reusing", lambda tiny, names, forecast: emulation.plain(tiny)[0] + 1)
-    found = examination.outcome("attention")
-    assert found.verdict == WRONG and "the latents are off by" in found.why
+    judged = examination.outcome("attention")
+    assert judged.verdict == WRONG and "the latents are off by" in judged.why
 
 
 def test_a_blind_comparison_is_no_pass(monkeypatch: pytest.MonkeyPatch) -> None:

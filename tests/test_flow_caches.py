@@ -43,32 +43,34 @@ def session() -> Session:
 def linear() -> tuple[Trajectory, Tensor]:
     """The exact trajectory of the velocity a + b t, which has the average velocity a + b (t + s) / 2."""
     a, b = torch.tensor([0.3, -1.0], dtype=torch.float64), torch.tensor([2.0, 0.7], dtype=torch.float64)
-    found = Trajectory([1.0, 0.9, 0.7, 0.4, 0.2, 0.0])
-    found.latents = [a * t + b * t * t / 2 for t in found.times]
-    found.velocities = [a + b * t for t in found.times[:-1]]
-    return found, torch.stack([a, b])
+    trajectory = Trajectory([1.0, 0.9, 0.7, 0.4, 0.2, 0.0])
+    trajectory.latents = [a * t + b * t * t / 2 for t in trajectory.times]
+    trajectory.velocities = [a + b * t for t in trajectory.times[:-1]]
+    return trajectory, torch.stack([a, b])
 
 
 @pytest.mark.parametrize("span", [2, 3])
 def test_the_average_velocity_is_that_of_the_paper(linear: tuple[Trajectory, Tensor], span: int) -> None:
     """Of a velocity that is linear in time the estimate is the true average at any span and target."""
-    found, (a, b) = linear
+    trajectory, (a, b) = linear
     for to in (4, 5):
-        true = a + b * (found.times[3] + found.times[to]) / 2
-        assert torch.allclose(found.average(3, to, span), true)
-        assert found.cost(3, to, span) == pytest.approx(0.0, abs=1e-12)
-    assert torch.equal(found.average(3, 5, 1), found.velocities[3])  # a span of 1 holds the velocity
+        true = a + b * (trajectory.times[3] + trajectory.times[to]) / 2
+        assert torch.allclose(trajectory.average(3, to, span), true)
+        assert trajectory.cost(3, to, span) == pytest.approx(0.0, abs=1e-12)
+    assert torch.equal(
+        trajectory.average(3, 5, 1), trajectory.velocities[3]
+    )  # a span of 1 holds the velocity
 
 
 def euler(steps: int) -> Trajectory:
     """A trajectory of Euler's method under random velocities."""
-    found = Trajectory([1 - i / steps for i in range(steps + 1)])
+    trajectory = Trajectory([1 - i / steps for i in range(steps + 1)])
     generator = torch.Generator().manual_seed(0)
-    found.latents = [torch.randn(6, generator=generator)]
-    for t, s in itertools.pairwise(found.times):
-        found.velocities.append(torch.randn(6, generator=generator))
-        found.latents.append(found.latents[-1] + (s - t) * found.velocities[-1])
-    return found
+    trajectory.latents = [torch.randn(6, generator=generator)]
+    for t, s in itertools.pairwise(trajectory.times):
+        trajectory.velocities.append(torch.randn(6, generator=generator))
+        trajectory.latents.append(trajectory.latents[-1] + (s - t) * trajectory.velocities[-1])
+    return trajectory
 
 
 @pytest.mark.parametrize("gamma", [1.0, 5.0])
@@ -82,12 +84,12 @@ def test_the_path_is_the_cheapest_of_all(budget: int, gamma: float) -> None:
         return float(sum(min(full.cost(i, j, k) ** gamma for k in range(1, max(1, i) + 1)) for i, j in pairs))
 
     runs = [(0, *more) for n in range(budget) for more in itertools.combinations(range(1, steps), n)]
-    found = shortest(full, budget, gamma)
+    path = shortest(full, budget, gamma)
     cost = sum(
         full.cost(edge.step, to, edge.span) ** gamma
-        for edge, to in zip(found, [*(e.step for e in found[1:]), steps], strict=True)
+        for edge, to in zip(path, [*(e.step for e in path[1:]), steps], strict=True)
     )
-    assert len(found) <= budget and found[0] == Edge(0, 1)
+    assert len(path) <= budget and path[0] == Edge(0, 1)
     assert cost == pytest.approx(min(map(total, runs)))
 
 
@@ -177,15 +179,15 @@ def test_where_they_do_not_run_is_named(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "options", "said"),
+    ("name", "options", "message"),
     [
         ("meancache", {"scheduler": "unipc"}, "scheduler: 'unipc' is not allowed; allowed: the model's own"),
         ("meancache", {"budget": 1}, "budget: 1 is not allowed; allowed: a whole number from 2 to 1000"),
         ("seacache", {"residual_order": 2}, "residual_order: 2 is not allowed"),
     ],
 )
-def test_bad_options(name: str, options: dict[str, Any], said: str) -> None:
+def test_bad_options(name: str, options: dict[str, Any], message: str) -> None:
     """Each is refused in one line with the option, its value and what is allowed."""
     with pytest.raises(BadInput) as caught:
         methods.check(name, options, "suite")
-    assert said in str(caught.value)
+    assert message in str(caught.value)

@@ -19,14 +19,14 @@ from dqar.training.traces import Trace
 
 
 def columns(**changed: Tensor) -> dict[str, Any]:
-    made: dict[str, Any] = {
+    content: dict[str, Any] = {
         "features": torch.zeros(2, 4),
         "layer": torch.tensor([0, 1]),
         "trajectory": torch.tensor([0, 1]),
         "reuse_error": torch.zeros(2),
         "final_reuse_error": torch.zeros(2),
     }
-    return made | changed
+    return content | changed
 
 
 def rows(**changed: Tensor) -> Trace:

@@ -44,9 +44,9 @@ GATE = GateConfig(
     ],
 )
 def test_each_rule_forbids_by_its_reason(entropy: float, snr: float, step: int, reason: Reason) -> None:
-    """H < tau, SNR in its window and the warm-up past: else the decision says which of them it was."""
-    found = ReuseGate(GATE).should_reuse(entropy, snr, step, steps=50)
-    assert found == (reason is Reason.REUSED, reason)
+    """H < tau, SNR in its window and the warm-up past: else the decision records which of them it was."""
+    decision = ReuseGate(GATE).should_reuse(entropy, snr, step, steps=50)
+    assert decision == (reason is Reason.REUSED, reason)
 
 
 def test_tau_follows_prompt_and_layer() -> None:
@@ -68,9 +68,9 @@ def decided(gate: ReuseGate, signals: Signals, steps: int = 3) -> list[list[Reas
 def test_an_entry_must_be_there_and_young() -> None:
     """At the first step there is no entry; one that was reused for `max_age` steps is computed again."""
     signals = Signals(np.array([1.0, 3.0]), snr=1.0)
-    found = decided(ReuseGate(GateConfig(entropy_threshold=2.0, max_age=1), 2), signals)
-    assert [row[0] for row in found] == [Reason.NO_ENTRY, Reason.REUSED, Reason.AGE]
-    assert [row[1] for row in found] == [Reason.ENTROPY] * 3
+    decisions = decided(ReuseGate(GateConfig(entropy_threshold=2.0, max_age=1), 2), signals)
+    assert [row[0] for row in decisions] == [Reason.NO_ENTRY, Reason.REUSED, Reason.AGE]
+    assert [row[1] for row in decisions] == [Reason.ENTROPY] * 3
 
 
 class Certain(ReusePolicy):
@@ -82,15 +82,15 @@ class Certain(ReusePolicy):
 
 
 def test_policy_and_observed_change_have_reasons_of_their_own() -> None:
-    """A policy stands in for the thresholds, observed change beside them; each forbids by its name."""
+    """A policy stands in for the thresholds, observed change alongside them; each forbids by its name."""
     signals = Signals(np.array([1.0, 3.0]), snr=1.0, latent_norm=1.0)
     learned = GateConfig(use_learned_policy=True, policy_path="x", max_age=None, entropy_threshold=0.0)
-    found = decided(ReuseGate(learned, 2, policy=Certain()), signals)
-    assert found[-1] == [Reason.REUSED, Reason.POLICY]
+    decisions = decided(ReuseGate(learned, 2, policy=Certain()), signals)
+    assert decisions[-1] == [Reason.REUSED, Reason.POLICY]
     adaptive = AdaptiveLayerScheduler(2, tolerance=0.1)
     adaptive.observe(np.array([0.3, 0.05]), np.array([1, 1]))
-    found = decided(ReuseGate(GateConfig(max_age=None), 2, adaptive=adaptive), signals, steps=4)
-    assert found[-3:] == [[Reason.CHANGE, why] for why in (Reason.REUSED, Reason.REUSED, Reason.CHANGE)]
+    decisions = decided(ReuseGate(GateConfig(max_age=None), 2, adaptive=adaptive), signals, steps=4)
+    assert decisions[-3:] == [[Reason.CHANGE, why] for why in (Reason.REUSED, Reason.REUSED, Reason.CHANGE)]
 
 
 def test_labels_of_former_records_are_read() -> None:
@@ -129,7 +129,7 @@ def test_a_policy_takes_the_place_of_the_window() -> None:
 
 
 def rows(gate: ReuseGate, *steps: tuple[Reason, Signals | None]) -> list[list[Reason]]:
-    """What the gate decides where the rules say the same of both layers at each step."""
+    """What the gate decides where the rules decide the same for both layers at each step."""
     asked = [(np.full(2, reason, dtype=np.int8), signals) for reason, signals in steps]
     return [[Reason(code) for code in gate.decide(row, signals)] for row, signals in asked]
 
@@ -150,9 +150,9 @@ def test_a_skipped_step_leaves_entries_as_they_are() -> None:
     steps = [
         (reason, None) for reason in (Reason.SKIPPED, *[Reason.REUSED] * 3, Reason.SKIPPED, Reason.REUSED)
     ]
-    found = rows(ReuseGate(GateConfig(max_age=2), 2), *steps)
+    decisions = rows(ReuseGate(GateConfig(max_age=2), 2), *steps)
     first = [Reason.SKIPPED, Reason.NO_ENTRY, Reason.REUSED, Reason.REUSED, Reason.SKIPPED, Reason.AGE]
-    assert [row[0] for row in found] == first
+    assert [row[0] for row in decisions] == first
 
 
 def test_the_rules_are_asked_first_and_not_changed() -> None:
@@ -167,8 +167,8 @@ def test_the_rules_are_asked_first_and_not_changed() -> None:
 def test_a_saved_plan_knows_the_ages() -> None:
     """With a plan's file the bound on age does not hold: the plan was found without it."""
     free = [(Reason.REUSED, None)] * 4
-    found = rows(ReuseGate(GateConfig(max_age=1, plan_path="x"), 2), *free)
-    assert [row[0] for row in found] == [Reason.NO_ENTRY, *[Reason.REUSED] * 3]
+    decisions = rows(ReuseGate(GateConfig(max_age=1, plan_path="x"), 2), *free)
+    assert [row[0] for row in decisions] == [Reason.NO_ENTRY, *[Reason.REUSED] * 3]
 
 
 def test_known_entropies_forbid_until_measured_again() -> None:
@@ -186,9 +186,11 @@ def test_change_is_expected_over_the_steps_of_reuse() -> None:
     adaptive = AdaptiveLayerScheduler(2, tolerance=0.1)
     adaptive.observe(np.array([0.04, 0.2]), np.ones(2))
     signals = Signals(np.ones(2), snr=1.0)
-    found = rows(ReuseGate(GateConfig(max_age=None), 2, adaptive=adaptive), *[(Reason.REUSED, signals)] * 4)
+    decisions = rows(
+        ReuseGate(GateConfig(max_age=None), 2, adaptive=adaptive), *[(Reason.REUSED, signals)] * 4
+    )
     first = [Reason.NO_ENTRY, Reason.REUSED, Reason.REUSED, Reason.CHANGE]
-    assert [row[0] for row in found] == first and [row[1] for row in found] == [Reason.CHANGE] * 4
+    assert [row[0] for row in decisions] == first and [row[1] for row in decisions] == [Reason.CHANGE] * 4
 
 
 class Fixed(ReusePolicy):

@@ -1,4 +1,4 @@
-"""The study of generality: plans moved to other schedules, and a page that says where the models disagree."""
+"""The study of generality: plans moved to other schedules, and a page on where the models disagree."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_shares_and_log_snr_differ_where_spacing_is_uneven() -> None:
 
 @pytest.mark.parametrize("setting", SETTINGS.values(), ids=list(SETTINGS))
 def test_the_plans_of_a_setting_are_for_its_schedule(setting: Any) -> None:
-    """Each ships, has the steps that the setting says, and skips some of them."""
+    """Each ships, has the steps of the setting, and skips some of them."""
     for name in setting.plans.values():
         loaded = SavedPlan.load(plan_file(name))
         assert len(loaded.branches) == setting.plan_steps
@@ -106,8 +106,10 @@ def data(model: str, worse: float = 1.0) -> dict[str, Any]:
             continue
         runs.append(run("plain spread 10", 2.0, condition))
         for made_for in ("a", "b"):
-            runs.append(run(made_for, 1.5 if made_for == model else 2.5, condition, beside="plain spread 10"))
-        runs.append(run(f"{model}, by share of steps", 1.8, condition, beside="plain spread 10"))
+            runs.append(
+                run(made_for, 1.5 if made_for == model else 2.5, condition, compared_with="plain spread 10")
+            )
+        runs.append(run(f"{model}, by share of steps", 1.8, condition, compared_with="plain spread 10"))
     facts = {
         "model": model, "steps": 28, "plan_steps": 28, "other_steps": 40, "images": 24, "layers": 7,
         "guidance": 4.0, "other_guidance": 2.0, "prompts": None, "other_prompts": None,
@@ -123,8 +125,8 @@ def data(model: str, worse: float = 1.0) -> dict[str, Any]:
     return {"facts": facts, "runs": runs, "signals": signals, "signal_images": 8}
 
 
-def test_models_that_agree_are_said_to(tmp_path: Path) -> None:
-    """The first line says that nothing differs, and the moved plans' gain is stated as such."""
+def test_models_that_agree_are_named(tmp_path: Path) -> None:
+    """The first line states that nothing differs, and the moved plans' gain is stated as such."""
     models = {"a": data("a"), "b": data("b")}
     text = write_report(models, "m", tmp_path).read_text()
     assert "none differs" in text.splitlines()[2]
@@ -135,11 +137,11 @@ def test_models_that_agree_are_said_to(tmp_path: Path) -> None:
 def test_a_disagreement_is_in_the_first_lines(tmp_path: Path) -> None:
     """Where skipped steps lose on one model and win on the other, question and answers open the page."""
     models = {"a": data("a"), "b": data("b", worse=2.0)}
-    found = analysis.findings(models)
-    (first, *_) = [each for each in found if not each.agreed]
+    findings = analysis.findings(models)
+    (first, *_) = [each for each in findings if not each.agreed]
     assert first.verdicts == {"a": "drifts less", "b": "drifts more"}
     lines = write_report(models, "m", tmp_path).read_text().splitlines()
-    assert lines[2] == f"**Summary:** {headline(found)}" and "they disagree" in lines[2]
+    assert lines[2] == f"**Summary:** {headline(findings)}" and "they disagree" in lines[2]
     opening = lines[: lines.index("## What holds on both")]
     (line,) = [line for line in opening if line.startswith(f"- {first.question}: ")]
     assert "(drifts less)" in line and "(drifts more)" in line
@@ -169,13 +171,13 @@ def test_one_model_alone_is_no_generality(tmp_path: Path) -> None:
 
 def test_differences_are_paired_and_relative() -> None:
     """By how much of the other's mean a run drifts more, from the images' own differences."""
-    found = analysis.difference({"drifts": [1.1, 2.2, 3.3]}, {"drifts": [1.0, 2.0, 3.0]})
-    assert found.mean == pytest.approx(0.1)
-    assert analysis.verdict(found) == "more"
+    difference = analysis.difference({"drifts": [1.1, 2.2, 3.3]}, {"drifts": [1.0, 2.0, 3.0]})
+    assert difference.mean == pytest.approx(0.1)
+    assert analysis.verdict(difference) == "more"
 
 
 def test_a_plan_that_loses_anywhere_is_no_option() -> None:
-    """Where a moved plan drifts more than the spread, the page says that it does not pay."""
+    """Where a moved plan drifts more than the spread, the page states that it does not pay."""
     from bench.studies.generality.report import moving
 
     models = {"a": data("a"), "b": data("b")}
@@ -190,13 +192,13 @@ def test_data_come_back_as_they_were_saved(tmp_path: Path) -> None:
     """A file a model, in the order of the settings, whatever order they were measured in."""
     for model in reversed(SETTINGS):
         save(data(model), tmp_path)
-    found = load(tmp_path)
-    assert list(found) == list(SETTINGS)
-    assert found["embedded"]["runs"] == data("embedded")["runs"]
+    loaded = load(tmp_path)
+    assert list(loaded) == list(SETTINGS)
+    assert loaded["embedded"]["runs"] == data("embedded")["runs"]
 
 
 def test_another_model_is_refused(tmp_path: Path) -> None:
-    """The study is of the two models that ship; one line says so."""
+    """The study is of the two models that ship; one line states it."""
     done = CliRunner().invoke(app, ["generality", "--model", "x", "--results", str(tmp_path)])
     assert done.exit_code == 2
     assert done.output.strip() == "generality: --model: 'x' is not known; allowed: embedded, embedded-t2i"

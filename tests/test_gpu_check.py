@@ -30,10 +30,10 @@ for name in names:
 
 
 # `graphs` is `compiled` where there is no device, and `int8` starts two processes for what `memory` tests.
-TRIED = [step for step in STEPS if step.name not in ("graphs", "int8", "tests")]
+CHEAP = [step for step in STEPS if step.name not in ("graphs", "int8", "tests")]
 
 
-@pytest.mark.parametrize("step", TRIED, ids=lambda step: step.name)
+@pytest.mark.parametrize("step", CHEAP, ids=lambda step: step.name)
 def test_each_step_measures_something_at_toy_size(step: Step, rig: Rig) -> None:
     """The code that a device will run gives every value that a goal asks for, but for those that need one."""
     values = step.measure(rig)
@@ -63,9 +63,9 @@ def test_a_hang_and_a_crash_cost_their_own_steps(tmp_path: Path, monkeypatch: py
     monkeypatch.setenv("HANGS", names[1])
     monkeypatch.setenv("CRASHES", names[3])
     monkeypatch.setattr(supervisor, "LIMIT_SCALE", 0.05)
-    found = supervisor.run_check(tmp_path / "out", names, True, 120, lambda line: None)
-    assert [r.status for r in found] == ["ok", "failed", "ok", "failed", "ok"]
-    assert "no result after" in (found[1].reason or "") and "9" in (found[3].reason or "")
+    results = supervisor.run_check(tmp_path / "out", names, True, 120, lambda line: None)
+    assert [r.status for r in results] == ["ok", "failed", "ok", "failed", "ok"]
+    assert "no result after" in (results[1].reason or "") and "9" in (results[3].reason or "")
 
 
 def test_a_spent_budget_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,9 +75,9 @@ def test_a_spent_budget_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(supervisor, "COMMAND", ("python3", str(script)))
     monkeypatch.setenv("HANGS", STEPS[0].name)
     monkeypatch.setenv("CRASHES", "")
-    found = supervisor.run_check(tmp_path / "out", [], True, 1.0, lambda line: None)
-    assert [r.status for r in found] == ["failed"] + ["skipped"] * (len(STEPS) - 1)
-    assert all("budget" in (r.reason or "") for r in found)
+    results = supervisor.run_check(tmp_path / "out", [], True, 1.0, lambda line: None)
+    assert [r.status for r in results] == ["failed"] + ["skipped"] * (len(STEPS) - 1)
+    assert all("budget" in (r.reason or "") for r in results)
 
 
 @pytest.mark.parametrize(
@@ -93,11 +93,11 @@ def test_a_spent_budget_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ],
 )
 def test_a_goal_is_met_by_the_whole_interval(goal: Goal, value: object, verdict: str) -> None:
-    """A bound inside the interval is unclear, whatever the middle says."""
+    """A bound inside the interval is unclear, whatever the middle is."""
     assert goal.verdict(value) == verdict  # type: ignore[arg-type]
 
 
-def test_the_page_says_what_failed_before_its_values(tmp_path: Path) -> None:
+def test_the_page_names_what_failed_before_its_values(tmp_path: Path) -> None:
     """The summary counts missed goals and names the steps without a result."""
     results = [
         StepResult(step="a", title="t", status="ok", toy=False, seconds=1, values={"x": 1.0},

@@ -86,7 +86,7 @@ def test_no_text_is_cut(name: str) -> None:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_no_default_is_an_absolute_path(name: str) -> None:
-    """What a command reads or writes unless told otherwise stands relative to where it is started."""
+    """What a command reads or writes unless an option sets it stands relative to where it is started."""
     app, path, command = COMMANDS[name]
     defaults = [param.default for param in command.params]
     assert [each for each in defaults if isinstance(each, Path | str) and Path(each).is_absolute()] == []
@@ -105,12 +105,12 @@ def test_every_option_does_something(name: str) -> None:
 
 def test_equal_options_read_equal() -> None:
     """An option that means the same in several commands has the same text in all of them."""
-    found: dict[str, set[str]] = defaultdict(set)
+    spellings: dict[str, set[str]] = defaultdict(set)
     for name in COMMANDS:
         if name not in ("bench asv compare",):  # asv's own results
             for option, text in texts(name).items():
-                found[option].add(text)
-    assert {option: len(found[option]) for option in SHARED} == dict.fromkeys(SHARED, 1)
+                spellings[option].add(text)
+    assert {option: len(spellings[option]) for option in SHARED} == dict.fromkeys(SHARED, 1)
 
 
 def test_targets_of_make_are_sentences_of_one_line() -> None:

@@ -35,7 +35,7 @@ def test_load_dit_model(tiny_model_dir: Path, tmp_path: Path) -> None:
 def test_save_images(tmp_path: Path) -> None:
     """A directory gets one file an image, a file name one grid, and pixels come back as they were."""
     images = torch.randint(0, 256, (5, 3, 4, 6), dtype=torch.uint8)
-    files = save_images(images, tmp_path / "folder")
+    files = save_images(images, tmp_path / "directory")
     assert [file.name for file in files] == [f"{i:04d}.png" for i in range(5)]
     with Image.open(files[4]) as image:
         assert torch.equal(as_uint8([image])[0], images[4])

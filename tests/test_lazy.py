@@ -21,9 +21,9 @@ sys.meta_path.insert(0, Blocked())
 from bench.cli import boundary
 from bench.cli.main import app
 def ran(arguments):
-    with contextlib.redirect_stderr(io.StringIO()) as said:
+    with contextlib.redirect_stderr(io.StringIO()) as stderr:
         code = boundary.guarded(lambda: app(args=arguments, standalone_mode=False))
-    return code, said.getvalue()
+    return code, stderr.getvalue()
 print(json.dumps([ran(arguments) for arguments in json.load(sys.stdin)]))
 """
 
@@ -60,8 +60,8 @@ def refusals() -> list[tuple[int, str]]:
     python = [sys.executable, "-c", WITHOUT_TORCH]
     done = subprocess.run(python, input=commands, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    found: list[tuple[int, str]] = json.loads(done.stdout)
-    return found
+    rows: list[tuple[int, str]] = json.loads(done.stdout)
+    return rows
 
 
 @pytest.mark.parametrize("case", range(len(MISSPELT)), ids=[" ".join(words) for words, _ in MISSPELT])

@@ -39,7 +39,7 @@ def test_other_studies_take_the_model_too(name: str) -> None:
 
 
 def test_workers_are_a_short_form() -> None:
-    """`make bench WORKERS=8` runs on Ray; without it nothing is said of a place."""
+    """`make bench WORKERS=8` runs on Ray; without it no place is named."""
     assert "--on ray --workers 8" in dry("bench", "WORKERS=8")
     assert "--on" not in dry("bench")
 

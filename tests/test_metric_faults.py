@@ -1,4 +1,4 @@
-"""Metrics of images that carry none: refused by name, where a figure would look like any other."""
+"""Metrics of images that carry none: refused by name, where a value would look like any other."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def extractor() -> None:
 
 
 def distance(generated: object, reference: object) -> float:
-    found = compute_fid(generated, reference, extractor="mean-colour")  # type: ignore[arg-type]
-    return float(found["fd"])
+    fid = compute_fid(generated, reference, extractor="mean-colour")  # type: ignore[arg-type]
+    return float(fid["fd"])
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
@@ -43,12 +43,12 @@ def test_images_that_are_not_finite_have_no_metric(bad: float) -> None:
     """NaN and infinite values are named with the image that has them, by distance and CLIP score."""
     images = colours()
     images[4, 1, 2, 3] = bad
-    said = "images: image 4 of 6 has values that are NaN or infinite"
-    with pytest.raises(NonFinite, match=said):
+    message = "images: image 4 of 6 has values that are NaN or infinite"
+    with pytest.raises(NonFinite, match=message):
         distance(images, colours())
-    with pytest.raises(NonFinite, match=said):
+    with pytest.raises(NonFinite, match=message):
         distance(colours(), images.permute(0, 2, 3, 1).numpy())
-    with pytest.raises(NonFinite, match=said):
+    with pytest.raises(NonFinite, match=message):
         compute_clip_score(images, ["a"] * 6, "nowhere")
 
 
@@ -97,7 +97,7 @@ def directory(tmp_path: Path) -> Path:
 
 def test_one_reader_finds_every_image_and_counts_them(directory: Path) -> None:
     """`compute_fid` and `--reference` read subdirectories, webp and linked directories alike, each once,
-    and say how many there are."""
+    and state how many there are."""
     images = ImageFiles(directory)
     assert [int(images[i][0, 0, 0]) for i in range(len(images))] == [10, 20, 30, 40, 50]
     same = torch.zeros(5, 3, 64, 64, dtype=torch.uint8)
@@ -109,9 +109,9 @@ def test_one_reader_finds_every_image_and_counts_them(directory: Path) -> None:
 
 def test_what_cannot_be_read_is_refused_by_name(directory: Path) -> None:
     """A broken image, one of another size, and one of too many pixels are each named."""
-    for file, side, said in (("x.png", 32, "x.png is "), ("y.png", 0, "y.png is not readable")):
+    for file, side, message in (("x.png", 32, "x.png is "), ("y.png", 0, "y.png is not readable")):
         (write(directory / file, 0, side) if side else (directory / file).write_bytes(b"no image"))
-        with pytest.raises(ValueError, match=said):
+        with pytest.raises(ValueError, match=message):
             distance(directory, colours())
         (directory / file).unlink()
     width = MAX_PIXELS // 1000 + 1

@@ -70,8 +70,8 @@ def test_choice_is_the_optimum(seed: int) -> None:
         costs = [sum(mixed.nbytes[i][c] for i, c in enumerate(choice)) for choice in choices]
         errors = [sum(mixed.errors[i][c] for i, c in enumerate(choice)) for choice in choices]
         best = min(e for e, cost in zip(errors, costs, strict=True) if cost <= budget)
-        found = choices.index(mixed.choice)
-        assert costs[found] <= budget and errors[found] == pytest.approx(best)
+        place = choices.index(mixed.choice)
+        assert costs[place] <= budget and errors[place] == pytest.approx(best)
 
 
 def test_budget_is_what_the_cache_holds() -> None:

@@ -42,7 +42,7 @@ def scheduler(name: str, **options: Any) -> Any:
 
 
 def solved(solver: Any, outputs: list[Tensor]) -> Tensor:
-    """The final latent, from one fixed latent, with one fixed noise, where the model says `outputs`."""
+    """The final latent, from one fixed latent, with one fixed noise, where the model predicts `outputs`."""
     takes_noise = "generator" in inspect.signature(solver.step).parameters
     noise = {"generator": torch.Generator().manual_seed(1)} if takes_noise else {}
     latent = torch.randn(outputs[0].shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
@@ -109,8 +109,8 @@ def test_a_full_correction_is_exact_where_outputs_are_piecewise_linear(name: str
         share = (place[step].position - place[low].position) / (place[high].position - place[low].position)
         return torch.lerp(known[low], known[high], share)
 
-    def said(step: int) -> Tensor:
-        """What the model says of all branches."""
+    def predicted(step: int) -> Tensor:
+        """What the model predicts of all branches."""
         conditional, other = truth(step, 0), truth(step, 0) - truth(step, 1)
         return conditional if half is None else torch.cat([(conditional, other), (other, conditional)][half])
 
@@ -118,15 +118,15 @@ def test_a_full_correction_is_exact_where_outputs_are_piecewise_linear(name: str
         outputs, given = OutputForecaster(half, 1, correction), []
         for step, ran in enumerate(branches):
             if ran == NONE:
-                made = outputs.forecast(place[step])
+                output = outputs.forecast(place[step])
             else:
-                made = outputs.completed(
-                    (truth(step, 0) if ran == CONDITIONAL else said(step),), place[step], ran
+                output = outputs.completed(
+                    (truth(step, 0) if ran == CONDITIONAL else predicted(step),), place[step], ran
                 )
-            given.append(made[0])
+            given.append(output[0])
         return solved(solver, given)
 
-    every = solved(solver, [said(step) for step in range(STEPS)])
+    every = solved(solver, [predicted(step) for step in range(STEPS)])
     torch.testing.assert_close(ends(1.0), every, rtol=1e-3, atol=1e-3)
     assert (ends(0.0) - every).abs().max() > 0.1
 

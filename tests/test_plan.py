@@ -75,7 +75,7 @@ def test_max_age_bounds_how_long_an_entry_is_reused(published_scheduler: DDIMSch
 
 
 @pytest.mark.parametrize("schedule", ["linear", "exponential", "step"])
-def test_schedules_free_shallow_layers_first(schedule: str, published_scheduler: DDIMScheduler) -> None:
+def test_schedules_enable_shallow_layers_first(schedule: str, published_scheduler: DDIMScheduler) -> None:
     """The number of free layers never falls with the step, and they are always the first ones."""
     config = DQARConfig.preset("maximum", schedule_type=schedule)
     table = dqar.plan(config, published_scheduler, 50, 28)

@@ -24,7 +24,7 @@ LAYERS = 4
 
 
 def trace(trajectories: int = 20, noise: float = 0.1) -> Trace:
-    """Damage that rises with entropy and layer, falls with SNR, and is not told in full."""
+    """Reuse error that rises with entropy and layer, falls with SNR, and is not fully determined by them."""
     n = trajectories * 25 * LAYERS
     generator = torch.Generator().manual_seed(0)
     features = torch.randn(n, 4, generator=generator) * torch.tensor([0.5, 3.0, 10.0, 0.3]) + 2
@@ -47,7 +47,7 @@ def test_small_and_a_probability(policy: ReusePolicy) -> None:
     assert sum(p.numel() for p in policy.parameters()) < 500_000
 
 
-def test_layers_are_told_apart() -> None:
+def test_layers_are_distinguished() -> None:
     """Of equal features the layer-wise policy makes different probabilities, and wants all layers."""
     policy = LayerWiseReusePolicy(LAYERS).eval()
     assert len(policy(torch.zeros(LAYERS, 4)).unique()) == LAYERS
@@ -114,7 +114,7 @@ def test_budget_threshold() -> None:
 
 @pytest.mark.parametrize("policy", policies(), ids=lambda p: type(p).__name__)
 def test_saved_policy_is_the_same(policy: ReusePolicy, tmp_path: Path) -> None:
-    """A policy read back has the same weights, standardisation, threshold, figures and class."""
+    """A policy read back has the same weights, standardisation, threshold, metrics and class."""
     policy.fit_standardisation(trace().features)
     policy.threshold, policy.metrics = 0.7, {"roc_auc": 0.9}
     policy.save(tmp_path)

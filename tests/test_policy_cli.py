@@ -54,16 +54,16 @@ def rows(tiny_model_dir: Path) -> Trace:
 
 @pytest.fixture(scope="module")
 def policy_dir(rows: Trace, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("policy")
-    train(rows, budget=None, progress=False)[0].policy.save(folder)
-    return folder
+    directory = tmp_path_factory.mktemp("policy")
+    train(rows, budget=None, progress=False)[0].policy.save(directory)
+    return directory
 
 
-def learned(folder: Path, threshold: float | None = None) -> DQARConfig:
+def learned(directory: Path, threshold: float | None = None) -> DQARConfig:
     return DQARConfig(
         **OPEN,
         use_learned_policy=True,
-        policy_path=str(folder),
+        policy_path=str(directory),
         reuse_threshold=threshold,
         max_age=2,
     )
@@ -156,7 +156,7 @@ def test_random_mask_repeats() -> None:
     assert torch.equal(first, again) and not torch.equal(first, other)
 
 
-def test_sentence_says_when_the_policy_loses() -> None:
+def test_the_headline_states_when_the_policy_loses() -> None:
     """The verdict is the paired interval's, and a row off its target takes no part."""
     shared: dict[str, Any] = {"bits": 16, "target": 0.15}
     rows = [
@@ -166,16 +166,16 @@ def test_sentence_says_when_the_policy_loses() -> None:
         shared | {"method": "SNR + entropy", "over_policy": None},
     ]
     assert [verdict(row) for row in rows[1:3]] == ["worse", "better"]
-    said = headline(rows)
+    output = headline(rows)
     assert (
-        "drifts more than the schedule alone (15%)" in said
-        and "drifts less than the random mask (15%)" in said
+        "drifts more than the schedule alone (15%)" in output
+        and "drifts less than the random mask (15%)" in output
     )
-    assert "entropy" not in said
+    assert "entropy" not in output
 
 
 def test_final_error_is_predicted_from_the_step_and_its_time() -> None:
-    """Where reuse error grows by exp(3 t) to the end, a few rows followed there tell it for all."""
+    """Where reuse error grows by exp(3 t) to the end, a few rows followed there predict it for all."""
     features = torch.rand(60, 4, generator=torch.Generator().manual_seed(0))
     reuse_error, growth = features[:, 0] + 0.1, (3 * features[:, 3]).exp()
     followed = torch.where(torch.arange(60) % 3 == 0, reuse_error * growth, torch.nan)
@@ -187,8 +187,8 @@ def test_final_error_is_predicted_from_the_step_and_its_time() -> None:
 
 
 def run(*arguments: object) -> tuple[int, str]:
-    found = CliRunner().invoke(app, ["policy", *map(str, arguments)])
-    return found.exit_code, found.output
+    done = CliRunner().invoke(app, ["policy", *map(str, arguments)])
+    return done.exit_code, done.output
 
 
 def test_the_policy_that_ships_reuses_on_the_model_that_ships() -> None:
@@ -199,21 +199,21 @@ def test_the_policy_that_ships_reuses_on_the_model_that_ships() -> None:
     assert sum(p.numel() for p in policy.parameters()) < 500_000
     dqar.enable(opened.pipe, learned(SHIPPED).replace(num_layers=policy.num_layers))
     opened.pipe(**opened.arguments(range(1)))
-    found = dqar.summary(opened.pipe)
-    assert found.reasons["reused"] > 0 and found.reasons["policy"] > 0
+    summary = dqar.summary(opened.pipe)
+    assert summary.reasons["reused"] > 0 and summary.reasons["policy"] > 0
 
 
 def test_commands_end_to_end(tiny_model_dir: Path, tmp_path: Path) -> None:
-    """The three commands in a row leave a trace, a policy, figures and a page with its plot."""
-    file, folder = tmp_path / "trace.safetensors", tmp_path / "policy"
+    """The three commands in a row leave a trace, a policy, metrics and a page with its plot."""
+    file, directory = tmp_path / "trace.safetensors", tmp_path / "policy"
     model = ("--model", tiny_model_dir, "--steps", 8)
-    code, said = run("trace", *model, "--trajectories", 4, "--finals", 3, "--out", file)
-    assert code == 0 and "Spearman" in said and "n = 12" in said
-    code, said = run("train", "--trace", file, "--out", folder)
-    assert code == 0 and "roc_auc" in said and (folder / "policy.safetensors").exists()
+    code, output = run("trace", *model, "--trajectories", 4, "--finals", 3, "--out", file)
+    assert code == 0 and "Spearman" in output and "n = 12" in output
+    code, output = run("train", "--trace", file, "--out", directory)
+    assert code == 0 and "roc_auc" in output and (directory / "policy.safetensors").exists()
     reports = ("--reports", tmp_path / "reports", "--results", tmp_path / "results")
-    code, said = run("eval", "--policy", folder, *model, "--n", 2, "--targets", "0.2", *reports)
-    assert code == 0, said
+    code, output = run("eval", "--policy", directory, *model, "--n", 2, "--targets", "0.2", *reports)
+    assert code == 0, output
     (figures,) = (tmp_path / "results").rglob("comparison.json")
     assert len(json.loads(figures.read_text())["rows"]) == 4 * 2
     page = (tmp_path / "reports/policy/README.md").read_text()
@@ -247,6 +247,6 @@ def test_bad_input_is_one_line(tiny_model_dir: Path, rows: Trace, policy_dir: Pa
         ("eval", "--policy", policy_dir, "--seed", 3, *model): "seed: 3 is not allowed; allowed: 5 or more",
     }
     for arguments, expected in cases.items():
-        code, said = run(*arguments)
-        *loading, line = said.strip().splitlines()  # diffusers' progress bars, where a model was loaded
-        assert code == 2 and expected in line and not any("Traceback" in x for x in loading), said
+        code, output = run(*arguments)
+        *loading, line = output.strip().splitlines()  # diffusers' progress bars, where a model was loaded
+        assert code == 2 and expected in line and not any("Traceback" in x for x in loading), output

@@ -85,7 +85,7 @@ def test_calibrate_searches_plans_of_a_flow(tmp_path: Path, prompts: str) -> Non
 
 
 def test_tune_and_profile_take_prompts(tmp_path: Path, prompts: str) -> None:
-    """A trial is measured on a flow; a generation's seconds are told by the parts of joint blocks."""
+    """A trial is measured on a flow; a generation's seconds are split by the parts of joint blocks."""
     few = ["--steps", 4, "--results", tmp_path / "r", "--reports", tmp_path / "p"]
     tuned = run("tune", *MODEL, "--prompts", prompts, "--trials", 1, "--images", 2, "--pairs", 2, *few)
     assert tuned.exit_code == 0, tuned.output
@@ -97,7 +97,7 @@ def test_tune_and_profile_take_prompts(tmp_path: Path, prompts: str) -> None:
 
 
 def test_prompt_length_measures_prefixes_of_prompts(tmp_path: Path, prompts: str) -> None:
-    """The study writes its rows, an exponent with an interval and a page that says what it found."""
+    """The study writes its rows, an exponent with an interval and a page that states what it found."""
     done = run(
         "prompt-length", "--prompts", prompts, "--steps", 4, "--results", tmp_path / "r", "--reports",
         tmp_path / "p",
@@ -136,17 +136,17 @@ def test_a_planted_exponent_is_found(exponent: float, verdict: str) -> None:
         [range(12), range(5), range(3), (1, 2, 4, 8, 12)], names=["label", "step", "layer", "words"]
     )
     rows = index.to_frame(index=False)
-    own = np.exp(rng.normal(size=12))[rows["label"]] * (1 + rows["step"]) * (2 + rows["layer"])
+    error = np.exp(rng.normal(size=12))[rows["label"]] * (1 + rows["step"]) * (2 + rows["layer"])
     noise = np.exp(rng.normal(scale=0.02, size=len(rows)))
     for value in analysis.VALUES:
-        rows[value] = own * rows["words"] ** exponent * noise
+        rows[value] = error * rows["words"] ** exponent * noise
     for found in analysis.exponents(rows):
         assert found.b.mean == pytest.approx(exponent, abs=0.01)
         assert found.verdict == verdict
 
 
 def test_values_without_dependence_are_not_called_constant() -> None:
-    """Where the interval is wide and holds 0, the study says that it found none, not that there is none."""
+    """Where the interval is wide and holds 0, the study states that it found none, not that there is none."""
     rng = np.random.default_rng(1)
     index = pd.MultiIndex.from_product(
         [range(3), range(2), range(2), (1, 2, 4, 8, 12)], names=["label", "step", "layer", "words"]

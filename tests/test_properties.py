@@ -1,4 +1,4 @@
-"""Whatever a file holds, it is read as what it says or refused in one line: suites, plans, records and more.
+"""Whatever a file holds, it is read as it stands or refused in one line: suites, plans, records and more.
 
 Bounded and the same in every run (`derandomize`).
 """
@@ -155,7 +155,7 @@ def test_archives_of_a_calibration(content: Any) -> None:
 
 @pytest.mark.parametrize("text", ["[" * 100_000, "{", "[]", '{"facts": {}, "points": [{"cost": NaN}]}', ""])
 def test_archives_that_are_none(text: str, tmp_path: Path) -> None:
-    """Each kind of damage is one line that says what to do."""
+    """Each kind of damage is one line that states what to do."""
     (tmp_path / "a.json").write_text(text)
     with pytest.raises(BadInput, match=r"calibrate: a.json: damaged: .*; needed: the archive as it was"):
         _kept(tmp_path / "a.json", 3)

@@ -35,9 +35,9 @@ MANY_RECORDS = re.compile("results/published/(?!cost|asv|policy)")  # the others
 def test_a_machine_keeps_its_identity(tmp_path: Path) -> None:
     """Asked at the same time and again, one place of records gives one identity, another place another."""
     with ThreadPoolExecutor(8) as pool:
-        found = set(pool.map(identity.machine_id, [tmp_path] * 8))
-    assert found == {identity.machine_id(tmp_path)}
-    assert identity.machine_id(tmp_path / "other") not in found
+        ids = set(pool.map(identity.machine_id, [tmp_path] * 8))
+    assert ids == {identity.machine_id(tmp_path)}
+    assert identity.machine_id(tmp_path / "other") not in ids
 
 
 @pytest.mark.parametrize("change", [{"model": "another"}, {"cores": 99}, {"memory": 2**50}])
@@ -72,15 +72,15 @@ def test_only_the_machine_that_made_a_record_resumes_it(tmp_path: Path, warm_pro
     assert run_light(mine) == run_light(theirs) == []
 
 
-def test_a_run_says_what_it_will_do(tmp_path: Path, warm_processes: None) -> None:
+def test_a_run_states_what_it_will_do(tmp_path: Path, warm_processes: None) -> None:
     """The first line counts what is there and what is finished on this machine, and names time and place."""
     specs = [light_worker.spec(name) for name in light_worker.NAMES[:4]]
     run_light(tmp_path / "results")
-    found = SuiteRun.of(specs, tmp_path / "results")
-    assert found.finished == set(light_worker.NAMES[:2])
-    assert found.opening.startswith("4 configurations, 2 finished on this machine, about ")
-    assert found.opening.endswith(str(found.store.directory))
-    closing = found.closing(found.store.records())
+    suite_run = SuiteRun.of(specs, tmp_path / "results")
+    assert suite_run.finished == set(light_worker.NAMES[:2])
+    assert suite_run.opening.startswith("4 configurations, 2 finished on this machine, about ")
+    assert suite_run.opening.endswith(str(suite_run.store.directory))
+    closing = suite_run.closing(suite_run.store.records())
     assert closing == "measured now: none; measured before: run-00, run-01"
 
 
@@ -101,7 +101,7 @@ def mosaic(*greys: int) -> np.ndarray[Any, Any]:
 
 @pytest.fixture
 def packed(tmp_path: Path) -> Path:
-    """Two mosaics that share their baseline, one that is not shown, packed beside nothing else."""
+    """Two mosaics that share their baseline, one that is not shown, packed with nothing else."""
     for name, greys in {"a": (1, 2, 3, 4), "b": (1, 2, 5, 6), "c": (7, 8, 9, 10)}.items():
         Image.fromarray(mosaic(*greys)).save(tmp_path / f"{name}.png")
     images.pack([*tmp_path.glob("*.png")], {"a.png", "b.png"}, tmp_path / "packed")
@@ -142,10 +142,10 @@ def test_a_published_suite_has_its_records_images_and_page(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     assert CliRunner().invoke(app, ["publish", "tiny.yaml"]).exit_code == 2
-    said = CliRunner().invoke(app, ["run", "tiny.yaml"])
-    assert said.exit_code == 0, said.output
-    assert said.output.startswith("1 configuration, 0 finished on this machine, about 1 min (estimated)")
-    assert "measured now: half; measured before: none" in said.output
+    done = CliRunner().invoke(app, ["run", "tiny.yaml"])
+    assert done.exit_code == 0, done.output
+    assert done.output.startswith("1 configuration, 0 finished on this machine, about 1 min (estimated)")
+    assert "measured now: half; measured before: none" in done.output
     (local,) = validation.record_files(places.RESULTS)
     content = json.loads(local.read_text())
     done = CliRunner().invoke(app, ["publish", "tiny.yaml"])
@@ -174,7 +174,7 @@ def _is_model(name: str) -> bool:
 
 
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="this is no checkout")
-def test_the_repository_is_small_beside_its_models() -> None:
+def test_the_repository_is_small_apart_from_its_models() -> None:
     """All that is tracked apart from the models, records and reports included, is at most 12 MB."""
     names = [name for name in git(ROOT, "ls-files", "-z").split("\0") if (ROOT / name).is_file()]
     sizes = {name: (ROOT / name).stat().st_size for name in names if not _is_model(name)}
@@ -206,7 +206,7 @@ def test_no_command_changes_a_tracked_file(
 
 @pytest.mark.skipif(device.device_type() == "cuda", reason="torch can use this one")
 def test_a_gpu_that_torch_cannot_use_stops_auto(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the system lists a GPU that torch cannot use, `auto` says so and runs nothing on the CPU; it
+    """Where the system lists a GPU that torch cannot use, `auto` reports it and runs nothing on the CPU; it
     does not where the user hid the GPU, or there is none."""
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     assert device.unusable_gpu(tmp_path) is None

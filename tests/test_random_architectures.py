@@ -138,11 +138,11 @@ def test_nothing_reusable_changes_no_bit(small: Any) -> None:
     """DQAR that may reuse nothing gives the baseline's latents and images, of a video too."""
     _, specs, session = small
     off = {"method": "dqar", "options": {"preset": "maximum", "layer_fraction": 0.0}}
-    base, made = (
+    base, candidate = (
         session.baseline(range(2)),
         session.under(specs[0].model_copy(update=off)).candidate(range(2)),
     )
-    assert torch.equal(made.latents, base.latents) and torch.equal(made.images, base.images)
+    assert torch.equal(candidate.latents, base.latents) and torch.equal(candidate.images, base.images)
 
 
 def test_embeddings_are_the_prompts_own(small: Any) -> None:

@@ -150,8 +150,8 @@ def test_the_head_has_title_command_and_commit(tmp_path: Path, undrawn: None) ->
         "packages": {"torch": "2"},
         "seed": 0,
     }
-    found = made("good", "dqar", 1.1, 0.02, 0.2, environment=facts)
-    text = written([found], tmp_path, tmp_path / "out", "Does it help?").read_text()
+    good = made("good", "dqar", 1.1, 0.02, 0.2, environment=facts)
+    text = written([good], tmp_path, tmp_path / "out", "Does it help?").read_text()
     head = text.split("**Summary:**")[0]
     assert text.splitlines()[0] == "# Does it help?"
     assert f"`{COMMAND}`: commit 0123456, machine m, torch 2, seed 0 (" in head

@@ -91,17 +91,17 @@ def test_a_cell_shows_what_there_is(row: dict[str, float | None], cell: str) -> 
 
 
 def test_half_a_width() -> None:
-    """Where a column says ±, half of the interval's width stands behind the value."""
+    """Where a column shows ±, half of the interval's width stands behind the value."""
     half = Column("drift", "drift", "", fixed(2), interval="±")
     assert half.cell({"drift": 2.5, "drift_low": 1.0, "drift_high": 5.0}) == "2.50 ±2.00"
 
 
 def test_a_table_has_a_column_for_each_value(tmp_path: Path) -> None:
     """In the columns' order, ends behind their value, empty where a record has none; the CSV is the frame."""
-    found = table("it", [DRIFT, Column("name", "name", "name")], RECORDS)
-    assert list(found.frame.columns) == ["drift", "drift_low", "drift_high", "name"]
-    assert found.rows() == [["2.5 [1.2, 5.0]", "a"], ["–", "b"], ["–", "c"]]  # noqa: RUF001
-    found.write(tmp_path)
+    shown = table("it", [DRIFT, Column("name", "name", "name")], RECORDS)
+    assert list(shown.frame.columns) == ["drift", "drift_low", "drift_high", "name"]
+    assert shown.rows() == [["2.5 [1.2, 5.0]", "a"], ["–", "b"], ["–", "c"]]  # noqa: RUF001
+    shown.write(tmp_path)
     lines = ["drift,drift_low,drift_high,name", "2.5,1.25,5.0,a", ",,,b", ",,,c", ""]
     assert (tmp_path / "it.csv").read_bytes() == "\n".join(lines).encode()
     assert list(table("it", [Column("name", "name", "name")], RECORDS[:1]).frame.columns) == ["name"]

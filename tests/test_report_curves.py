@@ -110,7 +110,7 @@ def test_the_edge_is_judged_between_two_drifts() -> None:
     assert comparison.edge(1.15, (0.3, 0.4)) is None
 
 
-def test_the_first_lines_say_where_the_edge_is_above_the_goals() -> None:
+def test_the_first_lines_state_where_the_edge_is_above_the_goals() -> None:
     """Each measure of speed has a line with the spans that reach the goal and those that do not, and
     the share that reaches the higher one."""
     ours = sweep("a", "dqar", {0.01: 2.0, 0.16: 4.0})

@@ -101,7 +101,7 @@ def test_slower_than_the_baseline_is_no_choice() -> None:
     assert at(compared([*few(), slow]).fronts[0], 0.01).first is None
 
 
-def test_marks_tell_who_is_on_which_front() -> None:
+def test_marks_show_who_is_on_which_front() -> None:
     """A configuration is on a front where nothing is as fast and loses as little, on each axis alone."""
     lost = quality("odd", 0.2, OWN, drift_converged=Mean(mean=0.01, low=0.009, high=0.011))
     odd = configuration("odd", "pab", 1.7, 0.2, "dpm", quality=lost)
@@ -195,7 +195,7 @@ def test_the_long_table_stands_once(found: list[Record], report: Path) -> None:
 
 
 def test_suites_of_high_drift_draw_what_is_on_a_front() -> None:
-    """Where nothing keeps to any level, what is drawn one by one is on a front, beside the control."""
+    """Where nothing keeps to any level, what is drawn one by one is on a front, next to the control."""
     rough = [configuration(f"{m}-9", m, 2.0, 0.5 + 0.1 * i) for i, m in enumerate(("dqar", "pab", "fora"))]
     assert {record.name for record in drawn(compared([baseline(), *rough]))} == {"baseline", "dqar-9"}
 
@@ -209,10 +209,10 @@ def test_levels_in_the_report_are_those_of_the_csv(found: list[Record], report: 
         assert table.markdown() in report.read_text()
 
 
-@pytest.mark.parametrize("suffix", ["", "-with-a-name-that-is-far-too-long-to-stand-beside-its-point"])
+@pytest.mark.parametrize("suffix", ["", "-with-a-name-that-is-far-too-long-to-stand-next-to-its-point"])
 def test_names_on_the_front_do_not_overlap(found: list[Record], suffix: str) -> None:
     """Each configuration on the front has a label of its own that covers no other; long names become
-    numbers, with the names beside the plot."""
+    numbers, with the names next to the plot."""
     renamed = [record.model_copy(update={"name": record.name + suffix}) for record in found]
     front = compared(renamed).fronts[0]
     with style():

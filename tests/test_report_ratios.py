@@ -34,9 +34,9 @@ def front() -> Front:
 def test_each_level_has_its_five_candidates() -> None:
     """The fastest, the runner-up, DQAR's, and the competitors on the baseline's solver and on any; a dash for
     none."""
-    found = pareto.levels_table(front())
-    assert found.name == "front-converged"
-    assert found.rows() == [
+    shown = pareto.levels_table(front())
+    assert shown.name == "front-converged"
+    assert shown.rows() == [
         ["0.010", *["–"] * 5],
         [
             "0.050",
@@ -47,8 +47,8 @@ def test_each_level_has_its_five_candidates() -> None:
             "`a` 2.50 [2.38, 2.75]",
         ],
     ]
-    assert found.frame["first_method"][1] == "fora"
-    assert [column.title for column in found.shown()] == [
+    assert shown.frame["first_method"][1] == "fora"
+    assert [column.title for column in shown.shown()] == [
         "drift ≤", "fastest (×)", "runner-up, another method (×)", "DQAR's fastest (×)",
         "competitor, baseline's solver (×)", "competitor, any solver (×)",
     ]  # fmt: skip
@@ -66,15 +66,15 @@ def compared() -> list[Comparison]:
 
 def test_ratios_are_a_row_for_each_drift_and_comparison() -> None:
     """Both in full, with what they compare and the goal, which the page leaves out."""
-    found = pareto.ratio_table(AXES[0], compared())
-    assert found.name == "ratio-baseline"
-    assert found.rows() == [
+    shown = pareto.ratio_table(AXES[0], compared())
+    assert shown.name == "ratio-baseline"
+    assert shown.rows() == [
         ["seconds", "the baseline's solver", "0.0100", "1.00 [0.50, 2.00]"],
         ["seconds", "the baseline's solver", "0.0400", "2.00 [1.00, 4.00]"],
         ["FLOPs", "any solver", "0.0200", "3.00 [2.50, 3.50]"],
         ["FLOPs", "any solver", "0.0800", "3.00 [2.50, 3.50]"],
     ]
-    assert found.frame["goal"].tolist() == [1.2, 1.2, 1.0, 1.0]
+    assert shown.frame["goal"].tolist() == [1.2, 1.2, 1.0, 1.0]
 
 
 def test_ratios_at_few_drifts_are_a_column_for_each_comparison() -> None:
@@ -102,9 +102,9 @@ def reused(name: str, reasons: dict[str, int], **resolved: object) -> Record:
 def test_reasons_are_counted_each_in_its_column() -> None:
     """In the order of their names, 0 where a run never had one; runs that reuse nothing are left out."""
     records = [reused("a", {"warmup": 3, "age": 12}), reused("b", {"snr": 5}), made("c", "pab", 1.1, 0.1)]
-    found = runs.reasons_table(records)
-    assert [column.title for column in found.shown()] == ["configuration", "method", "age", "snr", "warmup"]
-    assert found.rows() == [["a", "dqar", "12", "0", "3"], ["b", "dqar", "0", "5", "0"]]
+    shown = runs.reasons_table(records)
+    assert [column.title for column in shown.shown()] == ["configuration", "method", "age", "snr", "warmup"]
+    assert shown.rows() == [["a", "dqar", "12", "0", "3"], ["b", "dqar", "0", "5", "0"]]
     assert runs.reasons_table([made("c", "pab", 1.1, 0.1)]).markdown() == "None."
 
 
@@ -113,9 +113,9 @@ def test_options_are_those_asked_for_and_those_measured() -> None:
     config = {"options": {"z": True, "adaptive": "x", "tau": 9}}
     asked = reused("a", {}, tau=0.123456).model_copy(update={"config": config})
     plain = made("b", "pab", 1.1, 0.1).model_copy(update={"config": {"options": None}})
-    found = runs.options_table([asked, plain])
-    assert [row[:2] for row in found.rows()] == [["a", "dqar"], ["b", "pab"]]
-    assert found.frame["options"].tolist() == ['adaptive = "x", tau = 0.1235, z = true', "none"]
+    shown = runs.options_table([asked, plain])
+    assert [row[:2] for row in shown.rows()] == [["a", "dqar"], ["b", "pab"]]
+    assert shown.frame["options"].tolist() == ['adaptive = "x", tau = 0.1235, z = true', "none"]
 
 
 @pytest.mark.parametrize(

@@ -71,8 +71,8 @@ def test_the_baselines_drift_is_of_the_most_images() -> None:
     few = run("few", 1.1, quality("few", 0.1, own=0.25, n_converged=8))
     many = run("many", 1.1, quality("many", 0.1, own=0.5, n_converged=16))
     without = run("without", 1.1, quality("without", 0.1, baseline_drift_converged=None, n_converged=64))
-    found = Selection([few, many, without, run("blind", 1.1, None)]).baseline_drift
-    assert found is not None and found.mean == 0.5
+    drift = Selection([few, many, without, run("blind", 1.1, None)]).baseline_drift
+    assert drift is not None and drift.mean == 0.5
     assert Selection([without]).baseline_drift is None
 
 
@@ -132,8 +132,8 @@ def test_the_lead_is_the_recommended_or_the_fastest_of_those_that_lose() -> None
 )
 def test_the_alternative_is_the_best_of_the_other_side(records: list[Record], name: str | None) -> None:
     """DQAR against competitors and these against DQAR: the best on the lead's basis, or the fastest."""
-    found = Selection(records).alternative()
-    assert (found and found.name) == name
+    chosen = Selection(records).alternative()
+    assert (chosen and chosen.name) == name
 
 
 def test_the_lowest_drift_is_from_converged_or_else_from_the_baseline() -> None:
@@ -142,6 +142,6 @@ def test_the_lowest_drift_is_from_converged_or_else_from_the_baseline() -> None:
         run(name, 1.2, quality(name, drift, drift_converged=None))
         for name, drift in (("far", 0.3), ("close", 0.1), ("mid", 0.2))
     ]
-    found = Selection(unconverged).lowest_drift
-    assert found is not None and found.name == "close"
+    chosen = Selection(unconverged).lowest_drift
+    assert chosen is not None and chosen.name == "close"
     assert Selection([run("blind", 1.2, None)]).lowest_drift is None

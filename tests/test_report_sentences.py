@@ -162,11 +162,11 @@ def test_the_readme_has_the_defaults_differences_of_the_published_records() -> N
                 continue
             quality = by_name[name].quality
             assert quality is not None
-            own = quality.baseline_drift_converged_per_image
-            gaps = [a - b for a, b in zip(quality.drift_converged_per_image, own, strict=True)]
+            baseline = quality.baseline_drift_converged_per_image
+            gaps = [a - b for a, b in zip(quality.drift_converged_per_image, baseline, strict=True)]
             mean, low, high = re.findall(r"-?[\d.]+", row[column])
             same(mean, fmean(gaps))
             width = 2 * 1.96 * pstdev(gaps) / len(gaps) ** 0.5
             assert float(low) < float(mean) < float(high)
             assert float(high) - float(low) == pytest.approx(width, rel=0.2)
-            assert f"({0.05 * fmean(own):.4f})" in rows[0][column]
+            assert f"({0.05 * fmean(baseline):.4f})" in rows[0][column]

@@ -24,20 +24,20 @@ def machine(suite: str) -> str:
 
 
 def ratios(record: dict[str, Any]) -> list[float]:
-    left_out = set(record["timing"]["contaminated"])
-    return [a / b for i, (a, b) in enumerate(record["timing"]["pairs"]) if i not in left_out]
+    excluded = set(record["timing"]["contaminated"])
+    return [a / b for i, (a, b) in enumerate(record["timing"]["pairs"]) if i not in excluded]
 
 
 def test_the_control() -> None:
     """Intervals that contain 1, their widths and the seconds timed are counted again from the repetitions."""
-    found = records("control")
-    timed = [record["timing"] for record in found.values()]
+    published = records("control")
+    timed = [record["timing"] for record in published.values()]
     ends = [record["speedup"] for record in timed]
     covering = sum(end["low"] <= 1 <= end["high"] for end in ends)
-    each = zip(ends, found.values(), strict=True)
+    each = zip(ends, published.values(), strict=True)
     widths = [50 * (end["high"] - end["low"]) / median(ratios(record)) for end, record in each]
     seconds = median([sum(a + b for a, b in timing["pairs"]) for timing in timed])
-    config = next(iter(found.values()))["config"]
+    config = next(iter(published.values()))["config"]
     timing = config["timing"]
     text = sentences(REPORTS / "control" / "README.md").replace("95 %", "").replace("from 1 is error", "")
     left = explain(text.replace("contains 1 in", "contains one in"), {
@@ -59,7 +59,7 @@ def test_the_control() -> None:
 def test_the_published_tables() -> None:
     """What agrees, what lies beyond its FLOPs and what is faster is counted again from the tables' lines,
     each limit from its plan's ratio; intervals and seconds are the records'."""
-    page, found = REPORTS / "reproduce" / "README.md", records("reproduce")
+    page, published = REPORTS / "reproduce" / "README.md", records("reproduce")
     rows = [row for first in ("layers", "warm-up", "reuse from SNR") for row in cells(page, first)]
     beyond = [_beyond(float(row[4]), float(row[2].rstrip(" %"))) for row in rows if row[4] != "–"]
     assert beyond == [row[6] for row in rows if row[4] != "–"]
@@ -78,7 +78,7 @@ def test_the_published_tables() -> None:
     assert not left
     held = 28 * 256 * 1152 * 2 * 4
     assert f"are {held / 2**20:.1f} MiB ({held / 1e6:.1f} MB)" in text
-    _control_and_claims(text, found)
+    _control_and_claims(text, published)
 
 
 def _beyond(speedup: float, ratio: float) -> str:
@@ -87,17 +87,19 @@ def _beyond(speedup: float, ratio: float) -> str:
     return "no" if speedup <= limit else "yes" if speedup - 0.005 > limit else "within rounding"
 
 
-def _control_and_claims(text: str, found: dict[str, dict[str, Any]]) -> None:
-    baseline = found["baseline"]
+def _control_and_claims(text: str, published: dict[str, dict[str, Any]]) -> None:
+    baseline = published["baseline"]
     control = re.search(rf"The baseline against itself: {INTERVAL}", text)
     assert control
     same(control[1], median(ratios(baseline)))
     equal(*(float(baseline["timing"]["speedup"][key]) for key in ("low", "high")))(*control.groups()[1:])
     seconds = re.search(rf"the baseline takes {N} s an image", text)
     assert seconds
-    timed = [float(r["timing"]["baseline_s"]["median"]) / r["config"]["batch_size"] for r in found.values()]
+    timed = [
+        float(r["timing"]["baseline_s"]["median"]) / r["config"]["batch_size"] for r in published.values()
+    ]
     assert min(timed) <= float(seconds[1]) <= max(timed)
-    drifts = [record["quality"]["drift"] for record in found.values() if record["quality"]]
+    drifts = [record["quality"]["drift"] for record in published.values() if record["quality"]]
     shown = re.findall(INTERVAL, text.split("## Claims that did not hold")[1].split("## How certain")[0])
     assert shown
     for values in shown:

@@ -1,4 +1,4 @@
-"""The numbers in what reports say of fronts, of the control and of reproduction, calculated again."""
+"""The numbers in what reports state of fronts, of the control and of reproduction, calculated again."""
 
 # ruff: noqa: RUF001 - the sign × is meant
 
@@ -95,7 +95,7 @@ def test_the_curves_of_a_front_are_the_records(name: str) -> None:
 @pytest.mark.parametrize("name", COMPARED)
 def test_the_first_lines_of_a_comparison_are_the_records(name: str) -> None:
     """The range is where two fronts interpolated naively overlap within the drifts of the goal; where the
-    lower edge is said to reach a goal the ratio itself does, and where it is said to fall to a number the
+    lower edge is stated to reach a goal the ratio itself does, and where it is stated to fall to a number the
     ratio is nowhere below that."""
     _, records = loaded(name)
     lines = [m for text in markdown(name).split("\n") if (m := LEAD.match(text))]
@@ -141,9 +141,9 @@ def beaten(one: Point, points: list[Point]) -> bool:
 
 
 def page(name: str) -> Page:
-    found = Page.read(ROOT / "reports" / name / "README.md")
-    assert found is not None
-    return found
+    read = Page.read(ROOT / "reports" / name / "README.md")
+    assert read is not None
+    return read
 
 
 def test_the_controls_summary_is_the_records() -> None:

@@ -20,8 +20,8 @@ pytestmark = pytest.mark.skipif(not FILES, reason="the study is not published")
 @pytest.fixture(scope="module")
 def models() -> dict[str, Any]:
     """What was measured on each model."""
-    found = [json.loads(file.read_text()) for file in FILES]
-    return {data["facts"]["model"]: data for data in found}
+    content = [json.loads(file.read_text()) for file in FILES]
+    return {data["facts"]["model"]: data for data in content}
 
 
 def drifts(data: dict[str, Any], name: str, condition: str = "home") -> np.ndarray:
@@ -42,9 +42,9 @@ def rows(text: str, start: str) -> list[list[str]]:
 
 def first(cell: str) -> float:
     """The first number of a cell."""
-    found = re.search(r"[+-]?\d+(\.\d+)?", cell)
-    assert found
-    return float(found.group())
+    match = re.search(r"[+-]?\d+(\.\d+)?", cell)
+    assert match
+    return float(match.group())
 
 
 def test_the_configurations_are_those_of_the_drifts(models: dict[str, Any]) -> None:

@@ -22,9 +22,9 @@ def columns() -> dict[str, Any]:
     """The published columns, each [step and layer, prompt, words]."""
     file = next((ROOT / "results" / "published" / "prompt-length").glob("*/columns.csv.xz"))
     with lzma.open(file, "rt") as stream:
-        found = {key: np.array(values, dtype=float) for key, *values in csv.reader(stream)}
-    shape = (-1, len(set(found["label"])), len(set(found["words"])))
-    return {key: values.reshape(shape) for key, values in found.items()}
+        columns_of = {key: np.array(values, dtype=float) for key, *values in csv.reader(stream)}
+    shape = (-1, len(set(columns_of["label"])), len(set(columns_of["words"])))
+    return {key: values.reshape(shape) for key, values in columns_of.items()}
 
 
 @pytest.mark.parametrize("value", VALUES)

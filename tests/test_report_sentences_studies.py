@@ -63,12 +63,12 @@ def test_calibrated_plans(name: str) -> None:
 def test_the_policys_comparison() -> None:
     """Means and paired differences are those of single images; the headline's verdicts follow from where
     their intervals lie; the training's numbers are those that the policy was saved with."""
-    found = json.loads(next(RESULTS.glob("policy/*/comparison.json")).read_text())
-    rows, page = found["rows"], REPORTS / "policy" / "README.md"
+    content = json.loads(next(RESULTS.glob("policy/*/comparison.json")).read_text())
+    rows, page = content["rows"], REPORTS / "policy" / "README.md"
     policy = {(r["target"], r["bits"]): r for r in rows if r["method"] == "learned policy"}
     for row, shown in zip(rows, cells(page, "target"), strict=True):
-        own = policy[row["target"], row["bits"]]["drift_per_picture"]
-        gaps = [a - b for a, b in zip(row["drift_per_picture"], own, strict=True)]
+        policy_drift = policy[row["target"], row["bits"]]["drift_per_picture"]
+        gaps = [a - b for a, b in zip(row["drift_per_picture"], policy_drift, strict=True)]
         equal(f"{row['target']:.0%}", row["bits"], row["method"])(*shown[:3])
         same(shown[4].rstrip("%"), 100 * fmean(row["ratio_per_picture"]))
         interval(shown[5], row["drift"] | {"mean": fmean(row["drift_per_picture"])})
@@ -93,7 +93,7 @@ def test_the_policys_comparison() -> None:
         .replace("x_0", "x")
         .replace("above 0", "")
         .replace("below 0", ""),
-        _policy_forms(found),
+        _policy_forms(content),
     )
 
 
@@ -213,7 +213,7 @@ def _shares(rows: dict[str, Array]) -> tuple[dict[Any, float], dict[Any, float]]
 
 def test_the_regression_gates_check() -> None:
     """Alarms are counted again from the verdicts, which are those of the ratio of seconds; what was planted
-    is what the seconds show, as far as one run tells."""
+    is what the seconds show, as far as one run shows."""
     file = next(RESULTS.glob("asv-check/*/verdicts.csv"))
     with file.open() as stream:
         rows = [row for row in csv.DictReader(stream) if "Yardstick" not in row["name"]]

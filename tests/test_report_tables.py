@@ -48,10 +48,10 @@ def record() -> Record:
         flops_generation=3.214e11, attention_share=0.3125, speedup_limit=1.3541, realised=0.6521,
         flops_per_second=1.622e11, mfu=0.4033, peak=4.025e11, peak_source="a data sheet",
     )  # fmt: skip
-    found = made("it", "dqar", 1.2, 0.05, 0.3, timing=timed, quality=lost, memory=peaks, limits=limited)
-    assert found.reuse is not None
-    reused = found.reuse.model_copy(update={"ratio": 0.28125, "plan_ratio": 0.2951})
-    return found.model_copy(update={"reuse": reused})
+    good = made("it", "dqar", 1.2, 0.05, 0.3, timing=timed, quality=lost, memory=peaks, limits=limited)
+    assert good.reuse is not None
+    reused = good.reuse.model_copy(update={"ratio": 0.28125, "plan_ratio": 0.2951})
+    return good.model_copy(update={"reuse": reused})
 
 
 MAIN = {
@@ -131,9 +131,9 @@ FRONT = {
 
 def fronts() -> Table:
     others = [made(method, method, 0.9, 0.5 + i / 10) for i, method in enumerate(("pab", "fora"))]
-    found = compare([record(), *others])
-    assert found is not None
-    built = pareto.front_table(found)
+    rows = compare([record(), *others])
+    assert rows is not None
+    built = pareto.front_table(rows)
     return replace(built, frame=built.frame[built.frame.name == "it"])
 
 
@@ -172,22 +172,22 @@ def _alike(value: Any, found: Any) -> bool:
 
 def faults(column: Column, others: list[Column]) -> dict[str, Column]:
     """The column as it would be with each fault planted."""
-    found = column.find(record())
+    value = column.find(record())
     planted = {
         f"shows {other.key}": replace(column, of=other.find)
         for other in others
-        if _alike(other.find(record()), found)
+        if _alike(other.find(record()), value)
     }
-    if isinstance(found, str):
+    if isinstance(value, str):
         return planted | {"a constant": replace(column, of=lambda r: "constant")}
     planted |= {
-        "0.4 added": replace(column, of=lambda r: shift(found, 0.4, column.scale)),
-        "0.45 added": replace(column, of=lambda r: shift(found, 0.45, column.scale)),
+        "0.4 added": replace(column, of=lambda r: shift(value, 0.4, column.scale)),
+        "0.45 added": replace(column, of=lambda r: shift(value, 0.45, column.scale)),
         "a constant": replace(column, of=lambda r: 1.0),
         "ten times": replace(column, scale=10 * column.scale),
     }
-    if isinstance(found, Interval):
-        planted["another interval"] = replace(column, of=lambda r: widened(found))
+    if isinstance(value, Interval):
+        planted["another interval"] = replace(column, of=lambda r: widened(value))
     return planted
 
 
@@ -245,8 +245,8 @@ def test_a_missing_value_is_a_dash() -> None:
 )
 def test_fd_is_named_after_its_extractor(extractor: str, n: int, name: str) -> None:
     """FID means Inception features; fewer than 10,000 images are called biased."""
-    found: Distance = distance(1.0, extractor, n)
-    assert runs.fd_name(found) == name
+    named: Distance = distance(1.0, extractor, n)
+    assert runs.fd_name(named) == name
 
 
 def test_a_long_table_is_collapsed() -> None:

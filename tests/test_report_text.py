@@ -58,9 +58,9 @@ def test_the_margin_is_the_suites() -> None:
     """What is a loss at 5 % is none at 50 %; the bound is that share of the baseline's mean drift."""
     record = made("it", "dqar", 1.1, 0.03, quality=paired("it", 0.03, 0.01, 0.001))
     assert record.quality is not None
-    own = float(np.mean(record.quality.baseline_drift_converged_per_image))
+    baseline = float(np.mean(record.quality.baseline_drift_converged_per_image))
     assert [selection.loss(record, margin).verdict for margin in (0.05, 0.5)] == ["loss", "no loss"]
-    assert selection.loss(record, 0.5).bound == pytest.approx(0.5 * own)
+    assert selection.loss(record, 0.5).bound == pytest.approx(0.5 * baseline)
 
 
 def test_more_images_never_make_a_false_claim_easier() -> None:
@@ -75,7 +75,7 @@ def test_more_images_never_make_a_false_claim_easier() -> None:
 
 
 def test_records_without_single_images_support_no_claim() -> None:
-    """They are recommended by their mean at best, and the text says that nothing is claimed."""
+    """They are recommended by their mean at best, and the text states that nothing is claimed."""
     near = unpaired("near", 1.1, converged=0.05)
     found = Selection([BASELINE, near])
     assert found.loss(near).verdict == "no claim"
@@ -98,9 +98,9 @@ def test_records_without_single_images_support_no_claim() -> None:
     ],
 )
 def test_the_strongest_basis_is_recommended(records: list[Record], name: str | None, basis: str) -> None:
-    """To use is the fastest without loss; else what comes nearest to that, and the basis says which."""
-    found = Selection([BASELINE, *records]).recommended
-    assert (found.record and found.record.name, found.basis) == (name, basis)
+    """To use is the fastest without loss; else what comes nearest to that, and the basis states which."""
+    chosen = Selection([BASELINE, *records]).recommended
+    assert (chosen.record and chosen.record.name, chosen.basis) == (name, basis)
 
 
 def answered(*records: Record) -> dict[str, str]:
@@ -109,18 +109,18 @@ def answered(*records: Record) -> dict[str, str]:
 
 def test_the_answers_are_about_the_recommended_configuration() -> None:
     """What to use, what it loses and what its cache holds are of the same record, with its intervals."""
-    found = answered(lossy(), lossless())
-    assert found["Which to use"].startswith("`good` at 1.10× [1.09, 1.11] ")
-    assert "0.0300 [0.0273, 0.0327]" in found["What it loses"]
-    assert re.findall(r"`(.+?)` ([\d.]+) MB", found["What its cache holds"])[0] == ("good", "2.7")
-    assert "1.00 [0.99, 1.01]" in found["How certain that is"]
+    answers = answered(lossy(), lossless())
+    assert answers["Which to use"].startswith("`good` at 1.10× [1.09, 1.11] ")
+    assert "0.0300 [0.0273, 0.0327]" in answers["What it loses"]
+    assert re.findall(r"`(.+?)` ([\d.]+) MB", answers["What its cache holds"])[0] == ("good", "2.7")
+    assert "1.00 [0.99, 1.01]" in answers["How certain that is"]
     assert {"2 FASTER", "1 loss", "1 no loss"} <= set(
-        re.findall(r"\d [a-zA-Z ]+", found["How certain that is"])
+        re.findall(r"\d [a-zA-Z ]+", answers["How certain that is"])
     )
 
 
 def test_the_images_that_decide_are_counted() -> None:
-    """What was run tells the images compared with the baseline from those that decide on loss."""
+    """What was run distinguishes the images compared with the baseline from those that decide on loss."""
     counts = [
         int(number)
         for number in re.findall(r"(\d+) (?:images|of them)", answered(lossless())["What was run"])

@@ -47,8 +47,8 @@ def attention(attn: Any, queries_of: Tensor, keys_of: Tensor) -> Tensor:
 
 def sources(reused: list[bool]) -> list[int]:
     """For each step the last one that computed."""
-    made = [step for step in range(len(reused)) if not reused[step]]
-    return [max(m for m in made if m <= step) for step in range(len(reused))]
+    computed = [step for step in range(len(reused)) if not reused[step]]
+    return [max(m for m in computed if m <= step) for step in range(len(reused))]
 
 
 def test_output_mode_repeats_the_last_output(pipe: DiTPipeline) -> None:
@@ -64,10 +64,10 @@ def test_kv_mode_attends_again_to_the_last_keys_and_values(pipe: DiTPipeline) ->
     inputs, outputs, reused = seen(pipe, reuse_mode="kv")
     attn = pipe.transformer.transformer_blocks[LAYER].attn1
     assert 0 < sum(reused) < len(reused)
-    for step, made in enumerate(sources(reused)):
-        expected = attention(attn, inputs[step], inputs[made])
+    for step, computed in enumerate(sources(reused)):
+        expected = attention(attn, inputs[step], inputs[computed])
         torch.testing.assert_close(outputs[step], expected, rtol=1e-5, atol=1e-5)
-        assert made == step or not torch.equal(outputs[step], outputs[made])
+        assert computed == step or not torch.equal(outputs[step], outputs[computed])
 
 
 @pytest.mark.parametrize("mode", ["output", "kv"])

@@ -24,7 +24,7 @@ OUTSIDE_AT_3 = np.array([1.0, 1.0, 1.0, 0.25, 1.0, 1.0, 1.0, 1.0])
 
 
 def config(**fields: Any) -> DQARConfig:
-    """One that forbids nothing but what `fields` say."""
+    """One that forbids nothing but what `fields` set."""
     nothing = {"warmup_steps": 0, "warmup_fraction": 0.0, "snr_low": 0.0, "max_age": None, "num_layers": 2}
     return DQARConfig(**nothing | fields)
 
@@ -54,7 +54,7 @@ def test_branches_that_run(fields: dict[str, Any], snr: np.ndarray[Any, Any], br
 
 
 def test_each_layer_has_the_first_reason() -> None:
-    """Warm-up and SNR window hold for all layers; past them the layer schedule says which."""
+    """Warm-up and SNR window hold for all layers; past them the layer schedule decides which."""
     ruled = config(
         warmup_steps=1,
         snr_low=1.5,
@@ -62,24 +62,24 @@ def test_each_layer_has_the_first_reason() -> None:
         schedule_type="custom",
         custom_schedule=(0.0, 0.9),
     )
-    found = rules(ruled, np.array([1.0, 1.0, 2.0, 2.0]), 2)
-    assert found.blocked.tolist() == [
+    granted = rules(ruled, np.array([1.0, 1.0, 2.0, 2.0]), 2)
+    assert granted.blocked.tolist() == [
         [Reason.WARMUP] * 2,
         [Reason.SNR] * 2,
         [Reason.REUSED, Reason.SCHEDULE],
         [Reason.REUSED] * 2,
     ]
-    assert found.blocked.dtype == np.int8
+    assert granted.blocked.dtype == np.int8
 
 
 def test_deep_layers_wait_for_their_snr() -> None:
     """The deeper half is reused from its threshold on only."""
-    found = rules(config(deep_layer_snr_threshold=1.5), np.array([1.0, 2.0]), 2)
-    assert found.blocked.tolist() == [[Reason.REUSED, Reason.DEEP_SNR], [Reason.REUSED] * 2]
+    granted = rules(config(deep_layer_snr_threshold=1.5), np.array([1.0, 2.0]), 2)
+    assert granted.blocked.tolist() == [[Reason.REUSED, Reason.DEEP_SNR], [Reason.REUSED] * 2]
 
 
 def test_skipped_steps_block_nothing_else() -> None:
-    """A skipped step is skipped for all layers; beside conditional-only steps, both branches compute."""
+    """A skipped step is skipped for all layers; next to conditional-only steps, both branches compute."""
     skipping = rules(config(step_interval=2), RISING[:3], 2)
     assert skipping.blocked.tolist() == [[Reason.REUSED] * 2, [Reason.SKIPPED] * 2, [Reason.REUSED] * 2]
     alone = rules(config(guidance_interval=2), RISING[:3], 2)
@@ -92,7 +92,7 @@ SAVED = SavedPlan(
 
 
 def test_a_saved_plan_takes_the_place_of_the_rules() -> None:
-    """Its table and branches hold whatever the configuration says; without guidance no branch runs alone."""
+    """Its table and branches hold whatever the configuration sets; without guidance no branch runs alone."""
     ruled = config(warmup_steps=3, step_interval=4)
     guided = rules(ruled, RISING[:4], 2, saved=SAVED)
     assert guided.branches.tolist() == [2, 2, 0, 1]
@@ -164,13 +164,13 @@ def test_an_even_log_snr_is_spread_evenly(log_snrs: list[float]) -> None:
 
 
 def test_an_snr_that_stays_is_spread_by_number() -> None:
-    """Where the log-SNR does not change it says nothing, and nothing is divided by zero."""
+    """Where the log-SNR does not change it decides nothing, and nothing is divided by zero."""
     assert spread(np.ones(5), 3, 0.0) == spread(2 * np.ones(5), 3, 0.0) == [0, 2, 4]
     assert spread(np.ones(5), 2, 0.5) == [0, 4]
 
 
 def test_positions_are_log_snr_or_numbers() -> None:
-    """ln SNR within 1e-5 to 1e5, or the step's number, as the configuration says."""
+    """ln SNR within 1e-5 to 1e5, or the step's number, as the configuration sets."""
     snr = np.array([0.0, 1.0, math.inf])
     ends = [math.log(1e-5), 0.0, math.log(1e5)]
     assert log_snr(snr) == pytest.approx(ends)

@@ -85,9 +85,9 @@ def test_two_calls_a_step_are_one_step_of_two_branches(pipe: DiTPipeline, solver
     together = guided_loop(pipe, 1)
     assert dqar.summary(pipe).calls == 1
     apart = guided_loop(pipe, 2)
-    found = dqar.summary(pipe)
+    summary = dqar.summary(pipe)
     torch.testing.assert_close(apart, together, rtol=1e-4, atol=1e-4)
-    assert (found.steps, found.calls) == (STEPS, 2) and found.ratio == pytest.approx(4 / 6)
+    assert (summary.steps, summary.calls) == (STEPS, 2) and summary.ratio == pytest.approx(4 / 6)
 
 
 @pytest.mark.filterwarnings("ignore::dqar.errors.DQARWarning")
@@ -129,8 +129,8 @@ def test_where_a_generation_begins() -> None:
     times = scheduler.timesteps.double().numpy()
     scales: tuple[Callable[[Any], Any], ...] = (lambda t: t, lambda t: t / 1000, lambda t: 1 - t / 1000)
     for scale in scales:
-        begin, found = beginning(scheduler, times, float(scale(times[3])))
-        assert begin == 3 and found is not None and found(times[1]) == pytest.approx(scale(times[1]))
+        begin, start = beginning(scheduler, times, float(scale(times[3])))
+        assert begin == 3 and start is not None and start(times[1]) == pytest.approx(scale(times[1]))
     heun = HeunDiscreteScheduler()
     heun.set_timesteps(STEPS)
     heun.set_begin_index(4)  # its timestep is the one before it, too
@@ -155,11 +155,11 @@ def test_offloading_does_not_end_reuse(pipe: DiTPipeline) -> None:
 def passes(pipe: Any) -> list[Tensor]:
     """The outputs of some forward passes at random timesteps."""
     draw = torch.Generator().manual_seed(0)
-    made = []
+    outputs = []
     for _ in range(4):
         x, t = torch.randn(2, 4, 8, 8, generator=draw), torch.randint(0, 1000, (2,), generator=draw)
-        made.append(pipe.transformer(x, timestep=t, class_labels=torch.tensor([1, 2])).sample.detach())
-    return made
+        outputs.append(pipe.transformer(x, timestep=t, class_labels=torch.tensor([1, 2])).sample.detach())
+    return outputs
 
 
 @pytest.mark.filterwarnings("ignore::dqar.errors.DQARWarning")
@@ -235,8 +235,8 @@ def test_the_summary_counts_what_happened(pipe: DiTPipeline) -> None:
     block.forward = lambda hidden_states, **_: hidden_states
     generate(pipe)
     del block.forward
-    found = dqar.summary(pipe)
-    assert not found.map[:, 2].any() and found.map[:, 1].any() and found.reasons["not called"] == 10
+    summary = dqar.summary(pipe)
+    assert not summary.map[:, 2].any() and summary.map[:, 1].any() and summary.reasons["not called"] == 10
 
 
 def test_hooks_that_others_put_on_later_stay(pipe: DiTPipeline) -> None:
@@ -264,8 +264,8 @@ def test_equal_noise_is_not_taken_for_guidance(pipe: DiTPipeline) -> None:
     untouched = pipe([1, 2], generator=noise, guidance_scale=1.0, num_inference_steps=6, output_type="pt")
     dqar.enable(pipe, skipping(guidance_interval=2))
     noise = [torch.Generator().manual_seed(3) for _ in range(2)]
-    made = pipe([1, 2], generator=noise, guidance_scale=1.0, num_inference_steps=6, output_type="pt")
-    assert torch.equal(made.images, untouched.images) and not dqar.summary(pipe).conditional_only.any()
+    output = pipe([1, 2], generator=noise, guidance_scale=1.0, num_inference_steps=6, output_type="pt")
+    assert torch.equal(output.images, untouched.images) and not dqar.summary(pipe).conditional_only.any()
 
 
 @pytest.mark.parametrize("fields", [{"reuse_mode": "kv"}, {"entropy_threshold": 1.0}], ids=["kv", "entropy"])
@@ -313,12 +313,12 @@ def test_a_guidance_cutoff_keeps_the_summary(pipe: DiTPipeline) -> None:
             rows = torch.cat((x, x)) if step < 3 else x
             output = pipe.transformer(rows, timestep=t.expand(len(rows)), class_labels=labels).sample
             x = pipe.scheduler.step(output[:2], t, x).prev_sample
-    found = dqar.summary(pipe)
-    assert found.steps == STEPS and not found.map[3].any() and found.map[[1, 2, 4, 5]].all()
+    summary = dqar.summary(pipe)
+    assert summary.steps == STEPS and not summary.map[3].any() and summary.map[[1, 2, 4, 5]].all()
 
 
 def test_an_option_without_effect_is_named(pipe: DiTPipeline) -> None:
-    """`guidance_interval` and `cfg_sharing` in a generation without guidance say that they do nothing."""
+    """`guidance_interval` and `cfg_sharing` in a generation without guidance warn that they do nothing."""
     for fields in ({"guidance_interval": 2}, {"cfg_sharing": True}):
         dqar.enable(pipe, config(**fields))
         with pytest.warns(DQARWarning, match=f"{next(iter(fields))} has no effect"):

@@ -47,7 +47,7 @@ BAD: dict[str, Any] = {
 
 
 def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
-    """A plan read back is the same in every part, and its repr says what it does."""
+    """A plan read back is the same in every part, and its repr shows what it does."""
     (tmp_path / "plan.json").write_text(json.dumps(GOOD))
     SavedPlan.load(tmp_path / "plan.json").save(tmp_path / "copy.json")
     copy = SavedPlan.load(tmp_path / "copy.json")

@@ -1,4 +1,4 @@
-"""Nothing in a record tells whose machine it was: no absolute path, no name of the user or of the host."""
+"""Nothing in a record shows whose machine it was: no absolute path, no name of the user or of the host."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_a_record_is_not_called_after_the_user(named: None, tiny_suite: Path) ->
 
 
 @pytest.mark.parametrize("name", ["baseline", "root", "converged", "ok", "7"])
-def test_names_that_tell_nothing_stay(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_names_that_disclose_nothing_stay(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A user called as a word that records hold anyway, or as many are, changes no record."""
     monkeypatch.setenv("USER", name)
     scrub._names.cache_clear()

@@ -1,4 +1,4 @@
-"""Which shards are to be made, and where a command runs: no cluster is needed to tell."""
+"""Which shards are to be made, and where a command runs: no cluster is needed to know."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ def test_only_what_is_missing_is_made() -> None:
     """Every image of every configuration is in exactly one task or shard; who lacks the same images shares a
     task, and none is larger than asked."""
     there = {"": [range(0, 20)], "one": [range(0, 6)], "three": []}
-    found = list(parts(there, n=17, batch=2, size=2))
-    assert found[:2] == [Part(("three",), range(0, 4)), Part(("three",), range(4, 6))]
-    assert found[2:] == [Part(("one", "three"), range(i, min(i + 4, 17))) for i in (6, 10, 14)]
+    planned = list(parts(there, n=17, batch=2, size=2))
+    assert planned[:2] == [Part(("three",), range(0, 4)), Part(("three",), range(4, 6))]
+    assert planned[2:] == [Part(("one", "three"), range(i, min(i + 4, 17))) for i in (6, 10, 14)]
     assert not list(parts({"one": [range(0, 8), range(8, 17)]}, n=17, batch=2, size=2))
 
 
@@ -67,7 +67,7 @@ def test_scaling_on_paper() -> None:
     plan = Plan(Costs(task=0.01, start=60))
     assert plan.seconds(1) / 3600 == pytest.approx(380 * 11 / 10, rel=0.01)
     assert plan.seconds(512) > plan.task_s and plan.efficiency(512) < plan.efficiency(8) <= 1
-    calm, rough = simulate(plan, 64, 1e-9), simulate(plan, 64)
-    assert calm.failures == calm.again == 0
-    assert calm.seconds == pytest.approx(plan.seconds(64), rel=0.01)
-    assert rough.seconds > calm.seconds and 0 < rough.again <= 8 * rough.failures
+    undisturbed, rough = simulate(plan, 64, 1e-9), simulate(plan, 64)
+    assert undisturbed.failures == undisturbed.again == 0
+    assert undisturbed.seconds == pytest.approx(plan.seconds(64), rel=0.01)
+    assert rough.seconds > undisturbed.seconds and 0 < rough.again <= 8 * rough.failures

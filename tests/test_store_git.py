@@ -33,8 +33,8 @@ def hashes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def held(place: str) -> dict[str, str]:
-    with directory_of(place) as folder:
-        return {str(p.relative_to(folder)): p.read_text() for p in folder.rglob("*") if p.is_file()}
+    with directory_of(place) as directory:
+        return {str(p.relative_to(directory)): p.read_text() for p in directory.rglob("*") if p.is_file()}
 
 
 @pytest.mark.parametrize("below", [".", "other"])
@@ -52,9 +52,9 @@ def test_a_revision_is_its_published_records(
 
 def test_a_directory_is_itself(hashes: list[str]) -> None:
     """A path that is there is taken as it is, and left there."""
-    with directory_of("other") as folder:
-        assert folder == Path("other")
-    assert folder.is_dir()
+    with directory_of("other") as directory:
+        assert directory == Path("other")
+    assert directory.is_dir()
 
 
 @pytest.mark.parametrize(

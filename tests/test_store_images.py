@@ -1,4 +1,4 @@
-"""Images beside records: files of their own or one pack, and what is damaged or claims too much."""
+"""Images next to records: files of their own or one pack, and what is damaged or claims too much."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_a_pack_has_its_distinct_tiles_in_rows(tmp_path: Path) -> None:
 
 
 def test_a_pack_of_one_tile_is_that_tile(tmp_path: Path) -> None:
-    """Where all tiles are equal there is one, and nothing beside it."""
+    """Where all tiles are equal there is one, and nothing next to it."""
     tile = noise(4, 4)
     pixels = np.concatenate([np.concatenate([tile, tile], axis=1)] * 2)
     images.pack([saved(tmp_path / "a.png", pixels)], ["a.png"], tmp_path)
@@ -85,7 +85,7 @@ def test_a_row_has_whole_tiles_only(tmp_path: Path) -> None:
         images.pack([wide, saved(tmp_path / "small.png", noise(4, 8))], ["wide.png", "small.png"], tmp_path)
 
 
-def test_an_image_beside_its_record_comes_first(tmp_path: Path) -> None:
+def test_an_image_next_to_its_record_comes_first(tmp_path: Path) -> None:
     """A file of its own is read as it stands now, and needs no index."""
     path = saved(tmp_path / "a.png", noise(4, 4))
     assert images.accounted(tmp_path, "a.png") and images.published(tmp_path, "a.png")
@@ -138,7 +138,7 @@ def test_an_image_that_claims_too_much_is_refused(tmp_path: Path, monkeypatch: p
 
 @pytest.mark.filterwarnings("error")
 def test_a_large_image_is_no_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pillow's own limit, which is lower, says nothing: ours decides. Grey images are read as colours."""
+    """Pillow's own limit, which is lower, has no say: ours decides. Grey images are read as colours."""
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 12)
     Image.fromarray(noise(4, 4)[:, :, 0]).save(tmp_path / "grey.png")
     read = images.mosaic(tmp_path, "grey.png")

@@ -28,9 +28,9 @@ def there(tmp_path: Path) -> Store:
 
 
 def written(there: Store, **changes: Any) -> Path:
-    made = record().model_copy(update=changes)
-    there.write(made)
-    return there.path(made.name, made.key)
+    changed = record().model_copy(update=changes)
+    there.write(changed)
+    return there.path(changed.name, changed.key)
 
 
 def edited(path: Path, **changes: Any) -> Path:
@@ -84,12 +84,12 @@ def test_records_come_in_the_order_asked_for(there: Store) -> None:
 
 def test_only_a_valid_record_is_finished(there: Store) -> None:
     """One that is there, has no validation error, and did not fail."""
-    made = record()
-    assert not there.finished(made.name, made.key)
+    written_record = record()
+    assert not there.finished(written_record.name, written_record.key)
     path = written(there)
-    assert there.finished(made.name, made.key)
+    assert there.finished(written_record.name, written_record.key)
     path.write_text(path.read_text()[:-9])
-    assert not there.finished(made.name, made.key)
+    assert not there.finished(written_record.name, written_record.key)
 
 
 def test_a_lock_stays_where_it_was_held(there: Store) -> None:
@@ -102,7 +102,7 @@ def test_a_lock_stays_where_it_was_held(there: Store) -> None:
 
 
 def test_a_lock_that_cannot_be_is_named(there: Store) -> None:
-    """Where its directory cannot be made, one line says so."""
+    """Where its directory cannot be made, one line states it."""
     there.directory.parent.mkdir(parents=True)
     there.directory.write_text("a file")
     with pytest.raises(BadInput, match="cannot be written"), there.lock("k"):
@@ -124,8 +124,8 @@ def test_what_is_no_record_is_one_line(tmp_path: Path, content: str | None, why:
     path = tmp_path / "it.json"
     if content is not None:
         path.write_text(content)
-    found = validation.validation_error(path)
-    assert found is not None and found.startswith(why) and str(tmp_path) not in found and "\n" not in found
+    error = validation.validation_error(path)
+    assert error is not None and error.startswith(why) and str(tmp_path) not in error and "\n" not in error
 
 
 def test_the_field_that_is_wrong_is_named(there: Store) -> None:
@@ -140,11 +140,11 @@ def test_the_field_that_is_wrong_is_named(there: Store) -> None:
     assert "schema" not in str(validation.validation_error(path))
 
 
-def test_a_misplaced_record_is_told_from_its_place(there: Store, tmp_path: Path) -> None:
-    """By file name, by suite, by machine: each says what its content is of."""
-    path, made = written(there), record()
+def test_a_misplaced_record_is_known_by_its_place(there: Store, tmp_path: Path) -> None:
+    """By file name, by suite, by machine: each names what its content is of."""
+    path, valid = written(there), record()
     moved = {
-        path.with_name("other.json"): f"{made.name}-{made.key}",
+        path.with_name("other.json"): f"{valid.name}-{valid.key}",
         tmp_path / "else" / "m" / path.name: "suite tiny",
         tmp_path / "tiny" / "n" / path.name: "machine m",
     }
@@ -154,7 +154,7 @@ def test_a_misplaced_record_is_told_from_its_place(there: Store, tmp_path: Path)
         assert validation.validation_error(place) == f"misplaced: its content is of {what}"
 
 
-def test_a_mismatch_is_told(there: Store) -> None:
+def test_a_mismatch_is_named(there: Store) -> None:
     """A change that is not sealed, and a sealed one of what the key is of."""
     path = written(there)
     content = json.loads(written(there).read_text())
@@ -170,7 +170,7 @@ def test_a_record_without_inputs_has_a_key_of_its_configuration(there: Store) ->
     assert validation.validation_error(written(there, **bare)) is None
 
 
-def test_an_image_is_beside_its_record(there: Store) -> None:
+def test_an_image_is_named_its_record(there: Store) -> None:
     """One that is there but elsewhere, is not there, or cannot be read, is a validation error; one
     without a digest is only looked for."""
     there.directory.mkdir(parents=True)
@@ -180,14 +180,14 @@ def test_an_image_is_beside_its_record(there: Store) -> None:
         validation.validation_error(written(there, quality=lost))
         == "incomplete: its image ../it.png is missing"
     )
-    beside = lost.model_copy(update={"image": "it.png"})
+    named = lost.model_copy(update={"image": "it.png"})
     assert (
-        validation.validation_error(written(there, quality=beside))
+        validation.validation_error(written(there, quality=named))
         == "incomplete: its image it.png is missing"
     )
     (there.directory / "it.png").write_text("no image")
-    assert validation.validation_error(written(there, quality=beside)) is None
-    digested = beside.model_copy(update={"image_sha256": "a"})
+    assert validation.validation_error(written(there, quality=named)) is None
+    digested = named.model_copy(update={"image_sha256": "a"})
     assert (
         validation.validation_error(written(there, quality=digested))
         == "incomplete: its image it.png is damaged"
@@ -244,15 +244,15 @@ def test_a_key_is_of_sources_model_and_machine(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(provenance, "ROOT", tmp_path)
     timed = QualitySettings(n=0, converged_n=0)
     spec = RunSpec(suite="s", name="n", method="baseline", model="embedded", quality=timed)
-    found = keys.inputs(spec, tmp_path / "results")
-    assert found.keys() == {"sources", "model", "packages", "machine", "machine_id"}
+    inputs = keys.inputs(spec, tmp_path / "results")
+    assert inputs.keys() == {"sources", "model", "packages", "machine", "machine_id"}
     decisive = [tmp_path / "bench/stats.py", tmp_path / "dqar/core/snr.py"]
-    assert found["sources"] == hashing.digest(decisive, tmp_path)
-    assert (found["packages"], found["machine"]) == (provenance.versions(), provenance.machine())
+    assert inputs["sources"] == hashing.digest(decisive, tmp_path)
+    assert (inputs["packages"], inputs["machine"]) == (provenance.versions(), provenance.machine())
     (tmp_path / "bench/report/a.py").write_text("edited")
-    assert keys.inputs(spec, tmp_path / "results") == found
+    assert keys.inputs(spec, tmp_path / "results") == inputs
     elsewhere = keys.inputs(spec, tmp_path / "elsewhere")
-    assert elsewhere.pop("machine_id") != found.pop("machine_id") and elsewhere == found
+    assert elsewhere.pop("machine_id") != inputs.pop("machine_id") and elsewhere == inputs
     prompts = Prompts(file="p.txt", texts=("a face",), negatives=("",))
     prompted = spec.model_copy(update={"prompts": prompts})
     assert keys.inputs(prompted, tmp_path / "results")["prompts"] == prompts.digest

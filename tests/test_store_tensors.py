@@ -29,15 +29,15 @@ def tensors(value: float = 1.0) -> Tensors:
 
 def test_tensors_are_made_once(cache: Cache) -> None:
     """What was made is kept under its name, and comes back bit for bit, strided ones too."""
-    made: list[str] = []
+    calls: list[str] = []
 
     def make() -> Tensors:
-        made.append("made")
+        calls.append("made")
         return tensors() | {"strided": torch.arange(6).view(2, 3).T}
 
     assert not cache.has("it") and cache.read("it") is None
     first, second = cache.kept("it", make), cache.kept("it", make)
-    assert made == ["made"] and cache.has("it") and not cache.has("other")
+    assert calls == ["made"] and cache.has("it") and not cache.has("other")
     assert first.keys() == second.keys() == {"a", "b", "strided"}
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert [path.name for path in cache.directory.iterdir()] == ["it.safetensors"]

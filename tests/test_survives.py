@@ -119,8 +119,8 @@ def on_another_backend(pipe: Any) -> None:
 
 
 def with_new_processors(pipe: Any) -> None:
-    own = next(iter(pipe.transformer.attn_processors.values()))
-    pipe.transformer.set_attn_processor(type(own)())
+    processor = next(iter(pipe.transformer.attn_processors.values()))
+    pipe.transformer.set_attn_processor(type(processor)())
 
 
 def cast_by_layers(pipe: Any) -> None:
@@ -154,7 +154,7 @@ WITHOUT_ADAPTERS = ("pixart_sigma",)  # whose class has no `add_adapter`
 )
 def test_reuse_goes_on(subject: Subject, change: Callable[[Any], None], before: bool) -> None:
     """Before `enable` or after it: no bit changes while nothing is reusable, every block is spared work in
-    each generation, the summary says so, and `disable` leaves what the user did."""
+    each generation, the summary reports it, and `disable` leaves what the user did."""
     subject.judge(change, before)
 
 
@@ -194,7 +194,7 @@ def test_a_copy_is_clean(subject: Subject) -> None:
     assert torch.equal(subject.generate()[0], latents)
 
 
-def test_saving_saves_the_model_alone(subject: Subject, tmp_path: Path) -> None:
+def test_saving_saves_nothing_but_the_model(subject: Subject, tmp_path: Path) -> None:
     """Saved or pickled while enabled, it comes back untouched, with the same parameters by the same names."""
     names = list(subject.pipe.transformer.state_dict())
     dqar.enable(subject.pipe, REUSE)
@@ -240,9 +240,9 @@ def test_gradients_are_the_models_own(subject: Subject) -> None:
         (output.sample if hasattr(output, "sample") else output[0]).square().sum().backward()
         return [p.grad.clone() for p in model.parameters() if p.grad is not None]
 
-    own = gradients()
+    expected = gradients()
     dqar.enable(subject.pipe, REUSE.replace(warmup_steps=2))  # the call that is repeated has seen no reuse
-    assert all(map(torch.equal, own, gradients())) and own
+    assert all(map(torch.equal, expected, gradients())) and expected
 
 
 class Interrupted(Exception):

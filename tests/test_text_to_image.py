@@ -57,7 +57,7 @@ def generate(pipe: Any, texts: list[str], seed: int = 0, **options: Any) -> torc
 
 
 def test_the_directory_is_a_stock_pipeline() -> None:
-    """diffusers' generic loader finds Stable Diffusion 3's pipeline, told that there is no T5."""
+    """diffusers' generic loader finds Stable Diffusion 3's pipeline, given that there is no T5."""
     loaded: Any = DiffusionPipeline.from_pretrained(
         embedded.TEXT_MODEL_DIR, local_files_only=True, text_encoder_3=None, tokenizer_3=None
     )

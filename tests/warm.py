@@ -2,7 +2,7 @@
 
 A new process needs 7 to 12 CPU seconds to import torch and diffusers. A fork of this one has them already. It
 is a real process otherwise: with its own group, pipes, environment, signals and exit code. What only a new
-interpreter can show (that imports work, how much memory it takes, what the allocator is told) stays with
+interpreter can show (that imports work, how much memory it takes, how the allocator is set) stays with
 tests that start one.
 """
 

@@ -63,7 +63,7 @@ def guarded(run: Callable[[], Any]) -> int:
 
 
 def expected(error: Exception) -> str | None:
-    """Say what is wrong, where that is no fault of the harness.
+    """State what is wrong, where that is no fault of the harness.
 
     Args:
         error: what a command raised.

@@ -79,7 +79,7 @@ def on_cuda() -> Check:
     runs = Suite.load("a100").configurations
     lacking = [run.name for run in runs if methods.get(run.method).by_data(run.options)]
     batches = ", ".join(str(size) for size in sorted({run.batch_size for run in runs}))
-    weights = f"with {DIT_XL_ID}'s weights all; without, time and memory only, and {len(lacking)} left out"
+    weights = f"with {DIT_XL_ID}'s weights all; without, time and memory only, and {len(lacking)} skipped"
     return Check(
         device_type() == "cuda",
         "suite a100 (`auto` with a CUDA device)",
@@ -161,7 +161,7 @@ def lpips() -> Check:
 
 
 def reference() -> Check:
-    """Say how a distance to other images than the embedded ones is measured; none ships.
+    """State how a distance to other images than the embedded ones is measured; none ships.
 
     Returns:
         Never there: the user gives ADM's reference batches, by which papers measure FID, or his own images.

@@ -93,7 +93,7 @@ def train(
     rows = [(type(c.policy).__name__, *(getattr(c.metrics, name) for name in fields)) for c in candidates]
     typer.echo(tabulate(rows, headers=("policy", *fields), floatfmt=".4f"))
     typer.echo(
-        f"budget {candidates[0].metrics.budget:.5f}; figures of the held-out trajectories; kept: {rows[0][0]}"
+        f"budget {candidates[0].metrics.budget:.5f}; metrics of the held-out trajectories; kept: {rows[0][0]}"
     )
     known = candidates[0].policy.metrics["final_reuse_error"]
     typer.echo(

@@ -200,12 +200,12 @@ def generality(
 
     if model and model not in SETTINGS:
         raise BadInput(f"generality: --model: {model!r} is not known; allowed: {', '.join(SETTINGS)}")
-    folder = results / "generality" / provenance.machine()
+    directory = results / "generality" / provenance.machine()
     from bench.studies.generality.measure import measured
 
     for name in [model] if model else SETTINGS:
-        typer.echo(f"rows:   {save(measured(name, images), folder)}")
-    page = write_report(load(folder), folder.name, reports / "generality")
+        typer.echo(f"rows:   {save(measured(name, images), directory)}")
+    page = write_report(load(directory), directory.name, reports / "generality")
     typer.echo(f"{page.read_text()}\nreport: {page}")
 
 
@@ -306,6 +306,6 @@ def scaling(
     for count in dict.fromkeys((1, workers)) if rates else ():
         with placed(count, threads=1) as place, tempfile.TemporaryDirectory() as written:
             measured.append(measure.rate(place, count, 3, batches, results, Path(written)))
-    folder_kept = keep(machine, empty, measured, results)
-    page = write_report(folder_kept, reports / "scaling")
-    typer.echo(f"{page.read_text()}\nmeasured: {folder_kept}\nreport:   {page}")
+    kept = keep(machine, empty, measured, results)
+    page = write_report(kept, reports / "scaling")
+    typer.echo(f"{page.read_text()}\nmeasured: {kept}\nreport:   {page}")

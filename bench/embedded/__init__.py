@@ -13,7 +13,7 @@ if TYPE_CHECKING:  # which take seconds: the classes' names are known without
 
 MODEL_DIR = Path(__file__).parent / "model"
 TEXT_MODEL_DIR = Path(__file__).parent / "text_to_image" / "model"
-# diffusers loads Stable Diffusion 3 without its T5 only where the caller says so.
+# diffusers loads Stable Diffusion 3 without its T5 only where the caller asks for it.
 NO_T5 = {"text_encoder_3": None, "tokenizer_3": None}
 
 

@@ -141,7 +141,7 @@ def export(data: EmojiData, work: Path) -> None:
         data: both of its splits are stored as features.
         work: the directory of the checkpoints.
     """
-    extractor.FOLDER.mkdir(exist_ok=True)
+    extractor.DIRECTORY.mkdir(exist_ok=True)
     save_file(load(work).features.state_dict(), extractor.WEIGHTS)
     extractor._extractor.cache_clear()
     reference = {}

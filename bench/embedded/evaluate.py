@@ -1,4 +1,4 @@
-"""Figures of the shipped model: reconstruction, distance to real images, memorisation, a grid."""
+"""Metrics of the shipped model: reconstruction, distance to real images, memorisation, a grid."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ def memorisation(data: EmojiData, samples: Tensor) -> dict[str, float]:
     }
 
 
-def figures(data: EmojiData, samples: Tensor, wanted: Tensor, work: Path) -> dict[str, Any]:
+def metrics(data: EmojiData, samples: Tensor, wanted: Tensor, work: Path) -> dict[str, Any]:
     """Measure all values of the README.
 
     Args:

@@ -1,6 +1,6 @@
 """96 features of a 64x64 image, for torch-fidelity: FD and KID where Inception does not fit.
 
-A small network trained to tell this data's classes apart (see `classifier.py`). Its distances are
+A small network trained to distinguish this data's classes (see `classifier.py`). Its distances are
 no FID: they compare images of this kind only, as the extractor's name states.
 """
 
@@ -19,9 +19,9 @@ from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY, register_featur
 EXTRACTOR = "dqar-emoji-96"
 LAYER = "96"
 FEATURES = 96
-FOLDER = Path(__file__).parent / "extractor"
-WEIGHTS = FOLDER / "weights.safetensors"
-REFERENCE = FOLDER / "reference.safetensors"
+DIRECTORY = Path(__file__).parent / "extractor"
+WEIGHTS = DIRECTORY / "weights.safetensors"
+REFERENCE = DIRECTORY / "reference.safetensors"
 
 
 def _stage(inputs: int, outputs: int, stride: int) -> list[nn.Module]:

@@ -120,9 +120,9 @@ def evaluate_command(
     wanted = evaluate.like(dataset.split("heldout")[1], samples)
     painted = evaluate.sample(load_pipeline(torch.bfloat16), wanted, guidance)
     evaluate.grid(painted, wanted).save(HERE / "samples.webp", quality=70, method=6)
-    values = evaluate.figures(dataset, painted, wanted, work)
+    values = evaluate.metrics(dataset, painted, wanted, work)
     text = json.dumps({"guidance": guidance, "steps": evaluate.STEPS, **values}, indent=2)
-    (HERE / "figures.json").write_text(text + "\n")
+    (HERE / "metrics.json").write_text(text + "\n")
     print(text)
 
 

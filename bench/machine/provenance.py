@@ -1,4 +1,4 @@
-"""Provenance: what a figure depends on besides the configuration, and the state of the machine.
+"""Provenance: what a value depends on besides the configuration, and the state of the machine.
 
 Nothing here names a person, a host or a path.
 """
@@ -51,7 +51,7 @@ def provenance(seed: int) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """The packages that decide the figures.
+    """The packages that decide the values.
 
     Returns:
         Version by package, for those of PACKAGES that are installed.

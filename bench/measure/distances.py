@@ -32,14 +32,18 @@ class Real(NamedTuple):
 
 
 def distances(
-    spec: RunSpec, before: Sequence[Tensors], own: Sequence[Tensors], cache: Cache, missing: dict[str, str]
+    spec: RunSpec,
+    baseline: Sequence[Tensors],
+    candidate: Sequence[Tensors],
+    cache: Cache,
+    missing: dict[str, str],
 ) -> dict[str, Distance | None]:
     """Distances of the candidate's images to the reference's and to the baseline's.
 
     Args:
         spec: The configuration.
-        before: The baseline's shards, in order.
-        own: The candidate's.
+        baseline: The baseline's shards, in order.
+        candidate: The candidate's.
         cache: Keeps the features that configurations share.
         missing: Gets by field the reason why a distance is None.
 
@@ -52,21 +56,21 @@ def distances(
         why = "no extractor in the suite" if extractor is None else f"fewer than {FEWEST} images"
         missing.update(dict.fromkeys(FIELDS, why))
         return by_field
-    if "features" not in own[0]:
+    if "features" not in candidate[0]:
         missing.update(
             dict.fromkeys(FIELDS, f"{extractor.name} takes images of {extractor.side} pixels a side")
         )
         return by_field
-    made, fit = _streamed(own)
-    base, base_fit = _streamed(before)
+    generated, fit = _streamed(candidate)
+    base, base_fit = _streamed(baseline)
     same_seeds = "the baseline's images of the same seeds"
-    by_field["to_baseline"] = distance(made, base, extractor.name, same_seeds, base_fit, fit)
+    by_field["to_baseline"] = distance(generated, base, extractor.name, same_seeds, base_fit, fit)
     real = _real(spec, _Keep(spec, cache, extractor))
     if isinstance(real, str):
         missing["to_reference"] = real
     else:
         by_field["to_reference"] = distance(
-            made, real.features, extractor.name, real.what, real.statistics, fit
+            generated, real.features, extractor.name, real.what, real.statistics, fit
         )
     return by_field
 

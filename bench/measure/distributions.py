@@ -23,7 +23,7 @@ def distance(
     extractor: str,
     what: str,
     statistics: Statistics | None = None,
-    own: Statistics | None = None,
+    generated: Statistics | None = None,
 ) -> Distance:
     """FD, KID, precision and recall of generated images to reference images.
 
@@ -35,7 +35,7 @@ def distance(
         extractor: The name of what made the features.
         what: A description of the reference.
         statistics: Stand for the reference in the FD; None = those of its features.
-        own: Of the generated images' features, where they are known.
+        generated: Of the generated images' features, where they are known.
 
     Returns:
         The distance; what cannot be had is null, and its `missing` states why.
@@ -51,7 +51,7 @@ def distance(
     if reference is None:
         missing["kid"] = missing["n_reference"] = "the reference has statistics only, no images"
     return Distance(
-        fd=frechet_distance(own or fitted(features), given),
+        fd=frechet_distance(generated or fitted(features), given),
         kid=None if reference is None else stats.mean_interval(kernel_blocks(features, reference)),
         precision=precision,
         recall=recall,

@@ -23,7 +23,7 @@ from pydantic import BaseModel
 from bench.machine import nvml
 from bench.machine.device import device_type
 from bench.machine.process import ALLOCATOR, die_with
-from bench.measure.sampler import Sampled, sample
+from bench.measure.memory_sampler import Sampled, sample
 from bench.pipeline.session import Session
 from bench.record import Memory
 from bench.spec.run_spec import RunSpec
@@ -85,7 +85,7 @@ def isolated(spec: RunSpec) -> Memory:
     reset_rss_peak()
     with device_peak() as sampled:
         session.candidate(range(spec.batch_size), **session.short)
-    figures = {
+    values = {
         "rss_peak": rss_peak(),
         "rss_idle": idle,
         "nvml_device_peak": sampled[0].peak if sampled else None,
@@ -96,8 +96,8 @@ def isolated(spec: RunSpec) -> Memory:
         **_torch_peaks(),
         "energy_j": energy_j(lambda: session.candidate(range(spec.batch_size))),  # last: it adds to peaks
     }
-    missing = {name: _why_missing(name) for name, figure in figures.items() if figure is None}
-    return Memory(**figures, cache_bytes=session.cache_bytes, missing=missing)
+    missing = {name: _why_missing(name) for name, value in values.items() if value is None}
+    return Memory(**values, cache_bytes=session.cache_bytes, missing=missing)
 
 
 def _why_missing(name: str) -> str:

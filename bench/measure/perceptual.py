@@ -71,7 +71,7 @@ def _network(directory: Path) -> Any:
 @contextmanager
 def _hub(directory: Path) -> Iterator[None]:
     """torch hub with `directory` as its cache: its loaders take the weights from there and nowhere else."""
-    # Not get_dir(): what that says, set again, would outlast any later change of TORCH_HOME.
+    # Not get_dir(): what that returns, set again, would outlast any later change of TORCH_HOME.
     before = torch.hub._hub_dir
     with tempfile.TemporaryDirectory() as temporary:
         (Path(temporary) / "checkpoints").symlink_to(directory.resolve())

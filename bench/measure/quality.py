@@ -13,7 +13,7 @@ from torch import Tensor
 from bench import stats
 from bench.measure import images, shards
 from bench.measure.distances import distances
-from bench.measure.samples import Sampler
+from bench.measure.samples import Collector
 from bench.measure.text_score import text_scores
 from bench.measure.timing import Pairs
 from bench.pipeline.session import Session
@@ -45,24 +45,24 @@ def measure(
     if not spec.measures_quality:
         return None, None
     numbers = range(spec.quality.n)
-    base, cand = Sampler(session, pairs, cache, say).both(numbers)
+    base, cand = Collector(session, pairs, cache, say).both(numbers)
     say("quality")
     solved = shards.solved(session, cache, numbers)
     name = f"shards/{shards.key(cache, spec, baseline=True)}/{0:07d}-{spec.quality.n:07d}"
-    before = cache.kept(name, lambda: shards.of_baseline(session, base, numbers, solved))
-    own = shards.of_candidate(session, base, cand, numbers, solved)
-    return merged(spec, [before], [own], cache, image)
+    baseline = cache.kept(name, lambda: shards.of_baseline(session, base, numbers, solved))
+    candidate = shards.of_candidate(session, base, cand, numbers, solved)
+    return merged(spec, [baseline], [candidate], cache, image)
 
 
 def merged(
-    spec: RunSpec, before: Sequence[Tensors], own: Sequence[Tensors], cache: Cache, image: str
+    spec: RunSpec, baseline: Sequence[Tensors], candidate: Sequence[Tensors], cache: Cache, image: str
 ) -> tuple[Quality, bytes]:
     """The metrics of all images and the mosaic of the worst, from shards.
 
     Args:
         spec: the configuration.
-        before: the baseline's shards, in order, of all images.
-        own: the configuration's, likewise; cut alike or not.
+        baseline: the baseline's shards, in order, of all images.
+        candidate: the configuration's, likewise; cut alike or not.
         cache: where features of the reference are kept.
         image: the name that the mosaic will have.
 
@@ -70,22 +70,22 @@ def merged(
         The quality and the mosaic of the worst images as PNG.
     """
     missing: dict[str, str] = {}
-    drift = joined(own, "drift")
-    metrics = _paired(drift, joined(own, "psnr"), missing)
-    metrics["ssim"] = stats.mean_interval(joined(own, "ssim"))
-    metrics["lpips"] = stats.mean_interval(joined(own, "lpips")) if "lpips" in own[0] else None
+    drift = joined(candidate, "drift")
+    metrics = _paired(drift, joined(candidate, "psnr"), missing)
+    metrics["ssim"] = stats.mean_interval(joined(candidate, "ssim"))
+    metrics["lpips"] = stats.mean_interval(joined(candidate, "lpips")) if "lpips" in candidate[0] else None
     if metrics["lpips"] is None:
         missing["lpips"] = NO_LPIPS
-    metrics |= text_scores(spec, before, own, missing)
-    metrics |= _converged(spec, before, own, missing)
-    metrics |= distances(spec, before, own, cache, missing)
-    worst, mosaic = _worst(own, spec.quality.worst)
+    metrics |= text_scores(spec, baseline, candidate, missing)
+    metrics |= _converged(spec, baseline, candidate, missing)
+    metrics |= distances(spec, baseline, candidate, cache, missing)
+    worst, mosaic = _worst(candidate, spec.quality.worst)
     return Quality(
         n=len(drift),
         **metrics,
         drift_per_image=drift.tolist(),
-        identical=bool(joined(own, "identical").all()),
-        latents_sha256=hashlib.sha256(joined(own, "digests").numpy().tobytes()).hexdigest(),
+        identical=bool(joined(candidate, "identical").all()),
+        latents_sha256=hashlib.sha256(joined(candidate, "digests").numpy().tobytes()).hexdigest(),
         worst=worst,
         image=image,
         image_sha256=digest(mosaic),
@@ -116,21 +116,21 @@ def _paired(drift: Tensor, psnr_db: Tensor, missing: dict[str, str]) -> dict[str
     }
 
 
-def _worst(own: Sequence[Tensors], count: int) -> tuple[list[Worst], bytes]:
+def _worst(candidate: Sequence[Tensors], count: int) -> tuple[list[Worst], bytes]:
     """The images furthest from the baseline's, and their mosaic."""
-    facts = [(part, i, Worst(**one)) for part in own for i, one in enumerate(_facts(part))]
+    facts = [(part, i, Worst(**one)) for part in candidate for i, one in enumerate(_facts(part))]
     facts = sorted(facts, key=lambda found: -found[2].drift)[:count]
     rows = (torch.stack([part[row][i] for part, i, _ in facts]) for row in ("worst_baseline", "worst"))
     return [worst for _, _, worst in facts], images.mosaic(*rows)
 
 
 def _facts(part: Tensors) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = json.loads(part["worst_facts"].numpy().tobytes())
-    return found
+    facts: list[dict[str, Any]] = json.loads(part["worst_facts"].numpy().tobytes())
+    return facts
 
 
 def _converged(
-    spec: RunSpec, before: Sequence[Tensors], own: Sequence[Tensors], missing: dict[str, str]
+    spec: RunSpec, baseline: Sequence[Tensors], candidate: Sequence[Tensors], missing: dict[str, str]
 ) -> dict[str, Any]:
     """The drift of both arms from the converged trajectory, image by image and on average."""
     n = spec.quality.converged_n
@@ -138,7 +138,7 @@ def _converged(
     if not n:
         missing["drift_converged"] = "the suite asks for none"
         return fields
-    for field, parts in (("drift_converged", own), ("baseline_drift_converged", before)):
+    for field, parts in (("drift_converged", candidate), ("baseline_drift_converged", baseline)):
         drift = joined(parts, "drift_converged")
         fields |= {field: stats.mean_interval(drift), f"{field}_per_image": drift.tolist()}
     return fields

@@ -28,7 +28,7 @@ class Samples(NamedTuple):
     images: Tensor  # uint8 [n, 3, height, width]
 
 
-class Sampler:
+class Collector:
     """Collects the images of the two arms of a configuration.
 
     Args:

@@ -64,7 +64,7 @@ def of_baseline(session: Session, base: Samples, numbers: range, solved: Tensor 
     Returns:
         Features, scores, and the drift from `solved`, by name, one value or row an image.
     """
-    return _alone(session, base, numbers, solved)
+    return _unpaired(session, base, numbers, solved)
 
 
 def of_candidate(
@@ -86,7 +86,7 @@ def of_candidate(
     psnr_db = images.each(psnr, cand.images, base.images)
     order = drift.argsort(descending=True)[: session.spec.quality.worst]
     worst = json.dumps([one.model_dump() for one in _worst(session, numbers, order, drift, psnr_db)])
-    found = {
+    measured = {
         "drift": drift,
         "psnr": psnr_db,
         "ssim": images.each(images.ssim, cand.images, base.images),
@@ -97,8 +97,8 @@ def of_candidate(
         "worst_facts": torch.frombuffer(bytearray(worst.encode()), dtype=torch.uint8),
     }
     if weights := lpips_directory(session.spec.quality):
-        found["lpips"] = lpips(cand.images, base.images, weights)
-    return found | _alone(session, cand, numbers, solved)
+        measured["lpips"] = lpips(cand.images, base.images, weights)
+    return measured | _unpaired(session, cand, numbers, solved)
 
 
 def solved(session: Session, cache: Cache, numbers: range) -> Tensor | None:
@@ -116,15 +116,15 @@ def solved(session: Session, cache: Cache, numbers: range) -> Tensor | None:
     return converged(session, cache, within) if within else None
 
 
-def _alone(session: Session, arm: Samples, numbers: range, solved: Tensor | None) -> Tensors:
+def _unpaired(session: Session, arm: Samples, numbers: range, solved: Tensor | None) -> Tensors:
     """What is measured on an arm's samples without the other's."""
-    found = scored(session, arm.images, numbers)
+    measured = scored(session, arm.images, numbers)
     extractor = features.chosen(session.spec.quality)
     if extractor and extractor.takes(arm.images):
-        found["features"] = extractor.extract(arm.images)
+        measured["features"] = extractor.extract(arm.images)
     if solved is not None:
-        found["drift_converged"] = images.drift(arm.latents[: len(solved)], solved)
-    return found
+        measured["drift_converged"] = images.drift(arm.latents[: len(solved)], solved)
+    return measured
 
 
 def _digest(latent: Tensor) -> Tensor:

@@ -52,14 +52,14 @@ def scored(session: Session, images: Tensor, numbers: range) -> Tensors:
 
 
 def text_scores(
-    spec: RunSpec, before: Sequence[Tensors], own: Sequence[Tensors], missing: dict[str, str]
+    spec: RunSpec, baseline: Sequence[Tensors], candidate: Sequence[Tensors], missing: dict[str, str]
 ) -> dict[str, Any]:
     """Compute the fields of `Quality` on how well both arms' images fit their prompts.
 
     Args:
         spec: the configuration.
-        before: the baseline's shards, in order.
-        own: the configuration's shards, in order.
+        baseline: the baseline's shards, in order.
+        candidate: the configuration's shards, in order.
         missing: is given the reason where there is no scorer.
 
     Returns:
@@ -70,14 +70,16 @@ def text_scores(
     if not spec.quality.clip_weights and (why := _no_scorer(spec)):
         missing["text_score"] = why
         return {}
-    ours, theirs = (torch.cat([part["text_score"] for part in parts]).tolist() for parts in (own, before))
+    ours, theirs = (
+        torch.cat([part["text_score"] for part in parts]).tolist() for parts in (candidate, baseline)
+    )
     if spec.quality.clip_weights:
         missing["own_prompt_wins"] = "measured by the embedded scorer alone"
         return _fields(ours, theirs, f"{CLIP} ({Path(spec.quality.clip_weights).resolve().name})")
     from bench.embedded.text_to_image import scorer
 
     texts = _texts(spec, range(len(ours)))
-    images = torch.cat([part["text_embedding"] for part in own])
+    images = torch.cat([part["text_embedding"] for part in candidate])
     # Where no prompt differs from another there is no pair.
     several = len(set(texts)) > 1
     wins = scorer.own_above_other(images @ scorer.embed_prompts(texts).T, texts) if several else None
@@ -111,14 +113,14 @@ def check(quality: QualitySettings) -> None:
             clip_scores(torch.zeros(1, 3, 64, 64, dtype=torch.uint8), ["a word"], quality.clip_weights)
 
 
-def _fields(own: list[float], before: list[float], scorer: str) -> dict[str, Any]:
+def _fields(candidate: list[float], baseline: list[float], scorer: str) -> dict[str, Any]:
     """The scores of the candidate's and the baseline's images, and of the paired differences."""
-    change = [a - b for a, b in zip(own, before, strict=True)]
+    change = [a - b for a, b in zip(candidate, baseline, strict=True)]
     return {
-        "text_score": stats.mean_interval(own),
-        "baseline_text_score": stats.mean_interval(before),
+        "text_score": stats.mean_interval(candidate),
+        "baseline_text_score": stats.mean_interval(baseline),
         "text_score_change": stats.mean_interval(change),
-        "text_score_per_image": own,
-        "baseline_text_score_per_image": before,
+        "text_score_per_image": candidate,
+        "baseline_text_score_per_image": baseline,
         "text_scorer": scorer,
     }

@@ -196,9 +196,9 @@ class Disturbance:
         """
         if held := nvml.held_down():
             return "GPU throttled: " + ", ".join(held)
-        wall, busy, own = (after - before for after, before in zip(_clocks(), self.before, strict=True))
+        wall, busy, ours = (after - before for after, before in zip(_clocks(), self.before, strict=True))
         needed = 1 if device_type() == "cuda" else torch.get_num_threads()
-        others, free = (busy - own) / max(wall, 1e-9), provenance.cores() - needed
+        others, free = (busy - ours) / max(wall, 1e-9), provenance.cores() - needed
         if others > free + SPARE:
             return f"other processes took {others:.1f} of {provenance.cores()} cores"
         return None

@@ -56,12 +56,12 @@ def nothing(options: dict[str, Any]) -> None:
     """
 
 
-def as_given(options: dict[str, Any], tried: object) -> dict[str, Any]:
+def as_given(options: dict[str, Any], untimed: object) -> dict[str, Any]:
     """For methods whose options mean the same on every model.
 
     Args:
         options: Not looked at.
-        tried: Not looked at; nothing is run.
+        untimed: Not looked at; nothing is run.
 
     Returns:
         No options.
@@ -76,10 +76,11 @@ class Arm:
     call: dict[str, Any] = field(default_factory=dict)  # arguments in place of the baseline's
     reuse: Callable[[], Reuse | None] = nothing_reused  # of the last generation
     cache_bytes: Callable[[], int] = lambda: 0  # held after the last generation
-    calibrated: Callable[[], dict[str, Any]] = dict  # options that a calibrating generation found
+    calibrated: Callable[[], dict[str, Any]] = dict  # options that a calibrating generation measured
 
 
-Tried = Callable[[dict[str, Any]], AbstractContextManager[Arm]]
+# Runs an untimed generation under options, and gives its arm for what it measured.
+Untimed = Callable[[dict[str, Any]], AbstractContextManager[Arm]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,12 +95,12 @@ class Method:
     by_data: Callable[[dict[str, Any]], bool] = never
     # whether the options hold for the run's own number of steps alone, so that no generation may be shorter
     fixed_steps: Callable[[dict[str, Any]], bool] = never
-    # (the name of a pipeline's class, options) -> why the method does not run there, as trying showed
+    # (the name of a pipeline's class, options) -> why the method does not run there, as a trial showed
     gap: Callable[[str, dict[str, Any]], str | None] = nowhere
     # options -> what this machine lacks for them: the run is skipped, and reports say why
     lacks: Callable[[dict[str, Any]], str | None] = nothing
     # (options, the arm after an untimed generation under given ones) -> options found by measuring the model
-    resolve: Callable[[dict[str, Any], Tried], dict[str, Any]] = as_given
+    resolve: Callable[[dict[str, Any], Untimed], dict[str, Any]] = as_given
     spaces: Spaces = no_spaces  # what `tune --method` searches
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 import dqar
 from bench.methods import scheduler
-from bench.methods.base import Arm, Method, Tried, only
+from bench.methods.base import Arm, Method, Untimed, only
 from bench.methods.space import Among, Baseline, Space, evaluations, one_space
 from bench.record import Reuse
 from dqar.integration.adapter import Adapter
@@ -117,12 +117,12 @@ def by_data(options: dict[str, Any]) -> bool:
     return QUANTILE in options or gated or chosen.adaptive or chosen.use_learned_policy
 
 
-def resolve(options: dict[str, Any], tried: Tried) -> dict[str, Any]:
+def resolve(options: dict[str, Any], untimed: Untimed) -> dict[str, Any]:
     """Find the entropy threshold below which `entropy_quantile` of the model's entropies lie.
 
     Args:
         options: As `config` takes them.
-        tried: Runs an untimed generation, here one that reuses nothing.
+        untimed: Runs an untimed generation, here one that reuses nothing.
 
     Returns:
         `entropy_threshold` in nats; empty where no quantile is asked for.
@@ -130,7 +130,7 @@ def resolve(options: dict[str, Any], tried: Tried) -> dict[str, Any]:
     if QUANTILE not in options:
         return {}
     given = {name: options[name] for name in scheduler.OPTIONS if name in options}
-    with tried(given | NO_LAYERS | {"trace_entropy": True}) as arm:
+    with untimed(given | NO_LAYERS | {"trace_entropy": True}) as arm:
         measured = arm.reuse()
     rows = (measured and measured.entropy) or []
     known = [value for row in rows for value in row if value is not None]

@@ -10,7 +10,7 @@ from typing import Any
 from diffusers.hooks import MagCacheConfig, apply_mag_cache
 from diffusers.hooks.mag_cache import _MAG_CACHE_LEADER_BLOCK_HOOK
 
-from bench.methods.base import Arm, Method, Tried, always
+from bench.methods.base import Arm, Method, Untimed, always
 from bench.methods.hooks import Range, cache_context, checked, restored
 from bench.methods.scheduler import solver
 from bench.methods.space import Baseline, Real, Space, Whole, one_space, solvers
@@ -62,17 +62,17 @@ def apply(pipe: Any, options: dict[str, Any]) -> Iterator[Arm]:
             yield Arm(call=call, calibrated=lambda: {RATIOS: _calibrated(pipe.transformer)})
 
 
-def resolve(options: dict[str, Any], tried: Tried) -> dict[str, Any]:
+def resolve(options: dict[str, Any], untimed: Untimed) -> dict[str, Any]:
     """Find the ratios of the current model on this solver.
 
     Args:
         options: As `check` lets them through.
-        tried: Runs an untimed generation, which calibrates.
+        untimed: Runs an untimed generation, which calibrates.
 
     Returns:
         `mag_ratios`, one a step.
     """
-    with tried(options) as arm:
+    with untimed(options) as arm:
         return arm.calibrated()
 
 

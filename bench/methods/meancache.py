@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from bench.methods.base import Arm, Method, Tried, always
+from bench.methods.base import Arm, Method, Untimed, always
 from bench.methods.hooks import Range, checked, restored
 from bench.methods.scheduler import solver
 from bench.methods.space import Baseline, Dimension, Real, Space, evaluations
@@ -142,7 +142,7 @@ class Cache:
 
     def __init__(self, scheduler: Any, edges: Sequence[Edge] | None) -> None:
         self.scheduler, self.edges = scheduler, edges
-        self.begun: Any = None  # the timesteps of the generation in progress
+        self.timesteps: Any = None  # the timesteps of the generation in progress
         self.trajectory = Trajectory([])
         self.output: Any = None  # of the transformer's last run: at skipped steps `moved` takes its place
         self.velocity = torch.empty(0)  # by which the latent moves up to the next step that runs
@@ -150,8 +150,8 @@ class Cache:
     @property
     def step(self) -> int:
         """The step in progress."""
-        if self.scheduler.timesteps is not self.begun:
-            self.begun = self.scheduler.timesteps
+        if self.scheduler.timesteps is not self.timesteps:
+            self.timesteps = self.scheduler.timesteps
             self.trajectory = Trajectory(self.scheduler.sigmas.tolist())
         return len(self.trajectory.velocities)
 
@@ -164,7 +164,7 @@ class Cache:
         Raises:
             ValueError: The path has steps that the generation has not.
         """
-        step, steps = self.step, len(self.begun)
+        step, steps = self.step, len(self.timesteps)
         if self.edges is None:
             return True
         if self.edges[-1].step >= steps:
@@ -190,7 +190,7 @@ class Cache:
         edge = self.edges[number]
         if step == edge.step:
             seen.velocities.append(output)
-            to = self.edges[number + 1].step if number + 1 < len(self.edges) else len(self.begun)
+            to = self.edges[number + 1].step if number + 1 < len(self.edges) else len(self.timesteps)
             self.velocity = seen.average(step, to, edge.span)
         else:
             seen.velocities.append(self.velocity)
@@ -287,17 +287,17 @@ def _held(trajectory: Trajectory) -> int:
     return sum(each.element_size() * each.nelement() for each in kept)
 
 
-def resolve(options: dict[str, Any], tried: Tried) -> dict[str, Any]:
+def resolve(options: dict[str, Any], untimed: Untimed) -> dict[str, Any]:
     """Find the path of the current model on this schedule.
 
     Args:
         options: As `check` lets them through.
-        tried: Runs an untimed generation, every step of which runs.
+        untimed: Runs an untimed generation, every step of which runs.
 
     Returns:
         `edges`, each a step and its span.
     """
-    with tried(options) as arm, torch.no_grad():
+    with untimed(options) as arm, torch.no_grad():
         return arm.calibrated()
 
 

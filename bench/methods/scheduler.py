@@ -99,7 +99,7 @@ def _is_flow(pipe: Any) -> bool:
 
 
 def _check_model(pipe: Any, options: dict[str, Any]) -> None:
-    """ValueError where the options say where the steps of another kind of model lie."""
+    """ValueError where the options place the steps of another kind of model."""
     if _is_flow(pipe) and options.get("spacing") in set(SPACINGS) - set(_TIMESTEPS):
         raise ValueError(f"spacing: {options['spacing']!r} is not allowed on a flow; allowed: shift")
     if not _is_flow(pipe) and options.get("shift"):

@@ -75,7 +75,7 @@ def apply(pipe: Any, options: dict[str, Any]) -> Iterator[Arm]:
         at = stack.enter_context(progress(pipe))
         _returns_text(pipe.transformer.transformer_blocks[-1])
         apply_sea_cache(pipe.transformer, SeaCacheConfig(raw_vision_callback=_latents, **values))
-        stack.enter_context(_told(pipe, at))
+        stack.enter_context(_informed(pipe, at))
         yield Arm(call=call)
 
 
@@ -97,7 +97,7 @@ def _latents(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list
 
 
 @contextmanager
-def _told(pipe: Any, at: Progress) -> Iterator[None]:
+def _informed(pipe: Any, at: Progress) -> Iterator[None]:
     """A cache context around each call of the transformer, with the step and its sigma."""
     contexts: list[Any] = []
 

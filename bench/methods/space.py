@@ -1,4 +1,4 @@
-"""What a search may set a method's options to: one line an option, declared beside each method.
+"""What a search may set a method's options to: one line an option, declared with each method.
 
 A space depends on the run that is to be made faster: its number of steps, and whether its model is a flow.
 """

@@ -42,7 +42,7 @@ BACKENDS = {
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 # By pipeline and options: a copy of its models in their place. Compiled ones would else compile each time.
-_made: WeakKeyDictionary[Any, dict[str, dict[str, nn.Module]]] = WeakKeyDictionary()
+_copies_of: WeakKeyDictionary[Any, dict[str, dict[str, nn.Module]]] = WeakKeyDictionary()
 
 
 def check(options: dict[str, Any]) -> None:
@@ -144,10 +144,10 @@ def _swapped(pipe: Any, models: dict[str, nn.Module]) -> Iterator[None]:
 
 def _copies(pipe: Any, options: dict[str, Any]) -> dict[str, nn.Module]:
     """The pipeline's models under the options, from the second time on those of the first."""
-    made, key = _made.setdefault(pipe, {}), json.dumps(options, sort_keys=True)
-    if key not in made:
-        made[key] = _copied(pipe, options)
-    return made[key]
+    copies, key = _copies_of.setdefault(pipe, {}), json.dumps(options, sort_keys=True)
+    if key not in copies:
+        copies[key] = _copied(pipe, options)
+    return copies[key]
 
 
 def _copied(pipe: Any, options: dict[str, Any]) -> dict[str, nn.Module]:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from bench.methods.base import Arm, Method, Tried, always
+from bench.methods.base import Arm, Method, Untimed, always
 from bench.methods.hooks import Choice, Progress, Range, checked, progress, restored
 from bench.methods.scheduler import solver
 from bench.methods.space import Baseline, Real, Space, one_space, solvers
@@ -198,17 +198,17 @@ def apply(pipe: Any, options: dict[str, Any]) -> Iterator[Arm]:
         yield Arm(call=call, calibrated=lambda: {COEFFICIENTS: cache.fitted()})
 
 
-def resolve(options: dict[str, Any], tried: Tried) -> dict[str, Any]:
+def resolve(options: dict[str, Any], untimed: Untimed) -> dict[str, Any]:
     """Fit the polynomial of the current model on this solver.
 
     Args:
         options: As `check` lets them through.
-        tried: Runs an untimed generation, whose changes are measured.
+        untimed: Runs an untimed generation, whose changes are measured.
 
     Returns:
         `coefficients`, highest power first.
     """
-    with tried(options) as arm:
+    with untimed(options) as arm:
         return arm.calibrated()
 
 

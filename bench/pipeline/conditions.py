@@ -71,7 +71,7 @@ def arguments(spec: RunSpec, pipe: Any, chosen: Sequence[int]) -> dict[str, Any]
 
 
 def without_t5(pipe: Any) -> dict[str, Any]:
-    """Stable Diffusion 3 without its T5 puts zero tokens in its place, as many as this argument says.
+    """Stable Diffusion 3 without its T5 puts zero tokens in its place, as many as this argument gives.
 
     Args:
         pipe: A pipeline of diffusers.

@@ -1,6 +1,6 @@
 """Fetching a model from the hub: with limits on silence, and a line that states what is waited for.
 
-The hub's client waits minutes, and more than once, for a server or proxy that accepts a connection and says
+The hub's client waits minutes, and more than once, for a server or proxy that accepts a connection and sends
 nothing. So it runs in a process of its own, which is stopped when nothing has arrived for a while.
 """
 

@@ -136,7 +136,7 @@ class Session:
     @cached_property
     def resolved(self) -> dict[str, Any]:
         """Options that depend on the model, found by one untimed generation that reuses nothing."""
-        return get(self.spec.method).resolve(self.spec.options, self._tried)
+        return get(self.spec.method).resolve(self.spec.options, self._untimed)
 
     def traced(self) -> Reuse | None:
         """The last generation's reuse, with entropies.
@@ -152,13 +152,13 @@ class Session:
             return None
         update: dict[str, Any] = {"resolved": self.resolved}
         if not self.reuse.entropy and not self.spec.compile and method.trace:
-            with self._tried(self.spec.options | self.resolved | method.trace) as arm:
+            with self._untimed(self.spec.options | self.resolved | method.trace) as arm:
                 traced = arm.reuse()
             update["entropy"] = traced and traced.entropy
         return self.reuse.model_copy(update=update)
 
     @contextmanager
-    def _tried(self, options: dict[str, Any]) -> Iterator[Arm]:
+    def _untimed(self, options: dict[str, Any]) -> Iterator[Arm]:
         """The arm after an untimed generation of few images under other options."""
         samples = range(min(TRACED, self.spec.batch_size))
         with get(self.spec.method).apply(self.pipe, options) as arm:

@@ -2,7 +2,7 @@
 
 A time is a ratio of medians with a bootstrap 95 % interval over the stored samples, divided by the ratio
 of the reference benchmark, which runs none of this project's code: a machine that is slower today is no
-regression. Everything else is a single figure. Lower is better throughout.
+regression. Everything else is a single value. Lower is better throughout.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def _common(before: Mapping[str, Path], after: Mapping[str, Path], wanted: str |
         )
     if not both:
         raise BadInput(
-            f"asv compare: the base is of {', '.join(before)}, the new commit of {', '.join(after)}: figures"
+            f"asv compare: the base is of {', '.join(before)}, the new commit of {', '.join(after)}: values"
             " of different environments do not compare; first: make asv in the same one on both"
         )
     here = wanted or SERIES

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 VENDOR = Path(__file__).parent / "vendor"
-# Scripts from files beside the page only: neither an inline script nor an event handler in a text runs.
+# Scripts from files next to the page only: neither an inline script nor an event handler in a text runs.
 POLICY = (
     "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'self'; script-src 'self';"
     " style-src 'self' 'unsafe-inline'; img-src 'self' data:; object-src 'none'; base-uri 'none'\">"

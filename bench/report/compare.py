@@ -100,12 +100,12 @@ def _records(directory: Path) -> dict[str, dict[str, RecordOrError]]:
     """By suite/name, then by machine: the record, or why there is none."""
     by_run: dict[str, dict[str, RecordOrError]] = {}
     for path in validation.record_files(directory):
-        found, (suite, machine) = validation.checked(path), path.resolve().parts[-3:-1]
+        record, (suite, machine) = validation.checked(path), path.resolve().parts[-3:-1]
         of_run = by_run.setdefault(f"{suite}/{path.stem.rpartition('-')[0]}", {})
-        if isinstance(found, Record):
-            of_run[machine] = found
+        if isinstance(record, Record):
+            of_run[machine] = record
         else:
-            of_run.setdefault(machine, found)
+            of_run.setdefault(machine, record)
     if not by_run:
         raise BadInput(f"compare: {directory}: no records in it; needed: a directory of records")
     return by_run

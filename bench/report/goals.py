@@ -45,8 +45,8 @@ def reached(goal: Goal, named: dict[str, Record]) -> Interval | None:
         named: the records by name.
 
     Returns:
-        The value with its interval, divided by another run's or metric's where the goal says so; None where a
-        run has none, or the divisor's interval holds 0.
+        The value with its interval, divided by another run's or metric's where the goal asks for it; None
+        where a run has none, or the divisor's interval holds 0.
     """
     value = _metric(named.get(goal.run), goal.metric)
     if value is None or not (goal.of or goal.over):

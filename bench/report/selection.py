@@ -57,10 +57,10 @@ def loss(record: Record, margin: float = NO_LOSS_MARGIN) -> Loss:
     quality = record.quality
     if quality is None or not quality.drift_converged_per_image:
         return Loss("no claim", 0, None, None)
-    own = quality.baseline_drift_converged_per_image
-    difference = stats.mean_difference(quality.drift_converged_per_image, own)
-    bound = margin * fmean(own)
-    return Loss(_verdict(difference, bound, len(own)), len(own), difference, bound)
+    baseline = quality.baseline_drift_converged_per_image
+    difference = stats.mean_difference(quality.drift_converged_per_image, baseline)
+    bound = margin * fmean(baseline)
+    return Loss(_verdict(difference, bound, len(baseline)), len(baseline), difference, bound)
 
 
 def _verdict(difference: Mean, bound: float, n: int) -> Verdict:
@@ -169,10 +169,10 @@ class Selection:
             True where the mean drift is no more than the margin above the baseline's, and no paired
             comparison contradicts it.
         """
-        own = record.quality and record.quality.baseline_drift_converged
-        if not own or self.loss(record).verdict == "loss":
+        baseline = record.quality and record.quality.baseline_drift_converged
+        if not baseline or self.loss(record).verdict == "loss":
             return False
-        return drift_from_converged(record) <= (1 + self.margin) * own.mean
+        return drift_from_converged(record) <= (1 + self.margin) * baseline.mean
 
     @cached_property
     def recommended(self) -> Recommendation:

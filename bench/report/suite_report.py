@@ -186,7 +186,7 @@ class SuiteReport:
 
     def _text(self, where: str) -> dict[str, Any]:
         """All text, and the constants that it needs."""
-        records, own = self.ran, self.selection.baseline_drift
+        records, drift = self.ran, self.selection.baseline_drift
         chosen = [record.name for record in self.few if record.method != "baseline"]
         return {
             "command": self.command,
@@ -197,7 +197,7 @@ class SuiteReport:
             "random": any(record.config.get("weights") == "random" for record in records),
             "warnings": checks.warnings(self.selection) + provenance.mixed(records),
             "answers": recommendation.answers(self.selection),
-            "baseline_drift": f" ({three(own.mean)} here)" if own else "",
+            "baseline_drift": f" ({three(drift.mean)} here)" if drift else "",
             "margin": f"{100 * self.margin:g} %",
             "eager": " and ".join(dict.fromkeys(r.timing.baseline for r in records if r.timing)),
             "counts": _counts(records),
@@ -233,5 +233,5 @@ def _counts(records: Sequence[Record]) -> str:
 def _link(target: Path, out: Path) -> str | None:
     """The way from a report to a record; None where it would name directories of this machine."""
     link = Path(os.path.relpath(target.resolve(), out.resolve()))
-    own = [part for part in link.parts[:-3] if part != ".."]  # above suite/machine/file
-    return link.as_posix() if set(own) <= {"results", "local", "published"} else None
+    within = [part for part in link.parts[:-3] if part != ".."]  # above suite/machine/file
+    return link.as_posix() if set(within) <= {"results", "local", "published"} else None

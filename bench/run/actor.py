@@ -35,7 +35,7 @@ class ShardTask(BaseModel):
     cache: Path | None  # where the baseline's images are kept, on the machine that holds the results
 
 
-class Made(NamedTuple):
+class Shard(NamedTuple):
     """One shard, or why there is none."""
 
     name: str  # the configuration's; empty: the baseline's
@@ -85,7 +85,7 @@ class Worker:
                 for path, image in zip(paths, images, strict=True)
             ]
 
-    def shards(self, given: str) -> list[Made]:
+    def shards(self, given: str) -> list[Shard]:
         """Make the shards of a task; one that fails takes no other along, but for the baseline's.
 
         Args:
@@ -96,7 +96,7 @@ class Worker:
         """
         task = ShardTask.model_validate_json(given)
         try:
-            return list(_made(task, self._session(task.specs[0])))
+            return list(_shards_of(task, self._session(task.specs[0])))
         except Exception as error:
             return [_failed(spec.name, error) for spec in task.specs]
 
@@ -115,7 +115,7 @@ class Worker:
             self.evaluations[key] = make()
         return self.evaluations[key](item)
 
-    def nothing(self, given: str) -> list[Made]:
+    def nothing(self, given: str) -> list[Shard]:
         """Return the shards of a task, empty: what a task costs besides its work.
 
         Args:
@@ -125,7 +125,7 @@ class Worker:
             An empty shard for each configuration.
         """
         task = ShardTask.model_validate_json(given)
-        return [Made(spec.name, b"") for spec in task.specs]
+        return [Shard(spec.name, b"") for spec in task.specs]
 
     def _session(self, spec: RunSpec) -> Session:
         """The model under a configuration, loaded unless the last one was the same."""
@@ -143,51 +143,51 @@ class Worker:
 @contextmanager
 def _threads(asked: str | None) -> Iterator[None]:
     """Processes start with the threads of whoever started the run: Ray's choice is for its own workers."""
-    own = os.environ.pop("OMP_NUM_THREADS", None)
+    before = os.environ.pop("OMP_NUM_THREADS", None)
     if asked is not None:
         os.environ["OMP_NUM_THREADS"] = asked
     try:
         yield
     finally:
         os.environ.pop("OMP_NUM_THREADS", None)
-        if own is not None:
-            os.environ["OMP_NUM_THREADS"] = own
+        if before is not None:
+            os.environ["OMP_NUM_THREADS"] = before
 
 
-def _made(task: ShardTask, first: Session) -> list[Made]:
+def _shards_of(task: ShardTask, first: Session) -> list[Shard]:
     from bench.measure import shards
-    from bench.measure.samples import Sampler
+    from bench.measure.samples import Collector
     from bench.measure.timing import Pairs
     from bench.store.tensors import Cache
 
     numbers = range(task.start, task.stop)
     inputs = task.inputs[task.specs[0].name]
     kept = Cache(task.cache, inputs) if task.cache else None
-    with tempfile.TemporaryDirectory() as folder:
-        base = Sampler(first, Pairs(), kept, _silent).baseline(numbers)
-        solved = shards.solved(first, kept or Cache(Path(folder), inputs), numbers)
-    found = []
+    with tempfile.TemporaryDirectory() as directory:
+        base = Collector(first, Pairs(), kept, _silent).baseline(numbers)
+        solved = shards.solved(first, kept or Cache(Path(directory), inputs), numbers)
+    returned = []
     if task.baseline:
-        found.append(_packed("", shards.of_baseline(first, base, numbers, solved)))
+        returned.append(_packed("", shards.of_baseline(first, base, numbers, solved)))
     for spec in task.specs:
         session = first.under(spec)
         try:
-            cand = Sampler(session, Pairs(), None, _silent).candidate(numbers)
-            made = _packed(spec.name, shards.of_candidate(session, base, cand, numbers, solved))
+            cand = Collector(session, Pairs(), None, _silent).candidate(numbers)
+            shard = _packed(spec.name, shards.of_candidate(session, base, cand, numbers, solved))
         except Exception as error:
-            made = _failed(spec.name, error)
-        found.append(made)
-    return found
+            shard = _failed(spec.name, error)
+        returned.append(shard)
+    return returned
 
 
-def _packed(name: str, tensors: dict[str, Any]) -> Made:
+def _packed(name: str, tensors: dict[str, Any]) -> Shard:
     from safetensors.torch import save
 
-    return Made(name, save({key: value.contiguous() for key, value in tensors.items()}))
+    return Shard(name, save({key: value.contiguous() for key, value in tensors.items()}))
 
 
-def _failed(name: str, error: Exception) -> Made:
-    return Made(name, None, reason(error), "".join(traceback.format_exception(error)))
+def _failed(name: str, error: Exception) -> Shard:
+    return Shard(name, None, reason(error), "".join(traceback.format_exception(error)))
 
 
 def _silent(text: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from bench.machine import provenance
 from bench.machine.device import device_type
-from bench.run.placement import Found, Item, Progress
+from bench.run.placement import Item, Progress, Result
 from bench.run.runner import Runner
 from bench.spec.run_spec import RunSpec
 from bench.store import keys
@@ -45,13 +45,13 @@ class Local:
         Args:
             groups: configurations that share a process, by group.
             runner: runs them.
-            progress: is told of each group that is done.
+            progress: counts each group that is done.
         """
         for group in groups:
             runner.run(*group)
             progress.advance(len(group))
 
-    def map(self, make: Callable[[], Callable[[Item], Found]], items: Iterable[Item]) -> list[Found]:
+    def map(self, make: Callable[[], Callable[[Item], Result]], items: Iterable[Item]) -> list[Result]:
         """Evaluate items in this process.
 
         Args:

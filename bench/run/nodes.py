@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from bench.errors import BadInput, listed
 from bench.machine import provenance
 
-LABEL = "device-kind"  # of a node: its kind, where the hardware's name does not tell it
+LABEL = "device-kind"  # of a node: its kind, where the hardware's name does not show it
 OBJECTS = 100 * 2**20  # bytes of a local object store: what shards return is a few MB
 # Not sent to the nodes: results, what is installed there, and what no worker needs.
 EXCLUDED = [".git", ".venv", "results", "reports", "outputs", "tests", ".asv", ".mypy_cache", ".ruff_cache",
@@ -87,12 +87,12 @@ class Nodes:
     def _all(self) -> list[Node]:
         import ray
 
-        there = [node for node in ray.nodes() if node["Alive"]]
-        asked = {n["NodeID"]: _ask(n["NodeID"]) for n in there if n["NodeID"] not in self.known}
-        for node in there:
-            if (reference := asked.get(node["NodeID"])) and (found := _told(node, reference)):
-                self.known[node["NodeID"]] = found
-        return [self.known[n["NodeID"]] for n in there if n["NodeID"] in self.known]
+        alive = [node for node in ray.nodes() if node["Alive"]]
+        asked = {n["NodeID"]: _ask(n["NodeID"]) for n in alive if n["NodeID"] not in self.known}
+        for node in alive:
+            if (reference := asked.get(node["NodeID"])) and (probed := _reported(node, reference)):
+                self.known[node["NodeID"]] = probed
+        return [self.known[n["NodeID"]] for n in alive if n["NodeID"] in self.known]
 
 
 def _chosen(nodes: Sequence[Node], kind: str | None) -> str:
@@ -116,15 +116,15 @@ def _ask(node: str) -> Any:
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    there = NodeAffinitySchedulingStrategy(node, soft=False)
-    return ray.remote(_facts).options(num_cpus=0, scheduling_strategy=there).remote()
+    alive = NodeAffinitySchedulingStrategy(node, soft=False)
+    return ray.remote(_facts).options(num_cpus=0, scheduling_strategy=alive).remote()
 
 
 def _facts() -> tuple[str, dict[str, str]]:
     return provenance.machine(), provenance.versions()
 
 
-def _told(node: dict[str, Any], reference: Any) -> Node | None:
+def _reported(node: dict[str, Any], reference: Any) -> Node | None:
     """What a node answers; None where it is gone before it does."""
     import ray
 

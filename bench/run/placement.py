@@ -17,7 +17,7 @@ from bench.run.runner import Runner
 from bench.spec.run_spec import RunSpec
 
 Item = TypeVar("Item")
-Found = TypeVar("Found")
+Result = TypeVar("Result")
 
 
 class Progress:
@@ -33,7 +33,7 @@ class Progress:
         self.failures = 0
 
     def say(self, text: str) -> None:
-        """Show what is being done.
+        """Show what runs.
 
         Args:
             text: one line.
@@ -99,16 +99,16 @@ class Placement(Protocol):
         Args:
             groups: configurations that share a process, by group.
             runner: knows the store, and runs what is run here.
-            progress: is told what is done.
+            progress: counts what is done.
         """
 
-    def map(self, make: Callable[[], Callable[[Item], Found]], items: Iterable[Item]) -> list[Found]:
+    def map(self, make: Callable[[], Callable[[Item], Result]], items: Iterable[Item]) -> list[Result]:
         """Evaluate items.
 
         Args:
             make: called once a worker, whose evaluation is kept; equal pickles are one.
-            items: they, and what is found, can be pickled.
+            items: what is evaluated; they and the results can be pickled.
 
         Returns:
-            What the evaluation that `make` returns finds of each item, in the items' order.
+            What the evaluation that `make` returns gives for each item, in the items' order.
         """

@@ -100,7 +100,7 @@ class Pool:
             yield from self._ended(busy, waiting)
 
     def drop(self) -> None:
-        """Forget the tasks that no worker has begun."""
+        """Forget the tasks that no worker has started."""
         self.waiting.clear()
 
     def close(self) -> None:

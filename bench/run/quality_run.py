@@ -14,7 +14,7 @@ from bench.errors import BadInput
 from bench.measure import quality, shards
 from bench.record import Record
 from bench.run import shard_plan
-from bench.run.actor import Made, ShardTask
+from bench.run.actor import Shard, ShardTask
 from bench.run.shard_plan import BASELINE
 from bench.run.worker import Job
 from bench.store.tensors import Cache
@@ -67,7 +67,7 @@ class QualityRun:
         """
         return max(spec.timeout_s for spec in task.specs) * (len(task.specs) + 1)
 
-    def keep(self, task: ShardTask, returned: Iterable[Made]) -> None:
+    def keep(self, task: ShardTask, returned: Iterable[Shard]) -> None:
         """Write the shards that a task returned, each whole or not at all.
 
         Args:
@@ -147,17 +147,17 @@ class QualityRun:
         """The record with its quality and image; None where shards are lacking."""
         spec, cache = job.spec, _cache(job)
         both = (shards.key(cache, spec, baseline) for baseline in (True, False))
-        before, own = (shard_plan.read(cache, key, spec.quality.n, spec.batch_size) for key in both)
-        if not before or not own:
+        baseline, candidate = (shard_plan.read(cache, key, spec.quality.n, spec.batch_size) for key in both)
+        if not baseline or not candidate:
             return None
         file = job.store.path(spec.name, job.key, ".png").name
         try:
-            found, image = quality.merged(spec, before, own, cache, file)
+            metrics, image = quality.merged(spec, baseline, candidate, cache, file)
         except BadInput:
             raise
         except Exception as error:
             return job.failed(error), None
-        return self.timed[spec.name].model_copy(update={"quality": found}), image
+        return self.timed[spec.name].model_copy(update={"quality": metrics}), image
 
 
 def _cache(job: Job) -> Cache:

@@ -29,7 +29,7 @@ from bench.machine.identity import machine_id
 from bench.record import Record
 from bench.run.actor import Worker
 from bench.run.nodes import Node, Nodes, connect
-from bench.run.placement import Found, Item, Progress
+from bench.run.placement import Item, Progress, Result
 from bench.run.quality_run import QualityRun
 from bench.run.runner import WORKER, Runner
 from bench.run.worker import Job
@@ -123,7 +123,7 @@ class Ray:
         Args:
             groups: configurations that are timed together, by group.
             runner: knows the store, and what is finished.
-            progress: is told what is done.
+            progress: counts what is done.
         """
         specs = [spec for group in groups for spec in group]
         with runner.to_do(*specs) as jobs:
@@ -145,7 +145,7 @@ class Ray:
             finally:
                 pool.close()
 
-    def map(self, make: Callable[[], Callable[[Item], Found]], items: Iterable[Item]) -> list[Found]:
+    def map(self, make: Callable[[], Callable[[Item], Result]], items: Iterable[Item]) -> list[Result]:
         """Evaluate items on the workers, whose evaluations are kept.
 
         Args:
@@ -162,12 +162,12 @@ class Ray:
 
         key = hashlib.sha256(pickle.dumps(make)).hexdigest()
         tasks = [Task("trial", (key, make, item), TRIAL_S, i) for i, item in enumerate(items)]
-        found: dict[int, Any] = {}
+        results: dict[int, Any] = {}
         for task, result in self._trials.results(tasks):
             if isinstance(result, Failure):
                 raise RuntimeError(f"a trial failed: {result.reason}")
-            found[task.what] = result
-        return [found[i] for i in range(len(tasks))]
+            results[task.what] = result
+        return [results[i] for i in range(len(tasks))]
 
     @property
     def size(self) -> int:
@@ -196,7 +196,7 @@ class Ray:
         tasks = []
         for group in groups:
             kept = {job.spec.name: None if force else _read_partial(job) for job in group}
-            yield from ((job, found, None) for job in group if (found := kept[job.spec.name]))
+            yield from ((job, record, None) for job in group if (record := kept[job.spec.name]))
             if left := [job for job in group if not kept[job.spec.name]]:
                 tasks.append(self._timed_task(left))
         while tasks:
@@ -268,15 +268,15 @@ class Ray:
         """What workers take of each node: a GPU each, or where there are none cores; `alone` all of them."""
         from bench.run.pool import Slots
 
-        found = []
+        slots = []
         for node in self.nodes.alive():
             if node.gpus:
-                found.append(Slots(node.id, node.gpus, 1, 1))
+                slots.append(Slots(node.id, node.gpus, 1, 1))
             elif alone:
-                found.append(Slots(node.id, 1, node.cpus, 0))
+                slots.append(Slots(node.id, 1, node.cpus, 0))
             else:
-                found.append(Slots(node.id, node.cpus // self._threads, self._threads, 0))
-        return found
+                slots.append(Slots(node.id, node.cpus // self._threads, self._threads, 0))
+        return slots
 
     def pool(self, alone: bool) -> Any:
         """Hire workers on every node of the kind.

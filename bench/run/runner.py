@@ -34,7 +34,7 @@ WORKER = (sys.executable, "-m", "bench.run.worker")
 
 
 def skip_reason(spec: RunSpec) -> str | None:
-    """Say why a configuration is not measured on its model, on this machine or under its weights.
+    """State why a configuration is not measured on its model, on this machine or under its weights.
 
     Args:
         spec: the configuration, its `weights` settled.

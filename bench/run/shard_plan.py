@@ -82,18 +82,18 @@ def read(cache: Cache, key: str, n: int, batch: int) -> list[Tensors]:
     Returns:
         The shards in order; empty where one is missing.
     """
-    there = usable(cache, key, n, batch)
-    if sum(map(len, there)) < n:
+    kept = usable(cache, key, n, batch)
+    if sum(map(len, kept)) < n:
         return []
-    shards = [cache.read(name_of(key, numbers)) for numbers in there]
+    shards = [cache.read(name_of(key, numbers)) for numbers in kept]
     return [tensors for tensors in shards if tensors is not None]
 
 
-def parts(there: Mapping[str, Sequence[range]], n: int, batch: int, size: int) -> Iterator[Part]:
+def parts(kept: Mapping[str, Sequence[range]], n: int, batch: int, size: int) -> Iterator[Part]:
     """Plan the tasks that make what is missing.
 
     Args:
-        there: by configuration the images whose shards are there, see `usable`.
+        kept: by configuration the images whose shards are there, see `usable`.
         n: images of each configuration.
         batch: images of a generation, which is never cut.
         size: batches of a task, see `batches_of`.
@@ -102,7 +102,7 @@ def parts(there: Mapping[str, Sequence[range]], n: int, batch: int, size: int) -
         The tasks, in the images' order.
     """
     numbers = range(math.ceil(n / batch))
-    lacking = [tuple(name for name, found in there.items() if not _in(found, i * batch)) for i in numbers]
+    lacking = [tuple(name for name, ranges in kept.items() if not _in(ranges, i * batch)) for i in numbers]
     for names, run in itertools.groupby(numbers, key=lambda i: lacking[i]):
         which = list(run) if names else []
         for first in range(0, len(which), size):
@@ -126,5 +126,5 @@ def batches_of(seconds: float, batch: int, batches: int, workers: int) -> int:
     return max(1, min(int(MINUTE / seconds) if seconds else most, most, math.ceil(batches / max(1, workers))))
 
 
-def _in(found: Iterable[range], image: int) -> bool:
-    return any(image in numbers for numbers in found)
+def _in(ranges: Iterable[range], image: int) -> bool:
+    return any(image in numbers for numbers in ranges)

@@ -133,7 +133,7 @@ class SuiteRun:
         return self.store.records(list(self.reported))
 
     def closing(self, records: Sequence[Record]) -> str:
-        """Say which records were measured now and which before.
+        """State which records were measured now and which before.
 
         Args:
             records: those that `run` returned.

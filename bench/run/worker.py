@@ -113,10 +113,10 @@ def main() -> None:
         for job, record, image in records(jobs):
             job.store.write(record, image)
     except BadInput as error:
-        sys.exit(_said(str(error)))
+        sys.exit(_message(str(error)))
 
 
-def _said(line: str) -> int:
+def _message(line: str) -> int:
     sys.stderr.write(line + "\n")
     return 2
 
@@ -140,14 +140,14 @@ def records(jobs: Sequence[Job]) -> Iterator[tuple[Job, Record, bytes | None]]:
         return
     for i, job in enumerate(jobs):
         try:
-            made = finish(job, shared, i, peaks[i])
+            finished = finish(job, shared, i, peaks[i])
         except Exception as error:
-            made = job.failed(error), None
-        yield job, *made
+            finished = job.failed(error), None
+        yield job, *finished
 
 
 def reason(error: BaseException) -> str:
-    """Say why a run failed.
+    """State why a run failed.
 
     Args:
         error: what was raised.
@@ -171,7 +171,7 @@ def _memory(job: Job) -> Memory | Exception | None:
     say(f"{job.spec.name}: memory")
     try:
         return memory.measure(job.spec)
-    except Exception as error:  # what is wrong with the configuration, its timing tells better
+    except Exception as error:  # its timing reports better what is wrong with the configuration
         return error
 
 

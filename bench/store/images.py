@@ -2,7 +2,7 @@
 
 A record's image is a mosaic: row 0 the baseline's worst images, row 1 the configuration's, square tiles.
 Published directories hold `images.webp`, in which every distinct tile stands once, and `images.json`, which
-says of each mosaic which tiles it is made of, or null where it was not published.
+lists the tiles that each mosaic is made of, or null where it was not published.
 """
 
 from __future__ import annotations

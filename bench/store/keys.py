@@ -17,7 +17,7 @@ from bench.spec import external_files
 from bench.spec.run_spec import RunSpec
 from bench.store.places import RESULTS
 
-# The sources that produce figures: a commit to anything else recomputes nothing.
+# The sources that produce values: a commit to anything else recomputes nothing.
 SOURCES = (
     "dqar/**/*.py",
     "bench/machine/device.py",

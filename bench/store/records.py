@@ -1,6 +1,6 @@
 """Records on disk: `<results>/<suite>/<machine>/<name>-<key>.json`, written whole or not at all.
 
-The key is a hash of all that decides a record's figures, so a finished run is found again by it.
+The key is a hash of all that decides a record's values, so a finished run is found again by it.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Store:
         return self.directory / f"{name}-{key}{suffix}"
 
     def finished(self, name: str, key: str) -> bool:
-        """Whether a run need not be repeated: failures are tried again.
+        """Whether a run need not be repeated: failures are run again.
 
         Args:
             name: Name of the configuration.

@@ -65,8 +65,8 @@ class Cache:
         Returns:
             16 hex digits.
         """
-        own = (spec.method, spec.public()["options"], *(self.inputs.get(name) for name in OWN))
-        return self.key(spec, *own, *more)
+        of_method = (spec.method, spec.public()["options"], *(self.inputs.get(name) for name in OWN))
+        return self.key(spec, *of_method, *more)
 
     def kept(self, name: str, make: Callable[[], Tensors]) -> Tensors:
         """Read tensors, or make and keep them where they are missing or damaged.

@@ -85,7 +85,7 @@ def checked(path: Path) -> Record | str:
         path: The file, `<suite>/<machine>/<name>-<key>.json`.
 
     Returns:
-        The record, or what is wrong with it as `validation_error` says it.
+        The record, or what is wrong with it as `validation_error` returns it.
     """
     try:
         content = read_json(path, "record")

@@ -219,7 +219,7 @@ def _setup(spec: RunSpec) -> str:
 
 
 def _how(comparison: Comparison) -> str:
-    """What the figures are."""
+    """What the values are."""
     device = comparison.baseline.on_device
     how = DEVICE if device else HOST.format(comparison.baseline.overhead, comparison.method.overhead)
     return how + (COMPILED if comparison.spec.compile else "")

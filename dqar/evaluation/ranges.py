@@ -87,12 +87,12 @@ def _modules(pipe: Any) -> list[tuple[nn.Module, str]]:
 
 def _functions(pipe: Any) -> list[tuple[Any, str, str]]:
     """Owner, name and group of what is called besides the modules."""
-    own: list[tuple[Any, str, str]] = [(pipe.scheduler, "step", "scheduler")]
+    functions: list[tuple[Any, str, str]] = [(pipe.scheduler, "step", "scheduler")]
     if getattr(pipe, "vae", None) is not None:
-        own.append((pipe.vae, "decode", "vae"))
+        functions.append((pipe.vae, "decode", "vae"))
     runtime = [(owner, name, group) for group, methods in RUNTIME.items() for owner, name in methods]
     # Within a compiled graph a range would be traced, and break it.
-    return own + [site for site in runtime if site[1] == "begin_step" or not is_compiled(pipe)]
+    return functions + [called for called in runtime if called[1] == "begin_step" or not is_compiled(pipe)]
 
 
 @contextmanager

@@ -248,8 +248,8 @@ def attention_of(block: nn.Module) -> nn.Module | None:
         The attention; the first of any kind where all are to something else, None where there is none.
     """
     attentions = list(_attentions(block))
-    own = [module for name, module in attentions if not CROSS.search(name)]
-    return next(iter(own or [module for _, module in attentions]), None)
+    self_attentions = [module for name, module in attentions if not CROSS.search(name)]
+    return next(iter(self_attentions or [module for _, module in attentions]), None)
 
 
 def _attentions(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:

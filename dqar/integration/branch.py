@@ -56,7 +56,7 @@ class Branch:
         """Decide a step, and prepare what its layers ask for on the device of the latents.
 
         Args:
-            step: Number of the step, from 0; the one after the last that was begun.
+            step: Number of the step, from 0; the one after the last that was started.
             signals: What is known from the data; None for a static plan.
             latents: `[batch, ...]`, or a list of one a sample; only their device counts.
         """

@@ -300,6 +300,6 @@ def _is_shared(name: str, value: Tensor) -> bool:
     return ("indices" in name and value.ndim == 1) or (value.ndim <= 2 and bool(SHARED.search(name)))
 
 
-def _chosen(values: Any, half: int) -> Any:
+def _chosen(values: Any, conditional: int) -> Any:
     middle = len(values) // 2
-    return values[middle:] if half else values[:middle]
+    return values[middle:] if conditional else values[:middle]

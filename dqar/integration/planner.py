@@ -136,8 +136,8 @@ class Planner:
             warn("cfg_sharing", "has no effect: the batch is not two guidance halves")
         outputs = None
         if (maker.branches != BOTH).any() or (not guided and self.may_run_one_branch):
-            half = run.conditional if guided else None
-            outputs = OutputForecaster(half, config.output_order, config.output_correction)
+            conditional = run.conditional if guided else None
+            outputs = OutputForecaster(conditional, config.output_order, config.output_correction)
         measurements = Measurements(self.layers, config.num_heads, config.entropy_stride)
         ahead = self._plan_ahead(run, guided, maker) if self.static else None
         record = record or Record(len(run), self.layers)

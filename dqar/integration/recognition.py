@@ -60,8 +60,8 @@ class Recogniser:
         """
         scheduler = self.scheduler()
         caller = calling_pipeline(DEPTH, self._caller)
-        foreign = self.pipe is not None and caller.pipe is not None and caller.pipe is not self.pipe
-        if foreign or call.latent is None or call.timestep is None or scheduler.timesteps is None:
+        of_another = self.pipe is not None and caller.pipe is not None and caller.pipe is not self.pipe
+        if of_another or call.latent is None or call.timestep is None or scheduler.timesteps is None:
             return OUTSIDE
         if run is None or run.scheduler is not scheduler or run.timesteps is not scheduler.timesteps:
             look = first_look(call.latent, call.timestep)

@@ -143,8 +143,8 @@ class DQARSampler:
             return output
         channels = self.model.config.in_channels
         conditional, unconditional = output[:, :channels].chunk(2)
-        half = unconditional + self.config.guidance_scale * (conditional - unconditional)
-        return torch.cat([torch.cat([half, half]), output[:, channels:]], dim=1)
+        guided = unconditional + self.config.guidance_scale * (conditional - unconditional)
+        return torch.cat([torch.cat([guided, guided]), output[:, channels:]], dim=1)
 
     def _without_variance(self, output: Tensor) -> Tensor:
         """Leave out the channels in which a model with a learned variance predicts it."""

@@ -137,8 +137,10 @@ class SavedPlan:
             InvalidValue: It is for other steps or layers.
         """
         if self.reuse.shape != (steps, layers):
-            own = "{} steps and {} layers".format(*self.reuse.shape)
-            raise InvalidValue(f"plan_path: the plan is for {own}; this generation has {steps} and {layers}")
+            shape = "{} steps and {} layers".format(*self.reuse.shape)
+            raise InvalidValue(
+                f"plan_path: the plan is for {shape}; this generation has {steps} and {layers}"
+            )
 
 
 def _digits(line: Any, allowed: str) -> npt.NDArray[np.int8]:

@@ -11,7 +11,7 @@ from dqar.config_needs import (
     NOT_CUSTOM,
     PHASES,
     SCHEDULE,
-    SCHEDULE_BESIDE_PLAN,
+    SCHEDULE_WITH_PLAN,
 )
 from dqar.config_option import option
 from dqar.core.gate_config import GateConfig
@@ -49,7 +49,7 @@ class ScheduleConfig(GateConfig):
         the warm-up. Off by default (the original specification: on): with it the drift is no lower, and the
         reuse falls from 28 % to 24 % (suite `gate`).""",
         key="enabled",
-        needs=(SCHEDULE_BESIDE_PLAN,),
+        needs=(SCHEDULE_WITH_PLAN,),
     )
     schedule_type: str = option(
         "step",
@@ -57,7 +57,7 @@ class ScheduleConfig(GateConfig):
         _SCHEDULE,
         """Which layers become eligible when. linear, linear_reverse (the deepest first), exponential, step
         (three phases), custom (`custom_schedule`), or adaptive (by the observed change of each layer).""",
-        needs=(SCHEDULE, SCHEDULE_BESIDE_PLAN),
+        needs=(SCHEDULE, SCHEDULE_WITH_PLAN),
     )
     layer_fraction: float = option(
         1.0,

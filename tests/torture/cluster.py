@@ -75,8 +75,8 @@ def quality(results: Path) -> dict[str, Any]:
 
 def forget(results: Path) -> None:
     """Remove the records, and what was made for them, but for the identity that is part of their keys."""
-    for folder in results.glob("tiny/*"):
-        shutil.rmtree(folder)
+    for directory in results.glob("tiny/*"):
+        shutil.rmtree(directory)
 
 
 def workers_of(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
@@ -135,7 +135,7 @@ def lose_node(work: Path) -> None:
 
 
 def main() -> int:
-    """Torture, and say what differed."""
+    """Torture, and report what differed."""
     counts = [int(value) for value in sys.argv[1:3]] + [20, 10][len(sys.argv[1:3]) :]
     rng, started = random.Random(0), time.monotonic()
     work = Path(tempfile.mkdtemp(prefix="torture-")).resolve()

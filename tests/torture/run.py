@@ -1,10 +1,10 @@
 """Kills, corrupts and fuzzes the real command line, a thousand times, and counts what goes wrong.
 
-    python tests/torture/run.py [TRIES] [SEED]
+    python tests/torture/run.py [TRIALS] [SEED]
 
 Every try is a process of its own, a fork of this one that has the libraries already. Killed suites are
 resumed and checked: what was finished before a kill must be there after it, byte for byte. Exit code 1 where
-anything was lost, a traceback shown, a process hung, or something told of this machine.
+anything was lost, a traceback shown, a process hung, or something of this machine disclosed.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ MEMORY = 8 * 2**30  # bytes of addresses beyond this process's own: who asks for
 QUICK_S, RUN_S = 60, 180  # a process that takes longer on an idle machine hangs
 ID = ".machine-id"  # without it the records are another machine's: damaged, it is refused, see its test
 NAMES = ("first", "second", "third")
-KINDS = {"fuzz": 0.62, "corrupt": 0.2, "kill": 0.18}  # shares of the tries
+KINDS = {"fuzz": 0.62, "corrupt": 0.2, "kill": 0.18}  # shares of the trials
 CONFIGURATION = {
     "reuse_gate": {"entropy_threshold": 2.0, "snr_low": 0.1},
     "quantization": {"mode": "per_head"},
@@ -60,7 +60,7 @@ class Torture:
         return self.work / HOME / "results"
 
     def run(self, tries: int) -> None:
-        """So many tries, a line after every twenty."""
+        """So many trials, a line after every twenty."""
         kinds = self.rng.choices([*KINDS], [*KINDS.values()], k=tries)
         self.resume()
         if self.examples:
@@ -68,7 +68,7 @@ class Torture:
         for number, kind in enumerate(kinds, 1):
             before = sum(self.counts[name] for name in OUTCOMES)
             getattr(self, kind)()
-            self.counts["tried"] += 1
+            self.counts["trials"] += 1
             self.counts[kind] += 1
             self.counts["survived"] += before == sum(self.counts[name] for name in OUTCOMES)
             if number % 20 == 0:
@@ -163,8 +163,8 @@ class Torture:
 
     def records(self) -> dict[Path, bytes]:
         """The records that are there, by path."""
-        found = self.results.glob("tiny/*/*.json")
-        return {path: path.read_bytes() for path in found if path.is_file() and not path.is_symlink()}
+        files = self.results.glob("tiny/*/*.json")
+        return {path: path.read_bytes() for path in files if path.is_file() and not path.is_symlink()}
 
     def expect_kept(self, good: dict[Path, bytes], when: str) -> None:
         """Note each record that is no longer what it was."""
@@ -174,14 +174,14 @@ class Torture:
                 self.note("lost", f"{path.name}: {when}")
 
     def check_leaks(self) -> None:
-        """Whatever was written tells neither the user, nor the home, nor where it happened."""
+        """Whatever was written discloses neither the user, nor the home, nor where it happened."""
         for root in (self.results, self.work / "reports"):
             for file in root.rglob("*"):
                 if file.is_file() and file.suffix in (".json", ".md", ".csv", ".png"):
                     content = file.read_bytes()
-                    for told in (USER, HOME, str(self.work)):
-                        if told.encode() in content:
-                            self.note("leak", f"{told} in {file.name}")
+                    for private in (USER, HOME, str(self.work)):
+                        if private.encode() in content:
+                            self.note("leak", f"{private} in {file.name}")
 
     def places(self) -> tuple[object, ...]:
         """Where records and reports go."""
@@ -214,15 +214,15 @@ class Torture:
             process.wait()
             code = None
             self.note("hang", what)
-        said = self.errors()
-        if "Traceback" in said or "Exception ignored" in said:
-            self.note("traceback", f"{what}: {said[-300:]}")
-        elif "out of memory" in said or "can't allocate" in said:
-            self.note("hang", f"{what}: takes all memory: {said[-300:]}")
+        errors = self.errors()
+        if "Traceback" in errors or "Exception ignored" in errors:
+            self.note("traceback", f"{what}: {errors[-300:]}")
+        elif "out of memory" in errors or "can't allocate" in errors:
+            self.note("hang", f"{what}: takes all memory: {errors[-300:]}")
         elif code is not None and (code < 0 or code not in (0, 1, 2, 130)) and not killed:
             self.note("traceback", f"{what}: exit code {code}")
-        elif code == 2 and len(said.strip().splitlines()) > 1 and not killed:
-            self.note("several lines", f"{what}: {said[:300]}")
+        elif code == 2 and len(errors.strip().splitlines()) > 1 and not killed:
+            self.note("several lines", f"{what}: {errors[:300]}")
         return code
 
     def errors(self) -> str:
@@ -247,7 +247,7 @@ class Torture:
 
     def line(self) -> str:
         """The counts in one line."""
-        return " / ".join(f"{name} {self.counts[name]}" for name in ("tried", "survived", *OUTCOMES))
+        return " / ".join(f"{name} {self.counts[name]}" for name in ("trials", "survived", *OUTCOMES))
 
 
 def prepare(work: Path) -> None:
@@ -287,8 +287,8 @@ def main() -> int:
     torch.set_num_threads(1)
     warm.preload()
     subprocess.Popen = warm.WarmPopen  # type: ignore[misc]
-    own = psutil.Process().memory_info().vms
-    resource.setrlimit(resource.RLIMIT_AS, (own + MEMORY, own + MEMORY))
+    held = psutil.Process().memory_info().vms
+    resource.setrlimit(resource.RLIMIT_AS, (held + MEMORY, held + MEMORY))
     work = Path(tempfile.mkdtemp(prefix="torture-")).resolve()
     started = time.monotonic()
     torture = Torture(work, random.Random(seed))

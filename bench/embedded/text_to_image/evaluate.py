@@ -221,7 +221,7 @@ def write(data: TextData, n: int) -> str:
         n: number of images of each split.
 
     Returns:
-        What it writes to `figures.json`.
+        What it writes to `metrics.json`.
     """
     pipe = load_text_pipeline(torch.bfloat16)
     rows = {split: choose(data, split, n) for split in ("train", "names")}
@@ -232,7 +232,7 @@ def write(data: TextData, n: int) -> str:
     grid(drawn, columns=6).save(HERE / "nearest.png", optimize=True)
     values = {"guidance": GUIDANCE, "steps": STEPS, **metrics(data, images, rows)}
     text = json.dumps(values, indent=2)
-    (HERE / "figures.json").write_text(text + "\n")
+    (HERE / "metrics.json").write_text(text + "\n")
     return text
 
 

@@ -21,7 +21,7 @@ from bench.embedded.vae import encode
 BATCH = 64
 PROMPT_DROPOUT = 0.1
 SEED = 5
-# The pipeline appends this many zero tokens in place of T5's, unless `max_sequence_length` says otherwise.
+# The pipeline appends this many zero tokens in place of T5's, unless `max_sequence_length` sets others.
 STOCK_ZERO_TOKENS = 256
 
 

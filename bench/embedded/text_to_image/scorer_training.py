@@ -147,13 +147,13 @@ def retrieval(images: Tensor, texts: list[str]) -> dict[str, Any]:
     """
     embedded = scorer.embed_images(images)
     distinct = sorted(set(texts))
-    own = torch.tensor([distinct.index(text) for text in texts])
+    target = torch.tensor([distinct.index(text) for text in texts])
     scores = embedded @ scorer.embed_prompts(distinct).T
-    rank = (scores > scores.gather(1, own[:, None])).sum(dim=1)
+    rank = (scores > scores.gather(1, target[:, None])).sum(dim=1)
     return {
         "n": len(texts),
         "distinct prompts": len(distinct),
-        "own prompt above another": scorer.own_above_other(scores[:, own], texts),
+        "own prompt above another": scorer.own_above_other(scores[:, target], texts),
         "own prompt first": float((rank == 0).float().mean()),
         "own prompt among five": float((rank < 5).float().mean()),
     }

@@ -41,9 +41,11 @@ def plot_fronts(fronts: Fronts, directory: Path) -> list[Path]:
     Returns:
         The files, one an axis.
     """
-    own = fronts.selection.baseline_drift
+    baseline_drift = fronts.selection.baseline_drift
     with style():
-        return [save(plot(front, own), directory / f"{front.axis.name}.png") for front in fronts.fronts]
+        return [
+            save(plot(front, baseline_drift), directory / f"{front.axis.name}.png") for front in fronts.fronts
+        ]
 
 
 def plot_ratios(fronts: Fronts, directory: Path) -> Path | None:
@@ -106,33 +108,33 @@ def _ratio_axes(ax: Axes, front: Front) -> None:
     ax.set(xlabel=front.axis.title, title=f"({front.axis.mark}) speed over competitors' (×)")
 
 
-def plot(front: Front, own: Mean | None) -> Figure:
+def plot(front: Front, baseline_drift: Mean | None) -> Figure:
     """Draw one axis: all points, each method's own fronts, the overall one.
 
     Args:
         front: the front of one axis.
-        own: the baseline's own drift, drawn on the converged axis; None: not measured.
+        baseline_drift: the baseline's own drift, drawn on the converged axis; None: not measured.
 
     Returns:
         The figure.
     """
-    own = own if front.axis.field == "drift_converged" else None
+    baseline_drift = baseline_drift if front.axis.field == "drift_converged" else None
     shown = [point for point in front.points if point.drift.mean > 0]  # a log axis has no 0
     figure = canvas(8.8, 7.4)
     ax = figure.subplots()
-    _axes(ax, front, shown, own)
+    _axes(ax, front, shown, baseline_drift)
     for point in shown:
         _point(ax, point, point.record.name in front.on)
     for group in _groups(shown):
         _own_front(ax, group)
     corners = staircase([_place(p) for p in shown if p.record.name in front.on])
     ax.plot(*zip(*corners, strict=True), color=_FRONT, lw=3.2, zorder=1.5, solid_joinstyle="round")
-    _legend(figure, shown, own)
+    _legend(figure, shown, baseline_drift)
     _names(ax, shown, front.on, corners)
     return figure
 
 
-def _axes(ax: Axes, front: Front, shown: Sequence[Point], own: Mean | None) -> None:
+def _axes(ax: Axes, front: Front, shown: Sequence[Point], baseline_drift: Mean | None) -> None:
     ax.set(xscale="log", yscale="log")
     ax.set_xlim(*_limits([p.speed.median for p in shown] + [1], 1.08))
     ax.set_ylim(*_limits([p.drift.mean for p in shown], 1.25))
@@ -143,9 +145,9 @@ def _axes(ax: Axes, front: Front, shown: Sequence[Point], own: Mean | None) -> N
         axis.set_major_formatter("{x:g}")
     ax.grid(True)
     ax.axvline(1, color=GREY, lw=0.8, zorder=1)
-    if own:
-        ax.axhspan(own.low, own.high, color=_BAND, lw=0, zorder=0)
-        ax.axhline(own.mean, color="black", lw=0.9, ls=_OWN, zorder=1)
+    if baseline_drift:
+        ax.axhspan(baseline_drift.low, baseline_drift.high, color=_BAND, lw=0, zorder=0)
+        ax.axhline(baseline_drift.mean, color="black", lw=0.9, ls=_OWN, zorder=1)
     ax.set_xlabel("speedup over the baseline (×), higher is better")
     ax.set_ylabel(f"{front.axis.title} (relative L2 of the final latent), lower is better")
     ax.set_title(f"({front.axis.mark}) speedup against {front.axis.title}")
@@ -217,7 +219,7 @@ def _solvers(shown: Sequence[Point], usual: bool) -> str:
     return ", ".join(dict.fromkeys(name for name in solvers if name)) or "another solver"
 
 
-def _legend(figure: Figure, shown: Sequence[Point], own: Mean | None) -> None:
+def _legend(figure: Figure, shown: Sequence[Point], baseline_drift: Mean | None) -> None:
     """Below: one entry a method, then what fill, size, line and band mean."""
     methods = dict.fromkeys(point.record.method for point in shown)
     styles = [(method, method_style(method)) for method in methods]
@@ -234,7 +236,7 @@ def _legend(figure: Figure, shown: Sequence[Point], own: Mean | None) -> None:
         ),
         Line2D([], [], color="black", lw=0.8, label="thin line: a method's own front"),
     ]
-    if own:
+    if baseline_drift:
         entries.append(Line2D([], [], color="black", lw=0.9, ls=_OWN, label="baseline's own drift"))
         entries.append(Patch(color=_BAND, lw=0, label="its 95 % interval"))
     figure.legend(handles=entries, loc="outside lower center", ncols=5)

@@ -49,10 +49,10 @@ def plot_pareto(selection: Selection, directory: Path) -> Path | None:
     Returns:
         The file; None where no configuration has both.
     """
-    own, finished = selection.baseline_drift, selection.finished
+    baseline_drift, finished = selection.baseline_drift, selection.finished
     panels = [
         ("drift", "drift from the baseline", None),
-        ("drift_converged", "drift from the converged trajectory", own),
+        ("drift_converged", "drift from the converged trajectory", baseline_drift),
     ]
     known = [
         (measured, title, band) for field, title, band in panels if (measured := points(finished, field))
@@ -64,17 +64,17 @@ def plot_pareto(selection: Selection, directory: Path) -> Path | None:
         axes = figure.subplots(1, len(known), squeeze=False, sharex=True)
         for ax, (measured, title, band) in zip(axes[0], known, strict=True):
             _panel(ax, measured, title, band)
-        _legend(axes[0][-1], [record for record, _, _ in known[0][0]], own)
+        _legend(axes[0][-1], [record for record, _, _ in known[0][0]], baseline_drift)
         for ax, (measured, _, _) in zip(axes[0], known, strict=True):
             _names(ax, measured)
         return save(figure, directory / "pareto.png")
 
 
-def _panel(ax: Axes, measured: Sequence[Point], title: str, own: Mean | None) -> None:
+def _panel(ax: Axes, measured: Sequence[Point], title: str, baseline_drift: Mean | None) -> None:
     best = pareto([(speed.median, error.mean) for _, speed, error in measured])
     _scale(ax, [error.mean for _, _, error in measured])
-    if own:
-        _own_drift(ax, own)
+    if baseline_drift:
+        _own_drift(ax, baseline_drift)
     for (record, speed, error), on_front in zip(measured, best, strict=True):
         _cross(ax, record, speed, error, on_front)
     front = _front(measured)
@@ -102,9 +102,9 @@ def _scale(ax: Axes, errors: Sequence[float]) -> None:
     ax.yaxis.set_major_formatter("{x:g}")
 
 
-def _own_drift(ax: Axes, own: Mean) -> None:
-    ax.axhspan(own.low, own.high, color="#d9d9d9", lw=0, zorder=0)
-    ax.axhline(own.mean, color="black", lw=0.9, ls=(0, (6, 3)), zorder=1)
+def _own_drift(ax: Axes, baseline_drift: Mean) -> None:
+    ax.axhspan(baseline_drift.low, baseline_drift.high, color="#d9d9d9", lw=0, zorder=0)
+    ax.axhline(baseline_drift.mean, color="black", lw=0.9, ls=(0, (6, 3)), zorder=1)
 
 
 def _cross(ax: Axes, record: Record, speed: Median, error: Mean, on_front: bool) -> None:
@@ -147,7 +147,7 @@ def _names(ax: Axes, measured: Sequence[Point]) -> None:
     label(ax, where, [record.name for record, _, _ in measured], _front(measured))
 
 
-def _legend(ax: Axes, records: Sequence[Record], own: Mean | None) -> None:
+def _legend(ax: Axes, records: Sequence[Record], baseline_drift: Mean | None) -> None:
     """One entry a method, then what grey, the line and the band mean."""
     entries = [
         Line2D([], [], color=method_style(m).colour, marker=method_style(m).marker, ls="", label=m)
@@ -157,7 +157,7 @@ def _legend(ax: Axes, records: Sequence[Record], own: Mean | None) -> None:
         Line2D([], [], color=GREY, marker="o", mfc="white", ls="", label="dominated"),
         Line2D([], [], color="#444444", lw=0.9, label="Pareto front"),
     ]
-    if own:
+    if baseline_drift:
         name = "baseline's own drift\nfrom converged"
         entries.append(Line2D([], [], color="black", lw=0.9, ls=(0, (6, 3)), label=name))
     ax.legend(handles=entries, loc="center left", bbox_to_anchor=(1.01, 0.5))

@@ -80,7 +80,7 @@ def method_style(method: str) -> MethodStyle:
 
 @contextmanager
 def style() -> Iterator[None]:
-    """Draw in the reports' style, whatever the machine's matplotlibrc says."""
+    """Draw in the reports' style, whatever the machine's matplotlibrc sets."""
     with mpl.rc_context():
         mpl.rcdefaults()
         mpl.rcParams.update(_RC)

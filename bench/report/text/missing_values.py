@@ -26,7 +26,7 @@ _BY_PART = {
 
 
 def missing_lines(records: Sequence[Record], columns: Sequence[Column]) -> list[str]:
-    """Say why cells are empty.
+    """State why cells are empty.
 
     Args:
         records: the suite's; those that failed are passed over.
@@ -54,7 +54,7 @@ def _reasons(records: Sequence[Record], column: Column) -> dict[str, list[str]]:
 
 
 def why_missing(record: Record, path: str) -> str:
-    """Say why a value is null.
+    """State why a value is null.
 
     Args:
         record: the record of one configuration.

@@ -30,7 +30,7 @@ def verdicts(fronts: Fronts) -> list[str]:
 
 
 def lead(fronts: Fronts) -> list[str]:
-    """Say first where DQAR leads and where it does not.
+    """State first where DQAR leads and where it does not.
 
     Args:
         fronts: the suite's.
@@ -100,7 +100,7 @@ def _without(front: Front) -> list[str]:
 
 
 def basis(front: Front) -> str:
-    """Say what the bands of one axis were resampled from.
+    """State what the bands of one axis were resampled from.
 
     Args:
         front: the front of one axis.

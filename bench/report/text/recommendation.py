@@ -111,8 +111,8 @@ def _held(selection: Selection, chosen: Record | None) -> list[tuple[str, str]]:
     if not held:
         return []
     most = max(held, key=lambda name: held[name])
-    own = f"{code(chosen.name)} {held[chosen.name]:.1f} MB; " if chosen and chosen.name in held else ""
-    return [("What its cache holds", f"{own}the most of all is {code(most)} {held[most]:.1f} MB.")]
+    cached = f"{code(chosen.name)} {held[chosen.name]:.1f} MB; " if chosen and chosen.name in held else ""
+    return [("What its cache holds", f"{cached}the most of all is {code(most)} {held[most]:.1f} MB.")]
 
 
 def _certain(selection: Selection) -> str:

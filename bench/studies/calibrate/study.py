@@ -194,9 +194,9 @@ class Study:
 
     def _written(self, trials: Trials, speedup: float, point: Point, out: Path) -> WrittenPlan:
         plan = point.candidate.plan(trials.layers)
-        drifts, own = trials.held_out(plan)
+        drifts, baseline = trials.held_out(plan)
         other, _ = trials.held_out(plan, self.guidance * OTHER_GUIDANCE)
-        seen = {"held_out": drifts, "other_guidance": other, "baseline": own}
+        seen = {"held_out": drifts, "other_guidance": other, "baseline": baseline}
         means = {name: stats.mean_interval(np.asarray(d)).model_dump() for name, d in seen.items()}
         facts = self.facts | {"cost": point.cost, "drift": float(np.mean(point.drifts)), **means}
         plan = SavedPlan(plan.reuse, plan.branches, trials.expected(plan), plan.options, facts)

@@ -244,14 +244,17 @@ def state_of(pipe: Any) -> dict[str, tuple[Any, ...]]:
     for part in ("transformer", "transformer_2"):
         model = getattr(pipe, part, None)
         for path, module in model.named_modules() if model is not None else ():
-            own = vars(module)
+            attributes = vars(module)
             functions = [
-                getattr(own.get(name), "__func__", own.get(name)) for name in ("forward", "processor")
+                getattr(attributes.get(name), "__func__", attributes.get(name))
+                for name in ("forward", "processor")
             ]
             hooks = [
-                len(value) for name, value in own.items() if "hook" in name and hasattr(value, "__len__")
+                len(value)
+                for name, value in attributes.items()
+                if "hook" in name and hasattr(value, "__len__")
             ]
-            state[f"{part}.{path}"] = (type(module), *own, *map(id, functions), *hooks)
+            state[f"{part}.{path}"] = (type(module), *attributes, *map(id, functions), *hooks)
     return state
 
 

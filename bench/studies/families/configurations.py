@@ -41,7 +41,7 @@ def installed() -> set[str]:
 
 
 def unknown() -> set[str]:
-    """List classes that nobody has looked at.
+    """List classes that are not accounted for.
 
     Returns:
         Installed ones that no configuration covers and that are not listed as anything but a denoiser.

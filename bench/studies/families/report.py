@@ -100,12 +100,12 @@ def headline(classes: Sequence[Examined], pipelines: Sequence[Examined]) -> str:
     """
     faults = sum(1 for row in (*classes, *pipelines) for _ in row.faults)
     attention, skipped = (_counts(classes, (demand,))[0] for demand in ("attention", "steps"))
-    sound = sum(1 for row in pipelines if not any(row.faults))
+    passed = sum(1 for row in pipelines if not any(row.faults))
     tail = "nothing is wrong and nothing crashes" if not faults else f"{faults} outcomes are wrong or crashes"
     return (
         f"Of {len(classes)} configurations of the {len({row.kind for row in classes})} denoising transformer "
         f"classes in diffusers {diffusers.__version__}, attention reuse is right on {attention} and skipping "
-        f"whole steps on {skipped}; of {len(pipelines)} pipelines {sound} are right in all that they do not "
+        f"whole steps on {skipped}; of {len(pipelines)} pipelines {passed} are right in all that they do not "
         f"refuse; {tail}."
     )
 

@@ -1,4 +1,4 @@
-"""What the runs of both models say, and where they disagree: functions of the measured data alone."""
+"""What the runs of both models show, and where they disagree: functions of the measured data alone."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bench import stats
 from bench.record import Mean
 
 Data = Mapping[str, Any]  # of a model, as `measure.measured` returns it
-CLEAR = 0.2  # a rank correlation from which a signal is said to know something
+CLEAR = 0.2  # a rank correlation from which a signal counts as informative
 WORTH = 0.05  # a share of variance from which it is worth measuring
 
 
@@ -27,10 +27,10 @@ def named(data: Data, name: str, condition: str = "home") -> dict[str, Any]:
     Returns:
         The run.
     """
-    found: dict[str, Any] = next(
+    run_of: dict[str, Any] = next(
         run for run in data["runs"] if (run["name"], run["condition"]) == (name, condition)
     )
-    return found
+    return run_of
 
 
 def difference(run: Mapping[str, Any], other: Mapping[str, Any]) -> Mean:
@@ -44,22 +44,22 @@ def difference(run: Mapping[str, Any], other: Mapping[str, Any]) -> Mean:
         By how much of the other's mean drift it drifts more, with its interval; below 0 it drifts less.
     """
     scale = float(np.mean(other["drifts"]))
-    found = stats.mean_difference(run["drifts"], other["drifts"])
-    return Mean(mean=found.mean / scale, low=found.low / scale, high=found.high / scale)
+    change = stats.mean_difference(run["drifts"], other["drifts"])
+    return Mean(mean=change.mean / scale, low=change.low / scale, high=change.high / scale)
 
 
-def verdict(found: Mean) -> str:
+def verdict(change: Mean) -> str:
     """Judge a difference by its interval.
 
     Args:
-        found: the difference.
+        change: the difference.
 
     Returns:
         less, more or inconclusive.
     """
-    if found.high < 0:
+    if change.high < 0:
         return "less"
-    return "more" if found.low > 0 else "inconclusive"
+    return "more" if change.low > 0 else "inconclusive"
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Finding:
 
     @property
     def agreed(self) -> bool:
-        """Whether the models say the same."""
+        """Whether the models agree."""
         return len(set(self.verdicts.values())) == 1
 
     @property
@@ -103,26 +103,26 @@ def findings(models: Mapping[str, Data]) -> list[Finding]:
     Returns:
         The findings in the order of the page.
     """
-    found = []
+    results = []
     for place, word in ((0, "half"), (1, "a third")):
         kinds = ("spread", "fewer")
         pairs = {m: [f"{kind} {half_and_third(d)[place]}" for kind in kinds] for m, d in models.items()}
-        found.append(
+        results.append(
             _compared(f"Skipped steps against fewer steps, {word} of the evaluations", models, pairs)
         )
     third = {m: half_and_third(d)[1] for m, d in models.items()}
     pairs = {m: [f"DPM spread {third[m]}", f"DPM fewer {third[m]}"] for m in models}
-    found.append(_compared("The same on DPM-Solver++, a third of the evaluations", models, pairs))
+    results.append(_compared("The same on DPM-Solver++, a third of the evaluations", models, pairs))
     pairs = {m: [f"spread {third[m]}", f"spread {third[m]}, over steps"] for m in models}
-    found.append(_compared("Forecast over log-SNR against over the step's number, a third", models, pairs))
+    results.append(_compared("Forecast over log-SNR against over the step's number, a third", models, pairs))
     pairs = {m: [f"spread {half_and_third(d)[0]}", "recommended"] for m, d in models.items()}
-    found.append(
+    results.append(
         _compared("Skipped steps at half of the evaluations against preset recommended", models, pairs)
     )
-    found.append(_entropy(models))
+    results.append(_entropy(models))
     for condition, words in TRANSFERS.items():
-        found.append(_transfer(f"Plan {words}, against the plain spread", models, condition))
-    return found
+        results.append(_transfer(f"Plan {words}, against the plain spread", models, condition))
+    return results
 
 
 TRANSFERS = {
@@ -181,9 +181,9 @@ def _entropy(models: Mapping[str, Data]) -> Finding:
 
 def _transfer(question: str, models: Mapping[str, Data], condition: str) -> Finding:
     means = {
-        model: found
+        model: mean
         for model, data in models.items()
-        if (found := transferred(data, model, condition)) is not None
+        if (mean := transferred(data, model, condition)) is not None
     }
     return _of_means(question, means)
 
@@ -201,7 +201,7 @@ def transferred(data: Data, made_for: str, condition: str) -> Mean | None:
     """
     for run in data["runs"]:
         if (run["name"], run["condition"]) == (made_for, condition):
-            return difference(run, named(data, run["facts"]["beside"], condition))
+            return difference(run, named(data, run["facts"]["compared_with"], condition))
     return None
 
 

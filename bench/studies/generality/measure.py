@@ -92,7 +92,7 @@ class Bench:
         """
         key = condition if condition in ("guidance", "prompts") else "home"
         if key not in self.targets:
-            self.targets[key] = self.made(self.at(key), "fewer_steps", self.solved(CONVERGED_STEPS))[0]
+            self.targets[key] = self._generated(self.at(key), "fewer_steps", self.solved(CONVERGED_STEPS))[0]
         return self.targets[key]
 
     def solved(self, steps: int) -> dict[str, Any]:
@@ -106,7 +106,7 @@ class Bench:
         """
         return {"scheduler": DPM, "steps": steps}
 
-    def made(self, at: Session, method: str, options: Mapping[str, Any]) -> tuple[Tensor, float]:
+    def _generated(self, at: Session, method: str, options: Mapping[str, Any]) -> tuple[Tensor, float]:
         """Generate all images by a method.
 
         Args:
@@ -118,13 +118,13 @@ class Bench:
             The final latents, and the evaluations of the model that each image took.
         """
         session = at.under(at.spec.model_copy(update={"method": method, "options": dict(options)}))
-        found, samples = [], 0
+        latents, samples = [], 0
         with evaluated(session.pipe) as rows, get(method).apply(session.pipe, session.spec.options) as arm:
             for start in range(0, self.count, BATCH):
                 batch = range(start, min(start + BATCH, self.count))
-                found.append(generate(session.pipe, session.arguments(batch) | arm.call).latents)
+                latents.append(generate(session.pipe, session.arguments(batch) | arm.call).latents)
                 samples += len(batch)
-        return torch.cat(found), rows[0] / samples / 2
+        return torch.cat(latents), rows[0] / samples / 2
 
     def run(
         self,
@@ -147,7 +147,7 @@ class Bench:
             The run: evaluations and drift of each image.
         """
         at = self.at(condition)
-        latents, evaluations = self.made(at, method, options)
+        latents, evaluations = self._generated(at, method, options)
         drifts = images.drift(latents, self.target(condition)).tolist()
         share = self._flops(at, method, options) if costed else None
         self.runs.append(Run(name, condition, evaluations, drifts, share))
@@ -294,36 +294,36 @@ def schedule(setting: Setting) -> FloatArray:
     from bench.methods.scheduler import from_pipeline
     from dqar.core.snr import schedule_snr
 
-    folder = TEXT_MODEL_DIR if setting.prompts else MODEL_DIR
-    assert ModelFacts.of(folder).flow_matching is bool(setting.prompts)
+    directory = TEXT_MODEL_DIR if setting.prompts else MODEL_DIR
+    assert ModelFacts.of(directory).flow_matching is bool(setting.prompts)
     kind = diffusers.FlowMatchEulerDiscreteScheduler if setting.prompts else diffusers.DDIMScheduler
-    own = kind.from_pretrained(folder / "scheduler")
+    scheduler = kind.from_pretrained(directory / "scheduler")
     changes = {} if setting.prompts else {"timestep_spacing": "trailing"}
-    holder = type("Holder", (), {"scheduler": own})
-    made = from_pipeline(holder, DPM, **changes)
-    made.set_timesteps(setting.plan_steps)
-    return schedule_snr(made)
+    holder = type("Holder", (), {"scheduler": scheduler})
+    dpm = from_pipeline(holder, DPM, **changes)
+    dpm.set_timesteps(setting.plan_steps)
+    return schedule_snr(dpm)
 
 
 def _run_plan(bench: Bench, name: str, plan: SavedPlan, options: Mapping[str, Any], condition: str) -> None:
     """Run a plan, and the spread of as many evaluations unless it has been run."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "plan.json"
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "plan.json"
         plan.save(path)
-        made = bench.run(name, "dqar", dict(options) | {"plan_path": str(path)}, condition)
-    steps = round(made.evaluations)
-    beside = f"plain spread {steps}"
-    if all((run.name, run.condition) != (beside, condition) for run in bench.runs):
-        bench.run(beside, "dqar", SPREAD | dict(options) | {"model_steps": steps}, condition)
-    made.facts["beside"] = beside
+        moved = bench.run(name, "dqar", dict(options) | {"plan_path": str(path)}, condition)
+    steps = round(moved.evaluations)
+    spread = f"plain spread {steps}"
+    if all((run.name, run.condition) != (spread, condition) for run in bench.runs):
+        bench.run(spread, "dqar", SPREAD | dict(options) | {"model_steps": steps}, condition)
+    moved.facts["compared_with"] = spread
 
 
 def _signals(rows: Any) -> list[dict[str, Any]]:
-    found = []
+    rows_of = []
     for error in ("hold", "forecast"):
         more = analysis.added(rows, error, "SNR + calibration")
         ranked = {each.signal: each for each in analysis.rankings(rows, error)}
-        found.append(
+        rows_of.append(
             {
                 "error": error,
                 "entropy_within_step": _parts(ranked["entropy"].within_step),
@@ -332,7 +332,7 @@ def _signals(rows: Any) -> list[dict[str, Any]]:
                 "entropy_adds": _parts(more),
             }
         )
-    return found
+    return rows_of
 
 
 def _parts(value: Mean | None) -> dict[str, float]:

@@ -42,15 +42,15 @@ def write_report(models: Mapping[str, Data], machine: str, out: Path) -> Path:
         The page, README.md.
     """
     out.mkdir(parents=True, exist_ok=True)
-    found = findings(models)
+    results = findings(models)
     plot(models, out / "models.png")
     write_csv(out / "runs.csv", [_run(m, data, run) for m, data in models.items() for run in data["runs"]])
     content = {
         "models": models,
         "machine": machine,
-        "findings": found,
+        "findings": results,
         "alone": len(models) < 2,
-        "disagreements": [each for each in found if not each.agreed],
+        "disagreements": [each for each in results if not each.agreed],
         "configurations": {m: configurations(data) for m, data in models.items()},
         "matrix": matrix(models),
         "conditions": list(TRANSFERS),
@@ -59,22 +59,22 @@ def write_report(models: Mapping[str, Data], machine: str, out: Path) -> Path:
         "interval": interval,
     }
     title = f"generality: what holds on both models that ship, on {machine}"
-    return render("generality.md.j2", title, headline(found), content).write(out)
+    return render("generality.md.j2", title, headline(results), content).write(out)
 
 
-def headline(found: Sequence[Finding]) -> str:
+def headline(results: Sequence[Finding]) -> str:
     """Sum the study up: how many findings hold on both models, and the first of them.
 
     Args:
-        found: the findings.
+        results: the findings.
 
     Returns:
         One or two sentences.
     """
-    measured = {model for each in found for model in each.values}
+    measured = {model for each in results for model in each.values}
     if len(measured) < 2:
         return f"Measured on {', '.join(measured)} alone: whether it holds on both models is open."
-    both = [each for each in found if len(each.verdicts) > 1]
+    both = [each for each in results if len(each.verdicts) > 1]
     differ = [each for each in both if not each.agreed]
     counts = f"{len(both) - len(differ)} of {len(both)} findings hold on both models"
     text = f"{counts}; on the other {len(differ)} they disagree." if differ else f"{counts}; none differs."
@@ -114,7 +114,7 @@ def configurations(data: Data) -> list[dict[str, Any]]:
 
 
 def _plans(data: Data) -> set[str]:
-    return {run["name"] for run in data["runs"] if "beside" in run["facts"]}
+    return {run["name"] for run in data["runs"] if "compared_with" in run["facts"]}
 
 
 def matrix(models: Mapping[str, Data]) -> list[dict[str, Any]]:
@@ -138,8 +138,8 @@ def matrix(models: Mapping[str, Data]) -> list[dict[str, Any]]:
 
 
 def _cell(data: Data, made_for: str, condition: str) -> str:
-    found = transferred(data, made_for, condition)
-    return "–" if found is None else percent(found)  # noqa: RUF001 - a dash
+    change = transferred(data, made_for, condition)
+    return "–" if change is None else percent(change)  # noqa: RUF001 - a dash
 
 
 def axis(models: Mapping[str, Data]) -> dict[str, dict[str, str]]:
@@ -158,7 +158,7 @@ def axis(models: Mapping[str, Data]) -> dict[str, dict[str, str]]:
 
 
 def moving(models: Mapping[str, Data]) -> str:
-    """Say whether moving plans by log-SNR is worth an option of the runtime.
+    """State whether moving plans by log-SNR is worth an option of the runtime.
 
     Args:
         models: what was measured, by model.
@@ -236,8 +236,8 @@ def _curves(ax: Any, data: Data, model: str, colour: str) -> None:
 
 def _differences(ax: Any, data: Data, colour: str, shift: float) -> None:
     model = data["facts"]["model"]
-    found = [(i, transferred(data, model, condition)) for i, condition in enumerate(TRANSFERS)]
-    for i, value in found:
+    changes = [(i, transferred(data, model, condition)) for i, condition in enumerate(TRANSFERS)]
+    for i, value in changes:
         if value is not None:
             bars = 100 * np.array(error_bar(value))
             ax.errorbar(i + shift, 100 * value.mean, yerr=bars, fmt="o", color=colour)

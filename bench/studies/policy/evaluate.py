@@ -178,7 +178,7 @@ def _setup(session: Session, policy: ReusePolicy, n: int, max_age: int) -> dict[
     return {
         "environment": provenance.provenance(spec.seed),
         "model": {"name": shown_model(spec.model), "fingerprint": models.fingerprint(spec)},
-        "policy": {"kind": type(policy).__name__, "figures": policy.metrics},
+        "policy": {"kind": type(policy).__name__, "metrics": policy.metrics},
         "images": {"n": n, "seeds": [spec.seed, spec.seed + n], "classes": session.labels},
         "steps": spec.num_inference_steps,
         "guidance": spec.guidance_scale,

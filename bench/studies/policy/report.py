@@ -213,7 +213,7 @@ def _setup(study: Mapping[str, Any]) -> str:
 
 
 def _training(policy: Mapping[str, Any]) -> str:
-    f = current_names(policy["figures"])
+    f = current_names(policy.get("metrics") or policy["figures"])  # the former name
     trace, final = f["trace"], f["final_reuse_error"]
     label = f["reuse_error_of"].replace("foreseen", "predicted")  # the former word
     return (

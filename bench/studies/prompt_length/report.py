@@ -66,7 +66,7 @@ def headline(fits: Sequence[Exponent]) -> str:
 
 
 def consequence(fits: Sequence[Exponent]) -> str:
-    """Say what follows for the threshold that grows with the square root of the prompt's length.
+    """State what follows for the threshold that grows with the square root of the prompt's length.
 
     Args:
         fits: the exponents of all values.

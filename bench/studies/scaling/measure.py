@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load
 
 from bench.measure.moments import Moments
-from bench.run.actor import Made, ShardTask, Worker
+from bench.run.actor import Shard, ShardTask, Worker
 from bench.run.pool import Failure, Task
 from bench.run.ray import Ray
 from bench.spec.run_spec import RunSpec
@@ -104,9 +104,9 @@ def empty(placement: Ray, tasks: int, directory: Path) -> Empty:
 
 
 class Clocked(Worker):
-    """A worker that says how long its shards took, without what Ray and the driver add."""
+    """A worker that reports how long its shards took, without what Ray and the driver add."""
 
-    def clocked(self, given: str) -> tuple[float, list[Made]]:
+    def clocked(self, given: str) -> tuple[float, list[Shard]]:
         """The seconds that the shards of a task took, and the shards.
 
         Args:
@@ -116,8 +116,8 @@ class Clocked(Worker):
             Both.
         """
         started = time.monotonic()
-        made = self.shards(given)
-        return time.monotonic() - started, made
+        shards = self.shards(given)
+        return time.monotonic() - started, shards
 
 
 def rate(placement: Ray, workers: int, tasks: int, batches: int, results: Path, directory: Path) -> Rate:
@@ -151,10 +151,10 @@ def rate(placement: Ray, workers: int, tasks: int, batches: int, results: Path, 
         for task, result in pool.results(
             [Task("clocked", (text,), LIMIT_S, i) for i, text in enumerate(given)]
         ):
-            seconds, made = result if isinstance(result, tuple) else (0.0, result)
-            _check(made)
+            seconds, shards = result if isinstance(result, tuple) else (0.0, result)
+            _check(shards)
             within += seconds
-            for shard in made:
+            for shard in shards:
                 cache.write(f"shards/{shard.name or 'baseline'}/{task.what:07d}", load(shard.tensors))
         wall = time.monotonic() - started
         return Rate(workers, n, wall, started - first, within / workers, tasks)

@@ -84,7 +84,7 @@ def _pearson(group: pd.DataFrame, a: str, b: str) -> float:
 
 
 def explained(rows: pd.DataFrame, error: str) -> list[Explained]:
-    """Measure what each model explains of ln(error), fitted on one half of the images and tried on the
+    """Measure what each model explains of ln(error), fitted on one half of the images and tested on the
     other, and the other way round.
 
     Args:
@@ -98,7 +98,7 @@ def explained(rows: pd.DataFrame, error: str) -> list[Explained]:
 
 
 def added(rows: pd.DataFrame, error: str, model: str) -> Mean:
-    """Measure what entropy adds to a model, both tried on the same images.
+    """Measure what entropy adds to a model, both tested on the same images.
 
     Args:
         rows: as `measure.table` makes them.
@@ -130,9 +130,9 @@ def _left(rows: pd.DataFrame, error: str, parts: tuple[str, ...]) -> Array:
     design = np.column_stack([np.ones(len(rows)), *(_PARTS[part](rows) for part in parts)])
     even = rows["image"].to_numpy() % 2 == 0
     left = np.empty(len(rows))
-    for fitted, tried in ((even, ~even), (~even, even)):
+    for fitted, tested in ((even, ~even), (~even, even)):
         weights = np.linalg.lstsq(design[fitted], target[fitted], rcond=None)[0]
-        left[tried] = (target[tried] - design[tried] @ weights) ** 2
+        left[tested] = (target[tested] - design[tested] @ weights) ** 2
     return left
 
 

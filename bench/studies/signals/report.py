@@ -82,7 +82,7 @@ def headline(ranked: Sequence[Ranking], shares: Sequence[Explained], more: Mappi
 
 
 def verdict(more: Mapping[str, Mean]) -> str:
-    """Say what the study means for the default gate, which needs no calibration.
+    """State what the study means for the default gate, which needs no calibration.
 
     Args:
         more: what entropy adds to SNR, for each error.

@@ -127,8 +127,10 @@ def run(
                 asked = [study.ask() for _ in range(min(BATCH, left - first))]
                 items = [(search.method, suggested(trial, search.space)) for trial in asked]
                 make = partial(judging, task, results)
-                found = placement.map(make, items) if placement else [_judged(judge, *item) for item in items]
-                for trial, (_, options), outcome in zip(asked, items, found, strict=True):
+                outcomes = (
+                    placement.map(make, items) if placement else [_judged(judge, *item) for item in items]
+                )
+                for trial, (_, options), outcome in zip(asked, items, outcomes, strict=True):
                     _tell(study, trial, options, outcome)
                     bar.update(1)
         judged += _trials(study, search)

@@ -21,7 +21,7 @@ from bench.report.tables.columns import grid
 from bench.studies.tune.candidate import Outcome
 from bench.studies.tune.methods import Trial, front
 
-LEVELS = (0.03, 0.05, 0.07, 0.1, 0.15)  # of drift, at which the page says who is cheapest
+LEVELS = (0.03, 0.05, 0.07, 0.1, 0.15)  # of drift, at which the page names the cheapest method
 
 
 def trials_of(rows: pd.DataFrame) -> list[Trial]:

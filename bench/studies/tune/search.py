@@ -63,8 +63,8 @@ class Evaluation:
         session = self.session.under(self.spec.model_copy(update={"options": options}))
         assert session.resolved is not None  # found before anything is counted
         with flops.counting_total() as total:
-            made = session.candidate(self.seen)
-        return self.flops / total.flops, images.drift(made.latents, self.base).mean().item()
+            generation = session.candidate(self.seen)
+        return self.flops / total.flops, images.drift(generation.latents, self.base).mean().item()
 
 
 class Tuner:
@@ -110,8 +110,8 @@ class Tuner:
             for first in range(0, trials, BATCH):
                 asked = [self.study.ask() for _ in range(min(BATCH, trials - first))]
                 options = [suggested(trial) for trial in asked]
-                found = placement.map(make, options) if placement else map(self.evaluation, options)
-                for trial, values in zip(asked, found, strict=True):
+                outcomes = placement.map(make, options) if placement else map(self.evaluation, options)
+                for trial, values in zip(asked, outcomes, strict=True):
                     self.study.tell(trial, values)
                     bar.update(1)
 

@@ -1,4 +1,4 @@
-"""Runs that would say nothing under random weights: left out, and said so."""
+"""Runs that would mean nothing under random weights are skipped, and named."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from bench.run.worker import Job
 from bench.spec.run_spec import RunSpec
 from bench.spec.suite import Suite
 
-WORKER = (sys.executable, "-c", "raise SystemExit('started though left out')")
+WORKER = (sys.executable, "-c", "raise SystemExit('started though skipped')")
 
 
 def spec(name: str, method: str = "dqar", **options: Any) -> RunSpec:
@@ -47,7 +47,7 @@ def spec(name: str, method: str = "dqar", **options: Any) -> RunSpec:
     ],
 )
 def test_what_depends_on_data(method: str, options: dict[str, Any], depends: bool) -> None:
-    """A method says of its options whether what the model computes decides, and trained weights run all."""
+    """A method declares whether what the model computes decides its reuse; trained weights run all."""
     assert methods.get(method).by_data(options) is depends
     of_random = spec("run", method, **options)
     assert bool(skip_reason(of_random)) is depends
@@ -61,26 +61,26 @@ def record_of(given: RunSpec, results: Path) -> tuple[Record, Path]:
     return Record.model_validate_json(path.read_text()), path.parent
 
 
-def test_a_run_that_is_left_out_is_a_record_that_the_report_names(tmp_path: Path) -> None:
+def test_a_skipped_run_is_a_record_that_the_report_names(tmp_path: Path) -> None:
     """No worker starts; the record has the reason, the report one line with it and no row, and it is no
     failure."""
-    record, folder = record_of(spec("below", entropy_quantile=0.5), tmp_path)
+    record, machine = record_of(spec("below", entropy_quantile=0.5), tmp_path)
     assert (record.status, record.timing, record.traceback) == ("skipped", None, None)
     assert record.reason and record.reason.startswith("needs trained weights")
-    job = Job(spec=spec("fixed"), key="0" * 16, inputs={"machine": folder.name}, results=tmp_path, parent=1)
+    job = Job(spec=spec("fixed"), key="0" * 16, inputs={"machine": machine.name}, results=tmp_path, parent=1)
     ran = job.record(status="ok", limits=LIMITS)
-    text = SuiteReport([ran, record], folder, "a command").write(tmp_path / "report").read_text()
+    text = SuiteReport([ran, record], machine, "a command").write(tmp_path / "report").read_text()
     named = [line for line in text.splitlines() if "`below`" in line]
     assert named == [f"**Skipped:** `below`: {record.reason}."]
     assert "\n1 configuration on" in text
     assert text.index("Random weights") < text.index("Skipped") < text.index("**Summary:**")
 
 
-def test_nothing_but_left_out_runs_is_bad_input(tmp_path: Path) -> None:
-    """A report on no figures at all is refused in one line with the reason."""
-    record, folder = record_of(spec("below", entropy_quantile=0.5), tmp_path)
+def test_nothing_but_skipped_runs_is_bad_input(tmp_path: Path) -> None:
+    """A report on no values at all is refused in one line with the reason."""
+    record, machine = record_of(spec("below", entropy_quantile=0.5), tmp_path)
     with pytest.raises(BadInput, match="every run was skipped: needs trained weights"):
-        report_of(Suite.load("smoke"), [record], folder, tmp_path / "report")
+        report_of(Suite.load("smoke"), [record], machine, tmp_path / "report")
 
 
 def test_the_report_of_a_device_is_named_after_it(tmp_path: Path) -> None:
@@ -90,19 +90,19 @@ def test_the_report_of_a_device_is_named_after_it(tmp_path: Path) -> None:
 
 
 def test_the_suite_for_devices_covers_what_it_must() -> None:
-    """Batches, both half precisions and all three baselines, each with a control beside a method."""
-    found = Suite.load("a100").specs()
+    """Batches, both half precisions and all three baselines, each with a control next to a method."""
+    runs = Suite.load("a100").specs()
     for dtype, compiled, graphs in (
         ("bf16", False, False), ("bf16", True, False), ("bf16", True, True), ("fp16", False, False),
     ):  # fmt: skip
         for batch in (1, 4, 32, 128):
             same = [
                 s.method
-                for s in found
+                for s in runs
                 if (s.dtype, s.compile, s.cuda_graphs, s.batch_size) == (dtype, compiled, graphs, batch)
             ]
             assert {"baseline", "dqar"} <= set(same), (dtype, compiled, graphs, batch)
-    presets = {s.options.get("preset") for s in found if s.name.startswith("dqar-")}
+    presets = {s.options.get("preset") for s in runs if s.name.startswith("dqar-")}
     assert presets == {"conservative", "recommended", "aggressive", "maximum"}
-    dependent = {s.name.split("-")[0] for s in found if methods.get(s.method).by_data(s.options)}
+    dependent = {s.name.split("-")[0] for s in runs if methods.get(s.method).by_data(s.options)}
     assert dependent == {"entropy", "adaptive", "first_block"}

@@ -23,7 +23,7 @@ class Sampled(NamedTuple):
 
 
 def sample(uuid: str, parent: int, pipe: Connection[Any, Any]) -> None:
-    """Sample a device's memory until the other end says stop; the body of a process.
+    """Sample a device's memory until the other end sends stop; the body of a process.
 
     Args:
         uuid: The device's, without NVML's prefix.
