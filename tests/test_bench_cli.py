@@ -56,9 +56,9 @@ def test_run_report_validate_compare(tiny_suite: Path, tmp_path: Path) -> None:
     assert path.stat().st_mtime_ns > written
     assert bench("validate", tmp_path / "results").returncode == 0
     nowhere = ("--results", str(tmp_path / "results"), "--reports", str(tiny_suite / "below-a-file"))
-    done = CliRunner().invoke(app, ["report", str(tiny_suite), *nowhere])
-    assert done.exit_code == 2
-    assert done.output.startswith("reports: ") and len(done.output.splitlines()) == 1
+    refused = CliRunner().invoke(app, ["report", str(tiny_suite), *nowhere])
+    assert refused.exit_code == 2
+    assert refused.output.startswith("reports: ") and len(refused.output.splitlines()) == 1
     metric = ("--metric", "quality.drift")
     same = bench("compare", tmp_path / "results", tmp_path / "results", *metric)
     assert same.returncode == 0, same.stdout + same.stderr
