@@ -142,7 +142,7 @@ class Cache:
 
     def __init__(self, scheduler: Any, edges: Sequence[Edge] | None) -> None:
         self.scheduler, self.edges = scheduler, edges
-        self.timesteps: Any = None  # the timesteps of the generation in progress
+        self.timesteps: Any = None  # of the generation in progress
         self.trajectory = Trajectory([])
         self.output: Any = None  # of the transformer's last run: at skipped steps `moved` takes its place
         self.velocity = torch.empty(0)  # by which the latent moves up to the next step that runs

@@ -116,8 +116,8 @@ def _ask(node: str) -> Any:
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    alive = NodeAffinitySchedulingStrategy(node, soft=False)
-    return ray.remote(_facts).options(num_cpus=0, scheduling_strategy=alive).remote()
+    strategy = NodeAffinitySchedulingStrategy(node, soft=False)
+    return ray.remote(_facts).options(num_cpus=0, scheduling_strategy=strategy).remote()
 
 
 def _facts() -> tuple[str, dict[str, str]]:
