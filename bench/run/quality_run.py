@@ -146,7 +146,7 @@ class QualityRun:
     def _whole(self, job: Job) -> tuple[Record, bytes | None] | None:
         """The record with its quality and image; None where shards are lacking."""
         spec, cache = job.spec, _cache(job)
-        both = (shards.key(cache, spec, baseline) for baseline in (True, False))
+        both = (shards.key(cache, spec, shared) for shared in (True, False))
         baseline, candidate = (shard_plan.read(cache, key, spec.quality.n, spec.batch_size) for key in both)
         if not baseline or not candidate:
             return None
