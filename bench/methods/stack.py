@@ -206,7 +206,7 @@ def by_data(options: dict[str, Any]) -> bool:
         options: As a suite has them.
 
     Returns:
-        As the method dqar says of its own; False without reuse.
+        As the method dqar declares of its own; False without reuse.
     """
     return REUSE in options and reuse.by_data(options[REUSE])
 
