@@ -31,7 +31,7 @@ class FakeCuda(TorchDispatchMode):
         super().__init__()  # type: ignore[no-untyped-call]
         self.fake = FakeTensorMode(allow_non_fake_inputs=True)
         self.waits: list[str] = []
-        self.on_host = 0
+        self.on_host = self.crossings = 0  # operations on the host; copies from one device to the other
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -44,8 +44,9 @@ class FakeCuda(TorchDispatchMode):
             result = func(*args, **kwargs)
         ends = {tensor.device.type for tensor in [*given, *_tensors(result)]}
         free = kwargs.get("non_blocking") and result.device.type == "cuda"
-        if "copy" in str(func) and len(ends) > 1 and not free:
-            self.waits.append(str(func))
+        if "copy" in str(func) and len(ends) > 1:
+            self.crossings += 1
+            self.waits += [] if free else [str(func)]
         return result
 
     def read(self, tensor: Tensor) -> list[float]:

@@ -29,6 +29,8 @@ from bench.spec.run_spec import RunSpec
 from bench.studies.profile import compare
 from dqar import DQARConfig
 from dqar.evaluation.profiling import GAPS
+from dqar.integration import DQARDDIMSampler, DQARDiTWrapper, DQARDPMSolverSampler, SamplerConfig
+from dqar.integration.whole_graph import GraphedSampler
 
 pytestmark = [
     pytest.mark.cuda,
@@ -94,6 +96,22 @@ def test_disabled_is_bit_identical(pipe: DiTPipeline) -> None:
     assert not torch.equal(generate(pipe), before)
     dqar.disable(pipe)
     assert torch.equal(generate(pipe), before)
+
+
+@pytest.mark.parametrize("guidance", [4.0, 1.0])
+@pytest.mark.parametrize("kind", [DQARDDIMSampler, DQARDPMSolverSampler])
+def test_a_whole_generation_is_one_graph(pipe: DiTPipeline, kind: Any, guidance: float) -> None:
+    """Replays make the eager sampler's bits from other labels and noise, on skipped steps and int8 layers."""
+    given = SamplerConfig(num_inference_steps=10, guidance_scale=guidance)
+    chosen = DQARConfig.preset("maximum", model_steps=6)
+    eager = kind(DQARDiTWrapper(pipe.transformer, chosen), pipe.scheduler, given)
+    graphed = kind(
+        DQARDiTWrapper(build_tiny_pipeline().to("cuda").transformer, chosen), pipe.scheduler, given
+    )
+    graph = GraphedSampler(graphed, 2)
+    for labels, seed in (([1, 2], 7), ([3, 1], 8), ([1, 2], 7)):
+        noise = [torch.Generator().manual_seed(seed) for _ in range(2)]
+        assert torch.equal(graph.sample(labels, noise[0]), eager.sample(2, labels, noise[1]))
 
 
 def held(

@@ -10,6 +10,7 @@ from torch import nn
 
 from dqar.config import BALANCED, DQARConfig
 from dqar.integration.handles import Handle
+from dqar.integration.manager import DQARManager
 from dqar.integration.pipeline import attach
 from dqar.integration.summary import Summary
 
@@ -53,6 +54,11 @@ class DQARDiTWrapper(nn.Module):
             RuntimeError: No scheduler is known yet.
         """
         return self.transformer(*args, **kwargs)
+
+    @property
+    def manager(self) -> DQARManager | None:
+        """What decides the steps; None once the wrapper was removed."""
+        return self._handle.manager if self._handle is not None else None
 
     def summary(self) -> Summary:
         """Describe the last generation.

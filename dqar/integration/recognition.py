@@ -45,6 +45,7 @@ class Recogniser:
 
     def __init__(self, scheduler: Callable[[], Any], pipe: Any) -> None:
         self.scheduler, self.pipe = scheduler, pipe
+        self.known: FirstLook | None = None  # what a first call shows, where the device must not be asked
         self._counters: list[StepCounter] = []
         self._caller = UNKNOWN  # of the generation's last call; its frame is let go with the last step
 
@@ -64,7 +65,7 @@ class Recogniser:
         if of_another or call.latent is None or call.timestep is None or scheduler.timesteps is None:
             return OUTSIDE
         if run is None or run.scheduler is not scheduler or run.timesteps is not scheduler.timesteps:
-            look = first_look(call.latent, call.timestep)
+            look = self.known or first_look(call.latent, call.timestep)
             return OUTSIDE if math.isnan(look.timestep) else self._begin(call, look, caller)
         value, position = host_value(call.timestep), run.position
         if position in (run.step, run.step + 1) and run.at(position, value):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -105,20 +105,38 @@ class DQARSampler:
         Raises:
             ValueError: Labels or latents do not fit `batch_size`.
         """
-        labels = self._labels(batch_size, class_labels)
-        x = self._noise(batch_size, generator, latents)
+        labels = self.labels(batch_size, class_labels)
+        x = self.noise(batch_size, generator, latents)
         trajectory = [x]
+        steps = self.trajectory(x, labels, None, generator)
+        for x in tqdm(steps, total=self.config.num_inference_steps, disable=not progress_bar):
+            if self.config.return_trajectory:
+                trajectory.append(x[:batch_size])
+        final = x[:batch_size]
+        return (final, torch.stack(trajectory)) if self.config.return_trajectory else final
+
+    def trajectory(
+        self, x: Tensor, labels: Tensor, there: Tensor | None, generator: torch.Generator | None
+    ) -> Iterator[Tensor]:
+        """Denoise step by step.
+
+        Args:
+            x: The noise to start from, `[batch, channels, height, width]`.
+            labels: As `labels` makes them.
+            there: The schedule's timesteps on the model's device; None = they are brought over.
+            generator: Draws the solver's noise; None = torch's default.
+
+        Yields:
+            The latents after each step; with guidance twice, `[2 * batch, channels, height, width]`.
+        """
         with self._reuse():
             self.scheduler.set_timesteps(self.config.num_inference_steps)
             timesteps = self.scheduler.timesteps
             # The model's are brought over at once: one by one, each would make the host wait for the device.
-            pairs = zip(timesteps, timesteps.to(x.device), strict=True)
-            for t, there in tqdm(pairs, total=len(timesteps), disable=not progress_bar):
-                x = self._step(x, t, there, labels, generator)
-                if self.config.return_trajectory:
-                    trajectory.append(x[:batch_size])
-        final = x[:batch_size]
-        return (final, torch.stack(trajectory)) if self.config.return_trajectory else final
+            there = timesteps.to(x.device) if there is None else there
+            for t, same in zip(timesteps, there, strict=True):
+                x = self._step(x, t, same, labels, generator)
+                yield x
 
     @property
     def guided(self) -> bool:
@@ -154,14 +172,39 @@ class DQARSampler:
     def _step_options(self, generator: torch.Generator | None) -> dict[str, Any]:
         return {"generator": generator}
 
-    def _labels(self, batch_size: int, class_labels: Tensor | Sequence[int]) -> Tensor:
+    def labels(self, batch_size: int, class_labels: Tensor | Sequence[int]) -> Tensor:
+        """The labels of the model's calls.
+
+        Args:
+            batch_size: Images.
+            class_labels: One per image, `[batch]`.
+
+        Returns:
+            `[batch]` on the model's device; with guidance `[2 * batch]`, the null class behind.
+
+        Raises:
+            ValueError: Labels do not fit `batch_size`.
+        """
         labels = torch.as_tensor(class_labels, device=self.model.device).reshape(-1)
         if len(labels) != batch_size:
             raise ValueError(f"class_labels has {len(labels)} entries; allowed: batch_size = {batch_size}")
         null = torch.full_like(labels, self.model.config.num_embeds_ada_norm)
         return torch.cat([labels, null]) if self.guided else labels
 
-    def _noise(self, batch_size: int, generator: torch.Generator | None, latents: Tensor | None) -> Tensor:
+    def noise(self, batch_size: int, generator: torch.Generator | None, latents: Tensor | None) -> Tensor:
+        """The noise that a generation starts from.
+
+        Args:
+            batch_size: Images.
+            generator: Draws it; None = torch's default.
+            latents: The noise itself; None = drawn.
+
+        Returns:
+            `[batch, channels, height, width]` on the model's device in its dtype.
+
+        Raises:
+            ValueError: `latents` has another shape.
+        """
         model, size = self.model, self.model.config.sample_size
         shape = (batch_size, model.config.in_channels, size, size)
         if latents is None:

@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 
-from bench.studies.gpu_check import embedded, identity, shapes, speed
+from bench.studies.gpu_check import embedded, identity, shapes, speed, whole
 from bench.studies.gpu_check.rig import Rig
 from bench.studies.gpu_check.step import Goal, Step, Value
 
@@ -47,6 +47,9 @@ STEPS: tuple[Step, ...] = (
     )),
     Step("graphs", "the same in CUDA graphs, batch 1", 110, speed.graphs, (
         Goal("share of that", at_least=0.8),
+    )),
+    Step("whole", "the same, each generation one graph", 60, whole.whole, (
+        Goal("identical", at_least=1), Goal("share of that", at_least=0.8),
     )),
     Step("gate", "gate and entropy on, nothing reused, batch 32", 60, speed.gate, (
         Goal("speed", at_least=0.99),
