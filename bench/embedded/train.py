@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import torch
 import typer
 
-from bench.embedded import classifier, data, dit, export, vae
+from bench.embedded import classifier, data, dit, export, shipped, vae
 from bench.embedded.loop import Budget, parse_until
 from bench.embedded.text_to_image import emoji, mmdit_training, scorer_training
 
@@ -34,6 +34,7 @@ Until = Annotated[
 Steps = Annotated[
     int | None, typer.Option(help="Number of steps, in place of the minutes; 1 or more.", show_default="none")
 ]
+Model = Annotated[str, typer.Option(help="The model to sample: embedded or embedded-t2i.")]
 WORK = Path(".embedded-training")
 HERE = Path(__file__).parent
 
@@ -121,27 +122,37 @@ def evaluate_command(
     painted = evaluate.sample(load_pipeline(torch.bfloat16), wanted, guidance)
     evaluate.grid(painted, wanted).save(HERE / "samples.webp", quality=70, method=6)
     values = evaluate.metrics(dataset, painted, wanted, work)
-    text = json.dumps({"guidance": guidance, "steps": evaluate.STEPS, **values}, indent=2)
-    (HERE / "metrics.json").write_text(text + "\n")
-    print(text)
+    print(shipped.write(HERE, {"guidance": guidance, "steps": evaluate.STEPS, **values}))
 
 
 @command("distance")
 def distance_command(
-    samples: Annotated[int, typer.Option(help="Number of images to generate; 2 or more.")] = 1000,
-    guidance: Annotated[float, typer.Option(help="Weight of classifier-free guidance.")] = 1.5,
-    steps: Annotated[int, typer.Option(help="Denoising steps of DPM-Solver++; 1 to 1000.")] = 20,
+    model: Model = "embedded",
+    samples: Annotated[
+        int | None, typer.Option(help="Number of images to generate.", show_default="1000; embedded-t2i 500")
+    ] = None,
+    guidance: Annotated[
+        float | None,
+        typer.Option(help="Weight of classifier-free guidance.", show_default="1.5; embedded-t2i 3"),
+    ] = None,
     work: Work = WORK,
 ) -> None:
-    """Print the Fréchet distances of class-conditional bfloat16 samples at any guidance."""
-    from bench.embedded import evaluate, load_pipeline
-    from bench.methods.scheduler import from_pipeline
+    """Measure the Fréchet distances of a model's samples at any guidance, and add them to its metrics."""
+    shipped.check(model)
+    values = shipped.distances(model, work, samples, guidance)
+    print(json.dumps(values, indent=2))
 
-    dataset, pipe = data.load(work / "data"), load_pipeline(torch.bfloat16)
-    pipe.scheduler = from_pipeline(pipe, "dpm_solver++")
-    wanted = evaluate.like(dataset.split("heldout")[1], samples)
-    images = evaluate.sample(pipe, wanted, guidance, steps=steps)
-    print(json.dumps(evaluate.distances(dataset, images, wanted), indent=2))
+
+@command("recognise")
+def recognise_command(
+    model: Model = "embedded",
+    each: Annotated[int, typer.Option(help="Number of images of each class; 1 or more.")] = 8,
+    guidance: Annotated[float, typer.Option(help="Weight of classifier-free guidance.")] = 1.5,
+    work: Work = WORK,
+) -> None:
+    """Measure how many of a model's samples are recognised as their class, and add it to its metrics."""
+    shipped.check(model)
+    print(json.dumps(shipped.recognition(model, work, each, guidance), indent=2))
 
 
 @command("mmdit")

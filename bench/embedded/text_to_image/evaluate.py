@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 from tqdm import tqdm
 
-from bench.embedded import load_text_pipeline
+from bench.embedded import load_text_pipeline, shipped
 from bench.embedded.evaluate import nearest
 from bench.embedded.extractor import extract
 from bench.embedded.text_to_image import scorer, scorer_training
@@ -230,10 +229,7 @@ def write(data: TextData, n: int) -> str:
     grid(shown["train"][:40] + shown["names"][:24]).save(HERE / "samples.webp", quality=70, method=6)
     drawn = nearest_pairs(data, shown["train"][:12])
     grid(drawn, columns=6).save(HERE / "nearest.png", optimize=True)
-    values = {"guidance": GUIDANCE, "steps": STEPS, **metrics(data, images, rows)}
-    text = json.dumps(values, indent=2)
-    (HERE / "metrics.json").write_text(text + "\n")
-    return text
+    return shipped.write(HERE, {"guidance": GUIDANCE, "steps": STEPS, **metrics(data, images, rows)})
 
 
 def nearest_pairs(data: TextData, samples: list[tuple[str, Tensor]]) -> list[tuple[str, Tensor]]:
