@@ -126,7 +126,7 @@ def test_what_moves_are_copies(pipe: Any, monkeypatch: pytest.MonkeyPatch) -> No
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="what a machine without a device lacks")
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"weights": "fp8"}, "weights: fp8 needs a CUDA device of compute capability 8.9 or above"),
         ({"attention": "cudnn"}, "attention: cudnn needs a CUDA device; a CPU has math and flash"),
@@ -134,12 +134,12 @@ def test_what_moves_are_copies(pipe: Any, monkeypatch: pytest.MonkeyPatch) -> No
     ],
 )
 def test_what_the_machine_lacks_is_skipped(
-    pipe: Any, options: dict[str, Any], said: str, monkeypatch: pytest.MonkeyPatch
+    pipe: Any, options: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The suite's run is skipped with one line that names the option, and used by hand it is an error."""
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)  # as if torchao were there
     given = RunSpec(suite="s", name="run", method="stack", options=options, model="embedded")
-    assert skip_reason(given) == f"not on this machine: {said}"
+    assert skip_reason(given) == f"not on this machine: {message}"
     with pytest.raises(ValueError, match="needs a CUDA device"), methods.get("stack").apply(pipe, options):
         pass
 
@@ -152,7 +152,7 @@ def test_without_torchao_quantised_weights_name_it(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         ({"weights": "int4"}, "weights: 'int4' is not allowed; allowed: int8, fp8"),
         ({"kernel": "x"}, "unknown option 'kernel'; allowed: dtype, weights, attention, compile, offload"),
@@ -164,11 +164,11 @@ def test_without_torchao_quantised_weights_name_it(monkeypatch: pytest.MonkeyPat
         ({"dtype": "bf16", "dqar": {"entropy_quantile": 0.5}}, "dqar: entropy_quantile is not allowed"),
     ],
 )
-def test_bad_options(options: dict[str, Any], said: str) -> None:
+def test_bad_options(options: dict[str, Any], message: str) -> None:
     """Each is refused in one line with what is allowed."""
     with pytest.raises(BadInput) as caught:
         methods.check("stack", options, "suite")
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_a_compiled_baseline_is_refused() -> None:
