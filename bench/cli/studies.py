@@ -288,7 +288,7 @@ def scaling(
     rates: Annotated[
         bool, typer.Option("--rates", help="Measure the rate of shards by one worker and by all, too.")
     ] = False,
-    batches: Annotated[int, typer.Option(min=1, help="Batches of 16 images in a shard, with --rates.")] = 8,
+    batches: Annotated[int, typer.Option(min=1, help="Batches of 16 images in a shard, with --rates.")] = 1,
     results: Results = RESULTS,
     reports: Reports = REPORTS,
 ) -> None:
@@ -305,7 +305,7 @@ def scaling(
     measured = []
     for count in dict.fromkeys((1, workers)) if rates else ():
         with placed(count, threads=1) as place, tempfile.TemporaryDirectory() as written:
-            measured.append(measure.rate(place, count, 3, batches, results, Path(written)))
+            measured.append(measure.rate(place, count, 2, batches, results, Path(written)))
     kept = keep(machine, empty, measured, results)
     page = write_report(kept, reports / "scaling")
     typer.echo(f"{page.read_text()}\nmeasured: {kept}\nreport:   {page}")

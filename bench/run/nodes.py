@@ -45,6 +45,7 @@ def connect(workers: int | None, dashboard: bool) -> None:
     if not address:
         # Read when Ray is imported: without it its servers listen on all interfaces, on Linux.
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+        os.environ.setdefault("RAY_worker_niceness", "0")  # what is timed is as urgent as without Ray
     import ray
 
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}

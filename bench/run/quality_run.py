@@ -105,15 +105,15 @@ class QualityRun:
         return next(job for job in self.jobs if job.spec.name == name)
 
     def _sharing(self) -> Iterator[list[Job]]:
-        """The configurations in groups that share a baseline; one that is to be alone is a group."""
+        """The configurations in groups that share a baseline's images; one that is to be alone is a group."""
         single = [job for job in self.jobs if job.spec.name in self.alone or job.spec.compile]
         yield from ([job] for job in single)
 
-        def baseline(job: Job) -> str:
-            return shards.key(_cache(job), job.spec, baseline=True)
+        def shared(job: Job) -> tuple[str, int]:  # the baseline, and how many of its images
+            return shards.key(_cache(job), job.spec, baseline=True), job.spec.quality.n
 
-        rest = sorted((job for job in self.jobs if job not in single), key=baseline)
-        yield from (list(jobs) for _, jobs in itertools.groupby(rest, baseline))
+        rest = sorted((job for job in self.jobs if job not in single), key=shared)
+        yield from (list(jobs) for _, jobs in itertools.groupby(rest, shared))
 
     def _tasks(self, jobs: Sequence[Job], images: Path | None) -> Iterator[ShardTask]:
         spec, n, batch = jobs[0].spec, jobs[0].spec.quality.n, jobs[0].spec.batch_size

@@ -62,7 +62,8 @@ def usable(cache: Cache, key: str, n: int, batch: int) -> list[range]:
         The numbers of the images of each, in order.
     """
     kept: list[range] = []
-    for numbers in sorted(held(cache, key), key=lambda numbers: numbers.start):
+    # Of two that begin alike the longer: the other was made for a configuration of fewer images.
+    for numbers in sorted(held(cache, key), key=lambda numbers: (numbers.start, -numbers.stop)):
         whole = numbers.start % batch == 0 and (numbers.stop % batch == 0 or numbers.stop == n)
         apart = not kept or numbers.start >= kept[-1].stop
         if whole and apart and numbers.stop <= n and cache.read(name_of(key, numbers)) is not None:

@@ -117,8 +117,10 @@ def kill_drivers(work: Path, moments: int, rng: random.Random) -> None:
 
 def lose_node(work: Path) -> None:
     """A run on three nodes, of which one goes and another comes."""
-    os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER="0")
-    os.environ["OMP_NUM_THREADS"] = "1"
+    os.environ |= {
+        "RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+        "RAY_worker_niceness": "0", "OMP_NUM_THREADS": "1",
+    }  # fmt: skip
     from ray.cluster_utils import Cluster
 
     forget(work / "results")

@@ -14,6 +14,7 @@ from safetensors.torch import load
 
 from bench.measure.moments import Moments
 from bench.run.actor import Shard, ShardTask, Worker
+from bench.run.placement import Progress
 from bench.run.pool import Failure, Task
 from bench.run.ray import Ray
 from bench.spec.run_spec import RunSpec
@@ -85,16 +86,18 @@ def empty(placement: Ray, tasks: int, directory: Path) -> Empty:
     given = [_task(spec, {}, range(i, i + 1)) for i in range(tasks)]
     pool = placement.pool(alone=False)
     process, memory = psutil.Process(), []
+    asked = [Task("nothing", (text,), LIMIT_S, i) for i, text in enumerate(given)]
     try:
-        _warmed(pool, "nothing", given)
-        started = time.monotonic()
-        for task, result in pool.results(
-            [Task("nothing", (text,), LIMIT_S, i) for i, text in enumerate(given)]
-        ):
-            _check(result)
-            cache.write(f"shards/nothing/{task.what:07d}", {"drift": torch.zeros(1)})
-            moments.add(torch.zeros(1, DIMENSIONS))
-            memory.append(process.memory_info().rss)
+        with Progress(tasks, "task") as progress:
+            progress.say("empty tasks")
+            _warmed(pool, "nothing", given)
+            started = time.monotonic()
+            for task, result in pool.results(asked):
+                _check(result)
+                cache.write(f"shards/nothing/{task.what:07d}", {"drift": torch.zeros(1)})
+                moments.add(torch.zeros(1, DIMENSIONS))
+                memory.append(process.memory_info().rss)
+                progress.advance(1, pool.size)
         seconds = time.monotonic() - started
         fifth = max(1, tasks // 5)
         grown = memory[fifth - 1] - memory[0], memory[-1] - memory[-fifth]
@@ -144,18 +147,20 @@ def rate(placement: Ray, workers: int, tasks: int, batches: int, results: Path, 
     given = [_task(spec, inputs, range(i, i + size)) for i in range(0, n, size)]
     placement.worker = Clocked
     pool, cache, within = placement.pool(alone=False), Cache(directory, {}), 0.0
+    asked = [Task("clocked", (text,), LIMIT_S, i) for i, text in enumerate(given)]
     try:
-        first = time.monotonic()
-        _warmed(pool, "shards", [_task(spec, inputs, range(spec.batch_size))] * workers)
-        started = time.monotonic()
-        for task, result in pool.results(
-            [Task("clocked", (text,), LIMIT_S, i) for i, text in enumerate(given)]
-        ):
-            seconds, shards = result if isinstance(result, tuple) else (0.0, result)
-            _check(shards)
-            within += seconds
-            for shard in shards:
-                cache.write(f"shards/{shard.name or 'baseline'}/{task.what:07d}", load(shard.tensors))
+        with Progress(len(asked), "shard") as progress:
+            progress.say(f"shards by {workers}")
+            first = time.monotonic()
+            _warmed(pool, "shards", [_task(spec, inputs, range(1))] * workers)
+            started = time.monotonic()
+            for task, result in pool.results(asked):
+                seconds, shards = result if isinstance(result, tuple) else (0.0, result)
+                _check(shards)
+                within += seconds
+                for shard in shards:
+                    cache.write(f"shards/{shard.name or 'baseline'}/{task.what:07d}", load(shard.tensors))
+                progress.advance(1, pool.size)
         wall = time.monotonic() - started
         return Rate(workers, n, wall, started - first, within / workers, tasks)
     finally:
