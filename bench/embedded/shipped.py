@@ -134,14 +134,14 @@ def _check_samples(n: int, most: int | None) -> None:
         raise ValueError(f"--samples: {n}; allowed: 2 or more{f', at most {most}' if most else ''}")
 
 
-def recognition(model: str, work: Path, each: int, guidance: float) -> dict[str, Any]:
+def recognition(model: str, work: Path, each: int, guidance: float | None) -> dict[str, Any]:
     """Measure how many samples are recognised as their class, and add it to the model's metrics.
 
     Args:
         model: one of MODELS.
         work: the directory of the data.
         each: number of images of a class.
-        guidance: weight of classifier-free guidance.
+        guidance: weight of classifier-free guidance; None: GUIDANCE.
 
     Returns:
         The shares over all and by class, with the numbers of images.
@@ -156,14 +156,15 @@ def recognition(model: str, work: Path, each: int, guidance: float) -> dict[str,
 
     if each < 1:
         raise ValueError(f"--each: {each}; allowed: 1 or more")
+    weight = GUIDANCE[model] if guidance is None else guidance
     if model == "embedded-t2i":
         dataset = emoji.load(work / "data")
         rows, labels = recognise.signs_by_class(dataset, each)
-        images = sampled(model, text_evaluate.prompts_of(dataset, rows), guidance)
+        images = sampled(model, text_evaluate.prompts_of(dataset, rows), weight)
     else:
         labels = recognise.balanced(each)
-        images = sampled(model, labels, guidance)
+        images = sampled(model, labels, weight)
     values = recognise.recognised(extract(images), labels)
-    add(model, "recognised", f"{guidance:g}", values)
+    add(model, "recognised", f"{weight:g}", values)
     add("embedded", "recognised", "real", recognise.real())
     return values

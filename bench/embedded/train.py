@@ -35,6 +35,10 @@ Steps = Annotated[
     int | None, typer.Option(help="Number of steps, in place of the minutes; 1 or more.", show_default="none")
 ]
 Model = Annotated[str, typer.Option(help="The model to sample: embedded or embedded-t2i.")]
+Guidance = Annotated[
+    float | None,
+    typer.Option(help="Weight of classifier-free guidance.", show_default="1.5; embedded-t2i 3"),
+]
 WORK = Path(".embedded-training")
 HERE = Path(__file__).parent
 
@@ -131,10 +135,7 @@ def distance_command(
     samples: Annotated[
         int | None, typer.Option(help="Number of images to generate.", show_default="1000; embedded-t2i 500")
     ] = None,
-    guidance: Annotated[
-        float | None,
-        typer.Option(help="Weight of classifier-free guidance.", show_default="1.5; embedded-t2i 3"),
-    ] = None,
+    guidance: Guidance = None,
     work: Work = WORK,
 ) -> None:
     """Measure the Fréchet distances of a model's samples at any guidance, and add them to its metrics."""
@@ -147,7 +148,7 @@ def distance_command(
 def recognise_command(
     model: Model = "embedded",
     each: Annotated[int, typer.Option(help="Number of images of each class; 1 or more.")] = 8,
-    guidance: Annotated[float, typer.Option(help="Weight of classifier-free guidance.")] = 1.5,
+    guidance: Guidance = None,
     work: Work = WORK,
 ) -> None:
     """Measure how many of a model's samples are recognised as their class, and add it to its metrics."""
