@@ -28,6 +28,8 @@ from bench.pipeline.session import Session
 from bench.spec.run_spec import RunSpec
 from bench.studies.profile import compare
 from dqar import DQARConfig
+from dqar.core import fused
+from dqar.core.quantization import KVQuantizer, QuantizedTensor
 from dqar.evaluation.profiling import GAPS
 from dqar.integration import DQARDDIMSampler, DQARDiTWrapper, DQARDPMSolverSampler, SamplerConfig
 from dqar.integration.whole_graph import GraphedSampler
@@ -112,6 +114,16 @@ def test_a_whole_generation_is_one_graph(pipe: DiTPipeline, kind: Any, guidance:
     for labels, seed in (([1, 2], 7), ([3, 1], 8), ([1, 2], 7)):
         noise = [torch.Generator().manual_seed(seed) for _ in range(2)]
         assert torch.equal(graph.sample(labels, noise[0]), eager.sample(2, labels, noise[1]))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("mode", ["per_tensor", "per_channel"])
+def test_the_fused_kernel_makes_the_bits_of_plain_torch(mode: str, dtype: torch.dtype) -> None:
+    """Compiled for the device the kernel is used, and rounds as a product and a cast do."""
+    stored = KVQuantizer(mode, 8).quantize(torch.randn(3, 257, 1152, device="cuda").to(dtype))
+    assert isinstance(stored, QuantizedTensor) and fused.is_fused(stored.values, stored.scale)
+    assert torch.equal(stored.dequantize(), torch.mul(stored.values, stored.scale).to(dtype))
+    assert fused.is_fused(stored.values, stored.scale)  # it did not fail
 
 
 def held(

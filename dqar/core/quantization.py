@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dqar.core import fused
 from dqar.errors import InvalidValue, invalid_value
 from dqar.validation import QUANTIZATION_BITS, QUANTIZATION_MODES
 
@@ -43,7 +44,7 @@ class QuantizedTensor:
             A new tensor of the original shape and dtype.
         """
         values = self.values if self.bits == 8 else _unpack(self.values, self.shape)
-        return torch.mul(values, self.scale).to(self.dtype)
+        return fused.dequantize(values, self.scale, self.dtype)
 
 
 class KVQuantizer:
