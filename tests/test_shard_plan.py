@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,8 @@ import torch
 from typer.testing import CliRunner
 
 from bench.cli.main import app
+from bench.cli.placement import placement
+from bench.errors import BadInput
 from bench.run.shard_plan import Part, batches_of, name_of, parts, read, usable
 from bench.store.tensors import Cache
 from bench.studies.scaling.plan import Costs, Plan, simulate
@@ -59,6 +62,23 @@ def test_a_place_that_is_none_is_refused(given: list[str], says: str) -> None:
     """In one line, before anything runs."""
     done = CliRunner().invoke(app, ["run", "smoke", *given])
     assert done.exit_code == 2 and says in done.output and done.output.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("address", "installed", "says"),
+    [
+        ("127.0.0.1:6379", True, "--dashboard: RAY_ADDRESS"),
+        ("", False, "--dashboard: aiohttp is not installed"),
+    ],
+)
+def test_a_dashboard_that_cannot_be_shown_is_refused(
+    address: str, installed: bool, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In one line: another cluster has its own, and the plain `ray` has no server for it."""
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: installed or None)
+    with pytest.raises(BadInput, match=says), placement("ray", dashboard=True):
+        pass
 
 
 def test_scaling_on_paper() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
@@ -34,7 +36,11 @@ DeviceKind = Annotated[
     ),
 ]
 Dashboard = Annotated[
-    bool, typer.Option("--dashboard", help="Show Ray's dashboard of a cluster started here, on the loopback.")
+    bool,
+    typer.Option(
+        "--dashboard",
+        help="Show Ray's dashboard of a cluster started here, at 127.0.0.1:8265 or the next free port.",
+    ),
 ]
 
 
@@ -68,8 +74,18 @@ def placement(
         return
     from bench.run.ray import placed
 
+    if dashboard:
+        _check_dashboard()
     with placed(workers, device_kind, dashboard) as cluster:
         yield cluster
+
+
+def _check_dashboard() -> None:
+    """BadInput where Ray cannot show it: the plain `ray` of `dqar[cluster]` lacks its server."""
+    if os.environ.get("RAY_ADDRESS"):
+        raise BadInput("--dashboard: RAY_ADDRESS names a cluster with its own; allowed: without RAY_ADDRESS")
+    if importlib.util.find_spec("aiohttp") is None:
+        raise BadInput("--dashboard: aiohttp is not installed; allowed: after `pip install 'ray[default]'`")
 
 
 @contextmanager
