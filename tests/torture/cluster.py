@@ -1,6 +1,7 @@
 """Torture of a suite on Ray: workers killed at twenty moments, the driver at ten, a node removed.
 
-`python tests/torture/cluster.py [WORKERS] [DRIVERS]` ends with the records of a run without Ray, or exits 1.
+`python tests/torture/cluster.py [WORKERS] [DRIVERS]` takes about ten minutes on two idle cores, and
+ends with the records of a run without Ray, or exits 1.
 """
 
 from __future__ import annotations
@@ -160,7 +161,9 @@ def main() -> int:
         return 1
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    print(f"{time.monotonic() - started:.0f} s")  # noqa: T201
+    faults = f"a node removed, {counts[0]} workers and {counts[1]} drivers killed"
+    seconds = time.monotonic() - started
+    print(f"{faults}: {3 - len(wrong)} of 3 ended with the undisturbed records, {seconds:.0f} s")  # noqa: T201
     return int(bool(wrong))
 
 
