@@ -40,7 +40,7 @@ def metrics(model: str) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize("model", ["embedded-t2i"])
+@pytest.mark.parametrize("model", shipped.MODELS)
 def test_the_readme_repeats_the_distances_with_their_numbers_of_images(model: str) -> None:
     """Each row at another guidance is the measured distance, with n; the stated ratio is of equal n."""
     text = (shipped.DIRECTORIES[model] / "README.md").read_text(encoding="utf-8")
