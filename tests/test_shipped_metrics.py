@@ -11,7 +11,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from bench.embedded import extractor, recognition, shipped
+from bench.embedded import extractor, metrics_file, recognition, shipped
 from bench.embedded.classes import CLASSES
 from bench.embedded.text_to_image.emoji import Sign
 from bench.embedded.train import app
@@ -36,14 +36,14 @@ def threads() -> Any:
 
 def metrics(model: str) -> dict[str, Any]:
     """What the model's metrics.json holds."""
-    found: dict[str, Any] = json.loads((shipped.DIRECTORIES[model] / "metrics.json").read_text())
+    found: dict[str, Any] = json.loads((metrics_file.DIRECTORIES[model] / "metrics.json").read_text())
     return found
 
 
 @pytest.mark.parametrize("model", shipped.MODELS)
 def test_the_readme_repeats_the_distances_with_their_numbers_of_images(model: str) -> None:
     """Each row at another guidance is the measured distance, with n; the stated ratio is of equal n."""
-    text = (shipped.DIRECTORIES[model] / "README.md").read_text(encoding="utf-8")
+    text = (metrics_file.DIRECTORIES[model] / "README.md").read_text(encoding="utf-8")
     values = metrics(model)
     found = ROW.findall(text)
     assert len(found) >= 2
@@ -61,7 +61,7 @@ def test_the_readme_repeats_the_distances_with_their_numbers_of_images(model: st
 def test_the_readme_repeats_what_other_guidance_gives() -> None:
     """The text model's distances at every guidance that was tried, and those of its autoencoder alone."""
     text = re.sub(
-        r"\s+", " ", (shipped.DIRECTORIES["embedded-t2i"] / "README.md").read_text(encoding="utf-8")
+        r"\s+", " ", (metrics_file.DIRECTORIES["embedded-t2i"] / "README.md").read_text(encoding="utf-8")
     )
     trials = metrics("embedded-t2i")["distance_trials"]
     shown = {at: value for value, places in TRIAL.findall(text) for at in places.split(" and at ")}
@@ -71,7 +71,7 @@ def test_the_readme_repeats_what_other_guidance_gives() -> None:
 
 def test_the_readme_repeats_how_many_samples_are_recognised() -> None:
     """Every class's share and that over all, of real images and of both models' samples."""
-    text = (shipped.HERE / "README.md").read_text(encoding="utf-8").split("## Recognition")[1]
+    text = (metrics_file.HERE / "README.md").read_text(encoding="utf-8").split("## Recognition")[1]
     dit, t2i = (metrics(model)["recognised"] for model in shipped.MODELS)
     measured = (dit["real"], dit["1.5"], t2i["3"])
     real, *sampled = ({"all": each, **each["classes"]} for each in measured)
@@ -119,12 +119,12 @@ def test_signs_belong_to_the_class_that_takes_them(
 def test_recognition_samples_every_class_and_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each class is sampled, and what is measured later or evaluated again drops nothing of it."""
     monkeypatch.setattr(shipped, "STEPS", {"embedded": 2})
-    monkeypatch.setattr(shipped, "DIRECTORIES", {"embedded": tmp_path})
+    monkeypatch.setattr(metrics_file, "DIRECTORIES", {"embedded": tmp_path})
     (tmp_path / "metrics.json").write_text('{"guidance": 4.0}')
     values = shipped.recognition("embedded", tmp_path, each=1, guidance=1.5)
     assert set(values["classes"]) == set(NAMES) and values["n"] == len(CLASSES)
-    shipped.add("embedded", "recognised", "4", {})
-    shipped.write(tmp_path, {"guidance": 3.0})
+    metrics_file.add("embedded", "recognised", "4", {})
+    metrics_file.write(tmp_path, {"guidance": 3.0})
     kept = json.loads((tmp_path / "metrics.json").read_text())
     assert kept["guidance"] == 3.0 and kept["recognised"]["1.5"] == values
     assert set(kept["recognised"]) == {"1.5", "4", "real"}

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import torch
 import typer
 
-from bench.embedded import classifier, data, dit, export, shipped, vae
+from bench.embedded import classifier, data, dit, export, metrics_file, shipped, vae
 from bench.embedded.loop import Budget, parse_until
 from bench.embedded.text_to_image import emoji, mmdit_training, scorer_training
 
@@ -126,7 +126,7 @@ def evaluate_command(
     painted = evaluate.sample(load_pipeline(torch.bfloat16), wanted, guidance)
     evaluate.grid(painted, wanted).save(HERE / "samples.webp", quality=70, method=6)
     values = evaluate.metrics(dataset, painted, wanted, work)
-    print(shipped.write(HERE, {"guidance": guidance, "steps": evaluate.STEPS, **values}))
+    print(metrics_file.write(HERE, {"guidance": guidance, "steps": evaluate.STEPS, **values}))
 
 
 @command("distance")

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 from tqdm import tqdm
 
-from bench.embedded import load_text_pipeline, shipped
+from bench.embedded import load_text_pipeline, metrics_file
 from bench.embedded.evaluate import nearest
 from bench.embedded.extractor import extract
 from bench.embedded.text_to_image import scorer, scorer_training
@@ -229,7 +229,7 @@ def write(data: TextData, n: int) -> str:
     grid(shown["train"][:40] + shown["names"][:24]).save(HERE / "samples.webp", quality=70, method=6)
     drawn = nearest_pairs(data, shown["train"][:12])
     grid(drawn, columns=6).save(HERE / "nearest.png", optimize=True)
-    return shipped.write(HERE, {"guidance": GUIDANCE, "steps": STEPS, **metrics(data, images, rows)})
+    return metrics_file.write(HERE, {"guidance": GUIDANCE, "steps": STEPS, **metrics(data, images, rows)})
 
 
 def nearest_pairs(data: TextData, samples: list[tuple[str, Tensor]]) -> list[tuple[str, Tensor]]:
