@@ -26,6 +26,7 @@ from bench.errors import BadInput
 from bench.machine import device, identity, provenance
 from bench.run.runner import Runner
 from bench.run.suite_run import SuiteRun
+from bench.spec.suite import Suite
 from bench.store import images, places, validation
 
 ROOT = Path(__file__).parents[1]
@@ -160,6 +161,17 @@ def test_a_published_suite_has_its_records_images_and_page(
     assert "tiny" in (places.PUBLISHED_REPORTS / "README.md").read_text()
     assert CliRunner().invoke(app, ["publish", "tiny.yaml"]).exit_code == 0
     assert page.read_text() == text
+
+
+@pytest.mark.parametrize("name", ["embedded", "snr"])
+def test_images_are_published_where_the_suite_says_so(name: str) -> None:
+    """A suite with `publish_images: false` has none in what is committed, and its page says so."""
+    wanted = Suite.load(name).file.publish_images
+    assert wanted == (name == "embedded")
+    (index,) = (places.PUBLISHED_RESULTS / name).glob("*/images.json")
+    assert any(json.loads(index.read_text())["mosaics"].values()) == wanted
+    text = (places.PUBLISHED_REPORTS / name / "README.md").read_text()
+    assert ("None here: this suite's images stay" in text) == (not wanted)
 
 
 def git(directory: Path, *arguments: str) -> str:

@@ -84,6 +84,8 @@ def _check_finished(suite: Suite, records: Sequence[Record]) -> None:
 
 def _shown(suite: Suite, records: list[Record], store: Store) -> set[str]:
     """The configurations whose images the report shows."""
+    if not suite.file.publish_images:
+        return set()
     return {record.name for record in suite_report(suite, records, store.directory).few}
 
 
@@ -160,11 +162,18 @@ def _policy(directory: Path) -> Path:
     return write_report(comparison, PUBLISHED_REPORTS / "policy")
 
 
+def _scaling(directory: Path) -> Path:
+    from bench.studies.scaling.report import write_report
+
+    return write_report(directory, PUBLISHED_REPORTS / "scaling")
+
+
 # Studies without records whose page can be written again from what they measured, in a machine's directory.
 STUDY_PAGES: dict[str, Callable[[Path], Path]] = {
     "signals": _signals,
     "prompt-length": _prompt_length,
     "generality": _generality,
     "policy": _policy,
+    "scaling": _scaling,
     "tune": _tune,
 }

@@ -154,6 +154,9 @@ class SuiteReport:
         fallback = f"{escape(self.ran[0].suite)}: {n} configuration{'s' * (n != 1)}"
         links = [(r.name, _link(self.results / f"{r.name}-{r.key}.json", out)) for r in self.ran]
         content = self._text(where) | self.tables | plots | self._front_content() | {"links": links}
+        content["differing"] = any(
+            r.quality and r.quality.image and not r.quality.identical for r in self.ran
+        )
         return render(
             "report.md.j2",
             escape(self.question) or fallback,
