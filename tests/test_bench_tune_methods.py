@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from bench.cli.main import app
 from bench.errors import BadInput
 from bench.measure import flops
 from bench.methods.space import Among, Baseline, Real, Whole
+from bench.spec.run_spec import RunSpec
 from bench.spec.suite import Suite
+from bench.store.places import PUBLISHED_RESULTS
 from bench.studies.tune.candidate import Judge, Outcome, Products, Task, undecoded
 from bench.studies.tune.methods import Search, Trial, distinct, front, searches, suggested
 from bench.studies.tune.methods_report import trials_of
@@ -160,3 +163,24 @@ def test_the_command_resumes_and_its_runs_are_a_suites(
     )
     (tmp_path / "tuned.yaml").write_text(yaml.safe_dump(suite))
     assert Suite.load(tmp_path / "tuned.yaml").specs()
+
+
+@pytest.mark.parametrize(("suite", "model"), [("front", "embedded"), ("front-t2i", "embedded-t2i")])
+def test_every_method_of_a_front_has_its_published_study(suite: str, model: str) -> None:
+    """Each method and solver that a front compares was searched, with as many trials as any other."""
+    (rows,) = (PUBLISHED_RESULTS / "tune").glob(f"*/{model}/{TRIALS}")
+    trials = Counter((trial.method, trial.search) for trial in trials_of(StoredTrials.load(rows.parent).rows))
+    assert len(set(trials.values())) == 1
+    lacking = [
+        spec.name
+        for spec in Suite.load(suite).specs()
+        if spec.method != "baseline" and (spec.method, searched(spec)) not in trials
+    ]
+    assert lacking == ["ddim-steps=25"] * (suite == "front")  # the baseline's own solver has only its steps
+
+
+def searched(spec: RunSpec) -> str:
+    """The search that a configuration's options are of: fewer steps have one a solver."""
+    if spec.method != "fewer_steps":
+        return spec.method
+    return str(spec.options.get("scheduler", "euler" if spec.model == "embedded-t2i" else "ddim"))
