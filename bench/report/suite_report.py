@@ -154,7 +154,7 @@ class SuiteReport:
         fallback = f"{escape(self.ran[0].suite)}: {n} configuration{'s' * (n != 1)}"
         links = [(r.name, _link(self.results / f"{r.name}-{r.key}.json", out)) for r in self.ran]
         content = self._text(where) | self.tables | plots | self._front_content() | {"links": links}
-        content["differing"] = any(
+        content["images_differ"] = any(
             r.quality and r.quality.image and not r.quality.identical for r in self.ran
         )
         return render(
