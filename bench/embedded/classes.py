@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,10 +54,21 @@ class ClassSpec:
         Returns:
             True where its subcategory and its names are the class's.
         """
-        name = emoji["short_name"]
-        wanted = not self.only or name in self.only
-        named = emoji["name"].startswith(self.startswith)
-        return emoji["subcategory"] in self.subcategories and wanted and named and name not in self.without
+        return self.admits(emoji["subcategory"], {emoji["short_name"], emoji["name"]})
+
+    def admits(self, subcategory: str, names: Set[str]) -> bool:
+        """Whether an emoji of this subcategory and these names belongs to the class.
+
+        Args:
+            subcategory: spelled as those of the class.
+            names: all of the emoji's, spelled as those of the class.
+
+        Returns:
+            True where the class merges the subcategory and accepts the names.
+        """
+        wanted = not self.only or bool(self.only & names)
+        named = any(name.startswith(self.startswith) for name in names)
+        return subcategory in self.subcategories and wanted and named and not self.without & names
 
 
 MOONS = words(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -89,11 +90,14 @@ def belongs(sign: Sign, spec: ClassSpec) -> bool:
     Returns:
         True where the class merges its subcategory and accepts its names.
     """
-    names = set(sign.names)
-    only, without = ({plain(name) for name in each} for each in (spec.only, spec.without))
-    started = any(name.startswith(plain(spec.startswith)) for name in names)
-    kinds = {plain(each) for each in spec.subcategories}
-    return sign.kind in kinds and started and (not only or bool(names & only)) and not names & without
+    spelled = replace(
+        spec,
+        subcategories=tuple(plain(each) for each in spec.subcategories),
+        only=frozenset(plain(each) for each in spec.only),
+        without=frozenset(plain(each) for each in spec.without),
+        startswith=plain(spec.startswith),
+    )
+    return spelled.admits(sign.kind, set(sign.names))
 
 
 def signs_by_class(data: TextData, each: int) -> tuple[Tensor, Tensor]:
