@@ -153,10 +153,9 @@ class SuiteReport:
         n = len(self.ran)
         fallback = f"{escape(self.ran[0].suite)}: {n} configuration{'s' * (n != 1)}"
         links = [(r.name, _link(self.results / f"{r.name}-{r.key}.json", out)) for r in self.ran]
-        content = self._text(where) | self.tables | plots | self._front_content() | {"links": links}
-        content["images_differ"] = any(
-            r.quality and r.quality.image and not r.quality.identical for r in self.ran
-        )
+        differ = any(r.quality and r.quality.image and not r.quality.identical for r in self.ran)
+        more = {"links": links, "images_differ": differ}
+        content = self._text(where) | self.tables | plots | self._front_content() | more
         return render(
             "report.md.j2",
             escape(self.question) or fallback,
