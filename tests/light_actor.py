@@ -79,7 +79,7 @@ def light(directory: Path, pause: float = 0.0) -> type[LightWorker]:
 
 
 def packed(start: int, stop: int, scale: float, more: int = 0) -> bytes:
-    """A shard of these images, with so many bytes that nobody needs."""
+    """A shard of these images, with so many bytes of no use."""
     drift = scale + np.arange(start, stop, dtype=np.float64)
     worst = [{"index": stop - 1, "seed": stop - 1, "label": "it", "drift": drift[-1], "psnr_db": 9.0}]
     return save({
