@@ -6,15 +6,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from bench.methods import scheduler
+from bench.methods import heun, scheduler
 from bench.methods.base import Arm, Method, only
-from bench.methods.space import Among, Baseline, Space, evaluations
+from bench.methods.space import Among, Baseline, Space, Whole, evaluations
 
 SHIFTS = (1.0, 3.0, 4.0)  # of a flow's steps, besides the model's own
 
 
 def check(options: dict[str, Any]) -> None:
     """Check options: `steps`, `scheduler`, or both; where steps lie; `solver_order`.
+
+    `steps` counts the solver's steps, at each of which the model is evaluated once; with `heun`, twice.
 
     Args:
         options: As a suite has them.
@@ -23,9 +25,28 @@ def check(options: dict[str, Any]) -> None:
         ValueError: Naming the option, its value and what is allowed.
     """
     only(options, scheduler.OPTIONS)
+    if options.get("scheduler") == heun.HEUN:
+        heun.check(options)
+        return
+    if options.get("scheduler") not in (None, *scheduler.SCHEDULERS):
+        known = ", ".join((*scheduler.SCHEDULERS, heun.HEUN))
+        raise ValueError(f"scheduler: {options['scheduler']!r} not known; allowed: {known}")
     scheduler.check(options)
     if all(options.get(name) is None for name in ("steps", "scheduler")):
         raise ValueError("neither 'steps' nor 'scheduler' is given; one must be")
+
+
+def gap(pipeline: str, options: dict[str, Any]) -> str | None:
+    """Why a solver does not run on a pipeline.
+
+    Args:
+        pipeline: The name of its class in diffusers.
+        options: As `check` lets them through.
+
+    Returns:
+        A clause for reports; None where it runs.
+    """
+    return heun.gap(pipeline) if options.get("scheduler") == heun.HEUN else None
 
 
 @contextmanager
@@ -40,7 +61,8 @@ def apply(pipe: Any, options: dict[str, Any]) -> Iterator[Arm]:
         The pipeline with the other scheduler, and the step count for its call.
     """
     check(options)
-    with scheduler.solver(pipe, options) as call:
+    chosen = heun.solver if options.get("scheduler") == heun.HEUN else scheduler.solver
+    with chosen(pipe, options) as call:
         yield Arm(call=call)
 
 
@@ -60,6 +82,11 @@ def spaces(baseline: Baseline) -> dict[str, Space]:
     if baseline.flow:
         shifts = {f"shift-{shift:g}": {"shift": shift} for shift in SHIFTS}
         names["euler"] = {"steps": steps, "solver": Among({"even": {}, **shifts})}
+        twice = {"even": {}, **shifts}
+        names[heun.HEUN] = {  # as many evaluations of the model as the others
+            "steps": Whole((steps.low + 1) // 2, (steps.high + 1) // 2),
+            "solver": Among({name: {"scheduler": heun.HEUN} | options for name, options in twice.items()}),
+        }
     return names
 
 
@@ -78,4 +105,4 @@ def _variants(name: str, flow: bool) -> dict[str, dict[str, Any]]:
     }
 
 
-METHOD = Method(check=check, apply=apply, spaces=spaces)
+METHOD = Method(check=check, apply=apply, gap=gap, spaces=spaces)
