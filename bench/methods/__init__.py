@@ -3,9 +3,8 @@
 Baseline, DQAR and every competitor go through these few lines, so that none is measured otherwise.
 
 Published competitors that are not here yet: BudCache (arXiv 2606.13496: step masks by simulated annealing;
-DBCache's static masks are the nearest), L2P (arXiv 2604.26365: linear predictors trained for each timestep),
-SpeCa's verification (arXiv 2509.11628) and OptimalSteps' own recursion (arXiv 2503.21774; `timesteps` has
-that of GITS).
+DBCache's static masks are the nearest), L2P (arXiv 2604.26365: linear predictors trained for each timestep)
+and OptimalSteps' own recursion (arXiv 2503.21774; `timesteps` has that of GITS).
 """
 
 from __future__ import annotations
@@ -27,6 +26,7 @@ METHODS: dict[str, str] = {
     "pab": "bench.methods.diffusers_hooks:PAB",
     "taylorseer": "bench.methods.diffusers_hooks:TAYLORSEER",
     "hicache": "bench.methods.hicache:METHOD",
+    "speca": "bench.methods.speca:METHOD",
     "first_block": "bench.methods.diffusers_hooks:FIRST_BLOCK",
     "fastercache": "bench.methods.diffusers_hooks:FASTERCACHE",
     "magcache": "bench.methods.magcache:METHOD",

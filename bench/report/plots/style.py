@@ -45,6 +45,7 @@ STYLES = {
     "seacache": MethodStyle("#44AA99", "d", (0, (2, 2))),
     "meancache": MethodStyle("#AA4499", "H", (0, (6, 2))),
     "hicache": MethodStyle("#117733", "d", (0, (4, 2))),
+    "speca": MethodStyle("#6699CC", "8", (0, (6, 1, 1, 1))),
     "dbcache": MethodStyle("#332288", ">", (0, (3, 5, 1, 5))),
 }
 _OTHER = MethodStyle("#555555", "h", "-")
