@@ -17,6 +17,7 @@ from bench.errors import BadInput
 from bench.measure import flops
 from bench.methods import stack
 from bench.methods.base import Arm
+from bench.methods.compilation import compiled
 from bench.pipeline.session import Session
 from bench.record import Record
 from bench.report.tables.composition import composition_table
@@ -34,6 +35,8 @@ STACKS = [
     {"attention": "math"},
     pytest.param({"weights": "int8"}, marks=without_torchao),
     pytest.param({"dtype": "bf16", "weights": "int8"}, marks=without_torchao),
+    {"compile": "regional"},
+    {"compile": "max-autotune"},
 ]
 
 
@@ -80,17 +83,17 @@ def test_compiled_models_are_made_once(pipe: Any, monkeypatch: pytest.MonkeyPatc
     compile again."""
     compiled: list[Any] = []
 
-    def compiling(model: Any, fullgraph: bool, dynamic: bool) -> Any:
-        compiled.append((fullgraph, dynamic))
+    def compiling(model: Any, fullgraph: bool, mode: str | None, dynamic: bool) -> Any:
+        compiled.append((fullgraph, mode, dynamic))
         return copy.copy(model)
 
     monkeypatch.setattr(torch, "compile", compiling)
     for more in ({}, {"dqar": REUSE}, {}):
-        with methods.get("stack").apply(pipe, {"compile": True} | more):
+        with methods.get("stack").apply(pipe, {"compile": "whole"} | more):
             held = pipe.transformer
         assert held is not pipe.transformer
-    assert compiled == [(True, False)]
-    assert methods.get("stack").fixed_steps({"compile": True})
+    assert compiled == [(True, None, False)]
+    assert methods.get("stack").fixed_steps({"compile": "whole"})
 
 
 def test_offload_moves_models_under_reuse(pipe: Any) -> None:
@@ -148,7 +151,7 @@ def test_without_torchao_quantised_weights_name_it(monkeypatch: pytest.MonkeyPat
     """The line names the package that is missing; what needs none runs."""
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert stack.lacks({"weights": "int8"}) == "weights: int8 needs the package torchao (pip install torchao)"
-    assert stack.lacks({"dtype": "bf16", "compile": True, "attention": "math"}) is None
+    assert stack.lacks({"dtype": "bf16", "compile": "whole", "attention": "math"}) is None
 
 
 @pytest.mark.parametrize(
@@ -157,7 +160,8 @@ def test_without_torchao_quantised_weights_name_it(monkeypatch: pytest.MonkeyPat
         ({"weights": "int4"}, "weights: 'int4' is not allowed; allowed: int8, fp8"),
         ({"kernel": "x"}, "unknown option 'kernel'; allowed: dtype, weights, attention, compile, offload"),
         ({"dqar": REUSE}, "none of dtype, weights, attention, compile, offload is given"),
-        ({"compile": True, "offload": True}, "compile: true and offload: true exclude each other"),
+        ({"compile": True}, "compile: True is not allowed; allowed: whole, regional, max-autotune"),
+        ({"compile": "regional", "offload": True}, "compile: regional and offload: true exclude each other"),
         ({"offload": "leaf"}, "offload: 'leaf' is not allowed; allowed: True, False"),
         ({"dtype": "bf16", "dqar": {"max_age": -1}}, "max_age"),
         ({"dtype": "bf16", "dqar": 3}, "dqar: 3 is not allowed"),
@@ -171,10 +175,11 @@ def test_bad_options(options: dict[str, Any], message: str) -> None:
     assert message in str(caught.value)
 
 
-def test_a_compiled_baseline_is_refused() -> None:
+@pytest.mark.parametrize("kind", ["whole", "regional"])
+def test_a_compiled_baseline_is_refused(kind: str) -> None:
     """Over a compiled baseline the copy would not be compiled, so that it would lose by that alone."""
     pipe = build_tiny_pipeline()
-    pipe.transformer = torch.compile(pipe.transformer)
+    pipe.transformer = compiled(pipe.transformer, kind)
     with (
         pytest.raises(ValueError, match="must be false"),
         methods.get("stack").apply(pipe, {"dtype": "bf16"}),

@@ -10,12 +10,14 @@ from typing import Any
 import pytest
 import torch
 from conftest import build_tiny_pipeline, decisions_of, generate
-from diffusers import DiTPipeline
+from diffusers import DiTPipeline, FluxTransformer2DModel
 from torch import Tensor
 from torch._dynamo.utils import counters
 
 import dqar
+from bench.methods.compilation import REGIONAL, compiled
 from dqar import DQARConfig
+from dqar.integration.adapter import blocks_of
 
 
 @pytest.fixture
@@ -68,6 +70,71 @@ def test_disabled_after_compiling_is_the_compiled_model(pipe: DiTPipeline) -> No
     assert not torch.equal(generate(pipe, steps=6), untouched)
     dqar.disable(pipe)
     assert torch.equal(generate(pipe, steps=6), untouched)
+
+
+def compile_blocks(pipe: DiTPipeline) -> None:
+    """As `compiled(transformer, "regional")` does it, without the time that inductor takes."""
+    for block in blocks_of(pipe.transformer):
+        block.compile(fullgraph=True, dynamic=False, backend="eager")
+
+
+@pytest.mark.parametrize(
+    "change", [{}, {"forecast_order": 1}, {"reuse_mode": "kv"}], ids=["hold", "forecast", "kv"]
+)
+def test_layers_are_reused_within_compiled_blocks(pipe: DiTPipeline, change: dict[str, Any]) -> None:
+    """Over blocks that are compiled one by one, with nothing reused, latents are the untouched model's to the
+    bit; with reuse they are those of reuse without compiling; a second run compiles nothing."""
+    untouched, config = generate(pipe, steps=6), DQARConfig.preset("maximum", max_age=2, **change)
+    dqar.enable(pipe, config)
+    eager = generate(pipe, steps=6)
+    dqar.disable(pipe)
+    compile_blocks(pipe)
+    dqar.enable(pipe, DQARConfig.preset("maximum", entropy_threshold=0.0, quantization_bits=16))
+    assert torch.equal(generate(pipe, steps=6), untouched)
+    dqar.enable(pipe, config)
+    latents = generate(pipe, steps=6)
+    assert dqar.summary(pipe).ratio > 0
+    assert torch.allclose(latents, eager, rtol=1e-4, atol=1e-4 * float(eager.abs().max()))
+    graphs = compiled_graphs()
+    assert torch.equal(generate(pipe, steps=6), latents) and compiled_graphs() == graphs
+    dqar.disable(pipe)
+    assert torch.equal(generate(pipe, steps=6), untouched)
+
+
+@pytest.mark.parametrize("layers", [2, 5])
+def test_blocks_share_their_graph_where_steps_are_skipped(layers: int) -> None:
+    """However many blocks there are, they have two graphs, the first block's inputs being laid out in another
+    way: a plan of whole steps adds none, and its latents are those without compiling."""
+    pipe = build_tiny_pipeline(layers=layers)
+    config = DQARConfig.preset("maximum", layer_fraction=0.0, model_steps=3)
+    dqar.enable(pipe, config)
+    eager = generate(pipe, steps=6)
+    dqar.disable(pipe)
+    compile_blocks(pipe)
+    dqar.enable(pipe, config)
+    assert torch.allclose(generate(pipe, steps=6), eager, rtol=1e-4, atol=1e-4 * float(eager.abs().max()))
+    assert dqar.summary(pipe).skipped.mean() == 0.5 and compiled_graphs() == 2
+    dqar.disable(pipe)
+    generate(pipe, steps=6)
+    assert compiled_graphs() == 2
+
+
+def test_the_compiled_blocks_are_those_that_diffusers_names() -> None:
+    """On a class for which diffusers has `compile_repeated_blocks`, ours compiles the same modules."""
+    theirs, ours = (
+        FluxTransformer2DModel(
+            in_channels=4, num_layers=2, num_single_layers=2, attention_head_dim=8, num_attention_heads=2,
+            joint_attention_dim=8, pooled_projection_dim=8, axes_dims_rope=(2, 2, 4),
+        )
+        for _ in range(2)
+    )  # fmt: skip
+    theirs.compile_repeated_blocks()
+    compiled(ours, REGIONAL)
+    chosen = [
+        {name for name, part in model.named_modules() if part._compiled_call_impl is not None}
+        for model in (theirs, ours)
+    ]
+    assert chosen[0] == chosen[1] and len(chosen[0]) == 4
 
 
 @contextmanager

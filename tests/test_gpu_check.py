@@ -29,8 +29,9 @@ for name in names:
 """
 
 
-# `graphs` is `compiled` where there is no device, and `int8` starts two processes for what `memory` tests.
-CHEAP = [step for step in STEPS if step.name not in ("graphs", "int8", "tests")]
+# `graphs` is `compiled` where there is no device, `int8` starts two processes for what `memory` tests, and
+# `max-autotune` compiles for a minute what `stack` tests.
+CHEAP = [step for step in STEPS if step.name not in ("graphs", "int8", "max-autotune", "tests")]
 
 
 @pytest.mark.parametrize("step", CHEAP, ids=lambda step: step.name)

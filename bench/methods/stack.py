@@ -21,14 +21,15 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from bench.machine.device import device_type
 from bench.methods import dqar as reuse
 from bench.methods.base import Arm, Method, only
-from dqar.integration.adapter import unwrapped
+from bench.methods.compilation import MAX_AUTOTUNE, REGIONAL, WHOLE, compiled
+from dqar.integration.adapter import Adapter
 
 REUSE = "dqar"  # the option that holds DQAR's own
 KNOWN: dict[str, tuple[Any, ...]] = {
     "dtype": ("bf16", "fp16"),
     "weights": ("int8", "fp8"),  # of the transformer's linear layers
     "attention": ("math", "flash", "efficient", "cudnn"),  # kernels of scaled_dot_product_attention
-    "compile": (True, False),
+    "compile": (WHOLE, REGIONAL, MAX_AUTOTUNE),
     "offload": (True, False),  # each model is on the device only while it computes
 }
 ON_CPU = ("math", "flash")  # kernels that torch has there
@@ -62,9 +63,8 @@ def check(options: dict[str, Any]) -> None:
     if not any(options.get(name) for name in KNOWN):
         raise ValueError(f"none of {', '.join(KNOWN)} is given; one must be (reuse alone is method dqar)")
     if options.get("compile") and options.get("offload"):
-        raise ValueError(
-            "compile: true and offload: true exclude each other: a model that moves is no one graph"
-        )
+        kind = options["compile"]
+        raise ValueError(f"compile: {kind} and offload: true exclude each other: a compiled model stays put")
     _check_reuse(options.get(REUSE, {}))
 
 
@@ -116,7 +116,7 @@ def apply(pipe: Any, options: dict[str, Any]) -> Iterator[Arm]:
         ValueError: The pipeline is compiled, or this machine lacks what an option needs.
     """
     check(options)
-    if unwrapped(pipe.transformer) is not pipe.transformer:
+    if Adapter(pipe.transformer).compiled:
         raise ValueError("compile: the suite's own setting must be false: a stack compiles by its option")
     if why := lacks(options):
         raise ValueError(why)
@@ -162,8 +162,7 @@ def _copied(pipe: Any, options: dict[str, Any]) -> dict[str, nn.Module]:
     if "weights" in options:
         _quantise(models["transformer"], options["weights"])
     if options.get("compile"):
-        whole: Any = torch.compile(models["transformer"], fullgraph=True, dynamic=False)
-        models["transformer"] = whole
+        models["transformer"] = compiled(models["transformer"], options["compile"])
     return models
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from bench.errors import NonFinite
 from bench.machine.device import device_type
 from bench.methods import Arm, get
+from bench.methods.compilation import CUDA_GRAPHS, WHOLE, compiled
 from bench.pipeline import conditions, models
 from bench.record import Reuse
 from bench.spec.run_spec import RunSpec
@@ -60,8 +61,7 @@ class Session:
             raise ValueError("cuda_graphs: true needs a CUDA device")
         pipe = models.load(spec)
         if spec.compile:
-            mode = "reduce-overhead" if spec.cuda_graphs else None
-            pipe.transformer = torch.compile(pipe.transformer, fullgraph=True, mode=mode, dynamic=False)
+            pipe.transformer = compiled(pipe.transformer, CUDA_GRAPHS if spec.cuda_graphs else WHOLE)
         return cls(pipe=pipe, spec=spec, labels=conditions.numbers(spec, pipe))
 
     def under(self, spec: RunSpec) -> Session:

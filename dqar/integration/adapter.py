@@ -98,9 +98,16 @@ class Adapter:
         return heads[0] if heads and isinstance(heads[0], int) else None
 
     @property
-    def compiled(self) -> Any:
-        """The transformer as `torch.compile` wrapped it, None = it is not compiled."""
-        return self.outer if hasattr(self.outer, "_orig_mod") else None
+    def compiled(self) -> list[Any]:
+        """What `torch.compile` made: of the transformer as a whole, and of modules by `module.compile()`."""
+        whole = [self.outer] if hasattr(self.outer, "_orig_mod") else []
+        calls = [vars(module).get("_compiled_call_impl") for module in self.base.modules()]
+        return whole + [call for call in calls if hasattr(call, "get_compiler_config")]
+
+    @property
+    def regional(self) -> bool:
+        """Whether the blocks are compiled one by one, as `compile_repeated_blocks` of diffusers does it."""
+        return any(vars(block).get("_compiled_call_impl") is not None for block in blocks_of(self.base))
 
     def arguments(self, args: Sequence[Any], kwargs: dict[str, Any]) -> dict[str, Any]:
         """All arguments of a call of the transformer.

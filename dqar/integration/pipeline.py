@@ -158,12 +158,15 @@ def prepare(
         model=adapter.name,
     )
     check(adapter, manager.config)
-    if adapter.compiled is not None:
+    if compiled := adapter.compiled:
         allow_compiled_variants()
-        manager.graphed = _in_graphs(adapter.compiled)
-    manager.observed = bool(adapter.attentions)
+        manager.graphed = any(map(_in_graphs, compiled))
+    # A hook knows its layer: blocks that share one compiled graph would each need their own.
+    plain = adapter.regional and not manager.planner.may_reuse_layers
+    manager.observed = bool(adapter.attentions) and not plain
     watch = ContextWatch(adapter.base) if hasattr(adapter.base, "cache_context") else None
-    hooks = hooks_of(adapter, manager.slots, manager, manager.config.reuse_mode == "kv")
+    kv = manager.config.reuse_mode == "kv"
+    hooks = [] if plain else hooks_of(adapter, manager.slots, manager, kv)
     patches: list[Any] = [*hooks, *([watch] if watch else []), TransformerCall(adapter, manager, watch)]
     return Handle(manager, transformer, patches)
 
@@ -252,6 +255,6 @@ def allow_compiled_variants() -> None:
     compiler.accumulated_recompile_limit = max(compiler.accumulated_recompile_limit, COMPILED_VARIANTS)
 
 
-def _in_graphs(transformer: Any) -> bool:
+def _in_graphs(compiled: Any) -> bool:
     """Whether it was compiled to run in CUDA graphs (`mode="reduce-overhead"`, and others)."""
-    return bool((transformer.get_compiler_config() or {}).get("triton.cudagraphs"))
+    return bool((compiled.get_compiler_config() or {}).get("triton.cudagraphs"))

@@ -19,7 +19,7 @@ from dqar.integration.slots import Slots
 from dqar.integration.step_decision import DecisionMaker, StepDecision
 from dqar.integration.summary import Record
 from dqar.integration.trajectory import Trajectory
-from dqar.plan import BOTH, CONDITIONAL, FloatArray, Rules, positions, rules
+from dqar.plan import BOTH, CONDITIONAL, NONE, FloatArray, Rules, positions, rules
 from dqar.policy.layer_scheduler import AdaptiveLayerScheduler, LayerScheduler
 from dqar.policy.mlp_policy import ReusePolicy
 from dqar.policy.saved_plan import SavedPlan
@@ -75,6 +75,15 @@ class Planner:
         if self.saved is not None:
             return bool((self.saved.branches == CONDITIONAL).any())
         return self.config.guidance_interval > 1
+
+    @property
+    def may_reuse_layers(self) -> bool:
+        """Whether some layer may reuse or is measured; else a step is only computed or skipped as a whole."""
+        if self.saved is not None:
+            reuses = bool(self.saved.reuse[self.saved.branches != NONE].any())
+        else:
+            reuses = not self.config.use_layer_scheduling or self.config.layer_fraction > 0
+        return reuses or self.config.trace_entropy
 
     def refuse_halves(self) -> None:
         """Refuse a configuration that needs one half of a batch that cannot be split.

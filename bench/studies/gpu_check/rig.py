@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import torch
-
 from bench.machine.device import device_type
 from bench.measure import flops, timing
+from bench.methods.compilation import CUDA_GRAPHS, REGIONAL, WHOLE, compiled
 from bench.pipeline import conditions, models
 from bench.pipeline.session import Session
 from bench.record import Limits, Median, Timing
@@ -103,26 +102,30 @@ class Rig:
         }  # fmt: skip
         return RunSpec(**common | fields)
 
-    def session(self, spec: RunSpec) -> Session:
+    def session(self, spec: RunSpec, kind: str | None = None) -> Session:
         """Open a session over the loaded pipeline.
 
         Args:
             spec: the configuration; the transformer is compiled where it asks for that.
+            kind: in which way, one of `bench.methods.compilation.KINDS`; None: as the configuration says.
 
         Returns:
             The session.
         """
         pipe = copy.copy(self.pipe)
         if spec.compile:
-            mode = "reduce-overhead" if spec.cuda_graphs else None
-            pipe.transformer = torch.compile(pipe.transformer, fullgraph=True, mode=mode, dynamic=False)
+            kind = kind or (CUDA_GRAPHS if spec.cuda_graphs else WHOLE)
+            # Compiled block by block the blocks themselves change, which the other steps share.
+            own = copy.deepcopy(pipe.transformer) if kind == REGIONAL else pipe.transformer
+            pipe.transformer = compiled(own, kind)
         return Session(pipe=pipe, spec=spec, labels=conditions.numbers(spec, pipe))
 
-    def timed(self, *specs: RunSpec) -> list[tuple[Session, Timing]]:
+    def timed(self, *specs: RunSpec, kind: str | None = None) -> list[tuple[Session, Timing]]:
         """Time rounds of the baseline and each configuration, interleaved.
 
         Args:
             *specs: configurations of one baseline, at least one.
+            kind: in which way their transformer is compiled, as `session` takes it.
 
         Returns:
             Session and timing of each.
@@ -130,7 +133,7 @@ class Rig:
         Raises:
             Exception: whatever one of them raised.
         """
-        first = self.session(specs[0])
+        first = self.session(specs[0], kind)
         sessions = [first, *map(first.under, specs[1:])]
         pairs = timing.measure_together(sessions, lambda _: None)
         for measured in pairs:

@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 from bench.measure import memory
+from bench.methods.compilation import MAX_AUTOTUNE, REGIONAL
 from bench.studies.gpu_check.rig import EVERY_SECOND, NOTHING, Rig, scaled, skipping
 from bench.studies.gpu_check.step import Value
 
@@ -18,11 +19,11 @@ COMPETITORS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def _against_flops(rig: Rig, **fields: Any) -> dict[str, Value]:
-    """Skipped steps over the baseline of the same kind, and the share of what FLOPs allow."""
+def _against_flops(rig: Rig, kind: str | None = None, **fields: Any) -> dict[str, Value]:
+    """Skipped steps over the baseline that is compiled in the same way, and the share of what FLOPs allow."""
     options = skipping(rig.scale.model_steps)
     spec = rig.spec("dqar", options, num_inference_steps=rig.scale.steps, **fields)
-    [(session, timed)] = rig.timed(spec)
+    [(session, timed)] = rig.timed(spec, kind=kind)
     limits = rig.limits(session, timed)
     return {
         "speedup": timed.speedup,
@@ -45,6 +46,30 @@ def compiled(rig: Rig) -> dict[str, Value]:
         Speedup, limit and share of it.
     """
     return _against_flops(rig, compile=rig.on_cuda)
+
+
+def autotuned(rig: Rig) -> dict[str, Value]:
+    """Time skipped steps over the baseline, both under `mode="max-autotune"`, a full batch.
+
+    Args:
+        rig: the loaded model and the scale of the check.
+
+    Returns:
+        Speedup, limit and share of it.
+    """
+    return _against_flops(rig, MAX_AUTOTUNE, compile=True)
+
+
+def regional(rig: Rig) -> dict[str, Value]:
+    """Time skipped steps over the baseline, both with each repeated block compiled once, a full batch.
+
+    Args:
+        rig: the loaded model and the scale of the check.
+
+    Returns:
+        Speedup, limit and share of it.
+    """
+    return _against_flops(rig, REGIONAL, compile=True)
 
 
 def graphs(rig: Rig) -> dict[str, Value]:
