@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import importlib.util
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from bench.record import Record
 from bench.report.tables.composition import composition_table
 from bench.run.runner import skip_reason
 from bench.run.worker import Job, records
-from bench.spec.run_spec import RunSpec
+from bench.spec.run_spec import RunSpec, groups
 from bench.spec.suite import Suite
 
 REUSE = {"preset": "maximum", "layer_fraction": 0.0, "model_steps": 4}
@@ -94,6 +95,35 @@ def test_compiled_models_are_made_once(pipe: Any, monkeypatch: pytest.MonkeyPatc
         assert held is not pipe.transformer
     assert compiled == [(True, None, False)]
     assert methods.get("stack").fixed_steps({"compile": "whole"})
+
+
+def test_one_copy_is_held_at_a_time(pipe: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever options follow one another, the transformer of those before is gone as the next is copied."""
+    kind, living, copying = type(pipe.transformer), [], copy.deepcopy
+    others = sum(isinstance(one, kind) for one in gc.get_objects())
+
+    def counted(model: Any, *memo: Any) -> Any:
+        if model is pipe.transformer:
+            living.append(sum(isinstance(one, kind) for one in gc.get_objects()) - others)
+        return copying(model, *memo)
+
+    monkeypatch.setattr(copy, "deepcopy", counted)
+    parts = ({"dtype": "bf16"}, {"attention": "math"}, {"compile": "regional"}, {"compile": "whole"})
+    for own in parts:
+        for more in ({}, {"dqar": REUSE}):
+            with methods.get("stack").apply(pipe, own | more), torch.compiler.set_stance("force_eager"):
+                generate(pipe, steps=8)
+    assert living == [0] * len(parts)
+
+
+def test_stacks_of_other_models_are_not_interleaved() -> None:
+    """One process measures a stack alone and with reuse, and no second one whose copy would take turns."""
+    suite = {run.name: run for run in Suite.load("stack").specs()}
+    chosen = [suite[name] for name in ("baseline", "bf16+dqar", "math", "math+dqar")]
+    names = [[run.name for run in group] for group in groups(chosen)]
+    assert names == [["baseline"], ["bf16+dqar"], ["math", "math+dqar"]]
+    everything = [[run.name for run in group] for group in groups(list(suite.values()))]
+    assert all(len(group) == 2 for group in everything)
 
 
 def test_offload_moves_models_under_reuse(pipe: Any) -> None:

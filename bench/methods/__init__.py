@@ -10,12 +10,13 @@ and OptimalSteps' own recursion (arXiv 2503.21774; `timesteps` has that of GITS)
 from __future__ import annotations
 
 import importlib
+import json
 from typing import Any
 
 from bench.errors import BadInput
 from bench.methods.base import Arm, Method
 
-__all__ = ["METHODS", "Arm", "Method", "check", "get"]
+__all__ = ["COPIES", "METHODS", "Arm", "Method", "check", "get", "models_of"]
 
 # Name -> "module:attribute" of its `Method`; imported when used, for torch takes seconds.
 METHODS: dict[str, str] = {
@@ -36,6 +37,24 @@ METHODS: dict[str, str] = {
     "dbcache": "bench.methods.cache_dit:METHOD",
     "stack": "bench.methods.stack:METHOD",
 }
+
+# Methods that compute with copies of the pipeline's models: the option that leaves the copies as they are.
+COPIES = {"stack": "dqar"}
+
+
+def models_of(name: str, options: dict[str, Any]) -> str:
+    """Which models a method computes with; two runs that differ in it would hold two copies at a time.
+
+    Args:
+        name: The method's name; torch is not imported for it.
+        options: Its options, by name.
+
+    Returns:
+        Equal for methods and options that share their models; empty for the pipeline's own.
+    """
+    if name not in COPIES:
+        return ""
+    return json.dumps([name, {key: options[key] for key in sorted(options) if key != COPIES[name]}])
 
 
 def get(name: str) -> Method:

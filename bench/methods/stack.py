@@ -1,14 +1,15 @@
 """What users have already (precision, quantised weights, attention kernels, compilation, offload), with or
 without reuse.
 
-The untouched pipeline stays the baseline: the method swaps in copies of its models, which are made once.
+The untouched pipeline stays the baseline: the method swaps in copies of its models. They are kept for the
+next generation under the same options, because compiling takes minutes, and freed before others are made.
 """
 
 from __future__ import annotations
 
 import copy
+import gc
 import importlib.util
-import json
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -19,12 +20,13 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from bench.machine.device import device_type
+from bench.methods import COPIES, models_of
 from bench.methods import dqar as reuse
 from bench.methods.base import Arm, Method, only
 from bench.methods.compilation import MAX_AUTOTUNE, REGIONAL, WHOLE, compiled
 from dqar.integration.adapter import Adapter
 
-REUSE = "dqar"  # the option that holds DQAR's own
+REUSE = COPIES["stack"]  # the option that holds DQAR's own
 KNOWN: dict[str, tuple[Any, ...]] = {
     "dtype": ("bf16", "fp16"),
     "weights": ("int8", "fp8"),  # of the transformer's linear layers
@@ -42,8 +44,8 @@ BACKENDS = {
 }
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
-# By pipeline and options: a copy of its models in their place. Compiled ones would else compile each time.
-_copies_of: WeakKeyDictionary[Any, dict[str, dict[str, nn.Module]]] = WeakKeyDictionary()
+# By pipeline: its last options, and the copies of its models that they ask for.
+_copies_of: WeakKeyDictionary[Any, tuple[str, dict[str, nn.Module]]] = WeakKeyDictionary()
 
 
 def check(options: dict[str, Any]) -> None:
@@ -143,11 +145,13 @@ def _swapped(pipe: Any, models: dict[str, nn.Module]) -> Iterator[None]:
 
 
 def _copies(pipe: Any, options: dict[str, Any]) -> dict[str, nn.Module]:
-    """The pipeline's models under the options, from the second time on those of the first."""
-    copies, key = _copies_of.setdefault(pipe, {}), json.dumps(options, sort_keys=True)
-    if key not in copies:
-        copies[key] = _copied(pipe, options)
-    return copies[key]
+    """The pipeline's models under the options; those of other options are freed first."""
+    key = models_of("stack", options)
+    if pipe not in _copies_of or _copies_of[pipe][0] != key:
+        if _copies_of.pop(pipe, None):
+            gc.collect()  # hooks and compiled calls refer back to their modules
+        _copies_of[pipe] = key, _copied(pipe, options)
+    return _copies_of[pipe][1]
 
 
 def _copied(pipe: Any, options: dict[str, Any]) -> dict[str, nn.Module]:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, PlainSerializer
 
 from bench.machine.scrub import scrubbed
+from bench.methods import models_of
 from bench.spec.settings import Name, Settings
 
 
@@ -104,7 +105,7 @@ def shown_model(model: str) -> str:
 def groups(specs: Sequence[RunSpec]) -> Iterator[list[RunSpec]]:
     """The configurations in order, in groups that one process measures together.
 
-    A group is at most `timing.together` configurations in a row with the same settings. A compiled
+    A group is at most `timing.together` configurations in a row with the same settings and models. A compiled
     configuration is a group of its own: it has its own graphs of one transformer, and torch keeps few.
 
     Args:
@@ -113,7 +114,7 @@ def groups(specs: Sequence[RunSpec]) -> Iterator[list[RunSpec]]:
     Yields:
         Groups of one configuration or more, in that order.
     """
-    for _, same in itertools.groupby(specs, RunSpec.settings):
+    for _, same in itertools.groupby(specs, lambda s: (s.settings(), models_of(s.method, s.options))):
         members = list(same)
         size = 1 if members[0].compile else members[0].timing.together
         yield from (members[i : i + size] for i in range(0, len(members), size))
