@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -43,6 +44,7 @@ def statements(node: ast.AST, deep: bool) -> Iterator[ast.AST]:
             yield from statements(child, deep)
 
 
+@functools.cache
 def graph(deep: bool) -> dict[str, set[str]]:
     """Each module with those that it imports."""
     return {name: {*imported(name, path, deep)} - {name} for name, path in FILES.items()}
