@@ -5,8 +5,11 @@ PY     := $(VENV)/bin/python
 SUITE  ?= auto
 MODEL  ?=
 ARGS   ?=
+PART   ?= 1/1
 PLANS  ?= results/local/calibrate/plans
 POLICY ?= results/local/policy/trained
+# In two processes; ARGS="-n 0 tests/test_cache.py" in this one.
+PYTEST := $(PY) -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 # WORKERS=8: on Ray, with so many workers; with RAY_ADDRESS on that cluster.
 PLACE  := $(if $(WORKERS),--on ray --workers $(WORKERS))
 # Each suite is a target too: `make ablations MODEL=…`; those with a command of their own have a target below.
@@ -15,7 +18,7 @@ SUITES := $(basename $(notdir $(filter-out $(shell grep -l '^command:' $(FILES))
 
 .DEFAULT_GOAL := help
 .PHONY: help setup bench report publish generate reproduce signals prompt-length generality families tune calibrate policy control $(SUITES)
-.PHONY: gpu-check asv asv-html asv-compare asv-check browser test torture torture-cluster scaling mutants lint clean
+.PHONY: gpu-check asv asv-html asv-compare asv-check browser test test-all test-slow torture torture-cluster scaling mutants lint clean
 
 help:  ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s  %s\n", $$1, $$2}'
@@ -91,8 +94,14 @@ asv-check: setup  ## Check that unchanged code raises no alarm and a planted slo
 browser:  ## Install the browser in which a test opens asv's pages (on Debian, as root).
 	command -v chromium >/dev/null || (apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium)
 
-test: setup  ## Run the tests in two processes (ARGS="-n 0 tests/test_cache.py": one file).
-	$(PY) -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+test: setup  ## Run the tests of every day (ARGS="-n 0 tests/test_cache.py": of one file).
+	$(PYTEST) -m "not slow" $(ARGS)
+
+test-all: setup  ## Run all tests, the slow ones too.
+	$(PYTEST) $(ARGS)
+
+test-slow: setup  ## Run the slow tests alone (PART=2/8: the second eighth of them).
+	$(PYTEST) -m slow --part $(PART) $(ARGS)
 
 torture: setup  ## Kill, corrupt and fuzz the command line a thousand times, in half an hour.
 	$(PY) tests/torture/run.py $(ARGS)

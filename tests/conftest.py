@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import tiers
 import yaml
 
 # torch and diffusers are imported where they are used: the process that only hands out tests needs neither,
@@ -42,9 +43,23 @@ LONGEST = (
 _ORDER = {f"test_{name}.py": place for place, name in enumerate(LONGEST)}
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run the longest files first, each file's tests in their order."""
+COLLECTED = pytest.StashKey[list[pytest.Item]]()  # all tests, those that are not asked for too
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Which of the slow tests are asked for."""
+    parser.addoption("--part", default="1/1", help="K/N: of the slow tests, every N-th from the K-th on")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Run the longest files first, each file's tests in their order; of the slow ones the part asked for."""
     items.sort(key=lambda item: _ORDER.get(item.path.name, len(LONGEST)))
+    tiers.mark(items)
+    config.stash[COLLECTED] = [*items]
+    slow = tiers.slow(items)
+    others = {*slow} - tiers.part(slow, config.getoption("part"))
+    config.hook.pytest_deselected(items=[item for item in items if item.nodeid in others])
+    items[:] = [item for item in items if item.nodeid not in others]
 
 
 def pytest_collection_finish() -> None:

@@ -62,6 +62,7 @@ def asv(config: Path, *arguments: str, home: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_results_are_stored_with_samples_and_without_a_path(stored: Path) -> None:
     """The series is named after Python's version, not its path, and every benchmark has samples."""
     (path,) = (stored / "results" / "here").glob("*-here-py*.json")
@@ -74,6 +75,7 @@ def test_results_are_stored_with_samples_and_without_a_path(stored: Path) -> Non
     assert gate.REFERENCE in values
 
 
+@pytest.mark.slow
 def test_pages_hold_every_series(stored: Path) -> None:
     """What is published has a page, and a graph for each benchmark."""
     assert (stored / "html" / "index.html").exists()
@@ -81,6 +83,7 @@ def test_pages_hold_every_series(stored: Path) -> None:
     assert {"kernels.Entropy.time_entropy.json", f"{gate.REFERENCE}.json"} <= graphs
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None and "CI" not in os.environ, reason="no chromium: make browser")
 def test_a_browser_shows_a_graph(stored: Path, tmp_path: Path) -> None:
     """Opened in a headless browser, without a network, a benchmark's page draws its graph. CI has one."""
@@ -100,6 +103,7 @@ def test_a_browser_shows_a_graph(stored: Path, tmp_path: Path) -> None:
     assert "time_feed_forward" in done.stdout
 
 
+@pytest.mark.slow
 def test_the_pages_name_no_other_host(stored: Path) -> None:
     """Whatever a page loads lies next to it."""
     index = (stored / "html" / "index.html").read_text()
@@ -125,6 +129,7 @@ def test_the_check_of_the_gate_fails_on_an_alarm_or_a_miss(tmp_path: Path) -> No
     assert "raised 1 alarm, and a planted slowdown of 20% was caught in 0 of 1" in page
 
 
+@pytest.mark.slow
 def test_a_commit_compared_with_itself_is_the_same(stored: Path) -> None:
     """Equal samples are no regression; a commit without results is named."""
     (path,) = (stored / "results" / "here").glob("*-here-py*.json")
@@ -146,6 +151,7 @@ def as_if(stored: Path, directory: Path, *series: str, commit: str = "") -> str:
     return str(content["commit_hash"])
 
 
+@pytest.mark.slow
 def test_only_the_same_environment_is_compared(stored: Path, tmp_path: Path) -> None:
     """Of a commit stored under two Pythons the one that the other commit has is compared, this one's first;
     without a common one nothing is, with 2, and files that asv did not write are refused."""
@@ -165,6 +171,7 @@ def test_only_the_same_environment_is_compared(stored: Path, tmp_path: Path) -> 
             gate.compared(tmp_path, "here", both, new)
 
 
+@pytest.mark.slow
 def test_pages_are_made_on_any_branch_and_hold_no_script(stored: Path, tmp_path: Path) -> None:
     """In a repository without a branch called main the pages are made; what a benchmark's code or a machine's
     name holds is text there, and nothing but files next to the page may run."""

@@ -128,6 +128,7 @@ def test_a_calibration_leaves_plans_that_load(calibrated: Path) -> None:
     assert '"points"' in archive.read_text()
 
 
+@pytest.mark.slow
 def test_a_plan_may_be_of_more_steps_than_the_baseline(calibrated: Path, tiny_model_dir: Path) -> None:
     """Plans of eight steps begin a search at sixteen: what was found has sixteen, costs what it runs as a
     share of the baseline's eight, and goes by a name of its own."""

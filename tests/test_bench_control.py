@@ -72,6 +72,7 @@ def test_wilson_interval_of_a_proportion() -> None:
     assert stats.proportion(40, 40).low == pytest.approx(0.912, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_stopping_at_the_target_leaves_the_interval_honest() -> None:
     """Pairs are added until the interval is narrow, which favours lucky ones: with the suite's least
     number of pairs, and scatter with the heavy tail of a shared machine, 9 in 10 still hold 1.0."""
@@ -87,6 +88,7 @@ def _covers(rng: np.random.Generator, count: int, target: float) -> bool:
     return interval.low <= 1 <= interval.high
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's settings")
 def test_the_allocator_keeps_freed_memory() -> None:
     """With the workers' settings, tensors made and freed again and again fault in a fraction of the

@@ -34,6 +34,7 @@ def possible() -> bool:
 pytestmark = pytest.mark.skipif(not possible(), reason="needs unshare(1) and user namespaces")
 
 
+@pytest.mark.everyday("full from the start")
 @pytest.mark.parametrize(
     ("commands", "message"),
     [

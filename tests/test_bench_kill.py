@@ -21,7 +21,6 @@ from bench.store import validation
 
 HERE = Path(__file__).parent
 COMMAND = [sys.executable, str(HERE / "light_worker.py"), "run"]
-KILLS = 20
 
 
 def start(results: Path, log: Path) -> subprocess.Popen[bytes]:
@@ -66,11 +65,15 @@ def kill_after(results: Path, log: Path, events: int, delay: float) -> bool:
     return process.wait() == -signal.SIGKILL
 
 
-def test_killed_suites_resume(tmp_path: Path, warm_processes: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Killed at 20 random moments and started again, a suite ends with the records of an undisturbed
+@pytest.mark.everyday("5")
+@pytest.mark.parametrize("kills", [5, 20])
+def test_killed_suites_resume(
+    kills: int, tmp_path: Path, warm_processes: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed at so many random moments and started again, a suite ends with the records of an undisturbed
     one; what was finished is never touched again; no worker outlives its parent."""
     results, log, rng = tmp_path / "results", tmp_path / "log", random.Random(0)
-    for _ in range(KILLS):
+    for _ in range(kills):
         had = finished(results)
         assert kill_after(results, log, rng.choice((0, 1, 1, 2)), rng.uniform(0.0, 0.15))
         assert all(gone(int(pid)) for _, _, pid in started(log))
@@ -89,6 +92,7 @@ def test_killed_suites_resume(tmp_path: Path, warm_processes: None, monkeypatch:
     assert _names(undisturbed) == _names(results)
 
 
+@pytest.mark.slow
 def test_a_killed_run_of_the_real_worker_resumes(
     tiny_suite: Path, tmp_path: Path, warm_processes: None, undrawn: None
 ) -> None:

@@ -113,6 +113,7 @@ def test_the_pass_records_its_sampler(faked: pytest.MonkeyPatch, tiny_model_dir:
     assert not {"nvml_device_peak", "sampler_samples", "sampler_cpu_share"} & set(peaks.missing)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="is about machines without a device")
 def test_without_a_device_each_value_has_its_reason(tiny_model_dir: Path) -> None:
     """All that only a device reports is null with a reason; the host's peak is there."""

@@ -76,6 +76,7 @@ def test_the_pipeline_is_restored(
     assert [type(module) for module in pipe.transformer.modules()] == parts
 
 
+@pytest.mark.everyday("dqar-*", "first_block-*", "dbcache-*")
 @pytest.mark.parametrize(("name", "options"), CASES)
 def test_the_pipeline_is_restored_after_an_error(
     pipe: Any, before: torch.Tensor, name: str, options: dict[str, Any]
@@ -237,6 +238,7 @@ def test_every_competitor_really_reuses(untouched: Untouched, name: str, options
     assert torch.equal(session.baseline(range(2)).latents, untouched.latents)
 
 
+@pytest.mark.everyday("taylorseer-*", "dbcache-*")
 @pytest.mark.parametrize(
     ("name", "option", "values"),
     [

@@ -36,6 +36,7 @@ def spec(model: Path, **changes: Any) -> RunSpec:
     return RunSpec(**given | {"num_inference_steps": 6, "batch_size": 2} | changes)
 
 
+@pytest.mark.slow
 def test_the_command_shows_both_arms(tmp_path: Path) -> None:
     """On the embedded model it prints and writes a table whose parts sum to all, and two traces."""
     arguments = ["profile", "smoke", "maximum-age2", "--steps", "4", "--repeats", "1"]
@@ -91,6 +92,7 @@ def test_nothing_is_left_behind(pipe: DiTPipeline) -> None:
     assert torch.equal(generate(pipe), before)
 
 
+@pytest.mark.slow
 def test_a_compiled_transformer_counts_as_a_whole(pipe: DiTPipeline) -> None:
     """Its modules run no hooks: one part has it all, and the solver and the decoder are distinguished."""
     torch._dynamo.reset()

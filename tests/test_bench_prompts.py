@@ -205,7 +205,7 @@ def test_calibrated_dbcache_needs_back_blocks_here(session: Session) -> None:
     session.under(runs).candidate(range(2))
 
 
-def test_a_suite_on_prompts_end_to_end(tmp_path: Path) -> None:
+def test_a_suite_on_prompts_end_to_end(tmp_path: Path, warm_processes: None, undrawn: None) -> None:
     """`bench run` measures a model on prompts: a record with text scores, the paired change and digests, a
     report that shows them, and a method that does not run there named with its reason."""
     prompts = tmp_path / "prompts.txt"

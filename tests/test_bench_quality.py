@@ -84,6 +84,7 @@ def test_lpips_is_zero_for_equals_and_grows_with_the_difference(lpips_weights: P
     assert values[0] == 0 and 0 < values[1] < values[2]
 
 
+@pytest.mark.slow
 def test_a_run_with_every_file(
     tiny_model_dir: Path, tmp_path: Path, inception: Path, lpips_weights: Path
 ) -> None:

@@ -221,6 +221,7 @@ def test_nothing_listens_beyond_the_loopback(cluster: Cluster) -> None:
     assert places and all(place.removeprefix("::ffff:") in ("127.0.0.1", "::1") for place in places)
 
 
+@pytest.mark.slow
 def test_records_are_those_of_a_local_run(
     nodes: Nodes, tiny_model_dir: Path, tmp_path: Path, warm_processes: None
 ) -> None:
@@ -249,6 +250,7 @@ def test_records_are_those_of_a_local_run(
     assert remote["control"].quality and remote["control"].quality.identical
 
 
+@pytest.mark.slow
 def test_a_worker_killed_and_a_node_lost(
     cluster: Cluster, nodes: Nodes, tiny_model_dir: Path, tmp_path: Path
 ) -> None:

@@ -115,6 +115,7 @@ def test_reuse_is_that_of_a_timed_generation(tiny_model_dir: Path, tmp_path: Pat
     assert timed and progress and session.reuse is timed
 
 
+@pytest.mark.everyday("1")
 @pytest.mark.parametrize("times", [1, 2])
 def test_the_control_is_identical_beyond_the_timed_images(
     tiny_model_dir: Path, tmp_path: Path, times: int

@@ -69,6 +69,7 @@ def cut(session: Session, directory: Path, bounds: Sequence[int]) -> Quality:
     return quality.merged(session.spec, baseline, candidate, own_cache, "p.png")[0]
 
 
+@pytest.mark.slow
 def test_shards_come_to_the_record_of_one_go(tiny_model_dir: Path, tmp_path: Path) -> None:
     """Wherever the images are cut, every field is that of `measure`: image by image, the worst images and
     their mosaic, the digest of all latents, and the drift from the converged trajectory."""

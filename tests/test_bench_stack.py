@@ -51,6 +51,7 @@ def session(tiny_model_dir: Path) -> Session:
     return Session.open(spec(tiny_model_dir, {}, "baseline"))
 
 
+@pytest.mark.everyday("options0")
 @pytest.mark.parametrize("options", STACKS)
 def test_each_part_acts_alone_and_with_reuse(session: Session, options: dict[str, Any]) -> None:
     """Alone a part changes the latents a little and saves no FLOPs; with reuse half of the steps are skipped,
@@ -278,6 +279,7 @@ def test_a_report_of_stacks_has_the_table(tmp_path: Path, undrawn: None) -> None
     assert "## Composition" not in written(three()[:1], results, tmp_path / "dqar").read_text()
 
 
+@pytest.mark.slow
 def test_a_stack_is_measured_like_any_method(tiny_model_dir: Path, tmp_path: Path) -> None:
     """From runs to rows at toy size: timed, compared and composed by the harness's own worker."""
     shared: dict[str, Any] = {

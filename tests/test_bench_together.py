@@ -105,6 +105,7 @@ def run(chosen: Sequence[RunSpec], results: Path) -> list[Record]:
     return store.records([each.name for each in chosen])
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_takes_no_other_along(tiny_model_dir: Path, tmp_path: Path) -> None:
     """Where one of a group crashes, each without a record runs alone: the fault's own is the only failed
     record, the others' are complete and state that they were timed alone."""

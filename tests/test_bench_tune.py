@@ -18,6 +18,7 @@ def tuner(model: Path, storage: Path) -> Tuner:
     return Tuner(str(model), steps=8, images=2, guidance=4.0, storage=storage)
 
 
+@pytest.mark.slow
 def test_a_study_resumes_and_its_front_is_one(tiny_model_dir: Path, tmp_path: Path) -> None:
     """Trials are kept from one start to the next; no trial gains as much and loses less than a point
     of the front; what a point states of a trial holds when it is run again."""

@@ -107,6 +107,7 @@ def drifts(*candidates: dict[str, Any]) -> Iterator[tuple[float, int]]:
         yield float(images.drift(latents, baseline).mean()), session.cache_bytes
 
 
+@pytest.mark.slow
 def test_int8_differences_keep_the_forecast_below_reuse() -> None:
     """On the trained model a line with int8 differences drifts less than holding does, and hardly more than
     one with full ones; it holds the value and a byte a number more."""
@@ -166,6 +167,7 @@ def test_the_plan_predicts_the_map(pipe: DiTPipeline, interval: int, solver: Any
     assert torch.equal(generate(pipe), first)
 
 
+@pytest.mark.slow
 def test_compiled_as_eager() -> None:
     """MLPs, forecasts and single branches compile as one graph for each set of step decisions and rows."""
     pipe = build_tiny_pipeline(layers=2)  # the compiler's time grows with layers times variants

@@ -39,6 +39,7 @@ def test_keys_and_values_take_twice_the_bytes_of_an_output(pipe: DiTPipeline) ->
     assert dqar.summary(pipe).cache_bytes == LAYERS * 2 * (NUMBERS + 4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("bits", "share"), [(8, 0.51), (4, 0.27)])
 def test_a_half_precision_run_holds_that_share_of_its_bytes(bits: int, share: float) -> None:
     """On the trained model in fp16 the output cache of a run holds at most 0.51 of what it does

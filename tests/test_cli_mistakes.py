@@ -211,6 +211,7 @@ ENVIRONMENTS: dict[str, tuple[str, dict[str, str | None], int]] = {
 }
 
 
+@pytest.mark.everyday("a home that is not there", "a full disk", "a closed stdout", "a reader that leaves")
 @pytest.mark.parametrize("name", ENVIRONMENTS)
 def test_a_machine_in_a_bad_state_gets_no_traceback(name: str) -> None:
     """Whatever the environment lacks, a command works or names in one line what it lacks."""

@@ -36,6 +36,7 @@ def compiled_graphs() -> int:
     return int(counters["stats"]["unique_graphs"])
 
 
+@pytest.mark.everyday("output")
 @pytest.mark.parametrize(
     "change",
     [{}, {"entropy_threshold": 2.74}, {"reuse_mode": "kv", "quantization_bits": 4}],
@@ -62,6 +63,7 @@ def test_one_variant_for_each_set_of_decisions(pipe: DiTPipeline, change: dict[s
     assert torch.allclose(latents, eager, rtol=1e-4, atol=1e-4 * float(eager.abs().max()))
 
 
+@pytest.mark.slow
 def test_disabled_after_compiling_is_the_compiled_model(pipe: DiTPipeline) -> None:
     """`disable` gives the compiled pipeline its own output back, bit for bit."""
     pipe.transformer = torch.compile(pipe.transformer, fullgraph=True, backend="eager")

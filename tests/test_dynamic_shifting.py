@@ -87,6 +87,7 @@ def test_a_solver_that_the_pipeline_cannot_use_is_one_line(flux: Session) -> Non
     assert str(caught.value).endswith("allowed: own") and "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("solver", ["own", "dpm_solver++"])
 def test_calibrate_runs_on_a_shifted_flow(tmp_path: Path, solver: str) -> None:
     """`bench calibrate` writes a plan for a flow whose shift depends on the image's size."""

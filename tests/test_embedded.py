@@ -31,6 +31,7 @@ def generate(pipe: Any, labels: list[int], seed: int = 0) -> torch.Tensor:
     return images
 
 
+@pytest.mark.slow
 def test_the_stock_pipeline_paints_every_named_class(pipe: Any) -> None:
     """An image of every class name comes out, in range, finite, and no two classes alike."""
     images = generate(pipe, pipe.get_label_ids(list(embedded.CLASSES)))
@@ -127,6 +128,7 @@ def test_features_distinguish_held_out_classes() -> None:
     assert hits > 0.6
 
 
+@pytest.mark.slow
 def test_samples_are_nearer_to_their_class_than_to_others(pipe: Any) -> None:
     """The extractor puts generated clocks and flags nearer to real ones of their own class."""
     train, labels = extractor.reference_features("train"), extractor.reference_labels("train")

@@ -109,6 +109,7 @@ def calls(session: Session, given: RunSpec) -> tuple[Tensor, int]:
         hook.remove()
 
 
+@pytest.mark.everyday("3")
 @pytest.mark.parametrize("budget", [3, 5])
 def test_meancache_runs_the_model_as_often_as_its_budget(session: Session, budget: int) -> None:
     """It runs the steps of its path and no others, alike each time, and leaves the pipeline as it was."""
@@ -142,6 +143,7 @@ def test_a_path_of_other_steps_is_refused(session: Session) -> None:
         session.baseline(range(2))
 
 
+@pytest.mark.everyday("0")
 @pytest.mark.parametrize("order", [0, 1])
 def test_seacache_skips_blocks(session: Session, order: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a threshold it computes less and another latent, with none nothing less; it never falls back."""

@@ -34,6 +34,7 @@ for name in names:
 CHEAP = [step for step in STEPS if step.name not in ("graphs", "int8", "max-autotune", "tests")]
 
 
+@pytest.mark.everyday("identity", "syncs", "compiled", "whole", "gate", "competitors", "energy")
 @pytest.mark.parametrize("step", CHEAP, ids=lambda step: step.name)
 def test_each_step_measures_something_at_toy_size(step: Step, rig: Rig) -> None:
     """The code that a device will run gives every value that a goal asks for, but for those that need one."""

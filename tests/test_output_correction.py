@@ -152,6 +152,7 @@ def test_a_correction_of_nothing_changes_nothing(pipe: DiTPipeline) -> None:
         assert torch.equal(generate(pipe), untouched)
 
 
+@pytest.mark.slow
 def test_corrections_bring_the_images_nearer_to_the_baseline() -> None:
     """On the shipped model, 20 of 50 steps with the default correction drift less than without any."""
     spec = RunSpec(

@@ -203,6 +203,7 @@ def test_the_policy_that_ships_reuses_on_the_model_that_ships() -> None:
     assert summary.reasons["reused"] > 0 and summary.reasons["policy"] > 0
 
 
+@pytest.mark.slow
 def test_commands_end_to_end(tiny_model_dir: Path, tmp_path: Path) -> None:
     """The three commands in a row leave a trace, a policy, metrics and a page with its plot."""
     file, directory = tmp_path / "trace.safetensors", tmp_path / "policy"

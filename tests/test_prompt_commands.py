@@ -70,6 +70,7 @@ def test_what_does_not_fit_is_one_line(command: list[str], why: str) -> None:
     assert why in done.output and len(done.output.strip().splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_calibrate_searches_plans_of_a_flow(tmp_path: Path, prompts: str) -> None:
     """A plan for the model's own scheduler, judged on held-out seeds; its file names the prompts' digest."""
     out = tmp_path / "plans"
@@ -84,6 +85,7 @@ def test_calibrate_searches_plans_of_a_flow(tmp_path: Path, prompts: str) -> Non
     assert 0 < plan.facts["held_out"]["mean"] < 2 and plan.facts["cost"] <= 0.5
 
 
+@pytest.mark.slow
 def test_tune_and_profile_take_prompts(tmp_path: Path, prompts: str) -> None:
     """A trial is measured on a flow; a generation's seconds are split by the parts of joint blocks."""
     few = ["--steps", 4, "--results", tmp_path / "r", "--reports", tmp_path / "p"]

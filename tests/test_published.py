@@ -194,6 +194,7 @@ def test_the_repository_is_small_apart_from_its_models() -> None:
     assert sum(sizes.values()) <= 12_000_000, [(name, sizes[name]) for name in largest]
 
 
+@pytest.mark.slow
 def test_no_command_changes_a_tracked_file(
     tiny_suite: Path, tiny_model_dir: Path, tmp_path: Path, warm_processes: None
 ) -> None:

@@ -116,6 +116,7 @@ def eager(spec: RunSpec) -> RunSpec:
     )
 
 
+@pytest.mark.everyday("sd3")
 def test_every_method_of_a_suite_acts_and_leaves_no_trace(small: Any) -> None:
     """Each configuration computes less and drifts; afterwards the baseline is bit-exact."""
     name, specs, session = small

@@ -50,6 +50,7 @@ def section(report: Path, heading: str) -> str:
     return after.split("\n## ", 1)[0]
 
 
+@pytest.mark.slow
 def test_same_records_same_bytes(records: list[Record], results: Path, report: Path) -> None:
     """Rendering the same records again gives the same Markdown, tables and plots."""
     again = written(records, results, results.parents[2] / "reports" / "again").parent

@@ -155,6 +155,7 @@ def test_solver_is_shown_only_where_it_differs() -> None:
     assert "solver" not in [column.key for column in main_table(alike).shown()]
 
 
+@pytest.mark.slow
 def test_same_records_same_bytes(found: list[Record], results: Path, report: Path) -> None:
     """Rendering the same hundred records again gives the same Markdown, tables and images."""
     again = written(found, results, results.parents[2] / "reports" / "again").parent
@@ -162,6 +163,7 @@ def test_same_records_same_bytes(found: list[Record], results: Path, report: Pat
     assert first == {path.name: path.read_bytes() for path in again.iterdir()}
 
 
+@pytest.mark.slow
 def test_report_of_many_stays_legible(found: list[Record], report: Path) -> None:
     """Of a hundred configurations the row-by-row plots show a few, which the text names, and the two
     fronts stand in place of the plain plot, after the summary."""
@@ -181,6 +183,7 @@ def test_report_of_many_stays_legible(found: list[Record], report: Path) -> None
     assert not [link for link in links if not (report.parent / link).exists()]
 
 
+@pytest.mark.slow
 def test_the_long_table_stands_once(found: list[Record], report: Path) -> None:
     """A row a configuration stands once above the details of options and limits, collapsed; the fronts'
     table shows those on a front, and its CSV has all."""
@@ -200,6 +203,7 @@ def test_suites_of_high_drift_draw_what_is_on_a_front() -> None:
     assert {record.name for record in drawn(compared([baseline(), *rough]))} == {"baseline", "dqar-9"}
 
 
+@pytest.mark.slow
 def test_levels_in_the_report_are_those_of_the_csv(found: list[Record], report: Path) -> None:
     """The Markdown table of an axis is its CSV, rounded."""
     for front in compared(found).fronts:
@@ -209,6 +213,7 @@ def test_levels_in_the_report_are_those_of_the_csv(found: list[Record], report: 
         assert table.markdown() in report.read_text()
 
 
+@pytest.mark.everyday("")
 @pytest.mark.parametrize("suffix", ["", "-with-a-name-that-is-far-too-long-to-stand-next-to-its-point"])
 def test_names_on_the_front_do_not_overlap(found: list[Record], suffix: str) -> None:
     """Each configuration on the front has a label of its own that covers no other; long names become

@@ -116,6 +116,7 @@ def test_signs_belong_to_the_class_that_takes_them(
     assert [spec.name for spec in CLASSES if recognition.belongs(sign, spec)] == [expected] * bool(expected)
 
 
+@pytest.mark.slow
 def test_recognition_samples_every_class_and_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each class is sampled, and what is measured later or evaluated again drops nothing of it."""
     monkeypatch.setattr(shipped, "STEPS", {"embedded": 2})

@@ -141,6 +141,7 @@ CHANGES = (
 WITHOUT_ADAPTERS = ("pixart_sigma",)  # whose class has no `add_adapter`
 
 
+@pytest.mark.everyday("flux-*")
 @pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
 @pytest.mark.parametrize(
     ("subject", "change"),

@@ -102,6 +102,7 @@ def test_disable_restores_the_pipeline(pipe: Any) -> None:
     assert [block.attn.processor for block in pipe.transformer.transformer_blocks] == processors
 
 
+@pytest.mark.slow
 def test_samples_fit_their_own_prompt_better_than_others(pipe: Any) -> None:
     """The text score of a sample to its own prompt is above that to another one in 90 % of pairs."""
     texts = list(SAMPLED)
@@ -110,6 +111,7 @@ def test_samples_fit_their_own_prompt_better_than_others(pipe: Any) -> None:
     assert scorer.own_above_other(scores, texts) >= 0.9
 
 
+@pytest.mark.slow
 def test_the_number_of_zero_tokens_is_the_users_choice(pipe: Any) -> None:
     """The pipeline's default of 256 zero tokens in place of T5's gives images as fitting as one token."""
     texts = list(SAMPLED[:6])

@@ -8,8 +8,11 @@ from bench.studies.families.pipeline_checks import PipelineExamination
 from bench.studies.families.study import PIPELINES
 
 MAY_BE_REFUSED = {"mlp", "guidance"}
+# One of each kind: classes, halves of a batch, guidance within the model, two calls, two transformers, video.
+KINDS = ("dit", "sd3", "flux", "qwen_image", "wan22", "cogvideox")
 
 
+@pytest.mark.everyday(*KINDS)
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", PIPELINES)
 def test_right_or_refused(name: str) -> None:

@@ -9,6 +9,9 @@ from bench.studies.families.configurations import CONFIGURATIONS, NOT_DENOISERS,
 
 # What may be refused; all else must be right. A model's own reason stands in the report.
 MAY_BE_REFUSED = {"mlp", "guidance, halves", "kv", "entropy"}
+# One of each kind: classes, skips between blocks, refiners, joint blocks, single ones after them, two calls
+# a step, video, audio.
+KINDS = ("dit", "hunyuan_dit", "lumina2", "sd3", "flux", "qwen_image", "wan", "stable_audio")
 
 
 def test_every_class_has_been_looked_at() -> None:
@@ -17,6 +20,7 @@ def test_every_class_has_been_looked_at() -> None:
     assert installed() >= NOT_DENOISERS.keys()
 
 
+@pytest.mark.everyday(*KINDS)
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", CONFIGURATIONS)
 def test_right_or_refused(name: str) -> None:

@@ -95,6 +95,7 @@ def watched(name: str) -> Watched:
         return Watched(waits_of(pipe, device), around, dqar.summary(pipe).ratio)
 
 
+@pytest.mark.everyday("int8", "forecast", "whole-steps")
 @pytest.mark.parametrize("name", PLANS)
 def test_a_plan_never_makes_the_host_wait(name: str) -> None:
     """The host waits once as a generation is recognised, and then never; nothing is on the wrong device."""
@@ -102,6 +103,7 @@ def test_a_plan_never_makes_the_host_wait(name: str) -> None:
     assert watched(name).ratio > 0.2
 
 
+@pytest.mark.everyday("entropy")
 @pytest.mark.parametrize("name", GATES)
 def test_a_gate_waits_once_a_step(name: str) -> None:
     """Where data decide, each step past the first makes the host wait once at most, and some step does."""
@@ -110,6 +112,7 @@ def test_a_gate_waits_once_a_step(name: str) -> None:
     assert max(rest) == 1
 
 
+@pytest.mark.everyday("int8", "forecast", "whole-steps", "entropy")
 @pytest.mark.parametrize("name", PLANS | GATES)
 def test_the_layers_stay_on_the_device(name: str) -> None:
     """Between the first block and the last nothing runs on the CPU and nothing waits: one such operation, and
@@ -119,6 +122,7 @@ def test_the_layers_stay_on_the_device(name: str) -> None:
     assert counts[::2] == counts[1::2]
 
 
+@pytest.mark.everyday("DQARDDIMSampler")
 @pytest.mark.parametrize("sampler", [DQARDDIMSampler, DQARDPMSolverSampler])
 def test_samplers_wait_before_their_loop(pipe: DiTPipeline, device: FakeCuda, sampler: Any) -> None:
     """How often the host waits in a sampler does not depend on the number of its steps."""
@@ -135,6 +139,7 @@ def test_samplers_wait_before_their_loop(pipe: DiTPipeline, device: FakeCuda, sa
     assert counts[0] == counts[1]
 
 
+@pytest.mark.everyday("sd3")
 @pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES.keys())
 @torch.no_grad()
 def test_no_family_is_made_to_wait(device: FakeCuda, family: Callable[[], Any]) -> None:
