@@ -80,6 +80,7 @@ def compile_blocks(pipe: DiTPipeline) -> None:
         block.compile(fullgraph=True, dynamic=False, backend="eager")
 
 
+@pytest.mark.everyday("hold")
 @pytest.mark.parametrize(
     "change", [{}, {"forecast_order": 1}, {"reuse_mode": "kv"}], ids=["hold", "forecast", "kv"]
 )

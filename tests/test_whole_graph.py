@@ -64,7 +64,7 @@ def test_a_plain_model_is_graphed_too() -> None:
     assert torch.equal(graph.sample([1, 2], noise(7)), expected)
 
 
-@pytest.mark.everyday("ddim-layers in int8", "dpm-skipped steps")
+@pytest.mark.everyday("ddim-layers in int8", "dpm-layers and corrected steps")
 @pytest.mark.skipif(not torch.backends.cuda.is_built(), reason="a torch built without CUDA")
 @pytest.mark.parametrize(
     ("kind", "plan"), [*(("ddim", plan) for plan in PLANS), ("dpm", "layers and corrected steps")]
