@@ -33,12 +33,13 @@ gc.disable()  # while libraries are imported: what they define is no garbage
 
 # What takes longest begins first, or one process would end long after the other.
 LONGEST = (
-    "bench_ray", "transformer_classes", "published", "compile", "tiny_pipelines", "report_front",
-    "prompt_commands",
-    "bench_prompts", "gpu_check", "bench_methods", "cli_mistakes", "waits", "random_architectures",
-    "bench_kill", "beyond_attention", "report", "bench_together", "bench_tune", "survives", "bench_profile",
-    "bench_cli", "bench_faults", "bench_memory", "bench_asv", "bench_calibrate",
-    "policy_cli", "bench_measure", "bench_disk", "bench_quality", "text_to_image",
+    "bench_ray", "gpu_check", "shipped_metrics", "transformer_classes", "compile", "prompt_commands",
+    "bench_methods", "cli_mistakes", "published", "random_architectures", "bench_cli", "bench_kill",
+    "bench_measure", "bench_prompts", "survives", "waits", "config", "policy_cli", "bench_calibrate",
+    "dynamic_shifting", "bench_asv", "bench_disk", "cache", "report_front", "tiny_pipelines",
+    "beyond_attention", "bench_together", "report", "report_sentences", "bench_profile", "bench_tune",
+    "base_install", "whole_graph", "help", "bench_store", "embedded", "bench_quality", "bench_memory",
+    "bench_control", "bench_shards", "text_to_image", "flow_caches", "bench_samples", "bench_stack",
 )  # fmt: skip
 _ORDER = {f"test_{name}.py": place for place, name in enumerate(LONGEST)}
 
