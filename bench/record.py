@@ -237,7 +237,7 @@ class Quality(Part):
     baseline_text_score_per_image: list[float] = []
     own_prompt_wins: float | None = None  # share of the other prompts that an image fits less than its own
     text_scorer: str | None = None
-    drift_converged: Mean | None  # against the same noise solved with 10 times the steps
+    drift_converged: Mean | None  # against the same noise solved as `config.quality` states
     baseline_drift_converged: Mean | None  # the baseline's own, on the same images
     # Image by image, [n_converged] each: what a claim of no loss is made from. Empty in older records.
     drift_converged_per_image: list[float] = []

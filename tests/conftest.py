@@ -194,7 +194,7 @@ def tiny_suite(tiny_model_dir: Path, tmp_path: Path) -> Path:
         "num_inference_steps": 6,
         "batch_size": 2,
         "timing": {"min_pairs": 2, "max_pairs": 2, "warmup": 0},
-        "quality": {"n": 4, "converged_n": 2, "extractor": None},
+        "quality": {"n": 4, "converged_n": 2, "converged_steps": 12, "extractor": None},
         "memory": False,
         "runs": [{"name": "half", "method": "fewer_steps", "options": {"steps": 3}}],
     }

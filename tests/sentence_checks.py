@@ -19,7 +19,7 @@ CONSTANTS = (
     "95 %", "1 / (1 − Σ rᵢfᵢ)", "(speedup − 1) / (limit − 1)", "(relative L2; 0: the same image)",
     "relative L2",
     "at least 24 images", "are needed", "2,000 resamples", "10⁶ bytes", "1 MB =", "0 means the same images",
-    "*> 0.2* is the share",
+    "*> 0.2* is the share", "the last halved down to timestep 0",
 )  # fmt: skip
 
 
@@ -265,6 +265,17 @@ def _cores(s: Sentence, value: str) -> None:
     assert all(f'"cores": {value}' in json.dumps(r.environment) for r in s.finished)
 
 
+def _solved(s: Sentence, *shown: str) -> None:
+    """The steps are those that the configurations name, or ten times the baseline's in older records."""
+    found = set()
+    for record in s.finished:
+        quality = record.config["quality"]
+        if record.quality and record.quality.n_converged:
+            times = quality.get("converged_factor", 0) * record.config["num_inference_steps"]
+            found.add(quality.get("converged_steps") or min(1000, times))
+    assert {int(steps) for steps in shown} <= found
+
+
 V = rf"({NUMBER})"
 RANGE = r"(\d+)(?: to (\d+))?"
 FORMS: dict[str, tuple[str, Callable[..., None]]] = {
@@ -312,6 +323,7 @@ FORMS: dict[str, tuple[str, Callable[..., None]]] = {
     "itself_zero": (r"drift from itself exactly 0", lambda s: None),
     "counts": (r"over ([\d or]+) images, ([\d or]+) for the converged trajectory", _counts),
     "reference": (rf"reference \({V} here\)", _reference),
+    "solved": (r"\bby [\w+]+ at (\d+) steps", _solved),
     "margin": (r"below (\d+) % of", _margin),
     "steps": (r"(\d+) steps", _config("num_inference_steps")),
     "guidance": (rf"guidance {V}", _config("guidance_scale")),

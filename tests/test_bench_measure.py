@@ -15,13 +15,15 @@ import torch
 
 from bench.machine import nvml, provenance
 from bench.measure import distributions, flops, images, quality, timing
-from bench.measure.converged import converged
+from bench.measure.converged import converged, halved
 from bench.pipeline import models
 from bench.pipeline.session import Generation, Session
 from bench.spec.run_spec import RunSpec
 from bench.store import keys
 from bench.store.tensors import Cache
 from dqar.evaluation.psnr import psnr
+
+QUALITY = {"n": 4, "converged_n": 2, "converged_steps": 60, "extractor": None, "worst": 2}
 
 
 def spec(model: Path, method: str = "baseline", **changes: Any) -> RunSpec:
@@ -33,7 +35,7 @@ def spec(model: Path, method: str = "baseline", **changes: Any) -> RunSpec:
         "num_inference_steps": 6,
         "batch_size": 2,
         "timing": {"min_pairs": 2, "max_pairs": 3, "warmup": 0},
-        "quality": {"n": 4, "converged_n": 2, "extractor": None, "worst": 2},
+        "quality": QUALITY,
     }
     return RunSpec(**settings | changes)
 
@@ -124,7 +126,7 @@ def test_flops_agree_with_the_formula(tiny_model_dir: Path) -> None:
     assert cost.attention == expected
     pairs = timing.Pairs(seconds=[(2.0, 1.0)] * 3)
     limits = flops.limits(session, cost, timing.summarise(pairs, session.spec))
-    assert session.reuse is not None
+    assert session.reuse is not None and limits.realised is not None
     ratio = session.reuse.ratio
     assert limits.speedup_limit == pytest.approx(1 / (1 - ratio * limits.attention_share))
     assert limits.realised == pytest.approx(1 / (limits.speedup_limit - 1))
@@ -135,6 +137,7 @@ def test_utilisation_is_a_share_of_a_peak(tiny_model_dir: Path) -> None:
     session = Session.open(spec(tiny_model_dir))
     timed = timing.summarise(timing.measure(session, lambda line: None), session.spec)
     limits = flops.limits(session, flops.count(session), timed)
+    assert limits.mfu and limits.peak and limits.flops_per_second and limits.peak_source
     assert limits.mfu == limits.flops_per_second / limits.peak
     assert 0 < limits.mfu < 1
     assert "measured" in limits.peak_source or torch.cuda.is_available()
@@ -306,13 +309,25 @@ def _work(seconds: float) -> None:
 
 
 def test_the_converged_trajectory_is_made_once(tiny_model_dir: Path, tmp_path: Path) -> None:
-    """It is the untouched model at ten times the steps, and is read back from the cache."""
+    """It is the untouched model on the solver and at the steps that quality names, from the last timestep on,
+    and is read back from the cache; another solver's is another."""
     session = Session.open(spec(tiny_model_dir))
     cache = Cache(tmp_path, keys.inputs(session.spec))
-    solved = converged(session, cache)
-    assert torch.equal(solved, session.baseline(range(2), num_inference_steps=60).latents)
+    options = {"scheduler": "dpm_solver++", "timesteps": halved(60, 1000)}
+    finer = session.under(spec(tiny_model_dir, "fewer_steps", options=options))
+    solved, own = converged(session, cache), session.pipe.scheduler
+    assert torch.equal(solved, finer.candidate(range(2)).latents)
+    other = session.under(spec(tiny_model_dir, quality=QUALITY | {"converged_solver": "own"}))
+    assert torch.equal(converged(other, cache), session.baseline(range(2), num_inference_steps=60).latents)
+    assert session.pipe.scheduler is own
     session.pipe = None  # not needed again
     assert torch.equal(converged(session, cache), solved)
+
+
+def test_the_last_step_is_halved() -> None:
+    """Timesteps of the converged trajectory are those of the trailing spacing, and halves down to 0."""
+    assert halved(100, 1000) == [*range(999, 8, -10), 4, 2, 1, 0]
+    assert halved(1000, 1000) == [*range(999, -1, -1)]
 
 
 def test_fewer_steps_drift_from_the_converged_trajectory(tiny_model_dir: Path, tmp_path: Path) -> None:

@@ -218,7 +218,7 @@ model: embedded
 num_inference_steps: 4
 batch_size: 2
 timing: {min_pairs: 2, max_pairs: 2, warmup: 0, together: 4}
-quality: {n: 4, converged_n: 2, converged_factor: 2}
+quality: {n: 4, converged_n: 2, converged_steps: 8}
 memory: false
 runs:
   - {name: baseline, method: baseline}

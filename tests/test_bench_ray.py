@@ -227,10 +227,11 @@ def test_records_are_those_of_a_local_run(
 ) -> None:
     """With the real model: same keys, and the quality of each configuration the same to the last bit but for
     the order of additions in SSIM."""
+    solved = {"n": 6, "converged_n": 4, "converged_steps": 12, "extractor": None, "worst": 2}
     chosen = [
-        spec(tiny_model_dir, "half", n=6, quality={"n": 6, "converged_n": 4, "extractor": None, "worst": 2}),
+        spec(tiny_model_dir, "half", n=6, quality=solved),
         spec(tiny_model_dir, "control", n=6, method="baseline", options={},
-             quality={"n": 6, "converged_n": 4, "extractor": None, "worst": 2}),
+             quality=solved),
     ]  # fmt: skip
     results = tmp_path / "results"
     remote = run(chosen, results, Ray(nodes, worker=WarmWorker, workers=1))

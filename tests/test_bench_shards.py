@@ -51,7 +51,7 @@ def spec(model: Path, **changes: Any) -> RunSpec:
         "suite": "s", "name": "half", "method": "fewer_steps", "options": {"steps": 3}, "model": str(model),
         "num_inference_steps": 6, "batch_size": 2, "memory": False,
         "timing": {"min_pairs": 2, "max_pairs": 2, "warmup": 0},
-        "quality": {"n": 9, "converged_n": 5, "extractor": None, "worst": 2},
+        "quality": {"n": 9, "converged_n": 5, "converged_steps": 12, "extractor": None, "worst": 2},
     }  # fmt: skip
     return RunSpec(**settings | changes)
 

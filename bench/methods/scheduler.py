@@ -94,15 +94,23 @@ def solver(pipe: Any, options: dict[str, Any]) -> Iterator[dict[str, Any]]:
         pipe.scheduler = before
 
 
-def _is_flow(pipe: Any) -> bool:
+def is_flow(pipe: Any) -> bool:
+    """Whether a pipeline's scheduler solves a flow.
+
+    Args:
+        pipe: A pipeline of diffusers.
+
+    Returns:
+        True of the FlowMatch schedulers; others preserve the variance, or state the flow in their fields.
+    """
     return "FlowMatch" in type(pipe.scheduler).__name__
 
 
 def _check_model(pipe: Any, options: dict[str, Any]) -> None:
     """ValueError where the options place the steps of another kind of model."""
-    if _is_flow(pipe) and options.get("spacing") in set(SPACINGS) - set(_TIMESTEPS):
+    if is_flow(pipe) and options.get("spacing") in set(SPACINGS) - set(_TIMESTEPS):
         raise ValueError(f"spacing: {options['spacing']!r} is not allowed on a flow; allowed: shift")
-    if not _is_flow(pipe) and options.get("shift"):
+    if not is_flow(pipe) and options.get("shift"):
         raise ValueError(f"shift: {options['shift']!r} is not allowed but on a flow; allowed: spacing")
 
 
@@ -131,7 +139,7 @@ def from_pipeline(pipe: Any, name: str | None = None, **changes: Any) -> Any:
     # scheduler's defaults (such as its timestep spacing) with the new one's.
     config = {key: v for key, v in pipe.scheduler.config.items() if not key.startswith("_")}
     kind = getattr(diffusers, SCHEDULERS[name]) if name else type(pipe.scheduler)
-    if name and _is_flow(pipe):
+    if name and is_flow(pipe):
         return kind(**_of_a_flow(config) | changes)
     return kind.from_config(config | changes)
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from bench.methods.scheduler import SCHEDULERS
+from bench.methods.scheduler import OWN, SCHEDULERS
 from bench.record import Record
 from bench.report.escape import escape
 from bench.report.text.provenance import flatten
+
+_MOST_STEPS = 1000  # that solved the converged trajectory of older records
 
 
 def setup(records: Sequence[Record]) -> str:
@@ -48,6 +50,34 @@ def solver(record: Record) -> str | None:
         Its own, else its baseline's; None where the record has none.
     """
     return option(record, "scheduler") or baseline_solver(record)
+
+
+def converged_by(records: Sequence[Record]) -> str:
+    """Report what solved the converged trajectory.
+
+    Args:
+        records: the suite's; older ones state how many times the baseline's steps its own solver took.
+
+    Returns:
+        Such as `by ddim at 500 steps`, several joined; empty where no record has a trajectory.
+    """
+    solved = [_converged_by(record) for record in records if record.quality and record.quality.n_converged]
+    return " or ".join(dict.fromkeys(solved))
+
+
+def _converged_by(record: Record) -> str:
+    config = record.config.get("quality") or {}
+    kind, steps = config.get("converged_solver", OWN), config.get("converged_steps")
+    if steps is None:
+        factor, baseline = config.get("converged_factor"), record.config.get("num_inference_steps")
+        steps = min(_MOST_STEPS, factor * baseline) if factor and baseline else None
+    solver = baseline_solver(record) or "the baseline's solver" if kind == OWN else kind
+    halved = ", the last halved down to timestep 0" if kind != OWN and not _solves_flow(record) else ""
+    return f"by {escape(solver)} at {steps or 'more'} steps{halved}"
+
+
+def _solves_flow(record: Record) -> bool:
+    return str(record.environment.get("scheduler")).startswith("FlowMatch")
 
 
 def on_baseline_solver(record: Record) -> bool:

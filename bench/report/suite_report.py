@@ -22,7 +22,7 @@ from bench.report.plots import samples, speed
 from bench.report.plots.memory import plot_memory
 from bench.report.plots.reuse_maps import plot_maps
 from bench.report.selection import NO_LOSS_MARGIN, Selection
-from bench.report.setup import setup
+from bench.report.setup import converged_by, setup
 from bench.report.tables import pareto as pareto_tables
 from bench.report.tables import runs
 from bench.report.tables.columns import DASH, Table
@@ -203,6 +203,7 @@ class SuiteReport:
             "margin": f"{100 * self.margin:g} %",
             "eager": " and ".join(dict.fromkeys(r.timing.baseline for r in records if r.timing)),
             "counts": _counts(records),
+            "converged_by": converged_by(records) or "with more steps",
             "missing": missing_lines(records, [*runs.main_columns(records), *runs.DISTANCE_DETAILS]),
             "controls": checks.controls(self.selection),
             "failed": [record for record in records if record.status == "failed"],

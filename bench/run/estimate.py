@@ -100,4 +100,5 @@ def _generation(spec: RunSpec, rate: float) -> float:
 
 def _converged(spec: RunSpec, rate: float) -> float:
     quality = spec.quality
-    return quality.converged_n / spec.batch_size * quality.converged_factor * _generation(spec, rate)
+    times = quality.converged_steps / spec.num_inference_steps
+    return quality.converged_n / spec.batch_size * times * _generation(spec, rate)

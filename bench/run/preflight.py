@@ -80,6 +80,10 @@ def _lacking(spec: RunSpec, model: ModelFacts) -> str | None:
         )
     if model.train_steps and steps > model.train_steps:
         return f"steps: {steps} is not allowed; allowed: 1 to {model.train_steps}, the model's timesteps"
+    finer = spec.quality.converged_steps
+    if model.train_steps and spec.quality.converged_n and finer > model.train_steps:
+        most = f"at most {model.train_steps}, the model's timesteps"
+        return f"quality.converged_steps: {finer} is not allowed; allowed: {most}"
     return _other_plan(spec, steps, model)
 
 

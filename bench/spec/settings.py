@@ -47,7 +47,10 @@ class QualitySettings(SuitePart):
 
     n: int = Field(default=64, ge=0, le=10**6)  # images; 0 = time and memory only
     converged_n: int = Field(default=16, ge=0, le=10**6)
-    converged_factor: int = Field(default=10, ge=2, le=1000)  # times the steps
+    # What solves the converged trajectory: DPM-Solver++ of the second order, its last step halved down to
+    # timestep 0 (see `bench.measure.converged`), or the baseline's own solver.
+    converged_solver: Literal["dpm_solver++", "own"] = "dpm_solver++"
+    converged_steps: int = Field(default=100, ge=2, le=1000)
     extractor: Literal["embedded"] | None = "embedded"
     worst: int = Field(default=3, ge=1, le=64)  # images kept with a record, furthest from the baseline's
     # Files that do not ship with the harness, see `bench.spec.external_files`; null: what needs them is null.
@@ -129,3 +132,10 @@ class Settings(SuitePart):
         if self.cuda_graphs and not self.compile:
             raise ValueError("cuda_graphs needs compile: true")
         return self
+    @model_validator(mode="after")
+    def _solved_finer(self) -> Self:
+        finer, steps = self.quality.converged_steps, self.num_inference_steps
+        if self.quality.converged_n and finer < steps:
+            raise ValueError(f"quality.converged_steps {finer} is below num_inference_steps {steps}")
+        return self
+

@@ -36,7 +36,7 @@ def prepare(work: Path) -> None:
     suite = {
         "title": "torture", "model": str(work / "model"), "num_inference_steps": 6, "batch_size": 2,
         "timing": {"min_pairs": 2, "max_pairs": 2, "warmup": 0, "together": 3},
-        "quality": {"n": IMAGES, "converged_n": 4, "extractor": None}, "memory": False,
+        "quality": {"n": IMAGES, "converged_n": 4, "converged_steps": 30, "extractor": None}, "memory": False,
         "runs": [{"name": name, "method": "fewer_steps", "options": {"steps": 2 + i}}
                  for i, name in enumerate(NAMES)],
     }  # fmt: skip

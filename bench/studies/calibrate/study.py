@@ -35,6 +35,8 @@ from dqar.policy.saved_plan import SavedPlan
 from dqar.utils.foreign import read_json
 
 log = logging.getLogger(__name__)
+# The converged trajectory: times the baseline's steps by its own solver, at most the model's.
+FINER, MOST_STEPS = 10, 1000
 OTHER_GUIDANCE = 0.5  # of that calibrated for: whether a plan holds there too
 
 
@@ -99,14 +101,15 @@ class Study:
             The configuration; its baseline is DDIM at the same steps and spacing, of a flow its own
             scheduler.
         """
-        n = self.images
+        n, steps = self.images, min(MOST_STEPS, FINER * self.steps)
         flow = ModelFacts.of(models.directory(self.model)).flow_matching
         baseline: dict[str, Any] = {} if flow else {"scheduler": "ddim", "timestep_spacing": "trailing"}
         solver = {} if self.solver == OWN else {"scheduler": self.solver}
         return RunSpec(
             suite="calibrate", name=self.name, method="dqar", model=self.model, batch_size=n, seed=5000,
             num_inference_steps=self.steps, guidance_scale=self.guidance, prompts=self.prompts, **baseline,
-            options=solver | {"steps": self.plan_steps}, quality=QualitySettings(n=n, converged_n=n),
+            options=solver | {"steps": self.plan_steps},
+            quality=QualitySettings(n=n, converged_n=n, converged_solver="own", converged_steps=steps),
         )  # fmt: skip
 
     def run(
