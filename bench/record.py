@@ -166,7 +166,7 @@ class Timing(Part):
 class Memory(Part):
     """Peaks of an isolated pass, in bytes; idle values are taken before the model is loaded."""
 
-    rss_peak: int | None  # resident in the host's memory, as the kernel counts it
+    rss_peak: int | None  # resident in the host's memory
     rss_idle: int | None
     torch_allocated_peak: int | None  # in tensors on the device
     torch_reserved_peak: int | None  # by torch's allocator there
@@ -208,8 +208,11 @@ class Distance(Part):
 
     fd: float  # Fréchet distance; it may be called FID only with Inception features
     kid: Mean | None  # kernel distance over disjoint blocks
-    # Against the baseline's images of the same seeds precision and recall start near 1, because each
-    # image has its counterpart there.
+    # To the reference alone, see `bench.measure.jackknife`; null in older records.
+    fd_unbiased: Mean | None = None  # without the bias of n
+    fd_change: Mean | None = None  # less the baseline's, of the same seeds
+    kid_change: Mean | None = None
+    # Near 1 against the baseline's images of the same seeds: each image has its counterpart there.
     precision: float | None  # share of the generated images that lie among the reference's
     recall: float | None  # share of the reference's images that lie among the generated
     extractor: str
@@ -228,8 +231,7 @@ class Quality(Part):
     psnr_db: Mean | None  # null where every image is identical
     ssim: Mean
     lpips: Mean | None  # perceptual distance by VGG16, 0 = equal; null without its weights
-    # Cosine of an image and its own prompt by `text_scorer` (by CLIP 100 times that, at least 0); null where
-    # images are of class labels.
+    # Cosine of image and own prompt by `text_scorer` (CLIP: 100 times it, at least 0); null of class labels.
     text_score: Mean | None = None
     baseline_text_score: Mean | None = None
     text_score_change: Mean | None = None  # the method's minus the baseline's, image by image
@@ -271,8 +273,7 @@ class Reuse(Part):
     ratio: float  # attention calls that were reused, or skipped with their step / all attention calls
     plan_ratio: float | None  # what the data-independent rules allow
     map: list[list[int]]  # 1 = reused
-    # nats, steps x layers, null where not measured; of an untimed generation of two images where no
-    # gate needs it
+    # nats, steps x layers, null where not measured; of two untimed images where no gate needs it
     entropy: list[list[float | None]] | None
     snr: list[float]  # one a step
     # Why calls were computed or reused -> count.
@@ -290,11 +291,12 @@ class Limits(Part):
     flops_generation: float  # of one baseline generation of the batch, decoder included
     attention_share: float  # attention's share of those FLOPs
     speedup_limit: float
-    realised: float | None  # (speedup - 1) / (limit - 1); null where the limit is 1
-    flops_per_second: float  # the baseline's
-    mfu: float  # flops_per_second / peak: the baseline's model-FLOPs utilisation
-    peak: float  # FLOP/s
-    peak_source: str  # the vendor's data sheet, or a matrix product measured on the spot
+    # Null from here on where nothing was timed.
+    realised: float | None = None  # (speedup - 1) / (limit - 1); null where the limit is 1
+    flops_per_second: float | None = None  # the baseline's
+    mfu: float | None = None  # flops_per_second / peak: the baseline's model-FLOPs utilisation
+    peak: float | None = None  # FLOP/s
+    peak_source: str | None = None  # the vendor's data sheet, or a matrix product measured on the spot
 
 
 def _current_status(status: Any) -> Any:

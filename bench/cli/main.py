@@ -208,9 +208,13 @@ def show(name: SuiteName) -> None:
     typer.echo(tabulate(rows, headers=("run", "method", "options")))
     time = estimate(specs)
     typer.echo(
-        f"\n{len(specs)} runs of at least {specs[0].timing.min_pairs} pairs; {time.text} on {time.device}"
+        f"\n{len(specs)} runs{_pairs(specs[0])}; {time.text} on {time.device}"
         " (estimated from budgets and FLOPs)"
     )
+
+
+def _pairs(spec: RunSpec) -> str:
+    return f" of at least {spec.timing.min_pairs} pairs" if spec.timing.asked else ", nothing timed"
 
 
 @command

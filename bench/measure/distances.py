@@ -12,12 +12,13 @@ from torch import Tensor
 from bench.measure import features
 from bench.measure.distributions import FEWEST, distance
 from bench.measure.features import Extractor
+from bench.measure.jackknife import with_changes
 from bench.measure.moments import Moments
 from bench.measure.reference import Reference
 from bench.record import Distance
 from bench.spec.run_spec import RunSpec
 from bench.store.tensors import Cache, Tensors
-from dqar.evaluation.frechet import Statistics
+from dqar.evaluation.frechet import Statistics, fitted
 
 FIELDS = ("to_reference", "to_baseline")
 NO_REFERENCE = "no reference images: --reference gives them"
@@ -29,6 +30,14 @@ class Real(NamedTuple):
     what: str
     features: Tensor | None
     statistics: Statistics | None = None
+
+    @property
+    def gaussian(self) -> Statistics:
+        """The statistics, else those of the features."""
+        if self.statistics is not None:
+            return self.statistics
+        assert self.features is not None  # it has one or the other
+        return fitted(self.features)
 
 
 def distances(
@@ -69,9 +78,8 @@ def distances(
     if isinstance(real, str):
         missing["to_reference"] = real
     else:
-        by_field["to_reference"] = distance(
-            generated, real.features, extractor.name, real.what, real.statistics, fit
-        )
+        one = distance(generated, real.features, extractor.name, real.what, real.statistics, fit)
+        by_field["to_reference"] = with_changes(one, generated, base, real.features, real.gaussian)
     return by_field
 
 

@@ -114,6 +114,18 @@ def kernel_blocks(features: Tensor, reference: Tensor) -> list[float]:
 
 def _blocks(features: Tensor, count: int, size: int) -> list[Tensor]:
     """Disjoint blocks, each spread over the whole set, which may be sorted by class."""
+    mixed = shuffled(features)
+    return [mixed[i * size : (i + 1) * size] for i in range(count)]
+
+
+def shuffled(features: Tensor) -> Tensor:
+    """Features in an order that is no class's and always the same.
+
+    Args:
+        features: Of images, `[n, d]`.
+
+    Returns:
+        Their rows, float64 on the CPU.
+    """
     order = torch.randperm(len(features), generator=torch.Generator().manual_seed(0))
-    shuffled = features[order].double().cpu()
-    return [shuffled[i * size : (i + 1) * size] for i in range(count)]
+    return features[order].double().cpu()

@@ -147,13 +147,13 @@ def counting_total() -> Iterator[Total]:
         yield total
 
 
-def limits(session: Session, cost: Cost, timing: Timing) -> Limits:
+def limits(session: Session, cost: Cost, timing: Timing | None) -> Limits:
     """What the FLOPs of baseline and candidate allow, and how much of that gain was realised.
 
     Args:
         session: The configuration.
         cost: Of the baseline, as `count` returned it.
-        timing: Of the same configuration.
+        timing: Of the same configuration; None: not timed, hence no rate and no utilisation.
 
     Returns:
         The record's part.
@@ -162,6 +162,8 @@ def limits(session: Session, cost: Cost, timing: Timing) -> Limits:
     whole = cost.generation(steps)
     share = steps * cost.attention / whole
     limit = whole / candidate(session)
+    if timing is None:
+        return Limits(flops_generation=whole, attention_share=share, speedup_limit=limit)
     rate = whole / timing.baseline_s.median
     peak, source = peak_flops(session.pipe.dtype)
     if rate > peak:  # a measured peak is a lower bound of the true one, and so is this

@@ -96,10 +96,12 @@ def measure_together(sessions: Sequence[Session], say: Callable[[str], None]) ->
         say: Called with a line on what is being done.
 
     Returns:
-        One a session, in order; that of one that raised has its `error`.
+        One a session, in order; that of one that raised has its `error`. Empty where nothing is to be timed.
     """
     names = [session.spec.name for session in sessions]
     entries = [Entry(s, Pairs(shared_with=[n for n in names if n != s.spec.name])) for s in sessions]
+    if not sessions[0].spec.timing.asked:
+        return [entry.pairs for entry in entries]
     _warm_up(entries, say)
     rng, number, going = random.Random(sessions[0].spec.seed), 0, entries
     while going := [entry for entry in going if _goes_on(entry)]:

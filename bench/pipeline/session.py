@@ -142,12 +142,15 @@ class Session:
         """The last generation's reuse, with entropies.
 
         Where the timed generations did not measure entropy, an untimed one of few images does; not for
-        compiled models, which would compile once more.
+        compiled models, which would compile once more. Where none was timed, it stands for them too.
 
         Returns:
             None where the method reports no reuse.
         """
         method = get(self.spec.method)
+        if not self.spec.timing.asked:
+            with self._untimed(self.spec.options | self.resolved) as arm:
+                self.reuse = arm.reuse()
         if self.reuse is None:
             return None
         update: dict[str, Any] = {"resolved": self.resolved}

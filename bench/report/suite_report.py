@@ -27,12 +27,16 @@ from bench.report.tables import pareto as pareto_tables
 from bench.report.tables import runs
 from bench.report.tables.columns import DASH, Table
 from bench.report.tables.composition import composition_table
-from bench.report.text import checks, pareto, provenance, recommendation, summary
+from bench.report.text import checks, distances, pareto, provenance, recommendation, summary
 from bench.report.text.missing_values import missing_lines
 from bench.report.text.phrases import three
 from bench.spec.suite_file import Goal
 
-_HEADLINES = {"speed": summary.headline, "memory": summary.memory_headline}
+_HEADLINES = {
+    "speed": summary.headline,
+    "memory": summary.memory_headline,
+    "distances": distances.headline,
+}
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,7 @@ class SuiteReport:
     question: str = ""  # the suite's title
     goals: Sequence[Goal] = ()
     margin: float = NO_LOSS_MARGIN
-    subject: str = "speed"  # what the headline is about: "speed" or "memory"
+    subject: str = "speed"  # what the headline is about: a key of _HEADLINES
 
     @cached_property
     def ran(self) -> list[Record]:
@@ -149,7 +153,6 @@ class SuiteReport:
             The page, not yet written.
         """
         where = setup(self.ran)
-        subject = "memory" if self.subject == "memory" else "speed"
         n = len(self.ran)
         fallback = f"{escape(self.ran[0].suite)}: {n} configuration{'s' * (n != 1)}"
         links = [(r.name, _link(self.results / f"{r.name}-{r.key}.json", out)) for r in self.ran]
@@ -159,7 +162,7 @@ class SuiteReport:
         return render(
             "report.md.j2",
             escape(self.question) or fallback,
-            _HEADLINES[subject](self.selection, where),
+            _HEADLINES[self.subject](self.selection, where),
             content,
         )
 
@@ -200,10 +203,11 @@ class SuiteReport:
             "warnings": checks.warnings(self.selection) + provenance.mixed(records),
             "answers": recommendation.answers(self.selection),
             "baseline_drift": f" ({three(drift.mean)} here)" if drift else "",
+            "converged_by": converged_by(records) or "with more steps",
+            "timed": any(record.timing for record in records),
             "margin": f"{100 * self.margin:g} %",
             "eager": " and ".join(dict.fromkeys(r.timing.baseline for r in records if r.timing)),
             "counts": _counts(records),
-            "converged_by": converged_by(records) or "with more steps",
             "missing": missing_lines(records, [*runs.main_columns(records), *runs.DISTANCE_DETAILS]),
             "controls": checks.controls(self.selection),
             "failed": [record for record in records if record.status == "failed"],

@@ -83,14 +83,15 @@ def _group(group: Sequence[RunSpec], rate: float) -> float:
     spec, n = group[0], len(group)
     round_s = (n + 1) * _generation(spec, rate)
     timing = spec.timing
+    warm_up = timing.warmup * round_s if timing.asked else 0.0
     budget = timing.budget_s * (n + 1) / 2
-    timed = max(budget, timing.min_pairs * round_s)
+    timed = max(budget, timing.min_pairs * round_s) if timing.asked else 0.0
     if round_s:
         timed = min(timed, timing.max_pairs * round_s)
     more = max(0.0, spec.quality.n / spec.batch_size - timing.min_pairs) * round_s  # images beyond timed ones
     compiled = (n + 1) * COMPILE_S * spec.compile
     memory = n * spec.memory * (MEMORY_S + 2 * _generation(spec, rate))
-    return PROCESS_S + timing.warmup * round_s + timed + more + compiled + memory + n * CONFIGURATION_S
+    return PROCESS_S + warm_up + timed + more + compiled + memory + n * CONFIGURATION_S
 
 
 def _generation(spec: RunSpec, rate: float) -> float:

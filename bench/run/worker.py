@@ -238,7 +238,7 @@ def finish(job: Job, shared: Shared, i: int, peaks: Memory | Exception | None) -
     shown, image = (
         quality.measure(session, pairs, cache, file, _naming(spec.name)) if job.quality else (None, None)
     )
-    timed = timing.summarise(pairs, spec)
+    timed = timing.summarise(pairs, spec) if spec.timing.asked else None
     record = job.record(
         status="ok",
         environment=shared.facts,

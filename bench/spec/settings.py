@@ -16,6 +16,7 @@ FILES = (
     "lpips_weights",
     "clip_weights",
 )  # fields of QualitySettings that are paths
+FEWEST_PAIRS = 2  # of which a speedup has an interval
 LONGEST_S = 7 * 24 * 3600.0  # a week: a limit that is none would hide a hang
 LONGEST_NAME = 128  # characters: with its key it is a file's, of at most 255
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._=+-]*$", max_length=LONGEST_NAME)]
@@ -23,10 +24,10 @@ File = Annotated[str, Field(min_length=1)]  # a path, relative to where the harn
 
 
 class TimingSettings(SuitePart):
-    """How long a configuration is timed, and when its speedup counts as one."""
+    """How long a configuration is timed, and when its speedup counts as one; of 0 pairs, not at all."""
 
-    min_pairs: int = Field(default=5, ge=2, le=100_000)
-    max_pairs: int = Field(default=100, ge=2, le=100_000)
+    min_pairs: int = Field(default=5, ge=0, le=100_000)
+    max_pairs: int = Field(default=100, ge=0, le=100_000)
     target_halfwidth: float = Field(default=0.02, gt=0, lt=1)  # of the interval, relative
     budget_s: float = Field(default=60, gt=0, le=LONGEST_S)  # for the pairs beyond min_pairs
     warmup: int = Field(default=1, ge=0, le=1000)  # generations of each arm
@@ -39,7 +40,15 @@ class TimingSettings(SuitePart):
     def _bounds(self) -> Self:
         if self.max_pairs < self.min_pairs:
             raise ValueError(f"max_pairs {self.max_pairs} is below min_pairs {self.min_pairs}")
+        if self.max_pairs and self.min_pairs < FEWEST_PAIRS:
+            few = f"min_pairs {self.min_pairs} is not allowed with max_pairs {self.max_pairs}"
+            raise ValueError(f"{few}; allowed: {FEWEST_PAIRS} or more, or 0 of both: nothing is timed")
         return self
+
+    @property
+    def asked(self) -> bool:
+        """Whether anything is timed."""
+        return self.max_pairs > 0
 
 
 class QualitySettings(SuitePart):
@@ -128,14 +137,14 @@ class Settings(SuitePart):
     timeout_s: float = Field(default=600, gt=0, le=LONGEST_S)
 
     @model_validator(mode="after")
-    def _graphs(self) -> Self:
-        if self.cuda_graphs and not self.compile:
-            raise ValueError("cuda_graphs needs compile: true")
-        return self
-    @model_validator(mode="after")
     def _solved_finer(self) -> Self:
         finer, steps = self.quality.converged_steps, self.num_inference_steps
         if self.quality.converged_n and finer < steps:
             raise ValueError(f"quality.converged_steps {finer} is below num_inference_steps {steps}")
         return self
 
+    @model_validator(mode="after")
+    def _graphs(self) -> Self:
+        if self.cuda_graphs and not self.compile:
+            raise ValueError("cuda_graphs needs compile: true")
+        return self

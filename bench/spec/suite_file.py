@@ -96,7 +96,7 @@ class SuiteFile(Settings):
     # The command that runs the suite and writes its page, in place of `run` and `report`: a module of
     # bench.studies. This field is the one place that states it.
     command: str | None = None
-    subject: Literal["speed", "memory"] = "speed"  # what the report's summary is about
+    subject: Literal["speed", "memory", "distances"] = "speed"  # what the report's summary is about
     publish_images: bool = True  # whether `publish` keeps the worst samples, which its page shows in a grid
     # Share of the baseline's own drift that a configuration with "no loss" may add to it.
     no_loss_margin: float = Field(default=0.05, gt=0, lt=1)

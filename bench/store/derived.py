@@ -102,10 +102,10 @@ def _limits(record: Record) -> Iterator[Check]:
     if limits.realised is not None and limits.speedup_limit != 1:
         gain = (timing.speedup.median - 1) / (limits.speedup_limit - 1)
         yield "limits.realised", limits.realised, gain
-    if timing.baseline_s.median > 0:
+    if timing.baseline_s.median > 0 and limits.flops_per_second is not None:
         rate = limits.flops_generation / timing.baseline_s.median
         yield "limits.flops_per_second", limits.flops_per_second, rate
-    if limits.peak > 0:
+    if limits.peak and limits.flops_per_second is not None:
         yield "limits.mfu", limits.mfu, limits.flops_per_second / limits.peak
 
 

@@ -5,12 +5,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import pandas as pd
 
-from bench.record import CLIP, Distance, Record
+from bench.record import CLIP, Distance, Mean, Record
 from bench.report.escape import escape
 from bench.report.setup import solver
 from bench.report.tables.columns import Column, Table, ends, fixed, lookup, significant, table, whole
@@ -169,7 +169,10 @@ DISTANCES = [
     Column("against", "against", ""),
     Column("distance", "distance", ""),
     Column("value ↓", "fd", "", significant(4)),
+    Column("without bias ↓", "fd_unbiased", "", significant(4)),
+    Column("less the baseline's", "fd_change", "", significant(3)),
     Column("KID ↓", "kid", "", significant(2)),
+    Column("KID less the baseline's", "kid_change", "", significant(2)),
     Column("precision ↑", "precision", "", fixed(3)),
     Column("recall ↑", "recall", "", fixed(3)),
     Column("images there", "n_reference", "", fixed(0)),
@@ -184,12 +187,19 @@ DISTANCE_DETAILS = [
 ]
 
 
+_RESAMPLED = ("fd_unbiased", "fd_change", "kid", "kid_change")
+
+
+def _known(name: str, value: Mean | None) -> Iterable[tuple[str, float | None]]:
+    return ends(name, value).items() if value else ()
+
+
 def _distance_row(distance: Distance) -> dict[str, object]:
     return {
         "against": distance.reference,
         "distance": fd_name(distance),
         "fd": distance.fd,
-        **(ends("kid", distance.kid) if distance.kid else {}),
+        **{key: value for name in _RESAMPLED for key, value in _known(name, getattr(distance, name))},
         **{"precision": distance.precision, "recall": distance.recall},
         **{"n": distance.n, "n_reference": distance.n_reference},
     }

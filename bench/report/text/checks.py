@@ -88,6 +88,8 @@ def _control(record: Record) -> list[str]:
 def _contaminated(records: Sequence[Record]) -> list[str]:
     """How many pairs were contaminated by other processes, where, and whether they were excluded."""
     timed = [(r.name, r.timing) for r in records if r.timing]
+    if not timed:
+        return ["Nothing was timed."]
     total = sum(len(timing.pairs) for _, timing in timed)
     counts = [(name, len(timing.excluded)) for name, timing in timed if timing.excluded]
     named = ", ".join(f"{code(name)} {count}" for name, count in counts)

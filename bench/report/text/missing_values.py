@@ -14,6 +14,7 @@ _BY_SCHEMA = {
     "limits.realised": "the limit is 1: nothing could be gained",
     "quality.psnr_db": "infinite: every image is identical to the baseline's",
 }
+_OF_TIMING = ("limits.realised", "limits.mfu")  # null, too, where nothing was timed
 _FEW = 8  # configurations that are always named one by one
 _REUSE_NOTHING = ("baseline", "fewer_steps")
 _BY_PART = {
@@ -69,6 +70,8 @@ def why_missing(record: Record, path: str) -> str:
         return "the method reuses nothing"
     if part is None:
         return _BY_PART[part_name]
+    if record.timing is None and path in _OF_TIMING:
+        return _BY_PART["timing"]
     return _stated(record, path) or _BY_SCHEMA.get(path, "no reason was recorded")
 
 

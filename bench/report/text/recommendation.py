@@ -13,6 +13,7 @@ from bench.report.selection import Selection, limit
 from bench.report.tables.columns import interval
 from bench.report.text import phrases
 
+_BRACKETS = "Brackets are 95 % intervals."
 _REASONS = {
     "no loss": "{}: the fastest without measurable loss.",
     "within the baseline's own": (
@@ -34,6 +35,8 @@ def answers(selection: Selection) -> list[tuple[str, str]]:
     """
     if not selection.finished:
         return []
+    if not any(record.timing for record in selection.finished):
+        return [("What was run", _run(selection)), ("How certain that is", _BRACKETS)]
     chosen = selection.recommended.record
     return [
         ("What was run", _run(selection)),
@@ -69,7 +72,7 @@ def _run(selection: Selection) -> str:
     process = f"up to {shared + 1} to a process, which share each baseline's seconds" if shared else (
         "each in a separate process"
     )  # fmt: skip
-    parts = [f"{n} configuration{'s' * (n != 1)}, {process}"]
+    parts = [f"{n} configuration{'s' * (n != 1)}, {process if timed else 'nothing timed'}"]
     if timed:
         pairs = _range([len(timing.pairs) for timing in timed])
         parts.append(f"{pairs} timed pairs of generations, interleaved with the untouched baseline")
@@ -117,7 +120,7 @@ def _held(selection: Selection, chosen: Record | None) -> list[tuple[str, str]]:
 
 def _certain(selection: Selection) -> str:
     """What the control shows of the timing, and how many verdicts there are."""
-    parts = ["Brackets are 95 % intervals."]
+    parts = [_BRACKETS]
     control = next((r.timing for r in selection.controls if r.timing), None)
     if control:
         parts.append(
