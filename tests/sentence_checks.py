@@ -276,6 +276,32 @@ def _solved(s: Sentence, *shown: str) -> None:
     assert {int(steps) for steps in shown} <= found
 
 
+def _distances(s: Sentence, n: str, fd: str, *kid: str) -> None:
+    found = next(r.quality.to_reference for r in s.finished if r.method == "baseline" and r.quality)
+    assert found is not None and found.kid is not None and int(n) == found.n
+    same(fd, found.fd)
+    same(kid[0], found.kid.mean)
+    ends(kid[1], kid[2], found.kid)
+
+
+def _changes(s: Sentence) -> dict[str, Interval]:
+    """The KID's change of each configuration but the control."""
+    found = {r.name: r.quality.to_reference for r in s.finished if r.quality and r.method != "baseline"}
+    return {name: one.kid_change for name, one in found.items() if one and one.kid_change}
+
+
+def _further(s: Sentence, count: str, of: str) -> None:
+    changes = _changes(s).values()
+    assert (int(count), int(of)) == (sum(change.low > 0 for change in changes), len(changes))
+
+
+def _furthest(s: Sentence, value: str, low: str, high: str, name: str) -> None:
+    changes = _changes(s)
+    assert changes[name].value == max(change.value for change in changes.values())
+    same(value, changes[name].value)
+    ends(low, high, changes[name])
+
+
 V = rf"({NUMBER})"
 RANGE = r"(\d+)(?: to (\d+))?"
 FORMS: dict[str, tuple[str, Callable[..., None]]] = {
@@ -323,6 +349,9 @@ FORMS: dict[str, tuple[str, Callable[..., None]]] = {
     "itself_zero": (r"drift from itself exactly 0", lambda s: None),
     "counts": (r"over ([\d or]+) images, ([\d or]+) for the converged trajectory", _counts),
     "reference": (rf"reference \({V} here\)", _reference),
+    "distances": (rf"baseline's (\d+) images have FD {V}, KID {V} {BOUNDS}", _distances),
+    "further": (r"by KID (\d+) of (\d+) other configurations", _further),
+    "furthest": (rf"largest change is {V} {BOUNDS} of `([^`]+)`", _furthest),
     "solved": (r"\bby [\w+]+ at (\d+) steps", _solved),
     "margin": (r"below (\d+) % of", _margin),
     "steps": (r"(\d+) steps", _config("num_inference_steps")),

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from report_records import COMMAND, distance, made, quality
+from sentence_checks import Sentence
 from typer.testing import CliRunner
 
 from bench.cli.main import app
@@ -150,6 +151,7 @@ def test_the_headline_counts_what_is_measurably_further_away() -> None:
     """It has the baseline's distances, how many changes lie above 0, and the largest."""
     text = distances.headline(Selection(RECORDS), "a test")
     assert "the baseline's 300 images have FD 3.20, KID 0.010 [0.000, 0.020]" in text
+    assert not Sentence(text, RECORDS, 0.05).explain()
     assert "by KID 1 of 2 other configurations" in text and "0.005 [0.003, 0.007] of `far` (fora)" in text
 
 
