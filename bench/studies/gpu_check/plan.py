@@ -63,7 +63,7 @@ STEPS: tuple[Step, ...] = (
     Step("distance", "the embedded model: distance of its images to real ones", 40, embedded.distance),
     Step("competitors", "other caches and fewer steps, eager seconds, batch 32", 100, speed.competitors),
     Step("shapes", "SD3- and Flux-shaped transformers at 1024 x 1024", 90, shapes.shapes),
-    Step("regional", "13 of 50 steps, each repeated block compiled once, batch 32", 110, speed.regional, (
+    Step("regional", "13 of 50 steps, each repeated block compiled once, batch 32", 200, speed.regional, (
         Goal("share of that", at_least=0.9),
     )),
     Step("max-autotune", "the same under max-autotune, batch 32", 240, speed.autotuned, (

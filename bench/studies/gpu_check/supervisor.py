@@ -81,6 +81,8 @@ def _work(out: Path, steps: list[Step], toy: bool, deadline: float, report: Repo
             try:
                 line = lines.get(timeout=max(0.0, limit - time.monotonic()))
             except queue.Empty:
+                if current.name in ended:  # its process only takes long to leave
+                    return ended
                 spent = time.monotonic() >= deadline
                 why = "the budget was spent" if spent else f"no result after {current.limit_s:g} s"
                 _leave(out, current, toy, "failed", why, report)
