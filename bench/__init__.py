@@ -19,3 +19,20 @@ Each directory imports only from those above it in this list, and `dqar` imports
 
 `tests/test_architecture.py` holds this order.
 """
+
+import logging
+
+# diffusers imports torchao wherever it is, and both warn of that alone; nothing here needs what they warn of.
+_ABOUT_TORCHAO = {
+    "torch.utils._pytree": "Calling register_constant() on Enum subclasses is deprecated",
+    "diffusers.quantizers.torchao.torchao_quantizer": "Unable to import `torchao` Tensor objects",
+}
+
+
+class _Without(logging.Filter):
+    def filter(self, record: logging.LogRecord) -> bool:
+        return _ABOUT_TORCHAO[record.name] not in record.getMessage()
+
+
+for _name in _ABOUT_TORCHAO:
+    logging.getLogger(_name).addFilter(_Without())

@@ -11,7 +11,8 @@ import dqar
 # Distributions that the extras add, by the names of their modules.
 EXTRAS = (
     "asv", "cache_dit", "jinja2", "matplotlib", "pynvml", "optuna", "pandas", "psutil", "pydantic", "scipy",
-    "tabulate", "torch_fidelity", "transformers", "typer", "accelerate", "peft", "hypothesis", "pytest",
+    "tabulate", "torch_fidelity", "transformers", "typer", "accelerate", "peft", "torchao", "hypothesis",
+    "pytest",
 )  # fmt: skip
 
 SCRIPT = """

@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import gc
 import importlib.util
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +30,11 @@ from bench.spec.run_spec import RunSpec, groups
 from bench.spec.suite import Suite
 
 REUSE = {"preset": "maximum", "layer_fraction": 0.0, "model_steps": 4}
-without_torchao = pytest.mark.skipif(
-    importlib.util.find_spec("torchao") is None, reason="needs torchao, which the tests' packages lack"
-)
 STACKS = [
     {"dtype": "bf16"},
     {"attention": "math"},
-    pytest.param({"weights": "int8"}, marks=without_torchao),
-    pytest.param({"dtype": "bf16", "weights": "int8"}, marks=without_torchao),
+    {"weights": "int8"},
+    {"dtype": "bf16", "weights": "int8"},
     {"compile": "regional"},
     {"compile": "max-autotune"},
 ]
@@ -125,6 +124,23 @@ def test_stacks_of_other_models_are_not_interleaved() -> None:
     assert names == [["baseline"], ["bf16+dqar"], ["math", "math+dqar"]]
     everything = [[run.name for run in group] for group in groups(list(suite.values()))]
     assert all(len(group) == 2 for group in everything)
+
+
+def test_flops_are_those_of_the_eager_model_however_it_is_compiled(tiny_model_dir: Path) -> None:
+    """Blocks that are compiled one by one count as they do uncompiled; the count itself compiles nothing."""
+    session = Session.open(spec(tiny_model_dir, {}, "baseline"))
+    before = flops.count(session)
+    compiled(session.pipe.transformer, "regional")
+    assert flops.count(session) == before
+
+
+def test_torchao_warns_of_nothing_through_the_harness() -> None:
+    """diffusers imports torchao where it is; of what they warn of alone, a user of `bench` sees nothing."""
+    code = (
+        "import bench; from diffusers import DiTPipeline; import sys; sys.exit('torchao' not in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr == ""
 
 
 def test_offload_moves_models_under_reuse(pipe: Any) -> None:
