@@ -15,14 +15,14 @@ from pydantic import TypeAdapter
 from safetensors.numpy import save
 
 from bench.record import Timing
-from bench.run.actor import Shard, ShardTask, Worker
+from bench.run.actor import Actor, Shard, ShardTask
 from bench.run.worker import Job
 from bench.stats import timed
 
 LARGE = 90 * 2**20  # bytes; the smallest object store that Ray allows holds 75 MiB
 
 
-class LightWorker(Worker):
+class LightWorker(Actor):
     """What is written under `directory` shows what was done, and `fault` there decides what goes wrong."""
 
     directory = ""
@@ -61,7 +61,7 @@ class LightWorker(Worker):
         note(Path(self.directory) / "log", " ".join(words))
 
 
-class WarmWorker(Worker):
+class WarmWorker(Actor):
     """The real worker; the processes that time are forks of it, which need not import torch again."""
 
     def timed(self, given: str, command: Sequence[str]) -> list[tuple[str, bytes | None]]:

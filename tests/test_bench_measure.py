@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from bench.machine import nvml, provenance
-from bench.measure import distributions, flops, images, quality, timing
+from bench.measure import distributions, flops, paired, quality, timing
 from bench.measure.converged import converged, halved
 from bench.pipeline import models
 from bench.pipeline.session import Generation, Session
@@ -53,16 +53,16 @@ def test_ssim_of_constant_images() -> None:
     a = torch.full((1, 3, 16, 16), 100, dtype=torch.uint8)
     b = torch.full((1, 3, 16, 16), 200, dtype=torch.uint8)
     c1 = (0.01 * 255) ** 2
-    assert images.ssim(a, b).item() == pytest.approx((2 * 20000 + c1) / (50000 + c1), abs=1e-6)
+    assert paired.ssim(a, b).item() == pytest.approx((2 * 20000 + c1) / (50000 + c1), abs=1e-6)
     noisy = torch.randint(256, (2, 3, 16, 16), dtype=torch.uint8)
-    assert torch.allclose(images.ssim(noisy, noisy), torch.ones(2, dtype=torch.float64))
+    assert torch.allclose(paired.ssim(noisy, noisy), torch.ones(2, dtype=torch.float64))
 
 
 def test_drift_is_relative() -> None:
     """Twice the latent is a drift of 1, whatever its size; each image has its own."""
     x = torch.randn(3, 4, 8, 8)
     factors = torch.tensor([1.0, 2.0, 0.5]).view(3, 1, 1, 1)
-    assert images.drift(x * factors, x).tolist() == pytest.approx([0.0, 1.0, 0.5])
+    assert paired.drift(x * factors, x).tolist() == pytest.approx([0.0, 1.0, 0.5])
 
 
 def test_the_mosaic_is_lossless() -> None:
@@ -73,7 +73,7 @@ def test_the_mosaic_is_lossless() -> None:
     from PIL import Image
 
     top, bottom = (torch.randint(256, (3, 3, 8, 8), dtype=torch.uint8) for _ in range(2))
-    seen = np.asarray(Image.open(io.BytesIO(images.mosaic(top, bottom))))
+    seen = np.asarray(Image.open(io.BytesIO(paired.mosaic(top, bottom))))
     assert seen.shape == (16, 24, 3)
     assert (seen[:8, 8:16] == top[1].permute(1, 2, 0).numpy()).all()
     assert (seen[8:, 16:] == bottom[2].permute(1, 2, 0).numpy()).all()
@@ -206,7 +206,7 @@ def test_an_image_does_not_depend_on_its_batch(tiny_model_dir: Path) -> None:
     session = Session.open(spec(tiny_model_dir))
     alone = session.baseline(range(3, 4)).latents
     among = session.baseline(range(2, 5)).latents[1:2]
-    assert images.drift(alone, among).item() < 1e-5
+    assert paired.drift(alone, among).item() < 1e-5
 
 
 def test_pairs_are_interleaved_until_a_reason_to_stop(tiny_model_dir: Path) -> None:

@@ -15,7 +15,7 @@ from diffusers import DiTPipeline, DPMSolverMultistepScheduler, HeunDiscreteSche
 from torch._dynamo.utils import counters
 
 import dqar
-from bench.measure import images
+from bench.measure import paired
 from bench.pipeline.session import Session
 from bench.spec.run_spec import RunSpec
 from dqar import DQARConfig
@@ -104,7 +104,7 @@ def drifts(*candidates: dict[str, Any]) -> Iterator[tuple[float, int]]:
         options = {"preset": "maximum", "use_layer_scheduling": False, "max_age": 1} | candidate
         session = opened.under(spec.model_copy(update={"options": options}))
         latents = session.candidate(range(2)).latents
-        yield float(images.drift(latents, baseline).mean()), session.cache_bytes
+        yield float(paired.drift(latents, baseline).mean()), session.cache_bytes
 
 
 @pytest.mark.slow

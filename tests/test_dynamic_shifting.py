@@ -17,7 +17,7 @@ import dqar
 from bench.cli.main import app
 from bench.embedded import TEXT_MODEL_DIR
 from bench.errors import BadInput
-from bench.measure import images
+from bench.measure import paired
 from bench.methods.dqar import shape_of
 from bench.pipeline.architectures import ARCHITECTURES
 from bench.pipeline.beginning import beginning
@@ -53,7 +53,7 @@ def test_the_schedule_is_the_one_that_a_generation_has(flux: Session) -> None:
     dqar.disable(flux.pipe)
     assert np.array_equal(start.snr, summary.snr) and len(start.snr) == 5
     assert not start.guided
-    assert images.drift(flux.baseline(range(2)).latents, before).max() == 0
+    assert paired.drift(flux.baseline(range(2)).latents, before).max() == 0
     assert "step" not in vars(flux.pipe.scheduler)
 
 

@@ -13,7 +13,7 @@ from diffusers import DiTPipeline
 from torch import Tensor
 
 import dqar
-from bench.measure import images
+from bench.measure import paired
 from bench.pipeline.session import Session
 from bench.spec.run_spec import RunSpec
 from dqar import DQARConfig
@@ -169,5 +169,5 @@ def test_corrections_bring_the_images_nearer_to_the_baseline() -> None:
             "output_correction": correction,
         }
         session.spec = spec.model_copy(update={"options": options})
-        drift[correction] = images.drift(session.candidate(samples).latents, goal)
+        drift[correction] = paired.drift(session.candidate(samples).latents, goal)
     assert (drift[0.5] / drift[0.0]).log().mean() < -0.1

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from bench import stats
-from bench.measure import images, shards
+from bench.measure import paired, shards
 from bench.measure.distances import distances
 from bench.measure.samples import Collector
 from bench.measure.text_score import text_scores
@@ -121,7 +121,7 @@ def _worst(candidate: Sequence[Tensors], count: int) -> tuple[list[Worst], bytes
     facts = [(part, i, Worst(**one)) for part in candidate for i, one in enumerate(_facts(part))]
     facts = sorted(facts, key=lambda found: -found[2].drift)[:count]
     rows = (torch.stack([part[row][i] for part, i, _ in facts]) for row in ("worst_baseline", "worst"))
-    return [worst for _, _, worst in facts], images.mosaic(*rows)
+    return [worst for _, _, worst in facts], paired.mosaic(*rows)
 
 
 def _facts(part: Tensors) -> list[dict[str, Any]]:

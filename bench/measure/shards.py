@@ -21,7 +21,7 @@ import json
 import torch
 from torch import Tensor
 
-from bench.measure import features, images
+from bench.measure import features, paired
 from bench.measure.converged import converged
 from bench.measure.perceptual import lpips
 from bench.measure.samples import Samples
@@ -82,14 +82,14 @@ def of_candidate(
     Returns:
         The measurements by name, one value or row an image.
     """
-    drift = images.each(images.drift, cand.latents, base.latents)
-    psnr_db = images.each(psnr, cand.images, base.images)
+    drift = paired.each(paired.drift, cand.latents, base.latents)
+    psnr_db = paired.each(psnr, cand.images, base.images)
     order = drift.argsort(descending=True)[: session.spec.quality.worst]
     worst = json.dumps([one.model_dump() for one in _worst(session, numbers, order, drift, psnr_db)])
     measured = {
         "drift": drift,
         "psnr": psnr_db,
-        "ssim": images.each(images.ssim, cand.images, base.images),
+        "ssim": paired.each(paired.ssim, cand.images, base.images),
         "identical": (cand.latents == base.latents).flatten(1).all(dim=1),
         "digests": torch.stack([_digest(latent) for latent in cand.latents]),
         "worst": cand.images[order],
@@ -123,7 +123,7 @@ def _unpaired(session: Session, arm: Samples, numbers: range, solved: Tensor | N
     if extractor and extractor.takes(arm.images):
         measured["features"] = extractor.extract(arm.images)
     if solved is not None:
-        measured["drift_converged"] = images.drift(arm.latents[: len(solved)], solved)
+        measured["drift_converged"] = paired.drift(arm.latents[: len(solved)], solved)
     return measured
 
 

@@ -44,7 +44,7 @@ class Shard(NamedTuple):
     trace: str | None = None
 
 
-class Worker:
+class Actor:
     """One device of a cluster.
 
     Args:

@@ -27,7 +27,7 @@ from bench.machine import provenance
 from bench.machine.files import write_atomic
 from bench.machine.identity import machine_id
 from bench.record import Record
-from bench.run.actor import Worker
+from bench.run.actor import Actor
 from bench.run.nodes import Node, Nodes, connect
 from bench.run.placement import Item, Progress, Result
 from bench.run.quality_run import QualityRun
@@ -83,7 +83,7 @@ class Ray:
     nodes: Nodes
     workers: int | None = None
     command: Sequence[str] = WORKER  # of the process that times
-    worker: type[Worker] = Worker
+    worker: type[Actor] = Actor
     threads: int | None = None
     first: Node = field(init=False)  # what all are like
 

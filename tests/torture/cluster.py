@@ -84,7 +84,7 @@ def workers_of(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
     """The actors of a run's own cluster."""
     try:
         below = psutil.Process(process.pid).children(recursive=True)
-        return [child for child in below if (child.cmdline() or [""])[0].startswith("ray::Worker")]
+        return [child for child in below if (child.cmdline() or [""])[0].startswith("ray::Actor")]
     except psutil.Error:
         return []
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 import dqar
-from bench.measure import images
+from bench.measure import paired
 from bench.studies.policy.trace import Trajectory, by_hand
 
 from .model import CONFIGURATIONS, generation, session, under
@@ -93,7 +93,7 @@ class Reused:
 
     def track_latent_error(self, configuration: str) -> float:
         """Mean relative L2 of the final latents against the untouched ones."""
-        return images.drift(self.latents, self.untouched).mean().item()
+        return paired.drift(self.latents, self.untouched).mean().item()
 
 
 Reused.track_cache_bytes.unit = "bytes"  # type: ignore[attr-defined]

@@ -15,7 +15,7 @@ from torch import Tensor
 import dqar
 from bench.errors import BadInput, one_line
 from bench.machine import provenance
-from bench.measure import flops, images
+from bench.measure import flops, paired
 from bench.measure.converged import converged
 from bench.methods import get
 from bench.methods.dqar import shape_of
@@ -201,7 +201,7 @@ def judging(
 
 
 def _drift(latents: Tensor, target: Tensor) -> Tensor:
-    return torch.as_tensor(images.drift(latents, target))
+    return torch.as_tensor(paired.drift(latents, target))
 
 
 def _shares(cost: flops.Cost) -> dict[str, float]:

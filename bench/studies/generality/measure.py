@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.measure import flops, images
+from bench.measure import flops, paired
 from bench.methods import get
 from bench.methods.dqar import shape_of
 from bench.pipeline.beginning import beginning
@@ -148,7 +148,7 @@ class Bench:
         """
         at = self.at(condition)
         latents, evaluations = self._generated(at, method, options)
-        drifts = images.drift(latents, self.target(condition)).tolist()
+        drifts = paired.drift(latents, self.target(condition)).tolist()
         share = self._flops(at, method, options) if costed else None
         self.runs.append(Run(name, condition, evaluations, drifts, share))
         return self.runs[-1]
@@ -224,7 +224,7 @@ def measured(model: str, count: int, signal_images: int = 8) -> dict[str, Any]:
 def _facts(bench: Bench) -> dict[str, Any]:
     setting, few = bench.setting, range(min(CHECKED, bench.count))
     finest = bench.session.baseline(few, num_inference_steps=10 * setting.steps).latents
-    distance = images.drift(bench.target("home")[: len(few)], finest).mean()
+    distance = paired.drift(bench.target("home")[: len(few)], finest).mean()
     return {
         "model": setting.model, "steps": setting.steps, "plan_steps": setting.plan_steps,
         "other_steps": setting.other_steps, "images": bench.count, "layers": bench.layers,

@@ -16,7 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 import dqar
-from bench.measure import images
+from bench.measure import paired
 from bench.methods.dqar import shape_of
 from bench.pipeline.session import Session, final_latents
 from dqar import DQARConfig
@@ -201,7 +201,7 @@ class EqualReuse:
         return torch.cat(seen).float().cpu()
 
     def _drift(self, sample: int) -> float:
-        return float(images.drift(self._latent(sample), self.reference[sample])[0])
+        return float(paired.drift(self._latent(sample), self.reference[sample])[0])
 
     def _measure(self, candidate: Candidate, parameter: float, bits: int, sample: int) -> tuple[float, float]:
         with enabled(

@@ -16,7 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from bench.embedded.classes import NULL_CLASS
-from bench.measure import images
+from bench.measure import paired
 from bench.methods.dqar import shape_of
 from bench.pipeline import models
 from bench.pipeline.session import Session
@@ -211,7 +211,7 @@ def follow(trajectory: Trajectory, name: int, finals: int) -> dict[str, Tensor]:
                 trajectory.advance(step, predictions[layer])
             )
         full = trajectory.predict(step, keep=True)
-        rows.append((features, images.drift(torch.cat(predictions), full.expand_as(torch.cat(predictions)))))
+        rows.append((features, paired.drift(torch.cat(predictions), full.expand_as(torch.cat(predictions)))))
         step = trajectory.advance(step, full)
     return _columns(rows, ends, step.latent, name)
 
@@ -222,7 +222,7 @@ def _columns(
     features, reuse_error = (torch.cat(column) for column in zip(*rows, strict=True))
     final_reuse_error = torch.full_like(reuse_error, torch.nan)
     for row, latent in ends.items():
-        final_reuse_error[row] = images.drift(latent, final)[0]
+        final_reuse_error[row] = paired.drift(latent, final)[0]
     return {
         "features": features,
         "layer": torch.arange(len(reuse_error)) % len(rows[0][1]),

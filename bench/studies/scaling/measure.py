@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load
 
 from bench.measure.moments import Moments
-from bench.run.actor import Shard, ShardTask, Worker
+from bench.run.actor import Actor, Shard, ShardTask
 from bench.run.placement import Progress
 from bench.run.pool import Failure, Task
 from bench.run.ray import Ray
@@ -106,7 +106,7 @@ def empty(placement: Ray, tasks: int, directory: Path) -> Empty:
         pool.close()
 
 
-class Clocked(Worker):
+class Clocked(Actor):
     """A worker that reports how long its shards took, without what Ray and the driver add."""
 
     def clocked(self, given: str) -> tuple[float, list[Shard]]:

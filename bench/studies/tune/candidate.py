@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from bench.machine import provenance
-from bench.measure import flops, images
+from bench.measure import flops, paired
 from bench.methods import get
 from bench.methods.scheduler import solver
 from bench.methods.space import Baseline
@@ -149,7 +149,7 @@ class Judge:
         return Outcome(
             evaluations=transformer / self.cost.forward,
             speedup=whole / (transformer + self.cost.rest),
-            drifts=tuple(images.drift(latents, self.target).tolist()),
+            drifts=tuple(paired.drift(latents, self.target).tolist()),
         )
 
     def _counted(self, session: Session, **call: Any) -> tuple[float, Tensor]:

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from bench import stats
 from bench.errors import BadInput
-from bench.measure import flops, images, timing
+from bench.measure import flops, paired, timing
 from bench.pipeline import models
 from bench.pipeline.session import Session
 from bench.record import Mean, Median
@@ -64,7 +64,7 @@ class Evaluation:
         assert session.resolved is not None  # found before anything is counted
         with flops.counting_total() as total:
             generation = session.candidate(self.seen)
-        return self.flops / total.flops, images.drift(generation.latents, self.base).mean().item()
+        return self.flops / total.flops, paired.drift(generation.latents, self.base).mean().item()
 
 
 class Tuner:
@@ -134,7 +134,7 @@ class Tuner:
         budget = TimingSettings(min_pairs=pairs, max_pairs=pairs, warmup=1)
         session = self._under(options, timing=budget)
         measured = timing.measure(session, lambda line: None)
-        drift = images.drift(session.candidate(self.unseen).latents, base)
+        drift = paired.drift(session.candidate(self.unseen).latents, base)
         return Point(
             options=options | session.resolved,
             limit=trial.values[0],
