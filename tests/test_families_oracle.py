@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import multiprocessing
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,10 @@ import torch
 from typer.testing import CliRunner
 
 import dqar
+from bench.cli import publish, studies
 from bench.cli.main import app
+from bench.errors import BadInput
+from bench.store.places import REPORTS
 from bench.studies.families import checks, emulation
 from bench.studies.families.checks import CRASHED, REFUSED, RIGHT, WRONG, Examination, Outcome, refusal
 from bench.studies.families.configurations import CONFIGURATIONS
@@ -221,3 +225,16 @@ def test_the_command_examines_what_it_is_asked_for(tmp_path: Path, monkeypatch: 
     assert done.exit_code == 0 and "nothing is wrong and nothing crashed" in done.output
     assert "prior" in done.output and not list(tmp_path.iterdir())
     assert CliRunner().invoke(app, ["families", "--only", "nosuch", *out]).exit_code == 2
+
+
+def test_the_report_is_local_until_it_is_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`families` writes where every other command does, and `publish` moves its page to what is committed."""
+    assert inspect.signature(studies.families).parameters["reports"].default == REPORTS
+    for name in ("REPORTS", "PUBLISHED_REPORTS", "RESULTS", "PUBLISHED_RESULTS"):
+        monkeypatch.setattr(publish, name, tmp_path / name)
+    page = write_report([], [], tmp_path / "REPORTS" / "families")
+    content = page.read_text()
+    (moved,) = publish.publish("families")
+    assert moved == tmp_path / "PUBLISHED_REPORTS" / "families" / "README.md" and moved.read_text() == content
+    with pytest.raises(BadInput, match="nosuch"):
+        publish.publish("nosuch")

@@ -189,8 +189,7 @@ def publish(
 ) -> None:
     """Move the local records of a suite to results/published, and write its page under reports.
 
-    Without local records, the published page is written again. Only this command and families, whose report
-    needs no records, change committed files.
+    Without local records, the published page is written again. Only this command changes committed files.
     """
     from bench.cli.publish import publish as published
 

@@ -100,8 +100,9 @@ def _written(name: str, suite: Suite | None) -> list[Path]:
     """Write the page of a published suite or study again; its path, or none where nothing is published."""
     directory = PUBLISHED_RESULTS / name
     machines = [path for path in sorted(directory.glob("*")) if path.is_dir()]
-    if not machines:
-        return []
+    if not machines:  # a study of pages alone, as families is, or nothing
+        page = PUBLISHED_REPORTS / name / "README.md"
+        return [page] if suite is None and page.exists() else []
     if suite is None:
         pages = sorted((PUBLISHED_REPORTS / name).rglob("README.md"))
         return [STUDY_PAGES[name](machines[-1])] if name in STUDY_PAGES else pages or [directory]

@@ -103,7 +103,7 @@ def reproduce(
 
 @command
 def families(
-    reports: Reports = Path("reports"),
+    reports: Reports = REPORTS,
     only: Annotated[
         str,
         typer.Option(
@@ -119,8 +119,7 @@ def families(
 ) -> None:
     """Check that DQAR is right on every transformer class of diffusers and on tiny pipelines, or refuses.
 
-    The report goes to a committed directory. The exit code is 0 when that holds, 1 when something is wrong or
-    crashed (it is named), and 2 on bad input.
+    The exit code is 0 when that holds, 1 when something is wrong or crashed (it is named), 2 on bad input.
     """
     from bench.studies.families.report import outcomes_table, write_report
     from bench.studies.families.study import run

@@ -21,24 +21,31 @@ def write(directory: Path, values: dict[str, Any]) -> str:
     Returns:
         What it writes to `metrics.json`.
     """
-    path = directory / "metrics.json"
-    before = json.loads(path.read_text()) if path.exists() else {}
-    kept = {key: before[key] for key in KEPT if key in before}
-    text = json.dumps(values | kept, indent=2)
-    path.write_text(text + "\n")
-    return text
+    before = _read(directory)
+    return _written(directory, values | {key: before[key] for key in KEPT if key in before})
 
 
 def add(model: str, key: str, name: str, value: Any) -> None:
     """Add a value to a model's metrics.
 
     Args:
-        model: one of MODELS.
+        model: one of DIRECTORIES.
         key: one of KEPT.
         name: what the value is of, such as the guidance.
         value: ready for JSON; it replaces one of the same name.
     """
-    path = DIRECTORIES[model] / "metrics.json"
-    values = json.loads(path.read_text())
-    values[key] = values.get(key, {}) | {name: value}
-    path.write_text(json.dumps(values, indent=2) + "\n")
+    directory = DIRECTORIES[model]
+    values = _read(directory)
+    _written(directory, values | {key: values.get(key, {}) | {name: value}})
+
+
+def _read(directory: Path) -> dict[str, Any]:
+    path = directory / "metrics.json"
+    values: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    return values
+
+
+def _written(directory: Path, values: dict[str, Any]) -> str:
+    text = json.dumps(values, indent=2)
+    (directory / "metrics.json").write_text(text + "\n")
+    return text
