@@ -86,7 +86,7 @@ def test_two_calls_a_step_are_one_step_of_two_branches(pipe: DiTPipeline, solver
     assert dqar.summary(pipe).calls == 1
     apart = guided_loop(pipe, 2)
     summary = dqar.summary(pipe)
-    torch.testing.assert_close(apart, together, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(apart, together, rtol=1e-3, atol=1e-3)
     assert (summary.steps, summary.calls) == (STEPS, 2) and summary.ratio == pytest.approx(4 / 6)
 
 

@@ -197,17 +197,31 @@ def test_a_copy_is_clean(subject: Subject) -> None:
 
 def test_saving_saves_nothing_but_the_model(subject: Subject, tmp_path: Path) -> None:
     """Saved or pickled while enabled, it comes back untouched, with the same parameters by the same names."""
-    names = list(subject.pipe.transformer.state_dict())
+    transformer = subject.pipe.transformer
+
+    def come_back(name: str) -> list[Any]:
+        transformer.save_pretrained(tmp_path / name)
+        loaded = type(transformer).from_pretrained(tmp_path / name)
+        return [
+            subject.generate(_with(subject, m))[0] for m in (loaded, pickle.loads(pickle.dumps(transformer)))
+        ]
+
+    names = list(transformer.state_dict())
+    # Weights in a file that is mapped lie at other addresses, by which some CPUs add in another order: what
+    # comes back is compared with what comes back of the untouched model.
+    untouched = come_back("untouched")
     dqar.enable(subject.pipe, REUSE)
     subject.generate()
-    assert list(subject.pipe.transformer.state_dict()) == names
-    subject.pipe.transformer.save_pretrained(tmp_path)
-    loaded = type(subject.pipe.transformer).from_pretrained(tmp_path)
-    pickled = pickle.loads(pickle.dumps(subject.pipe.transformer))
-    for model in (loaded, pickled):
-        other = subject.tiny.build()
-        other.transformer = model
-        assert torch.equal(subject.generate(other)[0], subject.plain)
+    assert list(transformer.state_dict()) == names
+    for one, other in zip(come_back("enabled"), untouched, strict=True):
+        assert torch.equal(one, other)
+        torch.testing.assert_close(one, subject.plain, rtol=1e-4, atol=1e-4)
+
+
+def _with(subject: Subject, transformer: Any) -> Any:
+    pipe = subject.tiny.build()
+    pipe.transformer = transformer
+    return pipe
 
 
 def test_another_pipeline_with_the_same_transformer_is_untouched() -> None:
