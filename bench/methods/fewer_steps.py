@@ -80,24 +80,24 @@ def spaces(baseline: Baseline) -> dict[str, Space]:
         name: {"steps": steps, "solver": Among(_variants(name, baseline.flow))} for name in scheduler.SIGMAS
     }
     if baseline.flow:
-        shifts = {f"shift-{shift:g}": {"shift": shift} for shift in SHIFTS}
-        names["euler"] = {"steps": steps, "solver": Among({"even": {}, **shifts})}
-        twice = {"even": {}, **shifts}
+        names["euler"] = {"steps": steps, "solver": Among(_shifted())}
+        twice = {name: {"scheduler": heun.HEUN} | options for name, options in _shifted().items()}
         names[heun.HEUN] = {  # as many evaluations of the model as the others
             "steps": Whole((steps.low + 1) // 2, (steps.high + 1) // 2),
-            "solver": Among({name: {"scheduler": heun.HEUN} | options for name, options in twice.items()}),
+            "solver": Among(twice),
         }
     return names
 
 
+def _shifted() -> dict[str, dict[str, Any]]:
+    """A flow's steps where the model has them, and at each of the other shifts, by a name."""
+    return {"even": {}} | {f"shift-{shift:g}": {"shift": shift} for shift in SHIFTS}
+
+
 def _variants(name: str, flow: bool) -> dict[str, dict[str, Any]]:
     """The orders of a solver on each of its spacings, by a name."""
-    where: dict[str, dict[str, Any]] = {"even": {}}
-    where |= (
-        {f"shift-{shift:g}": {"shift": shift} for shift in SHIFTS}
-        if flow
-        else {spacing: {"spacing": spacing} for spacing in scheduler.SIGMAS[name]}
-    )
+    spaced: dict[str, dict[str, Any]] = {spacing: {"spacing": spacing} for spacing in scheduler.SIGMAS[name]}
+    where = _shifted() if flow else {"even": {}} | spaced
     return {
         f"{order}-{place}": {"scheduler": name, "solver_order": order} | options
         for order in (2, 3)

@@ -12,11 +12,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from bench.methods.scheduler import EULER
 from bench.methods.scheduler import check as check_solver
 
 HEUN = "heun"  # in place of a key of `scheduler.SCHEDULERS`, whose solvers evaluate the model once a step
 OPTIONS = ("steps", "scheduler", "shift")
-EULER = "FlowMatchEulerDiscreteScheduler"
 PIPELINE = "StableDiffusion3Pipeline"
 
 

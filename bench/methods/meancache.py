@@ -26,14 +26,13 @@ from torch import Tensor
 
 from bench.methods.base import Arm, Method, Untimed, always
 from bench.methods.hooks import Range, checked, restored
-from bench.methods.scheduler import solver
+from bench.methods.scheduler import EULER, solver
 from bench.methods.space import Baseline, Dimension, Real, Space, evaluations
 
 EDGES = "edges"  # [[step that runs, span], ...]; without them a generation is measured to find them
 KNOWN = {"budget": Range(int, 2, 1000, 14), "gamma": Range(float, 1, 20, 5.0)}
 MAX_SPAN = 6  # the authors'
-EULER = "FlowMatchEulerDiscreteScheduler"
-# Pipelines whose own scheduler is that one.
+# Pipelines whose own scheduler is EULER.
 FLOWS = ("StableDiffusion3Pipeline", "FluxPipeline", "QwenImagePipeline")
 
 

@@ -15,6 +15,7 @@ SCHEDULERS = {
     "unipc": "UniPCMultistepScheduler",
     "deis": "DEISMultistepScheduler",
 }
+EULER = "FlowMatchEulerDiscreteScheduler"  # a flow's own, and what some methods are defined on
 OWN = "own"  # in place of a key, where a command takes one: the model's own scheduler
 _TIMESTEPS = ("leading", "linspace", "trailing")
 # Where the steps lie -> what diffusers calls it. Those that are not spacings of timesteps are of sigmas:
