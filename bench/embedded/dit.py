@@ -169,7 +169,7 @@ def make_loss(model: nn.Module, latents: Tensor, labels: Tensor) -> Callable[[in
     return loss
 
 
-def train(data: EmojiData, vae: Any, work: Path, budget: Budget) -> None:
+def train(data: EmojiData, vae: Any, work: Path, budget: Budget, weights: Path | None = None) -> None:
     """Train, or resume, into `work/dit.pt`, on this machine's device.
 
     Args:
@@ -177,9 +177,13 @@ def train(data: EmojiData, vae: Any, work: Path, budget: Budget) -> None:
         vae: the trained autoencoder.
         work: the directory of the checkpoints.
         budget: how long to train.
+        weights: directory of a trained transformer to go on from; None: new weights.
     """
     torch.manual_seed(SEED)
     model, device = new_dit(), device_type()
+    if weights is not None:
+        trained: Any = DiTTransformer2DModel.from_pretrained(weights, torch_dtype=torch.float32)
+        model.load_state_dict(trained.state_dict())
     share_embedder(model)
     if device == "cpu":
         use_plain_attention(model)

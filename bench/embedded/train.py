@@ -34,6 +34,13 @@ Until = Annotated[
 Steps = Annotated[
     int | None, typer.Option(help="Number of steps, in place of the minutes; 1 or more.", show_default="none")
 ]
+Weights = Annotated[
+    Path | None,
+    typer.Option(
+        help="Directory of a trained transformer to go on from, such as bench/embedded/model/transformer.",
+        show_default="new weights",
+    ),
+]
 Model = Annotated[str, typer.Option(help="The model to sample: embedded or embedded-t2i.")]
 Guidance = Annotated[
     float | None,
@@ -90,10 +97,16 @@ def vae_command(minutes: Minutes = 14, until: Until = "", steps: Steps = None, w
 
 
 @command("dit")
-def dit_command(minutes: Minutes = 60, until: Until = "", steps: Steps = None, work: Work = WORK) -> None:
+def dit_command(
+    minutes: Minutes = 60,
+    until: Until = "",
+    steps: Steps = None,
+    work: Work = WORK,
+    weights: Weights = None,
+) -> None:
     """Train the class-conditional transformer on the autoencoder's latents."""
     dataset = data.load(work / "data")
-    dit.train(dataset, vae.load_folded(dataset, work), work, budget(minutes, until, steps))
+    dit.train(dataset, vae.load_folded(dataset, work), work, budget(minutes, until, steps), weights)
 
 
 @command("extractor")

@@ -10,6 +10,7 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
+from bench.embedded import MODEL_DIR
 from bench.embedded.data import EmojiData, to_float
 from bench.embedded.loop import Budget, Trainer, load_ema, seeded
 from dqar.evaluation.psnr import psnr
@@ -175,16 +176,27 @@ def fold_scale(vae: Any, latents: Tensor) -> None:
     quant.bias[4:] -= 2 * s.log()
 
 
+def load_shipped() -> Any:
+    """Load the autoencoder that both shipped models share.
+
+    Returns:
+        The autoencoder in float32, in evaluation mode; its latents have unit scale.
+    """
+    return AutoencoderKL.from_pretrained(MODEL_DIR / "vae", torch_dtype=torch.float32).eval()
+
+
 def load_folded(data: EmojiData, work: Path) -> Any:
     """Load the trained autoencoder with unit-scale latents over the training images.
 
     Args:
         data: the dataset of images, labels and splits.
-        work: the directory of the checkpoints.
+        work: the directory of the checkpoints; without one of an autoencoder it is the shipped one's.
 
     Returns:
         The autoencoder, in evaluation mode.
     """
+    if not (work / "vae.pt").exists():
+        return load_shipped()
     vae = new_vae().eval()
     load_ema(vae, work / "vae.pt")
     fold_scale(vae, encode(vae, data.split("train")[0]))

@@ -12,6 +12,7 @@ from diffusers import StableDiffusion3Pipeline
 
 from bench.embedded import TEXT_MODEL_DIR
 from bench.embedded.text_to_image import mmdit, prompts
+from bench.embedded.vae import load_shipped
 
 SHIFT = 2.0
 
@@ -27,7 +28,7 @@ def write_model(work: Path, directory: Path = TEXT_MODEL_DIR) -> None:
         directory: the pipeline's directory.
     """
     model = mmdit.load_trained(work)
-    vae = mmdit.load_vae()
+    vae = load_shipped()
     vae.register_to_config(shift_factor=0.0)
     pipeline: Any = StableDiffusion3Pipeline(
         transformer=model.transformer,

@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel
+from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
-from bench.embedded import MODEL_DIR
 from bench.embedded.loop import load_ema
 from bench.embedded.text_to_image import prompts
 
@@ -103,15 +102,6 @@ class TextToImage(nn.Module):
         tokens = torch.cat([output.hidden_states[-2] for output in outputs], dim=-1)
         pooled = torch.cat([output.text_embeds for output in outputs], dim=-1)
         return F.pad(tokens, (0, 0, 0, 1)), pooled
-
-
-def load_vae() -> Any:
-    """Load the autoencoder of the class-conditional model, which this model shares.
-
-    Returns:
-        The autoencoder in float32, in evaluation mode.
-    """
-    return AutoencoderKL.from_pretrained(MODEL_DIR / "vae", torch_dtype=torch.float32).eval()
 
 
 def load_trained(work: Path) -> TextToImage:

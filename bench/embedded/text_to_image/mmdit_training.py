@@ -15,8 +15,8 @@ from torch.nn import functional as F
 from bench.embedded.loop import Budget, Trainer, seeded
 from bench.embedded.text_to_image import prompts
 from bench.embedded.text_to_image.emoji import TextData
-from bench.embedded.text_to_image.mmdit import TextToImage, load_vae
-from bench.embedded.vae import encode
+from bench.embedded.text_to_image.mmdit import TextToImage
+from bench.embedded.vae import encode, load_shipped
 
 BATCH = 64
 PROMPT_DROPOUT = 0.1
@@ -181,7 +181,7 @@ def training_latents(data: TextData, work: Path) -> tuple[Tensor, Tensor, Tensor
     shares = torch.where(flips, 0.5 * weights, weights)
     cached = work / "text-latents.safetensors"
     if not cached.exists():
-        save_file({"latents": encode(load_vae(), torch.cat([images, images[flips].flip(-1)]))}, cached)
+        save_file({"latents": encode(load_shipped(), torch.cat([images, images[flips].flip(-1)]))}, cached)
     return load_file(cached)["latents"], torch.cat([signs, signs[flips]]), torch.cat([shares, shares[flips]])
 
 
