@@ -15,6 +15,7 @@ SCHEDULERS = {
     "unipc": "UniPCMultistepScheduler",
     "deis": "DEISMultistepScheduler",
 }
+FLOW_MATCH = "FlowMatch"  # the beginning of the names of what solves flows alone
 EULER = "FlowMatchEulerDiscreteScheduler"  # a flow's own, and what some methods are defined on
 OWN = "own"  # in place of a key, where a command takes one: the model's own scheduler
 _TIMESTEPS = ("leading", "linspace", "trailing")
@@ -85,7 +86,8 @@ def solver(pipe: Any, options: dict[str, Any]) -> Iterator[dict[str, Any]]:
     before, steps, timesteps = pipe.scheduler, options.get("steps"), timesteps_of(options)
     if options.get("scheduler") or options.get("shift"):
         _check_model(pipe, options)
-        pipe.scheduler = from_pipeline(pipe, options.get("scheduler"), **_details(options))
+        own = type(pipe.scheduler).__name__
+        pipe.scheduler = from_pipeline(pipe, options.get("scheduler"), **_details(own, options))
     if timesteps:
         place(pipe.scheduler, timesteps)
         steps = len(timesteps)
@@ -102,9 +104,22 @@ def is_flow(pipe: Any) -> bool:
         pipe: A pipeline of diffusers.
 
     Returns:
-        True of the FlowMatch schedulers; others preserve the variance, or state the flow in their fields.
+        False of schedules that preserve the variance.
     """
-    return "FlowMatch" in type(pipe.scheduler).__name__
+    return of_flow(type(pipe.scheduler).__name__, pipe.scheduler.config)
+
+
+def of_flow(kind: str, config: Mapping[str, Any]) -> bool:
+    """Whether a configuration is of a scheduler that solves a flow.
+
+    Args:
+        kind: The name of the scheduler's class.
+        config: Its fields.
+
+    Returns:
+        True of the FlowMatch schedulers, and of those that solve both kinds where their fields say so.
+    """
+    return kind.startswith(FLOW_MATCH) or config.get("prediction_type") == "flow_prediction"
 
 
 def _check_model(pipe: Any, options: dict[str, Any]) -> None:
@@ -115,11 +130,12 @@ def _check_model(pipe: Any, options: dict[str, Any]) -> None:
         raise ValueError(f"shift: {options['shift']!r} is not allowed but on a flow; allowed: spacing")
 
 
-def _details(options: dict[str, Any]) -> dict[str, Any]:
-    """What diffusers calls the spacing, the order, and a flow's shift."""
+def _details(own: str, options: dict[str, Any]) -> dict[str, Any]:
+    """What diffusers calls the spacing, the order, and the shift of a flow, whose own scheduler is named."""
     order, shift = options.get("solver_order"), options.get("shift")
+    of_several = options.get("scheduler") or not own.startswith(FLOW_MATCH)
     spacing = SPACINGS[options["spacing"]] if options.get("spacing") else {}
-    flow = {} if shift is None else {"flow_shift" if options.get("scheduler") else "shift": shift}
+    flow = {} if shift is None else {"flow_shift" if of_several else "shift": shift}
     return spacing | ({} if order is None else {"solver_order": order}) | flow
 
 
@@ -146,7 +162,8 @@ def from_pipeline(pipe: Any, name: str | None = None, **changes: Any) -> Any:
 
 
 def _of_a_flow(config: dict[str, Any]) -> dict[str, Any]:
-    """The arguments by which a multistep solver solves the flow of a FlowMatchEulerDiscreteScheduler."""
+    """The arguments by which a multistep solver solves the flow of a scheduler of either kind."""
     shared = ("num_train_timesteps", "use_dynamic_shifting", "time_shift_type", "use_karras_sigmas")
-    flow = {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": config["shift"]}
+    shift = config["shift"] if "shift" in config else config["flow_shift"]
+    flow = {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": shift}
     return flow | {key: config[key] for key in shared if key in config}

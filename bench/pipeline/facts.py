@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import BadInput, without_path
+from bench.methods.scheduler import of_flow
 from dqar.errors import InvalidFile
 from dqar.utils.foreign import read_json
 
@@ -62,8 +63,7 @@ def is_flow(scheduler: dict[str, Any]) -> bool:
     Returns:
         False for schedules that preserve the variance.
     """
-    named = str(scheduler.get("_class_name")).startswith("FlowMatch")
-    return named or scheduler.get("prediction_type") == "flow_prediction"
+    return of_flow(str(scheduler.get("_class_name")), scheduler)
 
 
 def shown(model: str) -> str:

@@ -77,7 +77,8 @@ def _converged_by(record: Record) -> str:
 
 
 def _solves_flow(record: Record) -> bool:
-    return str(record.environment.get("scheduler")).startswith("FlowMatch")
+    named = str(record.environment.get("scheduler")).startswith("FlowMatch")
+    return bool(record.environment.get("flow", named))  # records of old state the name alone
 
 
 def on_baseline_solver(record: Record) -> bool:

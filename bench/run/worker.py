@@ -21,6 +21,7 @@ from bench.errors import BadInput
 from bench.machine import provenance
 from bench.machine.process import die_with
 from bench.machine.scrub import scrub
+from bench.methods.scheduler import is_flow
 from bench.record import Memory, Record
 from bench.spec.run_spec import RunSpec
 from bench.store.records import Store
@@ -206,8 +207,9 @@ def measure_shared(jobs: Sequence[Job]) -> Shared:
     before = provenance.state()
     pairs = timing.measure_together(sessions, say)
     state = {"before": before, "after": provenance.state()}
-    facts = {"state": state, "scheduler": type(first.pipe.scheduler).__name__}
-    return Shared(sessions, pairs, flops.count(first), provenance.provenance(specs[0].seed) | facts)
+    solver = {"scheduler": type(first.pipe.scheduler).__name__, "flow": is_flow(first.pipe)}
+    facts = provenance.provenance(specs[0].seed) | {"state": state} | solver
+    return Shared(sessions, pairs, flops.count(first), facts)
 
 
 def finish(job: Job, shared: Shared, i: int, peaks: Memory | Exception | None) -> tuple[Record, bytes | None]:
