@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import torch
 from typer.testing import CliRunner
 
 from bench.cli.main import app
-from bench.cli.placement import placement
+from bench.cli.placement import SERVED_BY, placement
 from bench.errors import BadInput
 from bench.run.shard_plan import Part, batches_of, name_of, parts, read, usable
 from bench.store.tensors import Cache
@@ -65,18 +66,20 @@ def test_a_place_that_is_none_is_refused(given: list[str], says: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("address", "installed", "says"),
+    ("address", "lacking", "says"),
     [
-        ("127.0.0.1:6379", True, "--dashboard: RAY_ADDRESS"),
-        ("", False, "--dashboard: aiohttp is not installed"),
+        ("127.0.0.1:6379", (), "--dashboard: RAY_ADDRESS"),
+        ("", SERVED_BY, "--dashboard: aiohttp is not installed"),
+        ("", SERVED_BY[1:], "--dashboard: aiohttp_cors is not installed"),
     ],
 )
 def test_a_dashboard_that_cannot_be_shown_is_refused(
-    address: str, installed: bool, says: str, monkeypatch: pytest.MonkeyPatch
+    address: str, lacking: Sequence[str], says: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In one line: another cluster has its own, and the plain `ray` has no server for it."""
+    """In one line: another cluster has its own, and the plain `ray` has no server for it, even where
+    something else has installed aiohttp."""
     monkeypatch.setenv("RAY_ADDRESS", address)
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: installed or None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in lacking else True)
     with pytest.raises(BadInput, match=says), placement("ray", dashboard=True):
         pass
 

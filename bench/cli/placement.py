@@ -16,6 +16,8 @@ if TYPE_CHECKING:  # which loads torch
     from bench.run.placement import Placement
 
 PLACES = ("local", "ray")
+# Of `ray[default]`, what Ray's dashboard needs; others install the first of them too.
+SERVED_BY = ("aiohttp", "aiohttp_cors", "opencensus", "prometheus_client")
 On = Annotated[
     str,
     typer.Option(
@@ -77,15 +79,20 @@ def placement(
     if dashboard:
         _check_dashboard()
     with placed(workers, device_kind, dashboard) as cluster:
+        if cluster.dashboard:
+            typer.echo(f"dashboard: {cluster.dashboard}; the token that it asks for: ray get-auth-token")
         yield cluster
 
 
 def _check_dashboard() -> None:
-    """BadInput where Ray cannot show it: the plain `ray` of `dqar[cluster]` lacks its server."""
+    """BadInput where Ray cannot show it: the plain `ray` of `dqar[cluster]` lacks what its server needs."""
     if os.environ.get("RAY_ADDRESS"):
         raise BadInput("--dashboard: RAY_ADDRESS names a cluster with its own; allowed: without RAY_ADDRESS")
-    if importlib.util.find_spec("aiohttp") is None:
-        raise BadInput("--dashboard: aiohttp is not installed; allowed: after `pip install 'ray[default]'`")
+    lacking = [name for name in SERVED_BY if importlib.util.find_spec(name) is None]
+    if lacking:
+        raise BadInput(
+            f"--dashboard: {lacking[0]} is not installed; allowed: after `pip install 'ray[default]'`"
+        )
 
 
 @contextmanager

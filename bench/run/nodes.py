@@ -30,12 +30,15 @@ class Node(NamedTuple):
     packages: dict[str, str]
 
 
-def connect(workers: int | None, dashboard: bool) -> None:
+def connect(workers: int | None, dashboard: bool) -> str:
     """Connect to the cluster of RAY_ADDRESS, or start one on this machine that only this machine reaches.
 
     Args:
         workers: number of workers wanted; a cluster that is started here has room for them. None: one a core.
         dashboard: whether a cluster that is started here shows Ray's dashboard, on the loopback.
+
+    Returns:
+        The address of that dashboard; empty: none was asked for.
 
     Raises:
         BadInput: there is none at that address.
@@ -48,22 +51,24 @@ def connect(workers: int | None, dashboard: bool) -> None:
         os.environ.setdefault("RAY_worker_niceness", "0")  # what is timed is as urgent as without Ray
     import ray
 
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     if not address:
         cpus = max(provenance.cores(), workers or 0)
-        ray.init("local", num_cpus=cpus, object_store_memory=OBJECTS, include_dashboard=dashboard, **quiet)
-        return
+        options |= {"object_store_memory": OBJECTS, "include_dashboard": dashboard}
+        url = ray.init("local", num_cpus=cpus, **options).dashboard_url
+        return f"http://{url}" if dashboard and url else ""
     try:
-        ray.init(address, **quiet)
+        ray.init(address, **options)
         # Elsewhere it is installed on the nodes, as here; a job that was submitted has brought its code.
         checkout = (provenance.ROOT / "pyproject.toml").exists() and JOB not in os.environ
         if checkout and any(node["NodeManagerHostname"] != socket.gethostname() for node in ray.nodes()):
             ray.shutdown()
             code = {"working_dir": str(provenance.ROOT), "excludes": EXCLUDED}
-            ray.init(address, runtime_env=code, **quiet)
+            ray.init(address, runtime_env=code, **options)
     except (ConnectionError, RuntimeError, ValueError) as error:
         why = " ".join(str(error).split())[:160]
         raise BadInput(f"RAY_ADDRESS: no cluster: {why}; allowed: the address of a running one") from error
+    return ""
 
 
 class Nodes:

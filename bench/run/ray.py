@@ -67,11 +67,11 @@ def placed(
         imported("ray", "cluster")
     except ValueError as error:
         raise BadInput(f"--on: {error}") from error
-    connect(workers, dashboard)
+    shown = connect(workers, dashboard)
     import ray
 
     try:
-        yield Ray(nodes=Nodes(device_kind), workers=workers, threads=threads)
+        yield Ray(nodes=Nodes(device_kind), workers=workers, threads=threads, dashboard=shown)
     finally:
         ray.shutdown()
 
@@ -85,6 +85,7 @@ class Ray:
     command: Sequence[str] = WORKER  # of the process that times
     worker: type[Actor] = Actor
     threads: int | None = None
+    dashboard: str = ""  # its address, of a cluster that was started here to show it
     first: Node = field(init=False)  # what all are like
 
     def __post_init__(self) -> None:
