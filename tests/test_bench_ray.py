@@ -222,6 +222,16 @@ def test_nothing_listens_beyond_the_loopback(cluster: Cluster) -> None:
 
 
 @pytest.mark.slow
+def test_a_cluster_without_its_token_is_refused(tmp_path: Path) -> None:
+    """In one line that names the token's variable, not with a traceback of Ray's own error."""
+    given = os.environ | {"RAY_ADDRESS": "127.0.0.1:1", "RAY_AUTH_MODE": "token", "HOME": str(tmp_path)}
+    command = [sys.executable, "-m", "bench", "run", "smoke", "--on", "ray", "--results", str(tmp_path)]
+    done = subprocess.run(command, env=given, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "RAY_AUTH_TOKEN" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.slow
 def test_records_are_those_of_a_local_run(
     nodes: Nodes, tiny_model_dir: Path, tmp_path: Path, warm_processes: None
 ) -> None:

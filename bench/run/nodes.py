@@ -41,7 +41,7 @@ def connect(workers: int | None, dashboard: bool) -> str:
         The address of that dashboard; empty: none was asked for.
 
     Raises:
-        BadInput: there is none at that address.
+        BadInput: there is none at that address, or it asks for another token.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     address = os.environ.get("RAY_ADDRESS")
@@ -65,9 +65,10 @@ def connect(workers: int | None, dashboard: bool) -> str:
             ray.shutdown()
             code = {"working_dir": str(provenance.ROOT), "excludes": EXCLUDED}
             ray.init(address, runtime_env=code, **options)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         why = " ".join(str(error).split())[:160]
-        raise BadInput(f"RAY_ADDRESS: no cluster: {why}; allowed: the address of a running one") from error
+        allowed = "the address of a running one, with its token (RAY_AUTH_TOKEN) where it has one"
+        raise BadInput(f"RAY_ADDRESS: no cluster: {why}; allowed: {allowed}") from error
     return ""
 
 
