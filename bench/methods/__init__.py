@@ -3,8 +3,8 @@
 Baseline, DQAR and every competitor go through these few lines, so that none is measured otherwise.
 
 Published competitors that are not here yet: BudCache (arXiv 2606.13496: step masks by simulated annealing;
-DBCache's static masks are the nearest), L2P (arXiv 2604.26365: linear predictors trained for each timestep)
-and OptimalSteps' own recursion (arXiv 2503.21774; `timesteps` has that of GITS).
+DBCache's static masks are the nearest) and OptimalSteps' own recursion (arXiv 2503.21774; `timesteps` has
+that of GITS).
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ METHODS: dict[str, str] = {
     "taylorseer": "bench.methods.diffusers_hooks:TAYLORSEER",
     "hicache": "bench.methods.hicache:METHOD",
     "speca": "bench.methods.speca:METHOD",
+    "l2p": "bench.methods.l2p:METHOD",
     "first_block": "bench.methods.diffusers_hooks:FIRST_BLOCK",
     "fastercache": "bench.methods.diffusers_hooks:FASTERCACHE",
     "magcache": "bench.methods.magcache:METHOD",

@@ -30,7 +30,7 @@ class MethodStyle(NamedTuple):
     line: Any
 
 
-# Okabe and Ito's colours, and six of Paul Tol's: colour-blind readers can distinguish them.
+# Okabe and Ito's colours, and some of Paul Tol's: colour-blind readers can distinguish them.
 STYLES = {
     "baseline": MethodStyle("#000000", "*", "-"),
     "dqar": MethodStyle("#0072B2", "o", "-"),
@@ -46,6 +46,7 @@ STYLES = {
     "meancache": MethodStyle("#AA4499", "H", (0, (6, 2))),
     "hicache": MethodStyle("#117733", "d", (0, (4, 2))),
     "speca": MethodStyle("#6699CC", "8", (0, (6, 1, 1, 1))),
+    "l2p": MethodStyle("#661100", "h", (0, (2, 1, 1, 1))),
     "dbcache": MethodStyle("#332288", ">", (0, (3, 5, 1, 5))),
 }
 _OTHER = MethodStyle("#555555", "h", "-")
