@@ -83,6 +83,7 @@ COMPETITORS = {
     "fastercache": {},
     "magcache": {"steps": 4, "threshold": 1.0, "retention_ratio": 0.0},
     "teacache": {"threshold": 1.0},
+    "budcache": {"computed": [0, 2]},
     "l2p": {"budget": 2, "computed_first": 1},
     "dbcache": {"threshold": 1.0, "warmup_steps": 1},
     "fewer_steps": {"scheduler": "dpm_solver++"},

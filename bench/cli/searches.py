@@ -137,6 +137,45 @@ def timesteps(
 
 
 @command
+def masks(
+    out: Annotated[Path, typer.Option(help="File that the runs go to, as a suite has them (YAML).")],
+    solvers: Annotated[
+        str,
+        typer.Option(
+            help="Solvers, separated by commas: own, ddim, dpm_solver++, unipc or deis; :25 behind one gives "
+            "its number of steps in place of --steps."
+        ),
+    ] = "dpm_solver++",
+    budgets: Annotated[str, typer.Option(help="Numbers of steps that run, separated by commas.")] = "12,16",
+    iterations: Annotated[
+        int,
+        typer.Option(
+            min=0, max=10000, help="Number of masks that simulated annealing tries; 0: equal distances."
+        ),
+    ] = 200,
+    model: Model = "embedded",
+    prompts: PromptsOption = None,
+    steps: Annotated[
+        int, typer.Option(min=4, max=250, help="Number of denoising steps of the baseline.")
+    ] = 50,
+    images: Annotated[int, typer.Option(min=2, help="Number of images to search on.")] = 2,
+    guidance: Guidance = 4.0,
+    results: Results = RESULTS,
+) -> None:
+    """Search which steps BudCache runs, by annealing and hill climbing, and write them as a suite's runs."""
+    from bench.machine.files import write_atomic
+    from bench.studies.masks import Study, parsed, runs, table
+    from bench.studies.tune.candidate import Task
+
+    chosen = parsed(solvers)
+    counts = [round(n) for n in numbers(budgets, "masks: --budgets", above=0, below=1001)]
+    task = Task(model=model, steps=steps, images=images, guidance=guidance, prompts=prompts_of(prompts))
+    found = Study(task, results).run(chosen, counts, iterations)
+    write_atomic(out, runs(found).encode())
+    typer.echo(f"{table(found)}\n\nruns: {out}")
+
+
+@command
 def calibrate(
     out: Annotated[Path, typer.Option(help="Directory that the plans go to.")],
     solver: Annotated[

@@ -2,8 +2,7 @@
 
 Baseline, DQAR and every competitor go through these few lines, so that none is measured otherwise.
 
-Published competitors that are not here yet: BudCache (arXiv 2606.13496: step masks by simulated annealing;
-DBCache's static masks are the nearest) and OptimalSteps' own recursion (arXiv 2503.21774; `timesteps` has
+A published competitor that is not here yet: OptimalSteps' own recursion (arXiv 2503.21774; `timesteps` has
 that of GITS).
 """
 
@@ -28,6 +27,7 @@ METHODS: dict[str, str] = {
     "taylorseer": "bench.methods.diffusers_hooks:TAYLORSEER",
     "hicache": "bench.methods.hicache:METHOD",
     "speca": "bench.methods.speca:METHOD",
+    "budcache": "bench.methods.budcache:METHOD",
     "l2p": "bench.methods.l2p:METHOD",
     "first_block": "bench.methods.diffusers_hooks:FIRST_BLOCK",
     "fastercache": "bench.methods.diffusers_hooks:FASTERCACHE",

@@ -65,6 +65,23 @@ def checked(options: dict[str, Any], known: Mapping[str, Range | Choice]) -> dic
     return {name: options.get(name, allowed.default) for name, allowed in known.items()}
 
 
+# Pipelines that call their transformer once a step, guidance included, on which caches of our own were tried.
+TRIED = ("DiTPipeline", "StableDiffusion3Pipeline")
+
+
+def tried(pipeline: str, options: dict[str, Any]) -> str | None:
+    """Why a cache that was tried on TRIED alone does not run on a pipeline.
+
+    Args:
+        pipeline: The name of its class in diffusers.
+        options: Not looked at.
+
+    Returns:
+        A clause for reports; None where it runs.
+    """
+    return None if pipeline in TRIED else f"it was tried on {' and '.join(TRIED)} alone"
+
+
 @contextmanager
 def cache_context(transformer: Any) -> Iterator[None]:
     """A cache context as pipelines of other models set it; state begins again within.

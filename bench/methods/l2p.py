@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from bench.methods.base import Arm, Method, Untimed, always
-from bench.methods.hooks import Progress, Range, checked, progress, restored
+from bench.methods.hooks import Progress, Range, checked, progress, restored, tried
 from bench.methods.scheduler import solver
 from bench.methods.space import Baseline, Space, Whole, evaluations, one_space, solvers
 from bench.methods.step_mask import COMPUTED, check_length, computed_steps, evenly
@@ -38,7 +38,6 @@ KNOWN = {
     "epochs": Range(int, 0, 10000, 200),  # 0: the last output is held
 }
 RATE = 0.01  # Adam's, the authors'
-PIPELINES = ("DiTPipeline", "StableDiffusion3Pipeline")
 
 Weights = list[list[float]]
 
@@ -165,19 +164,6 @@ def _values(options: dict[str, Any]) -> dict[str, Any]:
     return values | {COMPUTED: computed}
 
 
-def gap(pipeline: str, options: dict[str, Any]) -> str | None:
-    """Why it does not run on a pipeline.
-
-    Args:
-        pipeline: The name of its class in diffusers.
-        options: Not looked at.
-
-    Returns:
-        A clause for reports; None where it runs.
-    """
-    return None if pipeline in PIPELINES else f"it was tried on {' and '.join(PIPELINES)} alone"
-
-
 @contextmanager
 def apply(pipe: Any, options: dict[str, Any]) -> Iterator[Arm]:
     """Forecast by the weights given, or run every step where none are; the arm then reports the fit.
@@ -248,6 +234,6 @@ METHOD = Method(
     resolve=resolve,
     by_data=always,
     fixed_steps=always,
-    gap=gap,
+    gap=tried,
     spaces=one_space("l2p", space),
 )

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from bench.methods.base import Arm, Method, always
 from bench.methods.diffusers_hooks import MODULES
-from bench.methods.hooks import Choice, Progress, Range, checked, progress, restored
+from bench.methods.hooks import Choice, Progress, Range, checked, progress, restored, tried
 from bench.methods.scheduler import solver
 from bench.methods.space import Among, Baseline, Real, Space, Whole, one_space, solvers
 from dqar.integration.adapter import blocks_of, unwrapped
@@ -41,7 +41,6 @@ KNOWN: dict[str, Range | Choice] = {
     "longest": Range(int, 1, 50, 8),  # forecasts between computed steps
     "rejected": Choice((RECOMPUTED, KEPT)),
 }
-PIPELINES = ("DiTPipeline", "StableDiffusion3Pipeline")
 
 
 class Mode(Enum):
@@ -238,19 +237,6 @@ def _image(output: Any) -> Tensor:
     return image
 
 
-def gap(pipeline: str, options: dict[str, Any]) -> str | None:
-    """Why it does not run on a pipeline.
-
-    Args:
-        pipeline: The name of its class in diffusers.
-        options: Not looked at.
-
-    Returns:
-        A clause for reports; None where it runs.
-    """
-    return None if pipeline in PIPELINES else f"it was tried on {' and '.join(PIPELINES)} alone"
-
-
 @contextmanager
 def apply(pipe: Any, options: dict[str, Any]) -> Iterator[Arm]:
     """Forecast and verify.
@@ -293,6 +279,6 @@ METHOD = Method(
     check=lambda options: checked(options, KNOWN),
     apply=apply,
     by_data=always,
-    gap=gap,
+    gap=tried,
     spaces=one_space("speca", space),
 )

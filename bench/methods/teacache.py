@@ -5,7 +5,6 @@ input does, which the authors fitted for a few models; here it is fitted to a ge
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,14 +15,13 @@ from torch import Tensor, nn
 
 from bench.methods.base import Arm, Method, Untimed, always
 from bench.methods.hooks import Choice, Progress, Range, checked, progress, restored
+from bench.methods.residual import HeldResidual
 from bench.methods.scheduler import solver
 from bench.methods.space import Baseline, Real, Space, one_space, solvers
 
 COEFFICIENTS = "coefficients"  # highest power first; without them a generation is measured to fit them
 KNOWN: dict[str, Range | Choice] = {"threshold": Range(float, 0, 10, 0.1)}
 DEGREE = 4  # of the polynomial, the authors'
-
-Streams = tuple[Tensor, ...]  # the tokens of the image, and of the prompt where blocks take both
 
 
 def check(options: dict[str, Any]) -> None:
@@ -66,7 +64,7 @@ class Accumulator:
         return False
 
 
-class Cache:
+class Cache(HeldResidual):
     """Runs the blocks of a transformer, or adds the residual of their last run.
 
     Args:
@@ -76,58 +74,32 @@ class Cache:
     """
 
     def __init__(self, transformer: Any, accumulator: Accumulator | None, at: Progress) -> None:
-        self.blocks = list(transformer.transformer_blocks)
-        self.modulated = _modulation(self.blocks[0])
-        self.names = tuple(inspect.signature(type(self.blocks[0]).forward).parameters)[1:]
+        self.modulated = _modulation(transformer.transformer_blocks[0])
+        super().__init__(transformer)
         self.accumulator, self.at = accumulator, at
-        self.holds = False
-        self.inputs: Streams = ()
-        self.residual: list[Tensor] = []
         self.last_input: Tensor | None = None
         self.distance = math.nan  # of this step's input from the last one's
         self.last_output: Tensor | None = None
         self.changes: list[tuple[float, float]] = []  # of input and output, relative, where all steps run
-        for number, block in enumerate(self.blocks):
-            block.forward = self._in_place_of(number, block.forward)
 
-    def _in_place_of(self, number: int, forward: Callable[..., Any]) -> Callable[..., Any]:
-        def run(*args: Any, **kwargs: Any) -> Any:
-            given = dict(zip(self.names, args, strict=False)) | kwargs
-            streams = _streams(given)
-            if number == 0:
-                self._begin(given, streams)
-            if self.holds:
-                return _output(self._held(streams) if number == 0 else streams)
-            output = forward(*args, **kwargs)
-            if number == len(self.blocks) - 1:
-                self._end(output)
-            return output
-
-        return run
-
-    def _begin(self, given: dict[str, Any], streams: Streams) -> None:
+    def holds(self, given: dict[str, Any]) -> bool:
+        """Decide by how much the input is expected to change the output."""
         before = self.last_input if self.at.step else None
-        self.last_input, self.inputs = self.modulated(given), streams
+        self.last_input = self.modulated(given)
         self.distance = math.nan if before is None else change(self.last_input, before)
-        self.holds = False
-        if self.accumulator is not None and 0 < self.at.step < self.at.steps - 1:
-            self.holds = self.accumulator.holds(self.distance)
-        elif self.accumulator is not None:  # the first step and the last always run
-            self.accumulator.change = 0.0
+        if self.accumulator is None:
+            return False
+        if 0 < self.at.step < self.at.steps - 1:
+            return self.accumulator.holds(self.distance)
+        self.accumulator.change = 0.0  # the first step and the last always run
+        return False
 
-    def _held(self, streams: Streams) -> Streams:
-        held = [value + added for value, added in zip(streams, self.residual, strict=False)]
-        return tuple(held) + streams[len(held) :]
-
-    def _end(self, output: Any) -> None:
-        # The image's tokens are the last of a block's outputs; the prompt's may end with the last block.
-        outputs = (output,) if isinstance(output, Tensor) else tuple(output)[::-1]
-        pairs = zip(outputs, self.inputs, strict=True)
-        self.residual = [after - before for after, before in pairs if after is not None]
+    def ran(self, output: Tensor) -> None:
+        """Where all steps run, note the changes."""
         if self.accumulator is None:
             if not math.isnan(self.distance) and self.last_output is not None:
-                self.changes.append((self.distance, change(outputs[0], self.last_output)))
-            self.last_output = outputs[0]
+                self.changes.append((self.distance, change(output, self.last_output)))
+            self.last_output = output
 
     def fitted(self) -> list[float]:
         """Fit the polynomial from the input's relative change to the output's, by least squares.
@@ -151,15 +123,6 @@ def change(now: Tensor, before: Tensor) -> float:
         0 = equal; read from the device.
     """
     return float((now - before).abs().mean() / before.abs().mean())
-
-
-def _streams(given: dict[str, Any]) -> Streams:
-    prompt = given.get("encoder_hidden_states")
-    return (given["hidden_states"],) if prompt is None else (given["hidden_states"], prompt)
-
-
-def _output(streams: Streams) -> Any:
-    return streams[0] if len(streams) == 1 else streams[::-1]
 
 
 def _modulation(block: nn.Module) -> Callable[[dict[str, Any]], Tensor]:

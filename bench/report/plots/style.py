@@ -46,6 +46,7 @@ STYLES = {
     "meancache": MethodStyle("#AA4499", "H", (0, (6, 2))),
     "hicache": MethodStyle("#117733", "d", (0, (4, 2))),
     "speca": MethodStyle("#6699CC", "8", (0, (6, 1, 1, 1))),
+    "budcache": MethodStyle("#999933", "^", (0, (6, 1, 1, 1))),
     "l2p": MethodStyle("#661100", "h", (0, (2, 1, 1, 1))),
     "dbcache": MethodStyle("#332288", ">", (0, (3, 5, 1, 5))),
 }
