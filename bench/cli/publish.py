@@ -105,7 +105,8 @@ def _written(name: str, suite: Suite | None) -> list[Path]:
         return [page] if suite is None and page.exists() else []
     if suite is None:
         pages = sorted((PUBLISHED_REPORTS / name).rglob("README.md"))
-        return [STUDY_PAGES[name](machines[-1])] if name in STUDY_PAGES else pages or [directory]
+        written = STUDY_PAGES.get(name)
+        return [written(directory / measured_on(directory))] if written else pages or [directory]
     if suite.file.report == "machine":
         return [_suite_page(suite, path.name) for path in machines]
     return [_suite_page(suite, measured_on(directory))]
