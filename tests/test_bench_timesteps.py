@@ -88,7 +88,7 @@ def test_unknown_solvers_are_named() -> None:
 def test_the_command_writes_files_that_a_suite_can_name(
     tiny_model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The command writes one file by programming and one by evolution, each of so many steps, by name."""
+    """The command writes a file by each search, each of so many steps, by name."""
     out = tmp_path / "found"
     given = [
         "--model",
@@ -117,7 +117,7 @@ def test_the_command_writes_files_that_a_suite_can_name(
     )
     assert done.exit_code == 0, done.output
     monkeypatch.setattr(placed, "FILES", out)
-    for name in ("unipc2-4-dp", "unipc2-4-evolved"):
+    for name in ("unipc2-4-dp", "unipc2-4-optimal-steps", "unipc2-4-evolved"):
         timesteps = timesteps_of({"timesteps": name})
         assert timesteps is not None and len(timesteps) == 4
         assert name in done.output
@@ -130,4 +130,4 @@ def test_shipped_timesteps_are_such() -> None:
     for file in files:
         assert timesteps_of({"timesteps": file.stem})
         facts = json.loads(file.read_text())["facts"]
-        assert facts["drift"] <= facts["drift_of_best_spacing"] or facts["how"] == "dp"
+        assert facts["drift"] <= facts["drift_of_best_spacing"] or facts["how"] != "evolved"

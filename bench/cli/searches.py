@@ -124,7 +124,7 @@ def timesteps(
     guidance: Guidance = 4.0,
     results: Results = RESULTS,
 ) -> None:
-    """Search where solvers take their steps, by dynamic programming and by evolution, and write the best."""
+    """Search where solvers take their steps: dynamic programming (GITS, OptimalSteps) and evolution."""
     from bench.studies.timesteps.report import table
     from bench.studies.timesteps.study import Study, parsed
     from bench.studies.tune.candidate import Task

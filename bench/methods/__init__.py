@@ -1,9 +1,6 @@
 """Methods: each a context manager that changes a pipeline and, on leaving, restores it exactly.
 
 Baseline, DQAR and every competitor go through these few lines, so that none is measured otherwise.
-
-A published competitor that is not here yet: OptimalSteps' own recursion (arXiv 2503.21774; `timesteps` has
-that of GITS).
 """
 
 from __future__ import annotations

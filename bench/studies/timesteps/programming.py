@@ -1,61 +1,25 @@
 """Timesteps by dynamic programming on the converged trajectory, as GITS (Chen et al. 2024, arXiv 2405.11326)
-and OptimalSteps (Pei et al. 2025, arXiv 2503.21774) choose them.
+chooses them.
 
 Of a trajectory with nodes y at noise levels s the local error of one Euler step from node i to node j is
 c(i, j) = |y_i + (s_j - s_i) y'_i - y_j|. The steps whose weighted sum is least follow from
-V_1(i) = c(i, N) and V_k(i) = min over j of c(i, j) + weight * V_{k-1}(j). OptimalSteps lets Euler steps start
-where the steps before ended, which takes a model evaluation a node and number of steps; this takes none.
+V_1(i) = c(i, N) and V_k(i) = min over j of c(i, j) + weight * V_{k-1}(j). No step starts where another ended:
+that is `optimal_steps`, which takes a model evaluation for each node and number of steps; this takes none.
+
+The weight of later errors over earlier ones is a parameter of the publication, set for each model and number
+of steps. Much depends on it, so a search judges each of `WEIGHTS`.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from bench.methods.scheduler import solver
-from bench.studies.tune.candidate import FINER, Judge, undecoded
+from bench.studies.timesteps.trajectory import Floats
 
-WEIGHT = 1.15  # of later errors: those made early are damped on the way
+WEIGHTS = (1.0, 1.02, 1.05, 1.08, 1.1, 1.15)  # above 1 where errors made early are damped on the way
 EVERY = 2  # of the solution's steps one is a node
-
-Floats = NDArray[np.float64]
-
-
-def trajectory(judge: Judge) -> tuple[Floats, Floats, Tensor]:
-    """Solve the calibration images on a fine schedule.
-
-    Latents are in the scale in which the noise level is the time: of a flow as they are, else divided by the
-    signal's scale.
-
-    Args:
-        judge: the loaded model and its calibration images.
-
-    Returns:
-        The timesteps `[n]`, noise levels `[n + 1]` and latents `[n + 1, images, ...]`.
-    """
-    pipe, seen = judge.session.pipe, list[Tensor]()
-    options = {"scheduler": "dpm_solver++", "steps": FINER * judge.spec.num_inference_steps}
-    with undecoded(pipe), solver(pipe, options) as call:
-        step = pipe.scheduler.step
-
-        def recorded(output: Any, timestep: Any, sample: Tensor, *args: Any, **kwargs: Any) -> Any:
-            seen.append(sample.float().cpu())
-            return step(output, timestep, sample, *args, **kwargs)
-
-        pipe.scheduler.step = recorded
-        last = judge.session.baseline(judge.samples, **call).latents
-        sigmas = pipe.scheduler.sigmas.double().numpy()
-        timesteps = pipe.scheduler.timesteps.double().numpy()
-        flow = bool(pipe.scheduler.config.use_flow_sigmas)
-    states = torch.stack([*(each[: len(last)] for each in seen), last])
-    if not flow:
-        scale = torch.tensor(np.sqrt(1 + sigmas**2), dtype=states.dtype)
-        states = states * scale.view(-1, *[1] * (states.ndim - 1))
-    return timesteps, sigmas, states
 
 
 def local_errors(sigmas: Floats, states: Tensor, every: int = EVERY) -> Floats:
@@ -82,7 +46,7 @@ def local_errors(sigmas: Floats, states: Tensor, every: int = EVERY) -> Floats:
     return errors
 
 
-def cheapest_path(errors: Floats, steps: int, weight: float = WEIGHT) -> list[int]:
+def cheapest_path(errors: Floats, steps: int, weight: float) -> list[int]:
     """Find the steps whose weighted sum of local errors is least.
 
     Args:
@@ -105,16 +69,19 @@ def cheapest_path(errors: Floats, steps: int, weight: float = WEIGHT) -> list[in
     return path
 
 
-def programmed(timesteps: Floats, errors: Floats, steps: int, every: int = EVERY) -> tuple[float, ...]:
+def programmed(
+    timesteps: Floats, errors: Floats, steps: int, weight: float, every: int = EVERY
+) -> tuple[float, ...]:
     """Choose timesteps by dynamic programming.
 
     Args:
         timesteps: those of the trajectory, `[n]`.
         errors: c(i, j), `[nodes, nodes]`.
         steps: how many to choose.
+        weight: of later errors over earlier ones.
         every: of so many steps of the trajectory one is a node.
 
     Returns:
         The timesteps of the cheapest path, descending.
     """
-    return tuple(float(timesteps[node * every]) for node in cheapest_path(errors, steps))
+    return tuple(float(timesteps[node * every]) for node in cheapest_path(errors, steps, weight))

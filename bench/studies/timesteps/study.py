@@ -1,5 +1,6 @@
-"""`python -m bench timesteps`: for each solver and number of evaluations the timesteps that a search found,
-from those of the usual spacings and of dynamic programming, written to files that `timesteps:` names."""
+"""`python -m bench timesteps`: for each solver and number of evaluations the timesteps that searches found,
+written to files that `timesteps:` names: two by dynamic programming, and an evolution that starts from these
+and from the usual spacings."""
 
 from __future__ import annotations
 
@@ -16,11 +17,13 @@ from bench.machine.files import write_atomic
 from bench.methods.scheduler import SIGMAS, solver
 from bench.methods.timesteps import TIMESTEPS
 from bench.spec.run_spec import shown_model
-from bench.studies.timesteps.programming import local_errors, programmed, trajectory
+from bench.studies.timesteps.optimal_steps import optimal_steps
+from bench.studies.timesteps.programming import WEIGHTS, local_errors, programmed
 from bench.studies.timesteps.search import Judged, Timesteps, search
+from bench.studies.timesteps.trajectory import Trajectory, fractional
 from bench.studies.tune.candidate import Judge, Outcome, Task
 
-PROGRAMMED, EVOLVED = "dp", "evolved"
+PROGRAMMED, DISTILLED, EVOLVED = "dp", "optimal-steps", "evolved"
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,7 @@ class WrittenTimesteps:
     file: Path
     solver: dict[str, Any]
     steps: int
-    how: str  # PROGRAMMED or EVOLVED
+    how: str  # PROGRAMMED, DISTILLED or EVOLVED
     outcome: Outcome
     spacing: Outcome  # of the best usual spacing
 
@@ -69,8 +72,8 @@ class Study:
 
     def __init__(self, task: Task, results: Path) -> None:
         self.task, self.judge = task, Judge(task, results)
-        self.timesteps, sigmas, states = trajectory(self.judge)
-        self.errors = local_errors(sigmas, states)
+        self.trajectory = Trajectory.solved(self.judge)
+        self.errors = local_errors(self.trajectory.sigmas, self.trajectory.by_noise_level())
 
     def run(
         self, solvers: Sequence[dict[str, Any]], budgets: Sequence[int], trials: int, out: Path
@@ -87,20 +90,26 @@ class Study:
             What was written.
         """
         written = []
-        for steps in budgets:
-            dp = self._rounded(programmed(self.timesteps, self.errors, steps))
-            for options in solvers:
+        for options in solvers:
+            distilled = optimal_steps(self.judge, options, self.trajectory, budgets)
+            for steps in budgets:
                 spaced = [self._spaced(options, place, steps) for place in self._places(options["scheduler"])]
+                programs = [self._programmed(steps, weight) for weight in WEIGHTS]
+                optimal = self._rounded(distilled[steps])
                 judged = search(
-                    [*spaced, dp],
+                    [*spaced, *programs, optimal],
                     self._judging(options),
                     trials,
                     whole=not self.task.baseline.flow,
                     seed=steps,
                 )
-                by_timesteps = {one.timesteps: one.outcome for one in judged}
-                spacing = min((by_timesteps[each] for each in spaced), key=lambda outcome: outcome.score)
-                for how, one in ((PROGRAMMED, Judged(dp, by_timesteps[dp])), (EVOLVED, judged[0])):
+                spacing = _best(judged, spaced).outcome
+                found = {
+                    PROGRAMMED: _best(judged, programs),
+                    DISTILLED: _best(judged, [optimal]),
+                    EVOLVED: judged[0],
+                }
+                for how, one in found.items():
                     file = out / f"{self._name(options, steps, how)}.json"
                     written.append(WrittenTimesteps(file, options, steps, how, one.outcome, spacing))
                     self._write(written[-1], one.timesteps, trials)
@@ -122,7 +131,10 @@ class Study:
         pipe = self.judge.session.pipe
         with solver(pipe, {**options, **place, "steps": steps}):
             pipe.scheduler.set_timesteps(steps)
-            return self._rounded(pipe.scheduler.timesteps.tolist())
+            return self._rounded(fractional(pipe.scheduler).tolist())
+
+    def _programmed(self, steps: int, weight: float) -> Timesteps:
+        return self._rounded(programmed(self.trajectory.timesteps, self.errors, steps, weight))
 
     def _rounded(self, timesteps: Sequence[float]) -> Timesteps:
         """As files have them, each below the one before."""
@@ -138,7 +150,7 @@ class Study:
             "model": shown_model(task.model),
             **written.solver,
             "how": written.how,
-            "trials": trials if written.how == EVOLVED else 0,
+            "trials": {PROGRAMMED: len(WEIGHTS), DISTILLED: 0, EVOLVED: trials}[written.how],
             "images": task.images,
             "guidance": task.guidance,
             "drift": written.outcome.score,
@@ -148,3 +160,8 @@ class Study:
         values = [t if task.baseline.flow else int(t) for t in timesteps]
         content = json.dumps({TIMESTEPS: values, "facts": facts}, indent=1) + "\n"
         write_atomic(written.file, content.encode())
+
+
+def _best(judged: Sequence[Judged], among: Sequence[Timesteps]) -> Judged:
+    """The best of some timesteps; what was judged has the best first."""
+    return next(one for one in judged if one.timesteps in among)
