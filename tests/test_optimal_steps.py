@@ -5,13 +5,15 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from bench.studies.timesteps.optimal_steps import Student, distilled, optimal_steps, taught, visits
+from bench.spec.prompts import Prompts
+from bench.studies.timesteps.optimal_steps import Student, distilled, taught, visits
 from bench.studies.timesteps.trajectory import Trajectory
 from bench.studies.tune.candidate import Judge, Task, undecoded
 
@@ -83,15 +85,8 @@ def test_the_model_is_asked_in_the_order_that_is_announced() -> None:
     assert asked == visits(NODES - 1, 4)
 
 
-@pytest.mark.everyday("unipc")  # with a corrector, it remembers the most
-@pytest.mark.parametrize("scheduler", ["dpm_solver++", "unipc", "deis"])
-def test_a_students_steps_are_those_of_the_pipeline(
-    tiny_model_dir: Path, tmp_path: Path, scheduler: str
-) -> None:
-    """Generating with the timesteps that were found ends where the student ended, with any solver, its
-    history of outputs, its corrector and its lower order at the end included."""
-    judge = Judge(Task(model=str(tiny_model_dir), steps=4, images=2, guidance=4.0), tmp_path)
-    options = {"scheduler": scheduler, "solver_order": 2}
+def compare_with_pipeline(judge: Judge, options: dict[str, Any]) -> None:
+    """Generating with the timesteps that were found ends where the student ended."""
     trajectory = Trajectory.solved(judge)
     nodes = [*range(0, 16, 3), 16]
     students = taught(judge, options, trajectory, nodes, (2, 4))
@@ -102,5 +97,21 @@ def test_a_students_steps_are_those_of_the_pipeline(
         session = judge.session.under(judge.spec.model_copy(update=update))
         with undecoded(session.pipe):
             made = session.candidate(judge.samples).latents
-        torch.testing.assert_close(student.latents, made, rtol=1e-4, atol=1e-4)
-    assert len(optimal_steps(judge, options, trajectory, (3,))[3]) == 3
+        torch.testing.assert_close(student.latents, made, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.everyday("unipc")  # with a corrector, it remembers the most
+@pytest.mark.parametrize("scheduler", ["dpm_solver++", "unipc", "deis"])
+def test_a_students_steps_are_those_of_the_pipeline(
+    tiny_model_dir: Path, tmp_path: Path, scheduler: str
+) -> None:
+    """With any solver: its history of outputs, its corrector and its lower order at the end included."""
+    judge = Judge(Task(model=str(tiny_model_dir), steps=4, images=2, guidance=4.0), tmp_path)
+    compare_with_pipeline(judge, {"scheduler": scheduler, "solver_order": 2})
+
+
+@pytest.mark.slow
+def test_a_students_steps_are_those_of_the_pipeline_on_a_flow(tmp_path: Path) -> None:
+    """On a flow too, whose timesteps diffusers cuts to whole numbers where its noise levels are not."""
+    task = Task(model="embedded-t2i", steps=4, images=2, guidance=4.0, prompts=Prompts.read("emoji"))
+    compare_with_pipeline(Judge(task, tmp_path), {"scheduler": "dpm_solver++", "solver_order": 2})
