@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from bench.errors import BadInput, listed
 from bench.machine import provenance
+from dqar.utils.extras import imported
 
 LABEL = "device-kind"  # of a node: its kind, where the hardware's name does not show it
 OBJECTS = 100 * 2**20  # bytes of a local object store: what shards return is a few MB
@@ -41,16 +42,19 @@ def connect(workers: int | None, dashboard: bool) -> str:
         The address of that dashboard; empty: none was asked for.
 
     Raises:
-        BadInput: there is none at that address, or it asks for another token.
+        BadInput: Ray is not installed, there is no cluster at that address, or it asks for another token.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     address = os.environ.get("RAY_ADDRESS")
     if not address:
-        # Read when Ray is imported: without it its servers listen on all interfaces, on Linux.
+        # Without it its servers listen on all interfaces, on Linux.
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
         os.environ.setdefault("RAY_worker_niceness", "0")  # what is timed is as urgent as without Ray
-    import ray
-
+    # Not before: it reads these then.
+    try:
+        ray = imported("ray", "cluster")
+    except ValueError as error:
+        raise BadInput(f"--on: {error}") from error
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     if not address:
         cpus = max(provenance.cores(), workers or 0)

@@ -22,7 +22,6 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from bench.errors import BadInput
 from bench.machine import provenance
 from bench.machine.files import write_atomic
 from bench.machine.identity import machine_id
@@ -61,12 +60,6 @@ def placed(
     Raises:
         BadInput: Ray is not installed, no cluster is there, or its devices are of several kinds.
     """
-    from dqar.utils.extras import imported
-
-    try:
-        imported("ray", "cluster")
-    except ValueError as error:
-        raise BadInput(f"--on: {error}") from error
     shown = connect(workers, dashboard)
     import ray
 
