@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 from PIL import Image
 
 from bench.errors import BadInput
+from bench.methods import timesteps
 from bench.run.preflight import check
 from bench.spec import external_files
 from bench.spec.run_spec import RunSpec
@@ -114,6 +116,20 @@ def test_a_policys_content_is_part_of_the_key(tmp_path: Path, file: str) -> None
     assert external_files.plan(spec) == before
     (tmp_path / file).write_bytes((tmp_path / file).read_bytes() + b" ")
     assert external_files.plan(spec) != before
+
+
+def test_the_content_of_timesteps_that_ship_is_part_of_the_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A search that is run again under the same name makes other records."""
+    monkeypatch.setattr(timesteps, "FILES", tmp_path)
+    options = {"scheduler": "unipc", "timesteps": "found"}
+    keys = []
+    for found in ([900, 0], [800, 0]):
+        (tmp_path / "found.json").write_text(json.dumps({"timesteps": found}))
+        spec = RunSpec(suite="tiny", name="run", method="fewer_steps", model="embedded", options=options)
+        keys.append(external_files.plan(spec)["timesteps"])
+    assert keys[0] != keys[1]
 
 
 def test_weights_that_are_a_pipe_are_not_waited_for(tmp_path: Path) -> None:

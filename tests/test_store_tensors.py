@@ -11,7 +11,14 @@ import torch
 from bench.spec.run_spec import RunSpec
 from bench.store.tensors import Cache, Tensors
 
-INPUTS = {"model": "m", "packages": {"torch": "2"}, "sources": "s", "plan": "p", "policy": "q"}
+INPUTS = {
+    "model": "m",
+    "packages": {"torch": "2"},
+    "sources": "s",
+    "plan": "p",
+    "policy": "q",
+    "timesteps": "t",
+}
 
 
 def spec(**changes: Any) -> RunSpec:
@@ -100,7 +107,7 @@ def test_the_baselines_images_depend_on_these(cache: Cache, changes: dict[str, A
 def test_the_key_is_of_what_the_model_runs_on(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
     """Model, packages, threads and what the caller adds count; the candidate's inputs and files do not."""
     key = cache.key(spec())
-    for name in ("sources", "plan", "policy", "inception_weights", "reference", "lpips_weights"):
+    for name in ("sources", "plan", "policy", "timesteps", "inception_weights", "reference", "lpips_weights"):
         assert with_inputs(cache, **{name: "other"}).key(spec()) == key
     for name in ("model", "packages"):
         assert with_inputs(cache, **{name: "other"}).key(spec()) != key
@@ -111,14 +118,14 @@ def test_the_key_is_of_what_the_model_runs_on(cache: Cache, monkeypatch: pytest.
 
 
 def test_the_candidates_images_depend_on_its_own_too(cache: Cache) -> None:
-    """Method, options, sources, plan and policy, and what the caller adds; its name does not."""
+    """Method, options, sources, plan, policy and timesteps, and what the caller adds; its name does not."""
     key = cache.candidate_key(spec())
     assert cache.candidate_key(spec(name="other")) == key != cache.key(spec())
     changed: list[dict[str, Any]] = [{"method": "fora"}, {"options": {"preset": "fast"}}, {"seed": 1}]
     others = [cache.candidate_key(spec(**change)) for change in changed]
     others += [
         with_inputs(cache, **{name: "other"}).candidate_key(spec())
-        for name in ("sources", "plan", "policy", "model")
+        for name in ("sources", "plan", "policy", "timesteps", "model")
     ]
     others += [cache.candidate_key(spec(), "more"), cache.candidate_key(spec(), "even more")]
     assert len({key, *others}) == len(others) + 1

@@ -42,6 +42,19 @@ def timesteps_of(options: dict[str, Any]) -> tuple[float, ...] | None:
     return tuple(values)
 
 
+def timesteps_file(options: dict[str, Any]) -> dict[str, Path]:
+    """The file that options take their timesteps from.
+
+    Args:
+        options: A method's, by name.
+
+    Returns:
+        Its path by the option's name; empty where they name none.
+    """
+    name = options.get(TIMESTEPS)
+    return {TIMESTEPS: FILES / f"{name}.json"} if isinstance(name, str) else {}
+
+
 def check_timesteps(options: dict[str, Any], solvers: Sequence[str]) -> None:
     """Check that the timesteps are right and nothing else names where the steps lie.
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from bench.errors import BadInput
 from bench.machine import hashing
+from bench.methods.timesteps import timesteps_file
 from bench.spec.run_spec import RunSpec
 from bench.spec.settings import QualitySettings
 
@@ -65,13 +66,14 @@ def plan(spec: RunSpec) -> dict[str, str]:
         spec: The configuration; options that name no file cost nothing.
 
     Returns:
-        16 hex digits for each of `plan` and `policy` that is named.
+        16 hex digits for each of `plan`, `policy` and `timesteps` that is named.
     """
-    if not {"plan", "plan_path", "policy_path"} & spec.options.keys():
-        return {}
-    from bench.methods.dqar import named_files
+    named = timesteps_file(spec.options)
+    if {"plan", "plan_path", "policy_path"} & spec.options.keys():
+        from bench.methods.dqar import named_files
 
-    return {what: _content(path) for what, path in named_files(spec.options).items()}
+        named |= named_files(spec.options)
+    return {what: _content(path) for what, path in named.items()}
 
 
 def digests(quality: QualitySettings) -> dict[str, str]:
