@@ -214,9 +214,10 @@ def _frozen(value: Any) -> Any:
 
 
 def space(baseline: Baseline) -> Space:
-    """What `tune --method` searches: the steps that run, and what forecasts the others.
+    """What `tune --method` searches: the steps that run, where they lie, and what forecasts the others.
 
-    The steps are of a grid as fine as the baseline's or twice as fine; plans are what `calibrate` searches.
+    The steps are of a grid as fine as the baseline's, half, or two or four times as fine; plans are what
+    `calibrate` searches.
 
     Args:
         baseline: The run that is to be made faster.
@@ -231,10 +232,17 @@ def space(baseline: Baseline) -> Space:
         "dpm": spread | dpm,
         "dpm-half": spread | dpm | {"steps": steps // 2},
         "dpm-double": spread | dpm | {"steps": 2 * steps},
+        "dpm-fourfold": spread | dpm | {"steps": 4 * steps},
     }
+    shares = {f"share-{share:g}": {"log_snr_share": share} for share in (0.15, 0.3, 0.45, 0.6, 0.8)}
+    orders = {"linear": {}, "quadratic": {"output_order": 2}}
+    corrections = {f"corrected-{share:g}": {"output_correction": share} for share in (0.25, 0.5, 0.8)}
     return {
         "solver": Among(solvers),
         "model_steps": evaluations(baseline),
+        "spread": Among(shares),
+        "forecast": Among(orders),
+        "correction": Among(corrections),
         "guidance": Among({"both": {}, "every-second": {"guidance_interval": 2}}),
     }
 
