@@ -10,6 +10,8 @@ import numpy as np
 from dqar.plan import BOTH, CONDITIONAL, NONE, FloatArray, spread
 from dqar.policy.saved_plan import OPTIONS, SavedPlan
 
+HALVED = 0.45  # the mixture whose plans run the unconditional branch at every second step, too
+
 
 @dataclass(frozen=True)
 class CandidatePlan:
@@ -69,22 +71,23 @@ class CandidatePlan:
 
 def initial_candidates(snr: FloatArray, most: float = 1.0) -> Iterator[CandidatePlan]:
     """Make plans to start from: shares of the steps run, spread between evenly in number and evenly in
-    log-SNR.
+    log-SNR. Which mixture is best differs from model to model, and with the number of steps.
 
     Args:
         snr: signal-to-noise ratio of each step, in the schedule's order.
         most: the shares are of this share, in (0, 1].
 
     Yields:
-        Plans with both branches, and with every second one conditional-only.
+        Plans with both branches, and of one mixture with every second one conditional-only, too.
     """
     steps = len(snr)
     for share in (0.7, 0.6, 0.52, 0.44, 0.4, 0.36, 0.32, 0.28, 0.26, 0.24, 0.22, 0.2, 0.18, 0.16):
-        for mix in (0.45, 0.65):
+        for mix in (0.15, 0.3, 0.45, 0.65):
             run = spread(snr, max(2, round(share * most * steps)), mix)
             yield _running(steps, {step: BOTH for step in run})
-            halved = {step: CONDITIONAL if i % 2 and i > 2 else BOTH for i, step in enumerate(run)}
-            yield _running(steps, halved)
+            if mix == HALVED:
+                halved = {step: CONDITIONAL if i % 2 and i > 2 else BOTH for i, step in enumerate(run)}
+                yield _running(steps, halved)
 
 
 def _running(steps: int, branches: Mapping[int, int]) -> CandidatePlan:
