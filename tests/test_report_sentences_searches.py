@@ -126,7 +126,7 @@ def test_what_the_cluster_costs() -> None:
         ),
     }  # fmt: skip
     for rate in (one, two):
-        overhead = 100 * (1 - rate["within"] / rate["seconds"])
+        overhead = 100 * (rate["seconds"] / rate["within"] - 1)
         forms[
             rf"by {rate['workers']} workers? of one thread \| {N} images a second, both arms;"
             rf" the harness adds {N} % to a shard of {N} s; {N} s to start"
