@@ -74,6 +74,24 @@ def test_a_grid_is_the_product_of_its_values(tmp_path: Path) -> None:
     assert expanded[1].options == {"preset": "maximum", "layer_fraction": 0.33, "max_age": 2}
 
 
+@pytest.mark.parametrize(("images", "kept"), [(0, 0), (4, 4), (24, 24), (100, 24), (None, 24)])
+def test_fewer_images_are_fewer_converged_ones(images: int | None, kept: int) -> None:
+    """`--images` below the suite's `converged_n` lowers that too, and above it leaves it as it is."""
+    quality = Suite.load("embedded", quality={"n": images}).file.quality
+    assert (quality.n, quality.converged_n) == (24 if images is None else images, kept)
+
+
+def test_fewer_images_than_the_default_of_converged_ones(tmp_path: Path) -> None:
+    """A suite that names no `converged_n` takes fewer images than its default too; one that is no number is
+    refused."""
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(GOOD))
+    assert Suite.load(path, quality={"n": 2}).file.quality.converged_n == 2
+    path.write_text(yaml.safe_dump(GOOD | {"quality": {"converged_n": "all"}}))
+    with pytest.raises(BadInput, match=r"quality\.converged_n"):
+        Suite.load(path, quality={"n": 2})
+
+
 def test_a_run_may_have_settings_of_its_own(tmp_path: Path) -> None:
     """A run's settings stand in place of the suite's, part by part, and for that run alone."""
     changes = {"batch_size": 2, "compile": True, "timing": {"warmup": 3}}

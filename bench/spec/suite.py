@@ -15,7 +15,7 @@ from bench import methods
 from bench.errors import BadInput, describe, listed, without_path
 from bench.machine.scrub import refused_name
 from bench.spec.run_spec import RunSpec
-from bench.spec.settings import Settings
+from bench.spec.settings import QualitySettings, Settings
 from bench.spec.suite_file import Goal, Run, SuiteFile
 from dqar.errors import InvalidFile
 from dqar.utils.foreign import read_yaml
@@ -64,7 +64,7 @@ class Suite:
     def file(self) -> SuiteFile:
         """The file's content, validated, under the overrides."""
         try:
-            return SuiteFile(**_overridden(self.content, self.overrides))
+            return SuiteFile(**_fewer_converged(_overridden(self.content, self.overrides), self.overrides))
         except ValidationError as error:
             raise BadInput(f"{self.source}: {describe(error, SuiteFile)}") from error
 
@@ -226,3 +226,15 @@ def _overridden(content: dict[str, Any], overrides: dict[str, Any]) -> dict[str,
         elif value is not None:
             merged[key] = value
     return merged
+
+
+def _fewer_converged(content: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
+    """The content, no more images of it converged than the overrides leave in all."""
+    images = (overrides.get("quality") or {}).get("n")
+    quality = content.get("quality")
+    if images is None or not isinstance(quality, dict):
+        return content
+    converged = quality.get("converged_n", QualitySettings.model_fields["converged_n"].default)
+    # What is no number stays as it is, for the validation to name.
+    fewer = {"converged_n": images} if isinstance(converged, int) and converged > images else {}
+    return content | {"quality": quality | fewer}
