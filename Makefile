@@ -1,7 +1,9 @@
 # `make bench` and `make test` work in a fresh clone: each sets up .venv by itself.
+# `PY=python3 make gpu-check`: an interpreter that has what is needed; nothing is installed.
 PYTHON ?= python3
 VENV   := .venv
-PY     := $(VENV)/bin/python
+READY  := $(if $(PY),,$(VENV)/.installed)
+PY     ?= $(VENV)/bin/python
 SUITE  ?= auto
 MODEL  ?=
 ARGS   ?=
@@ -24,7 +26,7 @@ help:  ## List the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s  %s\n", $$1, $$2}'
 	@echo "  Each suite is a target too, as make bench SUITE=…:" && echo "  $(SUITES)" | fold -s -w 100
 
-setup: $(VENV)/.installed  ## Make .venv and install everything, as constraints.txt pins it.
+setup: $(READY)  ## Make .venv and install everything, as constraints.txt pins it.
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	test -x $(PY) || $(PYTHON) -m venv $(VENV)

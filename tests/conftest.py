@@ -26,8 +26,10 @@ if TYPE_CHECKING:
 # The tiny model's operations are far too small to share out, and two processes of tests have two cores: one
 # thread here (before torch is imported) and in the processes that tests start.
 os.environ["OMP_NUM_THREADS"] = "1"
-# Processes that tests start import this checkout, whichever one is installed.
-os.environ["PYTHONPATH"] = str(Path(__file__).parents[1])
+# Processes that tests start import this checkout, whichever one is installed, and what else was on the path.
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    filter(None, (str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")))
+)
 
 gc.disable()  # while libraries are imported: what they define is no garbage
 

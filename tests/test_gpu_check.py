@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
+import only_packages
 import pytest
 
 from bench.record import Median
@@ -15,6 +19,7 @@ from bench.studies.gpu_check.report import headline, write_report
 from bench.studies.gpu_check.rig import TOY, Rig
 from bench.studies.gpu_check.step import Goal, Step, StepResult
 
+ROOT = Path(__file__).parents[1]
 # What a worker prints and leaves where `hang` never ends and `crash` kills its process.
 SCRIPT = """
 import json, os, sys, time
@@ -122,3 +127,22 @@ def test_results_are_files_of_their_own(tmp_path: Path) -> None:
         content = {"step": name, "title": "t", "status": "ok", "toy": True, "seconds": 0.0}
         (tmp_path / f"{name}.json").write_text(json.dumps(content))
     assert [r.step for r in supervisor.results(tmp_path)] == [STEPS[0].name, STEPS[1].name]
+
+
+def named_packages() -> list[str]:
+    """The packages that the check's page names for all steps."""
+    page = (ROOT / "bench/studies/gpu_check/README.md").read_text()
+    (row,) = re.findall(r"^\| all steps \| (.*) \|$", page, re.MULTILINE)
+    return [name.split()[0] for name in row.split(", ")]
+
+
+@pytest.mark.slow
+def test_the_named_packages_are_enough(tmp_path: Path) -> None:
+    """Where nothing but what the page names can be imported, the command and its processes run."""
+    command = "-m bench gpu-check --toy --steps identity,int8 --results results --reports reports"
+    environment = only_packages.environment(named_packages(), tmp_path)
+    done = subprocess.run(
+        [sys.executable, *command.split()], cwd=tmp_path, env=environment,
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -16,10 +17,11 @@ MAKE = shutil.which("make")
 pytestmark = pytest.mark.skipif(MAKE is None, reason="no make")
 
 
-def dry(*arguments: str) -> str:
+def dry(*arguments: str, **environment: str) -> str:
     done = subprocess.run(
-        [str(MAKE), "--dry-run", *arguments], cwd=ROOT, capture_output=True, text=True, check=True
-    )
+        [str(MAKE), "--dry-run", "--always-make", *arguments], cwd=ROOT, env=os.environ | environment,
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
     return done.stdout
 
 
@@ -36,6 +38,13 @@ def test_every_suite_is_a_target(name: str) -> None:
 def test_other_studies_take_the_model_too(name: str) -> None:
     """What is no suite has a target as well, and goes with another model."""
     assert "--model a/model" in dry(name, "MODEL=a/model")
+
+
+def test_a_given_interpreter_needs_no_network() -> None:
+    """With PY nothing is installed, and the check runs in that interpreter; without it `.venv` is set up."""
+    given = dry("gpu-check", "ARGS=--toy", PY="python3")
+    assert given.split() == ["python3", "-m", "bench", "gpu-check", "--toy"]
+    assert "pip install" in dry("gpu-check")
 
 
 def test_workers_are_a_short_form() -> None:

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 
+from bench.machine.provenance import ROOT
 from bench.studies.gpu_check import embedded, identity, shapes, speed, whole
 from bench.studies.gpu_check.rig import Rig
 from bench.studies.gpu_check.step import Goal, Step, Value
@@ -21,9 +22,15 @@ def tests(rig: Rig) -> dict[str, Value]:
 
     Returns:
         How many passed and failed, and the names of the failed.
+
+    Raises:
+        RuntimeError: pytest did not run the tests; with the last line that it printed.
     """
-    command = [sys.executable, "-m", "pytest", "-q", "-m", "cuda", "-n", "0", "tests/test_cuda.py"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    command = [sys.executable, "-m", "pytest", "-q", "-m", "cuda", "tests/test_cuda.py"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode not in (0, 1):  # 1: tests failed
+        lines = (done.stderr + done.stdout).strip().splitlines() or ["nothing printed"]
+        raise RuntimeError(f"pytest ended with {done.returncode}: {lines[-1]}")
     last = (done.stdout.strip().splitlines() or ["nothing printed"])[-1]
     counts = {word: int(n) for n, word in re.findall(r"(\d+) (passed|failed|errors?|skipped)", last)}
     failed = re.findall(r"^FAILED \S*::(\S+)", done.stdout, re.MULTILINE)
