@@ -15,7 +15,7 @@ import pytest
 from bench.record import Median
 from bench.studies.gpu_check import supervisor
 from bench.studies.gpu_check.plan import CALL_S, STEPS
-from bench.studies.gpu_check.report import headline, write_report
+from bench.studies.gpu_check.report import closing, headline, write_report
 from bench.studies.gpu_check.rig import TOY, Rig
 from bench.studies.gpu_check.step import Goal, Step, StepResult
 
@@ -114,6 +114,19 @@ def test_the_page_names_what_failed_before_its_values(tmp_path: Path) -> None:
     page = write_report(results, "device", tmp_path).read_text()
     assert "1 missed" in headline(results) and "b" in headline(results)
     assert "it \\| hung" in page
+
+
+def test_the_last_lines_are_the_summary() -> None:
+    """Each step has a line with what was measured and how that was judged, and the goals' count is last."""
+    speedup = Median(median=3.0, low=2.6, high=3.1)
+    results = [
+        StepResult(step="a", title="t", status="ok", toy=False, seconds=1, values={"x": speedup},
+                   goals={"x at least 2.5": "met"}),
+        StepResult(step="b", title="t", status="skipped", reason="no time", toy=False, seconds=0),
+    ]  # fmt: skip
+    _, first, second, last = closing(results).splitlines()
+    assert "x at least 2.5: 3 [2.6, 3.1], met" in first
+    assert "b: skipped: no time" in second and last == headline(results)
 
 
 def test_the_important_steps_fit_the_call() -> None:

@@ -260,7 +260,7 @@ def gpu_check(
     The exit code is 0 when every step has a result and no goal is missed, 1 otherwise, and 2 on bad input.
     """
     from bench.studies.gpu_check.plan import STEPS
-    from bench.studies.gpu_check.report import write_report
+    from bench.studies.gpu_check.report import closing, write_report
     from bench.studies.gpu_check.supervisor import run_check
 
     names = parts(steps)
@@ -274,7 +274,7 @@ def gpu_check(
     out = results / "gpu-check" / machine
     step_results = run_check(out, names, toy, budget, typer.echo)
     page = write_report(step_results, machine, reports / "gpu-check" / machine)
-    typer.echo(f"results: {out}\nreport:  {page}")
+    typer.echo(f"results: {out}\nreport:  {page}\n{closing(step_results)}")
     missed = any(verdict == "missed" for result in step_results for verdict in result.goals.values())
     done = all(result.status == "ok" for result in step_results)
     raise typer.Exit(OK if done and (toy or not missed) else REGRESSED)

@@ -11,6 +11,7 @@ from bench.report.escape import escape
 from bench.report.page import render
 from bench.studies.gpu_check.step import StepResult, Value, Verdict
 
+FEW = 4  # values in one line
 UNMEASURED: Verdict = "not measured"
 WORST_FIRST: tuple[Verdict, ...] = ("missed", "unclear", UNMEASURED, "met")
 
@@ -50,6 +51,34 @@ def headline(results: Sequence[StepResult]) -> str:
     parts = [f"{verdicts.count(kind)} {kind}" for kind in WORST_FIRST]
     ended = f"; without a result: {', '.join(failed)}" if failed else ""
     return f"of {len(verdicts)} goals {', '.join(parts)}{ended}."
+
+
+def summary(result: StepResult) -> str:
+    """Report a step's result.
+
+    Args:
+        result: what the step left.
+
+    Returns:
+        One line: each goal with the value measured and the verdict; without goals, the first values.
+    """
+    if result.status != "ok":
+        return f"  {result.step}: {result.status}: {result.reason}"
+    goals = [f"{goal}: {shown(_value_of(result, goal))}, {verdict}" for goal, verdict in result.goals.items()]
+    values = [f"{name}: {shown(value)}" for name, value in result.values.items()]
+    return f"  {result.step}: {result.seconds:.0f} s: {'; '.join(goals or values[:FEW])}"
+
+
+def closing(results: Sequence[StepResult]) -> str:
+    """Sum the check up for whoever reads only the end of what it prints.
+
+    Args:
+        results: what the steps left, in the check's order.
+
+    Returns:
+        One line a step, then the headline.
+    """
+    return "\n".join(["summary:", *map(summary, results), headline(results)])
 
 
 def _content(results: Sequence[StepResult]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from bench.machine.files import write_atomic
 from bench.studies.gpu_check.plan import STEPS, chosen
+from bench.studies.gpu_check.report import summary
 from bench.studies.gpu_check.step import Step, StepResult
 from dqar.utils.foreign import read_json
 
@@ -139,17 +140,3 @@ def _leave(out: Path, step: Step, toy: bool, status: str, reason: str, report: R
 
 def _path(out: Path, step: Step) -> Path:
     return out / f"{step.name}.json"
-
-
-def summary(result: StepResult) -> str:
-    """Report a step's result.
-
-    Args:
-        result: what the step left.
-
-    Returns:
-        One line.
-    """
-    goals = ", ".join(f"{goal}: {verdict}" for goal, verdict in result.goals.items())
-    what = result.reason if result.status != "ok" else goals or f"{len(result.values)} values"
-    return f"  {result.step}: {result.status}, {result.seconds:.0f} s: {what}"
