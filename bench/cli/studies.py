@@ -250,8 +250,11 @@ def gpu_check(
         typer.Option("--toy", help="Try the code on a CPU, at a size at which the values mean nothing."),
     ] = False,
     budget: Annotated[
-        float, typer.Option(min=1, help="Time in seconds that the whole check may take.")
-    ] = 360,
+        float | None,
+        typer.Option(
+            min=1, help="Time in seconds that the whole check may take.", show_default="360; with --toy 3600"
+        ),
+    ] = None,
     results: Results = RESULTS,
     reports: Reports = REPORTS,
 ) -> None:
@@ -259,7 +262,7 @@ def gpu_check(
 
     The exit code is 0 when every step has a result and no goal is missed, 1 otherwise, and 2 on bad input.
     """
-    from bench.studies.gpu_check.plan import STEPS
+    from bench.studies.gpu_check.plan import CALL_S, STEPS, TOY_S
     from bench.studies.gpu_check.report import closing, write_report
     from bench.studies.gpu_check.supervisor import run_check
 
@@ -272,7 +275,7 @@ def gpu_check(
         raise BadInput("gpu-check: torch finds no CUDA device; allowed: a CUDA device, or --toy on a CPU")
     machine = provenance.machine() + ("-toy" if toy else "")
     out = results / "gpu-check" / machine
-    step_results = run_check(out, names, toy, budget, typer.echo)
+    step_results = run_check(out, names, toy, budget or (TOY_S if toy else CALL_S), typer.echo)
     page = write_report(step_results, machine, reports / "gpu-check" / machine)
     typer.echo(f"results: {out}\nreport:  {page}\n{closing(step_results)}")
     missed = any(verdict == "missed" for result in step_results for verdict in result.goals.values())

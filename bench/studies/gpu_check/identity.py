@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from bench.methods.dqar import config, shape_of
 from bench.studies.gpu_check.rig import NOTHING, PRESET, Rig, skipping
 from bench.studies.gpu_check.step import Value
 
+Around = AbstractContextManager[None]
 SYNC = "synchronizing CUDA operation"  # in torch's warning of one
 PLANS: dict[str, dict[str, Any]] = {
     "skipped steps": skipping(4),
@@ -51,61 +52,86 @@ def identical(rig: Rig) -> dict[str, Value]:
 
 
 def syncs(rig: Rig) -> dict[str, Value]:
-    """Count how often the host waits for the device in one step of the loop.
+    """Run plans where torch makes an error of whatever makes the host wait for the device; count the waits.
+
+    The first step of a generation is outside, as it may read the first timestep. A gate reads its decision
+    once a step, so its waits are counted and none is an error.
 
     Args:
         rig: the loaded model and the scale of the check.
 
     Returns:
-        Waits by configuration: 0 for plans, at most 1 for gates, is what is wanted.
+        Whether each plan ran, and the most waits in one later step.
     """
-    values: dict[str, Value] = {}
-    for name, options in {"baseline": None, **PLANS, **GATES}.items():
-        if options is not None:
-            dqar.enable(rig.pipe, config(shape_of(rig.pipe) | options))
-        try:
-            counts = _syncs_per_step(rig)
-        finally:
-            dqar.disable(rig.pipe)
-        # The first step of a generation may read the first timestep.
-        values[f"{name}: first step"], values[f"{name}: later steps, most"] = counts[0], max(counts[1:])
-    values["plans, most"] = max(int(str(values[f"{name}: later steps, most"])) for name in PLANS)
-    values["gates, most"] = max(int(str(values[f"{name}: later steps, most"])) for name in GATES)
-    return values
+    ran = {name: _runs_without_wait(rig, options) for name, options in {"baseline": None, **PLANS}.items()}
+    waits = {name: _waits(rig, options) for name, options in {"baseline": None, **PLANS, **GATES}.items()}
+    values: dict[str, Value] = {"plans run without a wait": all(ran[name] for name in PLANS)}
+    values["gates, most"] = max(max(waits[name][1:]) for name in GATES)
+    values |= {f"{name}: runs without a wait": done for name, done in ran.items()}
+    values |= {f"{name}: waits of the first step": counts[0] for name, counts in waits.items()}
+    return values | {f"{name}: later steps, most": max(counts[1:]) for name, counts in waits.items()}
 
 
-@torch.no_grad()
-def _syncs_per_step(rig: Rig) -> list[int]:
-    pipe, scheduler = rig.pipe, rig.pipe.scheduler
-    scheduler.set_timesteps(rig.scale.eager_steps)
-    shape = pipe.transformer.config
-    where = {"device": pipe.device, "dtype": pipe.dtype}
-    timesteps = scheduler.timesteps.to(pipe.device)
-    noise = torch.Generator().manual_seed(0)
-    latent = torch.randn(1, shape.in_channels, *[shape.sample_size] * 2, generator=noise).to(**where)
-    labels = torch.tensor([1, 1000], device=pipe.device)
+def _runs_without_wait(rig: Rig, options: dict[str, Any] | None) -> bool:
+    """Whether the loop runs in torch's debug mode `error` from its second step on."""
+    try:
+        _denoise(rig, options, lambda step: _mode(rig, "error") if step else nullcontext())
+    except RuntimeError as error:
+        if SYNC not in str(error):
+            raise
+        return False
+    return True
+
+
+def _waits(rig: Rig, options: dict[str, Any] | None) -> list[int]:
+    """How many waits torch warns of in each step; 0 without a device, where nothing waits."""
     counts: list[int] = []
-    for step, t in enumerate(scheduler.timesteps):
-        with _counted(rig.on_cuda, counts):
-            output = pipe.transformer(
-                torch.cat([latent, latent]), timestep=timesteps[step].expand(2), class_labels=labels
-            ).sample[:, : shape.in_channels]
-            conditional, unconditional = output.chunk(2)
-            guided = unconditional + 4.0 * (conditional - unconditional)
-            latent = scheduler.step(guided, t, latent).prev_sample
+    _denoise(rig, options, lambda step: _counted(rig, counts))
     return counts
 
 
+@torch.no_grad()
+def _denoise(rig: Rig, options: dict[str, Any] | None, around: Callable[[int], Around]) -> None:
+    """Run the loop as the pipeline does, with DQAR under `options`, each step within `around(step)`."""
+    if options is not None:
+        dqar.enable(rig.pipe, config(shape_of(rig.pipe) | options))
+    try:
+        pipe, scheduler = rig.pipe, rig.pipe.scheduler
+        scheduler.set_timesteps(rig.scale.eager_steps)
+        shape = pipe.transformer.config
+        timesteps = scheduler.timesteps.to(pipe.device)
+        noise = torch.Generator().manual_seed(0)
+        latent = torch.randn(1, shape.in_channels, *[shape.sample_size] * 2, generator=noise)
+        latent = latent.to(device=pipe.device, dtype=pipe.dtype)
+        labels = torch.tensor([1, 1000], device=pipe.device)
+        for step, t in enumerate(scheduler.timesteps):
+            with around(step):
+                output = pipe.transformer(
+                    torch.cat([latent, latent]), timestep=timesteps[step].expand(2), class_labels=labels
+                ).sample[:, : shape.in_channels]
+                conditional, unconditional = output.chunk(2)
+                guided = unconditional + 4.0 * (conditional - unconditional)
+                latent = scheduler.step(guided, t, latent).prev_sample
+    finally:
+        dqar.disable(rig.pipe)
+
+
 @contextmanager
-def _counted(on_cuda: bool, counts: list[int]) -> Iterator[None]:
-    """Append how many waits torch warns of in the body; 0 without a device, where nothing waits."""
-    with warnings.catch_warnings(record=True) as caught:
+def _mode(rig: Rig, mode: str) -> Iterator[None]:
+    """torch's debug mode of waits in the body; without a device there is none."""
+    if rig.on_cuda:
+        torch.cuda.set_sync_debug_mode(mode)
+    try:
+        yield
+    finally:
+        if rig.on_cuda:
+            torch.cuda.set_sync_debug_mode("default")
+
+
+@contextmanager
+def _counted(rig: Rig, counts: list[int]) -> Iterator[None]:
+    """Append how many waits torch warns of in the body."""
+    with warnings.catch_warnings(record=True) as caught, _mode(rig, "warn"):
         warnings.simplefilter("always")
-        if on_cuda:
-            torch.cuda.set_sync_debug_mode("warn")
-        try:
-            yield
-        finally:
-            if on_cuda:
-                torch.cuda.set_sync_debug_mode("default")
+        yield
     counts.append(sum(SYNC in str(warning.message) for warning in caught))

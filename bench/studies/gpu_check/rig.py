@@ -38,7 +38,7 @@ class Scale:
 
 FULL = Scale(
     model="facebook/DiT-XL-2-256", weights="random", dtype="bf16", batch=32, steps=50, eager_steps=20,
-    model_steps=13, pairs=(4, 12), budget_s=20, images=2000, side=128, layers=None, heads=24,
+    model_steps=13, pairs=(4, 12), budget_s=12, images=2000, side=128, layers=None, heads=24,
 )  # fmt: skip
 TOY = Scale(
     model="embedded", weights="trained", dtype="fp32", batch=2, steps=8, eager_steps=6,
