@@ -18,12 +18,12 @@ from bench.pipeline import conditions, models
 from bench.pipeline.session import Generation, Session
 from bench.record import Record
 from bench.report.tables.runs import text_columns
-from bench.run.preflight import check_model
+from bench.run.preflight import check_model, check_suite
 from bench.run.runner import skip_reason
 from bench.spec.prompts import MOST, Prompts, shipped
 from bench.spec.run_spec import RunSpec
 from bench.spec.settings import QualitySettings
-from bench.spec.suite import Suite
+from bench.spec.suite import Suite, available
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -182,6 +182,35 @@ def test_what_does_not_fit_is_refused(changes: dict[str, Any], message: str) -> 
     with pytest.raises(BadInput, match=message) as caught:
         check_model([spec(**changes)])
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", [name for name in available() if Suite.load(name).file.on_flows])
+def test_a_suite_for_noise_schedules_names_those_for_flows(name: str) -> None:
+    """Given a flow, it is refused in one line with the suites to run instead, and these take the flow."""
+    given = {"model": "embedded-t2i", "prompts": "emoji"}
+    suite = Suite.load(name, **given)
+    with pytest.raises(BadInput, match="'embedded-t2i' is not allowed: it is a flow") as caught:
+        check_suite(suite, suite.configurations[0])
+    assert "\n" not in str(caught.value)
+    for other in suite.file.on_flows:
+        assert other in str(caught.value)
+        check_model(Suite.load(other, **given).specs())
+    check_suite(Suite.load(name, model="embedded"), suite.configurations[0].model_copy(update=OF_LABELS))
+
+
+OF_LABELS = {"model": "embedded", "prompts": None}
+
+
+def test_a_shipped_plan_for_other_layers_is_a_skipped_run() -> None:
+    """A suite with plans of the models that ship runs on a model of another depth without them; a plan for
+    other steps is still a mistake."""
+    plan = {"plan": "t2i-dpm-converged-2.8x", "scheduler": "dpm_solver++", "steps": 28}
+    own, other = (spec(method="dqar", options=plan, **model) for model in ({}, OF_LABELS))
+    check_model([own, other])
+    assert skip_reason(own) is None
+    assert skip_reason(other) == "its plan was calibrated for 7 layers, this model has 12"
+    with pytest.raises(BadInput, match="the plan is for 28 steps"):
+        check_model([other.model_copy(update={"options": plan | {"steps": 20}})])
 
 
 def test_a_pipeline_that_cannot_be_measured_is_refused(tmp_path: Path) -> None:

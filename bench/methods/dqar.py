@@ -62,6 +62,22 @@ def plan_file(options: dict[str, Any]) -> Path | None:
     return Path(path) if path else None
 
 
+def other_layers(options: dict[str, Any], layers: int) -> int | None:
+    """For how many layers the plan of the option `plan` was calibrated, where the model has another number.
+
+    Args:
+        options: As `config` takes them.
+        layers: The model's.
+
+    Returns:
+        The plan's layers; None where there is no such plan, or it fits.
+    """
+    if PLAN not in options:
+        return None
+    made_for = int(SavedPlan.load(_shipped(options[PLAN])).reuse.shape[1])
+    return None if made_for == layers else made_for
+
+
 def named_files(options: dict[str, Any]) -> dict[str, Path]:
     """The files that options name.
 

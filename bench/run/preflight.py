@@ -7,10 +7,11 @@ from pathlib import Path
 
 from bench.errors import BadInput
 from bench.pipeline import models, signatures
-from bench.pipeline.facts import ModelFacts
+from bench.pipeline.facts import ModelFacts, shown
 from bench.spec.external_files import refuse
 from bench.spec.run_spec import RunSpec
 from bench.spec.settings import QualitySettings
+from bench.spec.suite import Suite
 
 
 def check(quality: QualitySettings) -> list[str]:
@@ -47,6 +48,23 @@ def _check_kind(field: str, path: Path) -> None:
         raise refuse(field, path, "does not exist")
     if not (path.is_file() or path.is_dir()):  # reading a pipe would wait for ever
         raise refuse(field, path, "is no regular file")
+
+
+def check_suite(suite: Suite, spec: RunSpec) -> None:
+    """Check that a suite is for the kind of its model.
+
+    Args:
+        suite: the suite, its model perhaps another one than its file's.
+        spec: one of its configurations, `weights` settled.
+
+    Raises:
+        BadInput: the model is a flow and the suite is not for flows; naming the suites that are.
+    """
+    if (others := suite.file.on_flows) and models.facts_of(spec).flow_matching:
+        raise BadInput(
+            f"{suite.source}: --model: {shown(spec.model)} is not allowed: it is a flow, and the suite is for"
+            f" noise schedules; on a flow: {' or '.join(others)} with the same --model and --prompts"
+        )
 
 
 def check_model(specs: Sequence[RunSpec]) -> None:
@@ -91,13 +109,14 @@ def _other_plan(spec: RunSpec, steps: int, model: ModelFacts) -> str | None:
     """Why the plan that a configuration names does not fit its steps and layers."""
     if spec.method != "dqar" or model.layers is None:
         return None
-    from bench.methods.dqar import plan_file
+    from bench.methods.dqar import other_layers, plan_file
     from dqar.policy.saved_plan import SavedPlan
 
     try:
         file = plan_file(spec.options)
         if file:
-            SavedPlan.load(file).check(steps, model.layers)
+            other = other_layers(spec.options, model.layers)  # a skipped run, see `skip_reason`
+            SavedPlan.load(file).check(steps, other or model.layers)
     except ValueError as error:
         return f"options: {error}"
     return None

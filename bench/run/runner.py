@@ -47,11 +47,24 @@ def skip_reason(spec: RunSpec) -> str | None:
     pipeline = models.facts_of(spec).pipeline if spec.prompts else "DiTPipeline"
     if why := method.gap(pipeline, spec.options):
         return f"{spec.method} does not run on this model: {why}"
+    if why := _other_plan(spec):
+        return why
     if why := method.lacks(spec.options):
         return f"not on this machine: {why}"
     if spec.weights == "trained" or not method.by_data(spec.options):
         return None
     return "needs trained weights: what it reuses depends on what the model computes"
+
+
+def _other_plan(spec: RunSpec) -> str | None:
+    """Why a plan that ships is not for this model."""
+    if spec.method != "dqar" or "plan" not in spec.options:
+        return None
+    from bench.methods.dqar import other_layers
+
+    layers = models.facts_of(spec).layers
+    made_for = other_layers(spec.options, layers) if layers else None
+    return f"its plan was calibrated for {made_for} layers, this model has {layers}" if made_for else None
 
 
 @dataclass(frozen=True, kw_only=True)

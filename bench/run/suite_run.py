@@ -65,6 +65,7 @@ class SuiteRun:
         _check_device(suite, placement.device)
         weights = models.with_weights(suite.file)
         specs = [spec.model_copy(update={"weights": weights}) for spec in specs]
+        preflight.check_suite(suite, specs[0])
         preflight.check_model(specs)
         return cls.of(specs, results, force, suite.names, placement)
 

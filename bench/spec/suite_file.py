@@ -96,6 +96,7 @@ class SuiteFile(Settings):
     # The command that runs the suite and writes its page, in place of `run` and `report`: a module of
     # bench.studies. This field is the one place that states it.
     command: str | None = None
+    on_flows: list[Name] = Field(default_factory=list)  # not for flows, for which these suites are
     subject: Literal["speed", "memory", "distances"] = "speed"  # what the report's summary is about
     publish_images: bool = True  # whether `publish` keeps the worst samples, which its page shows in a grid
     # Share of the baseline's own drift that a configuration with "no loss" may add to it.
