@@ -132,7 +132,7 @@ def test_the_last_lines_are_the_summary() -> None:
 
 
 def test_the_important_steps_fit_the_call() -> None:
-    """The limits of the steps up to the int8 cache, in the order of importance, are within one call's time."""
+    """The limits of the steps up to the int8 cache, by importance, are within one call's time."""
     names = [step.name for step in STEPS]
     important = STEPS[: names.index(FIRST) + 1]
     assert [step.name for step in important] == ["identity", "syncs", "compiled", "graphs", "gate", "int8"]

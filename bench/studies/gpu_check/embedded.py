@@ -1,14 +1,17 @@
-"""The embedded model on the device: the same drift as on a CPU, and the distance to real images."""
+"""The embedded models on the device: the same drift as on a CPU, and the distance to real images."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 
-from bench.embedded import load_pipeline
+from bench.embedded import load_pipeline, load_text_pipeline
 from bench.pipeline import conditions
 from bench.pipeline.session import Session
+from bench.spec.prompts import Prompts
+from bench.spec.run_spec import RunSpec
 from bench.studies.gpu_check.rig import Rig, skipping
 from bench.studies.gpu_check.step import Value
 
@@ -17,32 +20,52 @@ BATCH = 250  # images at once
 
 
 def drift(rig: Rig) -> dict[str, Value]:
-    """Compare the drift of DQAR on the device with that on a CPU.
+    """Compare the drift of DQAR on the device with that on a CPU, on the class-conditional model.
 
     Args:
-        rig: the loaded model and the scale of the check.
+        rig: the scale of the check.
 
     Returns:
         Relative L2 of the final latents from the baseline's, by device.
     """
+    return _compared(rig, load_pipeline, model="embedded")
+
+
+def text_drift(rig: Rig) -> dict[str, Value]:
+    """Compare the drift of DQAR on the device with that on a CPU, on the text-to-image model.
+
+    Args:
+        rig: the scale of the check.
+
+    Returns:
+        Relative L2 of the final latents from the baseline's, by device.
+    """
+    return _compared(
+        rig, load_text_pipeline, model="embedded-t2i", prompts=Prompts.read("emoji"), scheduler=None,
+        timestep_spacing=None,
+    )  # fmt: skip
+
+
+def _compared(rig: Rig, load: Callable[[torch.dtype], Any], **fields: Any) -> dict[str, Value]:
     spec = rig.spec(
-        "dqar", skipping(rig.scale.model_steps), model="embedded", weights="trained", dtype="bf16",
-        num_inference_steps=rig.scale.steps, batch_size=COMPARED,
+        "dqar", skipping(rig.scale.model_steps), weights="trained", dtype="bf16",
+        num_inference_steps=rig.scale.steps, batch_size=COMPARED, **fields,
     )  # fmt: skip
     values: dict[str, Value] = {}
     drifts: list[float] = []
     for device in dict.fromkeys(("cpu", "cuda" if rig.on_cuda else "cpu")):
-        pipe: Any = load_pipeline(torch.bfloat16).to(device)
-        pipe.set_progress_bar_config(disable=True)
-        session = Session(pipe=pipe, spec=spec, labels=conditions.numbers(spec, pipe))
-        base, candidate = (
-            session.baseline(range(COMPARED)).latents,
-            session.candidate(range(COMPARED)).latents,
-        )
-        drifts.append(float(((candidate - base).flatten(1).norm(dim=1) / base.flatten(1).norm(dim=1)).mean()))
+        drifts.append(_drift(spec, load(torch.bfloat16).to(device)))
         values[f"drift on {device}"] = drifts[-1]
-    values["device over CPU"] = drifts[-1] / drifts[0]
-    return values
+    return values | {"device over CPU": drifts[-1] / drifts[0]}
+
+
+def _drift(spec: RunSpec, pipe: Any) -> float:
+    """The mean over images of the candidate's distance from the baseline, relative to the baseline."""
+    pipe.set_progress_bar_config(disable=True)
+    session = Session(pipe=pipe, spec=spec, labels=conditions.numbers(spec, pipe))
+    arms = (session.baseline, session.candidate)
+    base, candidate = (arm(range(COMPARED)).latents.flatten(1) for arm in arms)
+    return float(((candidate - base).norm(dim=1) / base.norm(dim=1)).mean())
 
 
 def distance(rig: Rig) -> dict[str, Value]:

@@ -65,10 +65,13 @@ STEPS: tuple[Step, ...] = (
     Step("int8", "the int8 cache: bytes, peaks, time", 60, speed.int8, (
         Goal("cache, 8 over 16 bits", at_most=0.51),
     )),
-    Step("drift", "the embedded model: drift on the device over that on a CPU", 40, embedded.drift, (
+    Step("drift", "the class-conditional model: drift on the device over that on a CPU", 30, embedded.drift, (
         Goal("device over CPU", at_least=0.95), Goal("device over CPU", at_most=1.05),
     )),
-    Step("distance", "the embedded model: distance of its images to real ones", 40, embedded.distance),
+    Step("drift-t2i", "the same of the text-to-image model", 30, embedded.text_drift, (
+        Goal("device over CPU", at_least=0.95), Goal("device over CPU", at_most=1.05),
+    )),
+    Step("distance", "the class-conditional model: distance to real images", 40, embedded.distance),
     Step("competitors", "other caches and fewer steps, eager seconds, batch 32", 100, speed.competitors),
     Step("shapes", "SD3- and Flux-shaped transformers at 1024 x 1024", 90, shapes.shapes),
     Step("energy", "joules an image", 40, speed.energy),
