@@ -107,6 +107,14 @@ def run(
         ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Measure finished configurations again.")] = False,
+    keep_images: Annotated[
+        Path | None,
+        typer.Option(
+            help="Directory on each machine that makes images, for its configurations' as"
+            " SUITE/CONFIGURATION/SEED.png.",
+            show_default="none is kept",
+        ),
+    ] = None,
     on: On = "local",
     workers: Workers = None,
     device_kind: DeviceKind = None,
@@ -123,12 +131,18 @@ def run(
     names = all_chosen(name) if model is prompts is only is None else (chosen(name),)
     suites = [Suite.load(one, seed=seed, model=model, prompts=prompts, quality=quality) for one in names]
     with placement(on, workers, device_kind, dashboard) as placed:
-        failed = [_measured(suite, results, reports, only, force, placed) for suite in suites]
+        failed = [_measured(suite, results, reports, only, force, keep_images, placed) for suite in suites]
     raise typer.Exit(REGRESSED if any(failed) else OK)
 
 
 def _measured(
-    suite: Suite, results: Path, reports: Path, only: str | None, force: bool, placed: Placement
+    suite: Suite,
+    results: Path,
+    reports: Path,
+    only: str | None,
+    force: bool,
+    keep_images: Path | None,
+    placed: Placement,
 ) -> bool:
     """Run one suite and write its report; whether a configuration that was asked for failed."""
     if suite.command:
@@ -141,7 +155,7 @@ def _measured(
 
     suite_run = SuiteRun.of_suite(suite, results, only, force, placed)
     typer.echo(suite_run.opening)
-    records, store = suite_run.run(), suite_run.store
+    records, store = suite_run.run(keep_images), suite_run.store
     written = report_of(suite, records, store.directory, suite.report_dir(reports, store.machine))
     typer.echo(table(records))
     typer.echo(suite_run.closing(records))

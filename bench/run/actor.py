@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import BaseModel, TypeAdapter
 
+from bench.run import image_files
 from bench.run.runner import Runner
 from bench.run.worker import Job, reason
 from bench.spec.run_spec import RunSpec
@@ -33,6 +34,7 @@ class ShardTask(BaseModel):
     stop: int
     baseline: bool  # whether the baseline's shard is asked for
     cache: Path | None  # where the baseline's images are kept, on the machine that holds the results
+    keep_images: Path | None = None  # where the configurations' images go, on the worker's machine
 
 
 class Shard(NamedTuple):
@@ -173,6 +175,8 @@ def _shards_of(task: ShardTask, first: Session) -> list[Shard]:
         session = first.under(spec)
         try:
             cand = Collector(session, Pairs(), None, _silent).candidate(numbers)
+            if task.keep_images:
+                image_files.write(task.keep_images, spec, cand.images, task.start)
             shard = _packed(spec.name, shards.of_candidate(session, base, cand, numbers, solved))
         except Exception as error:
             shard = _failed(spec.name, error)

@@ -8,6 +8,8 @@ from typing import Any
 
 from bench.machine import provenance
 from bench.machine.device import device_type
+from bench.machine.files import write_errors_named
+from bench.run import image_files
 from bench.run.placement import Item, Progress, Result
 from bench.run.runner import Runner
 from bench.spec.run_spec import RunSpec
@@ -47,8 +49,14 @@ class Local:
             runner: runs them.
             progress: counts each group that is done.
         """
+        if runner.keep_images:  # refused before anything is measured
+            with write_errors_named(runner.keep_images / "image"):
+                runner.keep_images.mkdir(parents=True, exist_ok=True)
         for group in groups:
             runner.run(*group)
+            if runner.keep_images:
+                for spec in group:
+                    image_files.write_made(runner.keep_images, runner.job(spec))
             progress.advance(len(group))
 
     def map(self, make: Callable[[], Callable[[Item], Result]], items: Iterable[Item]) -> list[Result]:

@@ -28,6 +28,7 @@ class QualityRun:
     timed: dict[str, Record]  # by configuration
     slower: float  # a worker's seconds over those that were timed
     workers: int
+    keep_images: Path | None = None  # where workers write the configurations' images
     alone: set[str] = field(default_factory=set)  # configurations whose shards are tasks of their own
     failures: dict[str, Record] = field(default_factory=dict)
 
@@ -135,6 +136,7 @@ class QualityRun:
                 stop=part.numbers.stop,
                 baseline=BASELINE in part.names,
                 cache=images,
+                keep_images=self.keep_images,
             )
 
     def _seconds(self, jobs: Sequence[Job]) -> float:

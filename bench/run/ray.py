@@ -135,7 +135,9 @@ class Ray:
                         job.store.write(record, image)
                         progress.advance(1, self.size, record.status == "failed")
                 pool = self._for_quality(pool)
-                self._quality(pool, [due[name] for name in timed], timed, progress)
+                jobs = [due[name] for name in timed]
+                run = QualityRun(jobs, timed, self._speed(), self.size, runner.keep_images)
+                self._quality(pool, run, progress)
             finally:
                 pool.close()
 
@@ -214,14 +216,13 @@ class Ray:
         limit = 2 * sum(job.spec.timeout_s for job in jobs) + SLACK_S
         return Task("timed", (given, list(self.command)), limit, list(jobs))
 
-    def _quality(self, pool: Any, jobs: Sequence[Job], timed: dict[str, Record], progress: Progress) -> None:
+    def _quality(self, pool: Any, run: QualityRun, progress: Progress) -> None:
         from bench.run.pool import Failure, Task
 
-        run = QualityRun(list(jobs), timed, self._speed(), self.size)
         while True:
             for record in run.finished():
                 progress.advance(1, pool.size, record.status == "failed")
-            asked = run.tasks(self._shared_cache(jobs))
+            asked = run.tasks(self._shared_cache(run.jobs))
             if not asked:
                 return
             progress.expect(len(asked))

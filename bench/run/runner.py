@@ -69,13 +69,15 @@ def _other_plan(spec: RunSpec) -> str | None:
 
 @dataclass(frozen=True, kw_only=True)
 class Runner:
-    """How to run: where records go, whether finished ones are measured again, who hears of progress."""
+    """How to run: where records and images go, whether finished ones are measured again, who hears of
+    progress."""
 
     results: Path
     force: bool = False
     report: Callable[[str], None] = lambda text: None
     worker: Sequence[str] = WORKER
     inputs: Callable[[RunSpec, Path], dict[str, Any]] = keys.inputs
+    keep_images: Path | None = None  # see `bench.run.image_files`
 
     def run(self, *specs: RunSpec) -> None:
         """Run those of the configurations that are not finished, in one process.

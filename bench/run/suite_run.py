@@ -121,15 +121,21 @@ class SuiteRun:
             f" (estimated), {self.store.directory}"
         )
 
-    def run(self) -> list[Record]:
+    def run(self, keep_images: Path | None = None) -> list[Record]:
         """Measure what is not finished, with a progress bar.
+
+        Args:
+            keep_images: where images go, see `bench.run.image_files`; None: none are kept.
 
         Returns:
             The records of all that the report shows, those of earlier runs included.
         """
         with Progress(len(self.specs)) as progress:
             inputs = self.placement.inputs
-            runner = Runner(results=self.results, force=self.force, report=progress.say, inputs=inputs)
+            keep = keep_images and keep_images.resolve()  # workers may run elsewhere
+            runner = Runner(
+                results=self.results, force=self.force, report=progress.say, inputs=inputs, keep_images=keep
+            )
             self.placement.run(list(groups(self.specs)), runner, progress)
         return self.store.records(list(self.reported))
 
