@@ -83,6 +83,11 @@ def test_a_study_is_reported_by_its_own_page(name: str, tmp_path: Path) -> None:
             ("run", "control"),
             "run: 'control' is not allowed; allowed: its own command, python -m bench control",
         ),
+        (
+            ("run", "prompt-length"),
+            "run: 'prompt-length' is not a suite; allowed: its own command, python -m bench prompt-length",
+        ),
+        (("run", "gpu-check", "--seed", "1"), "its own command, python -m bench gpu-check"),
         (("run", "smoke", "--seed", "-1"), "seed: -1 is not allowed"),
         (
             ("run", "smoke", "--reference", "/nowhere"),
@@ -101,6 +106,12 @@ def test_bad_input_is_one_line(arguments: tuple[str, ...], message: str) -> None
     assert done.returncode == 2, done.stderr
     assert message in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_run_starts_the_check_of_a_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`run gpu-check` is the command gpu-check, which states in one line that there is no device."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert bench("run", "gpu-check").stderr.startswith("gpu-check: torch finds no CUDA device; allowed")
 
 
 def test_doctor_and_lists_show_what_there_is() -> None:

@@ -123,16 +123,28 @@ def run(
     """Measure a suite's configurations, store one record each, and write the report.
 
     A run that was stopped is resumed. On a CPU, auto means the suites of both models that ship, or the first
-    of them with --model, --prompts or --only. The exit code is 0 when all is done, 1 when a run failed (its
-    record states why), and 2 on bad input.
+    of them with --model, --prompts or --only. The study gpu-check is run too; other studies have commands of
+    their own. The exit code is 0 when all is done, 1 when a run failed (its record states why), and 2 on bad
+    input.
     """
     files = (inception_weights, reference, lpips_weights, clip_weights)
+    if name in STUDIES:
+        others = (only, seed, model, prompts, images, *files, workers, device_kind, force or None)
+        plain = on == "local" and all(other is None for other in others)
+        _run_study(name, results, reports, plain)
     quality = dict(zip(FILES, files, strict=True)) | {"n": images}
     names = all_chosen(name) if model is prompts is only is None else (chosen(name),)
     suites = [Suite.load(one, seed=seed, model=model, prompts=prompts, quality=quality) for one in names]
     with placement(on, workers, device_kind, dashboard) as placed:
         failed = [_measured(suite, results, reports, only, force, keep_images, placed) for suite in suites]
     raise typer.Exit(REGRESSED if any(failed) else OK)
+
+
+def _run_study(name: str, results: Path, reports: Path, plain: bool) -> None:
+    """Run the check of a device, where no other option is given; name the command of any other study."""
+    if name != "gpu-check" or not plain:
+        raise BadInput(f"run: {name!r} is not a suite; allowed: its own command, python -m bench {name}")
+    studies.gpu_check(results=results, reports=reports)
 
 
 def _measured(
@@ -335,6 +347,10 @@ def compare(
     raise typer.Exit(exit_code(rows))
 
 
+# Studies that are no suites: each is a command.
+STUDIES = {
+    each.name for group in (studies.app, searches.app) for each in group.registered_commands
+} - available().keys() | {"policy"}
 app.add_typer(studies.app)
 app.add_typer(searches.app)
 app.add_typer(policy_app, name="policy")
