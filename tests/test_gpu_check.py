@@ -139,6 +139,13 @@ def test_the_important_steps_fit_the_call() -> None:
     assert sum(step.limit_s for step in important) <= CALL_S
 
 
+def test_what_is_not_verified_names_steps_that_exist() -> None:
+    """The README's list of what never ran on a device has every step of the check in it, and no other."""
+    section = (ROOT / "README.md").read_text().split("### Not verified on CUDA")[1].split("###")[0]
+    named = [name for part in re.findall(r"`gpu-check`: ([^;|]*)", section) for name in part.split("`")[1::2]]
+    assert {*named} == {step.name for step in STEPS} - {"tests"}
+
+
 def test_a_workers_start_is_of_its_first_steps_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A process that takes longer to start than its first step may is not waited for, once it prints."""
     script = tmp_path / "worker.py"
