@@ -178,6 +178,13 @@ def test_folding_gives_unit_latents_and_keeps_the_images() -> None:
     assert (latents.std(dim=(0, 2, 3)) - 1).abs().max() < 1e-4
 
 
+def test_a_saved_autoencoder_names_no_path_of_this_machine(tmp_path: Path) -> None:
+    """Training that goes on from the shipped one saves it again, with where it was loaded from."""
+    vae.load_shipped().save_pretrained(tmp_path)
+    saved = json.loads((tmp_path / "config.json").read_text())
+    assert saved["_name_or_path"] == "bench/embedded/model/vae"
+
+
 def test_a_killed_training_run_continues_as_if_unbroken(tmp_path: Path) -> None:
     """Weights after 4 + 4 steps with a restart between equal those after 8 steps."""
 

@@ -182,7 +182,10 @@ def load_shipped() -> Any:
     Returns:
         The autoencoder in float32, in evaluation mode; its latents have unit scale.
     """
-    return AutoencoderKL.from_pretrained(MODEL_DIR / "vae", torch_dtype=torch.float32).eval()
+    vae: Any = AutoencoderKL.from_pretrained(MODEL_DIR / "vae", torch_dtype=torch.float32).eval()
+    # What is saved names where it was loaded from: not a path of this machine.
+    vae.register_to_config(_name_or_path=(MODEL_DIR / "vae").relative_to(MODEL_DIR.parents[2]).as_posix())
+    return vae
 
 
 def load_folded(data: EmojiData, work: Path) -> Any:
