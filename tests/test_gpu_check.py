@@ -14,6 +14,7 @@ from typing import Any
 import only_packages
 import pytest
 
+from bench.cli.publish import publish
 from bench.record import Median
 from bench.studies.gpu_check import identity, supervisor
 from bench.studies.gpu_check.plan import CALL_S, FIRST, STEPS
@@ -203,3 +204,28 @@ def test_the_named_packages_are_enough(tmp_path: Path) -> None:
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def left(directory: Path, step: str, x: float) -> None:
+    """Write what a step leaves."""
+    result = StepResult(step=step, title="t", status="ok", toy=False, seconds=1, values={"x": x})
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / f"{step}.json").write_text(result.model_dump_json())
+
+
+def test_what_a_device_left_is_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second call's steps join those of the first on its page, another machine's page stays, and a trial
+    at toy size is kept back."""
+    monkeypatch.chdir(tmp_path)
+    left(Path("results/published/gpu-check/first-device"), "identity", 1.25)
+    left(Path("results/published/gpu-check/second-device"), "identity", 2.25)
+    left(Path("results/local/gpu-check/second-device"), "energy", 3.25)
+    left(Path("results/local/gpu-check/a-cpu-toy"), "identity", 4.25)
+    pages = publish("gpu-check")
+    assert [page.parent.name for page in pages] == ["first-device", "second-device"]
+    assert "1.25" in pages[0].read_text() and {"2.25", "3.25"} <= {*pages[1].read_text().split()}
+    assert "gpu-check/second-device/README.md" in Path("reports/README.md").read_text()
+    assert Path("results/published/gpu-check/second-device/energy.json").is_file()
+    assert not [*Path().rglob("results/published/**/a-cpu-toy")]
+    assert not Path("results/local/gpu-check/second-device/energy.json").exists()
+    assert publish("all") == pages

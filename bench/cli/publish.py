@@ -18,6 +18,7 @@ from bench.spec.suite import Suite, available
 from bench.store.places import PUBLISHED_REPORTS, PUBLISHED_RESULTS, REPORTS, RESULTS
 from bench.store.publishing import publish_records, publish_tree
 from bench.store.records import Store
+from bench.studies.gpu_check.step import TOY
 from dqar.utils.foreign import read_json
 
 ALL = "all"
@@ -91,6 +92,10 @@ def _shown(suite: Suite, records: list[Record], store: Store) -> set[str]:
 
 def _publish_study(name: str) -> None:
     """Move the data of a study that keeps no records, and its pages."""
+    if name in MACHINE_PAGES:  # pages are written again, those of machines published before too
+        for path in _machines(RESULTS / name):
+            publish_tree(path, PUBLISHED_RESULTS / name / path.name)
+        return
     publish_tree(RESULTS / name, PUBLISHED_RESULTS / name)
     if (REPORTS / name).is_dir() and name != "asv":  # asv's pages are made on demand
         replace_tree(REPORTS / name, PUBLISHED_REPORTS / name)
@@ -99,10 +104,12 @@ def _publish_study(name: str) -> None:
 def _written(name: str, suite: Suite | None) -> list[Path]:
     """Write the page of a published suite or study again; its path, or none where nothing is published."""
     directory = PUBLISHED_RESULTS / name
-    machines = [path for path in sorted(directory.glob("*")) if path.is_dir()]
+    machines = _machines(directory)
     if not machines:  # a study of pages alone, as families is, or nothing
         page = PUBLISHED_REPORTS / name / "README.md"
         return [page] if suite is None and page.exists() else []
+    if name in MACHINE_PAGES:
+        return [MACHINE_PAGES[name](path) for path in machines]
     if suite is None:
         pages = sorted((PUBLISHED_REPORTS / name).rglob("README.md"))
         written = STUDY_PAGES.get(name)
@@ -110,6 +117,11 @@ def _written(name: str, suite: Suite | None) -> list[Path]:
     if suite.file.report == "machine":
         return [_suite_page(suite, path.name) for path in machines]
     return [_suite_page(suite, measured_on(directory))]
+
+
+def _machines(directory: Path) -> list[Path]:
+    """The machines' directories, without those of trials at toy size, which are no evidence."""
+    return [path for path in sorted(directory.glob("*")) if path.is_dir() and not path.name.endswith(TOY)]
 
 
 def _suite_page(suite: Suite, machine: str) -> Path:
@@ -170,6 +182,16 @@ def _scaling(directory: Path) -> Path:
     return write_report(directory, PUBLISHED_REPORTS / "scaling")
 
 
+def _gpu_check(directory: Path) -> Path:
+    from bench.studies.gpu_check.report import write_report
+    from bench.studies.gpu_check.supervisor import results
+
+    machine = directory.name
+    return write_report(results(directory), machine, PUBLISHED_REPORTS / "gpu-check" / machine)
+
+
+# Studies that have a page for each machine.
+MACHINE_PAGES: dict[str, Callable[[Path], Path]] = {"gpu-check": _gpu_check}
 # Studies without records whose page can be written again from what they measured, in a machine's directory.
 STUDY_PAGES: dict[str, Callable[[Path], Path]] = {
     "signals": _signals,

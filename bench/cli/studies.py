@@ -264,6 +264,7 @@ def gpu_check(
     """
     from bench.studies.gpu_check.plan import CALL_S, STEPS, TOY_S
     from bench.studies.gpu_check.report import closing, write_report
+    from bench.studies.gpu_check.step import TOY
     from bench.studies.gpu_check.supervisor import run_check
 
     names = parts(steps)
@@ -273,7 +274,7 @@ def gpu_check(
             raise BadInput(f"gpu-check: --steps: {name!r} is not a step; allowed: {', '.join(known)}")
     if not toy and device_type() != "cuda":
         raise BadInput("gpu-check: torch finds no CUDA device; allowed: a CUDA device, or --toy on a CPU")
-    machine = provenance.machine() + ("-toy" if toy else "")
+    machine = provenance.machine() + (TOY if toy else "")
     out = results / "gpu-check" / machine
     step_results = run_check(out, names, toy, budget or (TOY_S if toy else CALL_S), typer.echo)
     page = write_report(step_results, machine, reports / "gpu-check" / machine)

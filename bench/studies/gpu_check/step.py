@@ -13,6 +13,7 @@ from bench.record import Median
 if TYPE_CHECKING:
     from bench.studies.gpu_check.rig import Rig
 
+TOY = "-toy"  # ends the name of a machine's directory where the check was a trial at toy size
 Value = bool | int | float | str | Median | None
 Verdict = Literal["met", "missed", "unclear", "not measured"]
 
