@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -36,6 +38,7 @@ from bench.cli.regression import app as asv_app
 from bench.cli.reporting import measured_on, report_of, table
 from bench.errors import BadInput
 from bench.pipeline import models
+from bench.pipeline.architectures import ARCHITECTURES
 from bench.pipeline.facts import ModelFacts
 from bench.run import preflight
 from bench.run.estimate import estimate
@@ -225,17 +228,31 @@ def publish(
 
 @command
 def show(name: SuiteName) -> None:
-    """List a suite's configurations, and estimate how long they take."""
+    """List a suite's configurations and which do not run on its model, and estimate how long they take."""
     suite = Suite.load(chosen(name))
     specs = suite.specs()
     rows = [(s.name, s.method, ", ".join(f"{k}={v}" for k, v in s.options.items())) for s in specs]
     typer.echo(f"{suite.name}: {suite.title}\n")
     typer.echo(tabulate(rows, headers=("run", "method", "options")))
+    typer.echo("".join(f"\nskipped: {run}: {why}" for run, why in _gaps(specs)))
     time = estimate(specs)
     typer.echo(
-        f"\n{len(specs)} runs{_pairs(specs[0])}; {time.text} on {time.device}"
+        f"{len(specs)} runs{_pairs(specs[0])}; {time.text} on {time.device}"
         " (estimated from budgets and FLOPs)"
     )
+
+
+def _gaps(specs: list[RunSpec]) -> Iterator[tuple[str, str]]:
+    """What does not run on a suite's model and why, as far as that is known without fetching the model."""
+    from bench.run.runner import gap
+
+    away = models.is_hub_id(specs[0].model)
+    if away and specs[0].prompts and specs[0].model not in ARCHITECTURES:
+        return
+    with suppress(BadInput):  # no such directory: nothing is known of it
+        for spec in specs:
+            if why := gap(spec.model_copy(update={"weights": "random" if away else "trained"})):
+                yield spec.name, why
 
 
 def _pairs(spec: RunSpec) -> str:

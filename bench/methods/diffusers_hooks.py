@@ -141,6 +141,22 @@ def fastercache(pipe: Any, values: Values, timestep: Callable[[], int], stack: E
         stack.callback(back.remove)
 
 
+def fastercache_gap(pipeline: str, options: Values) -> str | None:
+    """Why FasterCache does not run on a pipeline.
+
+    Args:
+        pipeline: The name of its class in diffusers.
+        options: Not looked at.
+
+    Returns:
+        A clause for reports; None where it runs.
+    """
+    return {
+        "FluxPipeline": "its guidance is distilled: there is no unconditional half to skip",
+        "WanPipeline": "it takes both halves of guidance in one batch, and they are two calls here",
+    }.get(pipeline)
+
+
 # The arguments that it must split into halves: its own list knows neither labels nor pooled prompts.
 SPLIT = ["hidden_states", "timestep", "class_labels", "encoder_hidden_states", "pooled_projections"]
 
@@ -210,6 +226,7 @@ FIRST_BLOCK = method(
 FASTERCACHE = method(
     fastercache,
     FASTERCACHE_OPTIONS,
+    gap=fastercache_gap,
     spaces=_space(
         "fastercache",
         attention_interval=Whole(2, 5),

@@ -67,19 +67,23 @@ def checked(options: dict[str, Any], known: Mapping[str, Range | Choice]) -> dic
 
 # Pipelines that call their transformer once a step, guidance included, on which caches of our own were tried.
 TRIED = ("DiTPipeline", "StableDiffusion3Pipeline")
+ON_OUTPUTS = (*TRIED, "FluxPipeline", "PixArtSigmaPipeline")  # caches that need no list of like blocks
 
 
-def tried(pipeline: str, options: dict[str, Any]) -> str | None:
-    """Why a cache that was tried on TRIED alone does not run on a pipeline.
+def tried(pipeline: str, options: dict[str, Any], on: Sequence[str] = TRIED) -> str | None:
+    """Why a cache that was tried on some pipelines alone does not run on another.
 
     Args:
         pipeline: The name of its class in diffusers.
         options: Not looked at.
+        on: The names of those that it was tried on.
 
     Returns:
         A clause for reports; None where it runs.
     """
-    return None if pipeline in TRIED else f"it was tried on {' and '.join(TRIED)} alone"
+    if pipeline in on:
+        return None
+    return f"it was tried on {', '.join(on[:-1])} and {on[-1]} alone, which call the transformer once a step"
 
 
 @contextmanager

@@ -19,14 +19,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import wraps
+from functools import partial, wraps
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from bench.methods.base import Arm, Method, Untimed, always
-from bench.methods.hooks import Progress, Range, checked, progress, restored, tried
+from bench.methods.hooks import ON_OUTPUTS, Progress, Range, checked, progress, restored, tried
 from bench.methods.scheduler import solver
 from bench.methods.space import Baseline, Space, Whole, evaluations, one_space, solvers
 from bench.methods.step_mask import COMPUTED, check_length, computed_steps, evenly
@@ -234,6 +234,6 @@ METHOD = Method(
     resolve=resolve,
     by_data=always,
     fixed_steps=always,
-    gap=tried,
+    gap=partial(tried, on=ON_OUTPUTS),
     spaces=one_space("l2p", space),
 )

@@ -19,14 +19,14 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import Enum, auto
-from functools import wraps
+from functools import partial, wraps
 from typing import Any
 
 from torch import Tensor, nn
 
 from bench.methods.base import Arm, Method, always
 from bench.methods.diffusers_hooks import MODULES
-from bench.methods.hooks import Choice, Progress, Range, checked, progress, restored, tried
+from bench.methods.hooks import ON_OUTPUTS, Choice, Progress, Range, checked, progress, restored, tried
 from bench.methods.scheduler import solver
 from bench.methods.space import Among, Baseline, Real, Space, Whole, one_space, solvers
 from dqar.integration.adapter import blocks_of, unwrapped
@@ -279,6 +279,6 @@ METHOD = Method(
     check=lambda options: checked(options, KNOWN),
     apply=apply,
     by_data=always,
-    gap=tried,
+    gap=partial(tried, on=ON_OUTPUTS),
     spaces=one_space("speca", space),
 )

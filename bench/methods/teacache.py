@@ -14,7 +14,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from bench.methods.base import Arm, Method, Untimed, always
-from bench.methods.hooks import Choice, Progress, Range, checked, progress, restored
+from bench.methods.hooks import TRIED, Choice, Progress, Range, checked, progress, restored
 from bench.methods.residual import HeldResidual
 from bench.methods.scheduler import solver
 from bench.methods.space import Baseline, Real, Space, one_space, solvers
@@ -125,6 +125,21 @@ def change(now: Tensor, before: Tensor) -> float:
     return float((now - before).abs().mean() / before.abs().mean())
 
 
+def gap(pipeline: str, options: dict[str, Any]) -> str | None:
+    """Why it does not run on a pipeline.
+
+    Args:
+        pipeline: The name of its class in diffusers.
+        options: Not looked at.
+
+    Returns:
+        A clause for reports; None where it runs.
+    """
+    if pipeline in TRIED:
+        return None
+    return "what its first block modulates is known for those of DiT and Stable Diffusion 3 alone"
+
+
 def _modulation(block: nn.Module) -> Callable[[dict[str, Any]], Tensor]:
     """What the first block modulates its input by, computed apart from it."""
     kind, norm = type(block).__name__, getattr(block, "norm1", None)
@@ -188,5 +203,5 @@ def space(baseline: Baseline) -> Space:
 
 
 METHOD = Method(
-    check=check, apply=apply, resolve=resolve, by_data=always, spaces=one_space("teacache", space)
+    check=check, apply=apply, resolve=resolve, by_data=always, gap=gap, spaces=one_space("teacache", space)
 )

@@ -33,6 +33,22 @@ from bench.store import keys
 WORKER = (sys.executable, "-m", "bench.run.worker")
 
 
+def gap(spec: RunSpec) -> str | None:
+    """State why a configuration does not run on its model, whatever the machine and the weights.
+
+    Args:
+        spec: the configuration, its `weights` settled.
+
+    Returns:
+        The reason in one line; None where it runs.
+    """
+    # The pipeline of class labels is known without a look at its files.
+    pipeline = models.facts_of(spec).pipeline if spec.prompts else "DiTPipeline"
+    if why := methods.get(spec.method).gap(pipeline, spec.options):
+        return f"{spec.method} does not run on this model: {why}"
+    return _other_plan(spec)
+
+
 def skip_reason(spec: RunSpec) -> str | None:
     """State why a configuration is not measured on its model, on this machine or under its weights.
 
@@ -42,13 +58,9 @@ def skip_reason(spec: RunSpec) -> str | None:
     Returns:
         The reason in one line; None where it is measured.
     """
-    method = methods.get(spec.method)
-    # The pipeline of class labels is known without a look at its files.
-    pipeline = models.facts_of(spec).pipeline if spec.prompts else "DiTPipeline"
-    if why := method.gap(pipeline, spec.options):
-        return f"{spec.method} does not run on this model: {why}"
-    if why := _other_plan(spec):
+    if why := gap(spec):
         return why
+    method = methods.get(spec.method)
     if why := method.lacks(spec.options):
         return f"not on this machine: {why}"
     if spec.weights == "trained" or not method.by_data(spec.options):
