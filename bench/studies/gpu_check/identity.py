@@ -61,7 +61,7 @@ def syncs(rig: Rig) -> dict[str, Value]:
         rig: the loaded model and the scale of the check.
 
     Returns:
-        Whether each plan ran, and the most waits in one later step.
+        Whether each plan ran, and the most waits in one later step; None without a device.
     """
     ran = {name: _runs_without_wait(rig, options) for name, options in {"baseline": None, **PLANS}.items()}
     waits = {name: _waits(rig, options) for name, options in {"baseline": None, **PLANS, **GATES}.items()}
@@ -69,7 +69,8 @@ def syncs(rig: Rig) -> dict[str, Value]:
     values["gates, most"] = max(max(waits[name][1:]) for name in GATES)
     values |= {f"{name}: runs without a wait": done for name, done in ran.items()}
     values |= {f"{name}: waits of the first step": counts[0] for name, counts in waits.items()}
-    return values | {f"{name}: later steps, most": max(counts[1:]) for name, counts in waits.items()}
+    values |= {f"{name}: later steps, most": max(counts[1:]) for name, counts in waits.items()}
+    return values if rig.on_cuda else dict.fromkeys(values)  # on a CPU nothing can wait
 
 
 def _runs_without_wait(rig: Rig, options: dict[str, Any] | None) -> bool:
