@@ -162,6 +162,32 @@ def test_the_plots_legend_covers_no_value(tmp_path: Path, monkeypatch: pytest.Mo
         assert not legend.get_window_extent().overlaps(ax.get_window_extent())
 
 
+def with_default(model: str, factor: float) -> dict[str, Any]:
+    """The measurements with a row of the default that drifts so many times the baseline's."""
+    content = data(model)
+    drifts = [factor * drift for drift in content["runs"][0]["drifts"]]
+    content["runs"].append(content["runs"][1] | {"name": "balanced", "drifts": drifts})
+    return content
+
+
+def test_the_default_is_a_row_and_a_finding(tmp_path: Path) -> None:
+    """What `dqar.enable` does without a configuration is judged against the baseline on each model."""
+    models = {"a": with_default("a", 0.9), "b": with_default("b", 1.2)}
+    (finding,) = [each for each in analysis.findings(models) if "balanced" in each.question]
+    assert finding.verdicts == {"a": "drifts less", "b": "drifts more"}
+    text = write_report(models, "m", tmp_path).read_text()
+    assert text.count("\n| balanced |") == 2 and "not measured yet" not in text
+
+
+def test_records_older_than_the_default_say_so(tmp_path: Path) -> None:
+    """Where the row lacks on one model or on both, the page names them and judges what there is."""
+    text = write_report({"a": with_default("a", 0.9), "b": data("b")}, "m", tmp_path).read_text()
+    assert "preset `balanced`, is not measured yet on b." in text
+    assert "| The default of dqar.enable" in text
+    old = write_report({"a": data("a"), "b": data("b")}, "m", tmp_path).read_text()
+    assert "not measured yet on a and b." in old and "| The default of dqar.enable" not in old
+
+
 def test_one_model_alone_is_no_generality(tmp_path: Path) -> None:
     """Where only one model was measured, the page claims nothing of both."""
     text = write_report({"a": data("a")}, "m", tmp_path).read_text()

@@ -10,6 +10,7 @@ import numpy as np
 
 from bench import stats
 from bench.record import Mean
+from dqar.presets import BALANCED
 
 Data = Mapping[str, Any]  # of a model, as `measure.measured` returns it
 CLEAR = 0.2  # a rank correlation from which a signal counts as informative
@@ -31,6 +32,19 @@ def named(data: Data, name: str, condition: str = "home") -> dict[str, Any]:
         run for run in data["runs"] if (run["name"], run["condition"]) == (name, condition)
     )
     return run_of
+
+
+def measured(data: Data, name: str) -> bool:
+    """Whether a run was measured at home; records that are older than a configuration lack it.
+
+    Args:
+        data: what was measured on a model.
+        name: the run's name.
+
+    Returns:
+        True where it is there.
+    """
+    return any((run["name"], run["condition"]) == (name, "home") for run in data["runs"])
 
 
 def difference(run: Mapping[str, Any], other: Mapping[str, Any]) -> Mean:
@@ -119,6 +133,8 @@ def findings(models: Mapping[str, Data]) -> list[Finding]:
     results.append(
         _compared("Skipped steps at half of the evaluations against preset recommended", models, pairs)
     )
+    if any(measured(data, BALANCED) for data in models.values()):
+        results.append(_balanced(models))
     results.append(_entropy(models))
     for condition, words in TRANSFERS.items():
         results.append(_transfer(f"Plan {words}, against the plain spread", models, condition))
@@ -138,6 +154,13 @@ def _compared(question: str, models: Mapping[str, Data], pairs: Mapping[str, Seq
     """The first run of each pair against the second."""
     means = {m: difference(named(d, pairs[m][0]), named(d, pairs[m][1])) for m, d in models.items()}
     return _of_means(question, means)
+
+
+def _balanced(models: Mapping[str, Data]) -> Finding:
+    """What `dqar.enable` does by default against the untouched model, where it was measured."""
+    there = {m: d for m, d in models.items() if measured(d, BALANCED)}
+    pairs = {m: [BALANCED, "baseline"] for m in there}
+    return _compared("The default of dqar.enable, preset balanced, against the baseline", there, pairs)
 
 
 def _of_means(question: str, means: Mapping[str, Mean]) -> Finding:

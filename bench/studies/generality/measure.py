@@ -26,6 +26,7 @@ from bench.studies.signals import analysis
 from bench.studies.signals.measure import table
 from dqar.plan import FloatArray
 from dqar.policy.saved_plan import SavedPlan
+from dqar.presets import BALANCED
 
 BATCH = 12
 CONVERGED_STEPS = 60  # of DPM-Solver++ of second order
@@ -239,7 +240,8 @@ def _configurations(bench: Bench) -> None:
     """The baseline, the presets, skipped steps and fewer steps, on the own solver and a better one."""
     half, third = bench.setting.evaluations
     bench.run("baseline", "baseline", {}, costed=True)
-    bench.run("recommended", "dqar", {"preset": "recommended"}, costed=True)
+    for preset in (BALANCED, "recommended"):
+        bench.run(preset, "dqar", {"preset": preset}, costed=True)
     bench.run("maximum, age 2", "dqar", {"preset": "maximum", "max_age": 2}, costed=True)
     for steps in (half, third):
         bench.run(f"spread {steps}", "dqar", SPREAD | {"model_steps": steps}, costed=True)

@@ -21,11 +21,13 @@ from bench.studies.generality.analysis import (
     by_axis,
     difference,
     findings,
+    measured,
     named,
     percent,
     transferred,
     verdict,
 )
+from dqar.presets import BALANCED
 
 COLOURS = ("#0b3c5d", "#D55E00")
 
@@ -57,6 +59,7 @@ def write_report(models: Mapping[str, Data], machine: str, out: Path) -> Path:
         "axis": axis(models),
         "moving": moving(models),
         "interval": interval,
+        "without_default": [model for model, data in models.items() if not measured(data, BALANCED)],
     }
     title = f"generality: what holds on both models that ship, on {machine}"
     return render("generality.md.j2", title, headline(results), content).write(out)
@@ -71,9 +74,9 @@ def headline(results: Sequence[Finding]) -> str:
     Returns:
         One or two sentences.
     """
-    measured = {model for each in results for model in each.values}
-    if len(measured) < 2:
-        return f"Measured on {', '.join(measured)} alone: whether it holds on both models is open."
+    shown = {model for each in results for model in each.values}
+    if len(shown) < 2:
+        return f"Measured on {', '.join(shown)} alone: whether it holds on both models is open."
     both = [each for each in results if len(each.verdicts) > 1]
     differ = [each for each in both if not each.agreed]
     counts = f"{len(both) - len(differ)} of {len(both)} findings hold on both models"
