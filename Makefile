@@ -49,10 +49,10 @@ generate: setup  ## Write images and a grid of them (ARGS="--dqar recommended" w
 	$(PY) -m bench generate $(if $(MODEL),--model $(MODEL)) $(if $(PROMPTS),--prompts $(PROMPTS)) $(ARGS)
 
 reproduce: setup  ## Show the published tables next to what is measured here.
-	$(PY) -m bench reproduce $(if $(MODEL),--model $(MODEL)) $(ARGS)
+	$(PY) -m bench reproduce $(if $(MODEL),--model $(MODEL)) $(if $(PROMPTS),--prompts $(PROMPTS)) $(ARGS)
 
 signals: setup  ## Measure how well entropy and SNR predict the reuse error.
-	$(PY) -m bench signals $(if $(MODEL),--model $(MODEL)) $(ARGS)
+	$(PY) -m bench signals $(if $(MODEL),--model $(MODEL)) $(if $(PROMPTS),--prompts $(PROMPTS)) $(ARGS)
 
 prompt-length: setup  ## Measure whether entropy or the reuse error depends on a prompt's length.
 	$(PY) -m bench prompt-length $(if $(MODEL),--model $(MODEL)) $(if $(PROMPTS),--prompts $(PROMPTS)) $(ARGS)
@@ -64,7 +64,7 @@ families: setup  ## Check DQAR on every transformer class of diffusers and on ti
 	$(PY) -m bench families $(ARGS)
 
 tune: setup  ## Search DQAR's fields for the Pareto front of speedup and drift.
-	$(PY) -m bench tune $(if $(MODEL),--model $(MODEL)) $(ARGS)
+	$(PY) -m bench tune $(if $(MODEL),--model $(MODEL)) $(if $(PROMPTS),--prompts $(PROMPTS)) $(ARGS)
 
 calibrate: setup  ## Search for plans, and write them to PLANS (ARGS="--target baseline").
 	$(PY) -m bench calibrate --out $(PLANS) $(if $(MODEL),--model $(MODEL)) $(if $(PROMPTS),--prompts $(PROMPTS)) $(ARGS)
@@ -75,7 +75,7 @@ policy: setup  ## Trace the model, train a policy into POLICY, and compare it at
 	$(PY) -m bench policy eval --policy $(POLICY) $(if $(MODEL),--model $(MODEL)) $(ARGS)
 
 control: setup  ## Time the baseline against itself, and count how often the interval holds 1.
-	$(PY) -m bench control $(ARGS)
+	$(PY) -m bench control $(if $(MODEL),--model $(MODEL)) $(if $(PROMPTS),--prompts $(PROMPTS)) $(ARGS)
 
 gpu-check: setup  ## Check the goals that need a CUDA device, in six minutes (ARGS=--toy: on a CPU).
 	$(PY) -m bench gpu-check $(ARGS)

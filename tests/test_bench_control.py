@@ -15,6 +15,7 @@ from bench import stats
 from bench.machine.process import ALLOCATOR
 from bench.measure.timing import Pairs, summarise
 from bench.record import Record
+from bench.run.preflight import check_model
 from bench.studies import control
 
 FAULTS = """
@@ -43,6 +44,13 @@ def test_repetitions_share_no_seed() -> None:
     specs = control.specs(3)
     assert len({spec.name for spec in specs}) == len({spec.seed for spec in specs}) == 3
     assert len({spec.model_copy(update={"name": "x", "seed": 0}).model_dump_json() for spec in specs}) == 1
+
+
+def test_the_study_is_of_any_model() -> None:
+    """A model and its prompts stand in place of the suite's, in every repetition."""
+    specs = control.specs(2, "embedded-t2i", "emoji")
+    check_model(specs)
+    assert {(spec.model, spec.prompts and spec.prompts.file) for spec in specs} == {("embedded-t2i", "emoji.txt")}
 
 
 def test_a_study_counts_the_intervals_that_hold_one(tmp_path: Path) -> None:

@@ -27,11 +27,10 @@ def dry(*arguments: str, **environment: str) -> str:
 
 @pytest.mark.parametrize("name", list(available()))
 def test_every_suite_is_a_target(name: str) -> None:
-    """`make SUITE` runs that suite, and `make SUITE MODEL=…` on that model."""
+    """`make SUITE` runs that suite, and `make SUITE MODEL=… PROMPTS=…` on that model and these prompts."""
     started = f"-m bench {Suite.load(name).command or f'run {name}'} "
     assert started in dry(name)
-    if name != "control":  # a study of the machine, on the embedded model
-        assert f"{started}--model a/model" in dry(name, "MODEL=a/model")
+    assert f"{started}--model a/model --prompts p.txt" in dry(name, "MODEL=a/model", "PROMPTS=p.txt")
 
 
 @pytest.mark.parametrize("name", ["generate", "tune", "signals", "calibrate", "policy", "bench"])

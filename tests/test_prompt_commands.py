@@ -12,7 +12,10 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from bench.cli.main import app
+from bench.run.runner import skip_reason
+from bench.run.suite_run import SuiteRun
 from bench.spec.prompts import Prompts
+from bench.spec.suite import Suite
 from bench.studies.prompt_length import analysis
 from bench.studies.prompt_length.measure import shortened
 from bench.studies.signals.rows import Study
@@ -61,6 +64,9 @@ def test_generate_makes_images_of_prompts(tmp_path: Path, prompts: str) -> None:
         (["tune", *MODEL], "takes prompts"),
         (["policy", "trace", *MODEL], "takes prompts; allowed: a model of class labels"),
         (["profile", "smoke", "baseline", *MODEL], "takes prompts"),
+        (["reproduce", *MODEL], "takes prompts; needed: a file with one a line"),
+        (["control", *MODEL], "takes prompts; needed: a file with one a line"),
+        (["control", "--model", "nowhere"], "model: 'nowhere' is no directory"),
     ],
 )
 def test_what_does_not_fit_is_one_line(command: list[str], why: str) -> None:
@@ -68,6 +74,26 @@ def test_what_does_not_fit_is_one_line(command: list[str], why: str) -> None:
     done = run(*command)
     assert done.exit_code == 2
     assert why in done.output and len(done.output.strip().splitlines()) == 1
+
+
+def test_the_published_tables_are_measured_on_prompts_too(tmp_path: Path) -> None:
+    """Every configuration of `reproduce` fits the text-to-image model with prompts; nothing is started."""
+    suite = Suite.load("reproduce", model="embedded-t2i", prompts="emoji")
+    specs = SuiteRun.of_suite(suite, tmp_path).specs
+    assert len(specs) == len(Suite.load("reproduce").configurations)
+    assert not any(skip_reason(spec) for spec in specs)
+
+
+@pytest.mark.slow
+def test_the_control_takes_a_model_and_prompts(tmp_path: Path, prompts: str, warm_processes: None) -> None:
+    """The baseline is timed against itself on a text-to-image model, and the page names the prompts."""
+    done = run(
+        "control", *MODEL, "--prompts", prompts, "--repetitions", 1, "--results", tmp_path / "r", "--reports",
+        tmp_path / "p",
+    )  # fmt: skip
+    assert done.exit_code in (0, 1), done.output
+    page = (tmp_path / "p" / "control" / "README.md").read_text()
+    assert "model embedded-t2i, prompts two" in page
 
 
 @pytest.mark.slow

@@ -81,17 +81,20 @@ def profile(
 @command
 def reproduce(
     model: ModelOverride = None,
+    prompts: PromptsOverride = None,
     results: Results = RESULTS,
     reports: Reports = REPORTS,
 ) -> None:
     """Show the published tables of the original specification next to what is measured here.
+
+    The published rows are of class labels; what is measured here may be of prompts.
 
     The exit code is 0 when every reuse ratio agrees, 1 when one does not or a run failed, and 2 on bad input.
     """
     from bench.run.suite_run import SuiteRun
     from bench.studies.reproduce import SUITE, agree, write_report
 
-    suite_run = SuiteRun.of_suite(Suite.load(SUITE, model=model), results)
+    suite_run = SuiteRun.of_suite(Suite.load(SUITE, model=model, prompts=prompts), results)
     typer.echo(suite_run.opening)
     records = suite_run.run()
     page = write_report(records, reports / SUITE)
@@ -218,6 +221,8 @@ def _finish(study: Rows, name: str, write_report: Callable[..., Path], results: 
 @command
 def control(
     repetitions: Annotated[int, typer.Option(min=1, help="Number of times that the baseline is timed.")] = 40,
+    model: ModelOverride = None,
+    prompts: PromptsOverride = None,
     results: Results = RESULTS,
     reports: Reports = REPORTS,
 ) -> None:
@@ -229,7 +234,9 @@ def control(
     from bench.run.suite_run import SuiteRun
     from bench.studies.control import SUITE, specs, study, write_report
 
-    suite_run = SuiteRun.of(specs(repetitions), results)
+    repeated = specs(repetitions, model, prompts)
+    check_model(repeated[:1])
+    suite_run = SuiteRun.of(repeated, results)
     typer.echo(suite_run.opening)
     records = suite_run.run()
     page = write_report(records, reports / SUITE)

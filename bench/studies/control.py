@@ -12,6 +12,7 @@ from statistics import median
 from typing import Any, NamedTuple
 
 from bench import stats
+from bench.pipeline import models
 from bench.record import Median, Record
 from bench.report.escape import escape
 from bench.report.page import render, write_csv
@@ -44,16 +45,23 @@ class Study(NamedTuple):
         return self.share.median >= REQUIRED
 
 
-def specs(repetitions: int) -> list[RunSpec]:
+def specs(repetitions: int, model: str | None = None, prompts: str | None = None) -> list[RunSpec]:
     """Repeat the suite's one configuration, each time with seeds of its own.
 
     Args:
         repetitions: number of repetitions, at least 1.
+        model: a model in place of the suite's.
+        prompts: a file of prompts, or the name of one that ships, where the model takes them.
 
     Returns:
         The configurations, named NAME-00, NAME-01 and so on.
+
+    Raises:
+        BadInput: model or prompts cannot be had.
     """
-    (spec,) = Suite.load(SUITE).specs()
+    suite = Suite.load(SUITE, model=model, prompts=prompts)
+    models.with_weights(suite.file)
+    (spec,) = suite.specs()
     names = [f"{spec.name}-{i:02}" for i in range(repetitions)]
     seeds = [spec.seed + i * APART for i in range(repetitions)]
     return [spec.model_copy(update={"name": n, "seed": s}) for n, s in zip(names, seeds, strict=True)]
