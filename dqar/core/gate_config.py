@@ -83,7 +83,8 @@ class GateConfig:
         None,
         optional(count(1)),
         _GATE,
-        "Prompt tokens; None = as many as the model is given, or the base where it has no prompt.",
+        "Prompt tokens; None = as many as the model is given, padding included (constant where a pipeline"
+        " pads to one length, whatever the prompt), or the base where it has no prompt.",
         needs=(ENTROPY_GATE, PROMPT_SCALING),
     )
     entropy_scales: tuple[float, ...] | None = option(

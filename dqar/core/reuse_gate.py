@@ -184,7 +184,7 @@ def entropy_thresholds(
     Args:
         config: Threshold, scales and prompt lengths.
         num_layers: Layers of the result.
-        prompt_length: Prompt tokens of the model's input, where `config` names none.
+        prompt_length: Prompt tokens of the model's input, padding included, where `config` names none.
 
     Returns:
         tau of each layer in nats, `[num_layers]`; infinite where the gate is off.

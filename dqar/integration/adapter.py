@@ -58,7 +58,7 @@ class Call(NamedTuple):
 
     latent: Any  # a tensor, or a list of one a sample
     timestep: Any
-    prompt_length: int | None  # tokens, None = the model has no prompt
+    prompt_length: int | None  # tokens, padding included; None = the model has no prompt
 
 
 class Adapter:
@@ -177,7 +177,11 @@ class Adapter:
 
 
 def _prompt_length(prompt: Any) -> int | None:
-    """Tokens of a prompt's embedding, or of the first of several text encoders'."""
+    """Tokens of a prompt's embedding, or of the first of several text encoders', padding included.
+
+    How many are real only a mask on the device knows, which the host would wait for, and not every model is
+    given one; a batch of several prompts has no one number, yet one threshold.
+    """
     prompt = prompt[0] if isinstance(prompt, (list, tuple)) and prompt else prompt
     return prompt.shape[-2] if getattr(prompt, "ndim", 0) >= 2 else None
 
