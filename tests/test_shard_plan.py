@@ -65,6 +65,16 @@ def test_a_place_that_is_none_is_refused(given: list[str], says: str) -> None:
     assert done.exit_code == 2 and says in done.output and done.output.count("\n") == 1
 
 
+@pytest.mark.parametrize("search", ["calibrate", "tune", "timesteps", "masks"])
+def test_every_search_takes_a_place(search: str, tmp_path: Path) -> None:
+    """Each command that searches runs its trials where `--on` says, and refuses what is none in one line."""
+    given = [] if search == "tune" else ["--out", str(tmp_path / "out")]
+    more = ["--method", "fewer_steps"] if search == "tune" else []
+    done = CliRunner().invoke(app, [search, *given, *more, "--workers", "2"])
+    assert done.exit_code == 2 and "--workers: needs --on ray" in done.output
+    assert done.output.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     ("address", "lacking", "says"),
     [

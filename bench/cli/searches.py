@@ -123,8 +123,14 @@ def timesteps(
     images: Annotated[int, typer.Option(min=2, help="Number of images to search on.")] = 4,
     guidance: Guidance = 4.0,
     results: Results = RESULTS,
+    on: On = "local",
+    workers: Workers = None,
+    device_kind: DeviceKind = None,
 ) -> None:
-    """Search where solvers take their steps: dynamic programming (GITS, OptimalSteps) and evolution."""
+    """Search where solvers take their steps: dynamic programming (GITS, OptimalSteps) and evolution.
+
+    Workers on Ray share the searches, one a solver and budget; the trials of one depend on each other.
+    """
     from bench.studies.timesteps.report import table
     from bench.studies.timesteps.study import Study, parsed
     from bench.studies.tune.candidate import Task
@@ -132,7 +138,8 @@ def timesteps(
     chosen_solvers = parsed(solvers)
     counts = [round(n) for n in numbers(budgets, "timesteps: --budgets", above=1, below=2 * steps)]
     task = Task(model=model, steps=steps, images=images, guidance=guidance, prompts=prompts_of(prompts))
-    written = Study(task, results).run(chosen_solvers, counts, trials, out)
+    with trial_workers(on, workers, device_kind) as placed:
+        written = Study(task, results).run(chosen_solvers, counts, trials, out, placed)
     typer.echo(f"{table(written)}\n\nfiles: {out}")
 
 
@@ -161,8 +168,14 @@ def masks(
     images: Annotated[int, typer.Option(min=2, help="Number of images to search on.")] = 2,
     guidance: Guidance = 4.0,
     results: Results = RESULTS,
+    on: On = "local",
+    workers: Workers = None,
+    device_kind: DeviceKind = None,
 ) -> None:
-    """Search which steps BudCache runs, by annealing and hill climbing, and write them as a suite's runs."""
+    """Search which steps BudCache runs, by annealing and hill climbing, and write them as a suite's runs.
+
+    Workers on Ray share the searches, one a solver and budget; the masks of one depend on each other.
+    """
     from bench.machine.files import write_atomic
     from bench.studies.masks import Study, parsed, runs, table
     from bench.studies.tune.candidate import Task
@@ -170,7 +183,8 @@ def masks(
     chosen = parsed(solvers)
     counts = [round(n) for n in numbers(budgets, "masks: --budgets", above=0, below=1001)]
     task = Task(model=model, steps=steps, images=images, guidance=guidance, prompts=prompts_of(prompts))
-    found = Study(task, results).run(chosen, counts, iterations)
+    with trial_workers(on, workers, device_kind) as placed:
+        found = Study(task, results).run(chosen, counts, iterations, placed)
     write_atomic(out, runs(found).encode())
     typer.echo(f"{table(found)}\n\nruns: {out}")
 

@@ -10,7 +10,7 @@ from bench.machine import provenance
 from bench.machine.device import device_type
 from bench.machine.files import write_errors_named
 from bench.run import image_files
-from bench.run.placement import Item, Progress, Result
+from bench.run.placement import TRIAL_S, Item, Progress, Result
 from bench.run.runner import Runner
 from bench.spec.run_spec import RunSpec
 from bench.store import keys
@@ -59,12 +59,18 @@ class Local:
                     image_files.write_made(runner.keep_images, runner.job(spec))
             progress.advance(len(group))
 
-    def map(self, make: Callable[[], Callable[[Item], Result]], items: Iterable[Item]) -> list[Result]:
+    def map(
+        self,
+        make: Callable[[], Callable[[Item], Result]],
+        items: Iterable[Item],
+        limit_s: float | None = TRIAL_S,
+    ) -> list[Result]:
         """Evaluate items in this process.
 
         Args:
             make: returns the evaluation; it is called once.
             items: what is evaluated.
+            limit_s: has no effect here.
 
         Returns:
             What the evaluation returns for each, in order.

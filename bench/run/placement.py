@@ -18,6 +18,7 @@ from bench.spec.run_spec import RunSpec
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+TRIAL_S = 3600.0  # that a trial of a search may take
 
 
 class Progress:
@@ -102,12 +103,18 @@ class Placement(Protocol):
             progress: counts what is done.
         """
 
-    def map(self, make: Callable[[], Callable[[Item], Result]], items: Iterable[Item]) -> list[Result]:
+    def map(
+        self,
+        make: Callable[[], Callable[[Item], Result]],
+        items: Iterable[Item],
+        limit_s: float | None = TRIAL_S,
+    ) -> list[Result]:
         """Evaluate items.
 
         Args:
             make: called once a worker, whose evaluation is kept; equal pickles are one.
             items: what is evaluated; they and the results can be pickled.
+            limit_s: seconds after which one counts as hung, on a cluster; None: never.
 
         Returns:
             What the evaluation that `make` returns gives for each item, in the items' order.

@@ -12,6 +12,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import math
 import os
 import pickle
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -28,7 +29,7 @@ from bench.machine.identity import machine_id
 from bench.record import Record
 from bench.run.actor import Actor
 from bench.run.nodes import Node, Nodes, connect
-from bench.run.placement import Item, Progress, Result
+from bench.run.placement import TRIAL_S, Item, Progress, Result
 from bench.run.quality_run import QualityRun
 from bench.run.runner import WORKER, Runner
 from bench.run.worker import Job
@@ -36,7 +37,6 @@ from bench.spec.run_spec import RunSpec
 from bench.store import keys
 
 SLACK_S = 60.0  # of a timed task beyond the limits that its process keeps by itself
-TRIAL_S = 3600.0  # of a search's trial
 
 
 @contextmanager
@@ -141,12 +141,18 @@ class Ray:
             finally:
                 pool.close()
 
-    def map(self, make: Callable[[], Callable[[Item], Result]], items: Iterable[Item]) -> list[Result]:
+    def map(
+        self,
+        make: Callable[[], Callable[[Item], Result]],
+        items: Iterable[Item],
+        limit_s: float | None = TRIAL_S,
+    ) -> list[Result]:
         """Evaluate items on the workers, whose evaluations are kept.
 
         Args:
             make: returns the evaluation; it is called once a worker, and equal pickles are one.
             items: what is evaluated; they and the results can be pickled.
+            limit_s: seconds that one may take; None: as long as it needs.
 
         Returns:
             What the evaluation returns for each, in order.
@@ -157,7 +163,8 @@ class Ray:
         from bench.run.pool import Failure, Task
 
         key = hashlib.sha256(pickle.dumps(make)).hexdigest()
-        tasks = [Task("trial", (key, make, item), TRIAL_S, i) for i, item in enumerate(items)]
+        limit = math.inf if limit_s is None else limit_s
+        tasks = [Task("trial", (key, make, item), limit, i) for i, item in enumerate(items)]
         results: dict[int, Any] = {}
         for task, result in self._trials.results(tasks):
             if isinstance(result, Failure):

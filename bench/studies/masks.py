@@ -3,9 +3,10 @@ suite takes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from bench.methods.scheduler import OWN, SCHEDULERS
 from bench.methods.step_mask import COMPUTED, evenly
 from bench.pipeline.session import generate
 from bench.report.tables.columns import grid
+from bench.run.placement import Placement
 from bench.studies.tune.candidate import Judge, Outcome, Task, undecoded
 
 METHOD = "budcache"
@@ -68,22 +70,45 @@ class Study:
     """
 
     def __init__(self, task: Task, results: Path) -> None:
-        self.judge = Judge(task, results)
+        self.task, self.results, self.judge = task, results, Judge(task, results)
 
-    def run(self, solvers: Sequence[dict[str, Any]], budgets: Sequence[int], iterations: int) -> list[Found]:
+    def run(
+        self,
+        solvers: Sequence[dict[str, Any]],
+        budgets: Sequence[int],
+        iterations: int,
+        placement: Placement | None = None,
+    ) -> list[Found]:
         """Search a mask for each solver and number of steps that run.
+
+        A search is sequential: annealing decides on each mask by the one before.
 
         Args:
             solvers: Options of each, see `parsed`.
             budgets: Numbers of steps that run.
             iterations: Of simulated annealing; with 0 there is no hill climbing either.
+            placement: Whose workers make the searches, one each at a time; None: this process. What is found
+                is the same.
 
         Returns:
             What was found.
         """
-        return [self._found(solver, budget, iterations) for solver in solvers for budget in budgets]
+        items = [(solver, budget, iterations) for solver in solvers for budget in budgets]
+        if placement is None:
+            return [self.found(*item) for item in items]
+        return placement.map(partial(searching, self.task, self.results), items, limit_s=None)
 
-    def _found(self, solver: dict[str, Any], budget: int, iterations: int) -> Found:
+    def found(self, solver: dict[str, Any], budget: int, iterations: int) -> Found:
+        """Search one mask.
+
+        Args:
+            solver: Its options.
+            budget: Number of steps that run.
+            iterations: As for `run`.
+
+        Returns:
+            What was found.
+        """
         climbs = {} if iterations else {"climbs": 0}
         given = solver | {"budget": budget, "iterations": iterations} | climbs
         get(METHOD).check(given)
@@ -103,6 +128,20 @@ class Study:
         with get(METHOD).apply(session.pipe, options) as arm, undecoded(session.pipe):
             generate(session.pipe, session.arguments(self.judge.samples) | arm.call)
             yield arm
+
+
+def searching(task: Task, results: Path) -> Callable[[tuple[dict[str, Any], int, int]], Found]:
+    """Load a model for a worker that makes searches.
+
+    Args:
+        task: The baseline, and the images to search on.
+        results: Where the converged latents are kept.
+
+    Returns:
+        Makes the search of a solver, a budget and a number of iterations, see `Study.found`.
+    """
+    study = Study(task, results)
+    return lambda item: study.found(*item)
 
 
 def runs(found: Sequence[Found]) -> str:

@@ -5,8 +5,9 @@ and from the usual spacings."""
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from bench.errors import BadInput
 from bench.machine.files import write_atomic
 from bench.methods.scheduler import SIGMAS, solver
 from bench.methods.timesteps import TIMESTEPS
+from bench.run.placement import Placement
 from bench.spec.run_spec import shown_model
 from bench.studies.timesteps.optimal_steps import optimal_steps
 from bench.studies.timesteps.programming import WEIGHTS, local_errors, programmed
@@ -35,6 +37,14 @@ class WrittenTimesteps:
     steps: int
     how: str  # PROGRAMMED, DISTILLED or EVOLVED
     outcome: Outcome
+    spacing: Outcome  # of the best usual spacing
+
+
+@dataclass(frozen=True)
+class Searched:
+    """What the searches for a solver and a number of steps found."""
+
+    found: dict[str, Judged]  # by PROGRAMMED, DISTILLED and EVOLVED
     spacing: Outcome  # of the best usual spacing
 
 
@@ -63,7 +73,7 @@ def parsed(text: str) -> list[dict[str, Any]]:
 
 
 class Study:
-    """The timesteps of a model's solvers.
+    """The timesteps of a model's solvers; called, it makes one search, as a worker does.
 
     Args:
         task: What is judged on which images, as `tune --method` has it.
@@ -71,49 +81,104 @@ class Study:
     """
 
     def __init__(self, task: Task, results: Path) -> None:
-        self.task, self.judge = task, Judge(task, results)
+        self.task, self.results, self.judge = task, results, Judge(task, results)
         self.trajectory = Trajectory.solved(self.judge)
         self.errors = local_errors(self.trajectory.sigmas, self.trajectory.by_noise_level())
 
     def run(
-        self, solvers: Sequence[dict[str, Any]], budgets: Sequence[int], trials: int, out: Path
+        self,
+        solvers: Sequence[dict[str, Any]],
+        budgets: Sequence[int],
+        trials: int,
+        out: Path,
+        placement: Placement | None = None,
     ) -> list[WrittenTimesteps]:
         """Search for each solver and number of steps, and write the timesteps to files.
+
+        A search is sequential: each trial changes the best of those before.
 
         Args:
             solvers: options of each, see `parsed`.
             budgets: numbers of steps.
             trials: number of changes that each search judges.
             out: the directory that the files go to.
+            placement: whose workers make the searches, one each at a time; None: this process. What is found
+                is the same.
 
         Returns:
             What was written.
         """
+        distilled = self._all(DISTILLED, [(options, budgets) for options in solvers], placement)
+        asked = [
+            (options, steps, trials, found[steps])
+            for options, found in zip(solvers, distilled, strict=True)
+            for steps in budgets
+        ]
         written = []
-        for options in solvers:
-            distilled = optimal_steps(self.judge, options, self.trajectory, budgets)
-            for steps in budgets:
-                spaced = [self._spaced(options, place, steps) for place in self._places(options["scheduler"])]
-                programs = [self._programmed(steps, weight) for weight in WEIGHTS]
-                optimal = self._rounded(distilled[steps])
-                judged = search(
-                    [*spaced, *programs, optimal],
-                    self._judging(options),
-                    trials,
-                    whole=not self.task.baseline.flow,
-                    seed=steps,
-                )
-                spacing = _best(judged, spaced).outcome
-                found = {
-                    PROGRAMMED: _best(judged, programs),
-                    DISTILLED: _best(judged, [optimal]),
-                    EVOLVED: judged[0],
-                }
-                for how, one in found.items():
-                    file = out / f"{self._name(options, steps, how)}.json"
-                    written.append(WrittenTimesteps(file, options, steps, how, one.outcome, spacing))
-                    self._write(written[-1], one.timesteps, trials)
+        for (options, steps, *_), judged in zip(asked, self._all(EVOLVED, asked, placement), strict=True):
+            for how, one in judged.found.items():
+                file = out / f"{self._name(options, steps, how)}.json"
+                written.append(WrittenTimesteps(file, options, steps, how, one.outcome, judged.spacing))
+                self._write(written[-1], one.timesteps, trials)
         return written
+
+    def _all(self, how: str, asked: Sequence[tuple[Any, ...]], placement: Placement | None) -> Iterable[Any]:
+        """What `distilled` or `evolved` returns for each; in this process one after another, as asked for."""
+        items = [(how, arguments) for arguments in asked]
+        if placement is None:
+            return map(self, items)
+        return placement.map(partial(Study, self.task, self.results), items, limit_s=None)
+
+    def __call__(self, item: tuple[str, tuple[Any, ...]]) -> Any:
+        """Make one search.
+
+        Args:
+            item: DISTILLED or EVOLVED, and the arguments of the method of that name.
+
+        Returns:
+            What that method does.
+        """
+        how, arguments = item
+        return (self.distilled if how == DISTILLED else self.evolved)(*arguments)
+
+    def distilled(self, options: dict[str, Any], budgets: Sequence[int]) -> dict[int, tuple[float, ...]]:
+        """Search by the recursion of OptimalSteps.
+
+        Args:
+            options: the solver's.
+            budgets: numbers of steps.
+
+        Returns:
+            The timesteps for each budget.
+        """
+        return optimal_steps(self.judge, options, self.trajectory, budgets)
+
+    def evolved(
+        self, options: dict[str, Any], steps: int, trials: int, distilled: Sequence[float]
+    ) -> Searched:
+        """Judge the usual spacings and what other searches found, and evolve from these.
+
+        Args:
+            options: the solver's.
+            steps: how many.
+            trials: number of changes that are judged.
+            distilled: what `distilled` found.
+
+        Returns:
+            The best of each kind.
+        """
+        spaced = [self._spaced(options, place, steps) for place in self._places(options["scheduler"])]
+        programs = [self._programmed(steps, weight) for weight in WEIGHTS]
+        optimal = self._rounded(distilled)
+        whole = not self.task.baseline.flow
+        starts = [*spaced, *programs, optimal]
+        judged = search(starts, self._judging(options), trials, whole=whole, seed=steps)
+        found = {
+            PROGRAMMED: _best(judged, programs),
+            DISTILLED: _best(judged, [optimal]),
+            EVOLVED: judged[0],
+        }
+        return Searched(found, _best(judged, spaced).outcome)
 
     def _name(self, options: Mapping[str, Any], steps: int, how: str) -> str:
         solved = options["scheduler"].partition("_")[0] + str(options["solver_order"])
