@@ -101,11 +101,11 @@ def made_up() -> Timing:
     )  # fmt: skip
 
 
-def squares() -> Callable[[int], int]:
-    """An evaluation that takes the longer, the larger the item is."""
+def squares() -> Callable[[int], int | None]:
+    """An evaluation that takes the longer, the larger the item is; None of 0."""
 
-    def square(item: int) -> int:
+    def square(item: int) -> int | None:
         time.sleep(0.05 * item)
-        return item * item
+        return item * item or None
 
     return square

@@ -36,6 +36,10 @@ from bench.run.runner import Runner
 from bench.run.suite_run import SuiteRun
 from bench.spec.run_spec import RunSpec, groups
 from bench.store.records import Store
+from bench.studies.calibrate.study import Study as Calibration
+from bench.studies.masks import Study as Masks
+from bench.studies.timesteps.study import Study as Timesteps
+from bench.studies.tune.candidate import Task
 
 HERE = Path(__file__).parent
 SMALL: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
@@ -155,9 +159,9 @@ def test_a_task_that_hangs_is_a_record(nodes: Nodes, tiny_model_dir: Path, tmp_p
 
 
 def test_trials_come_back_in_order(nodes: Nodes, tmp_path: Path) -> None:
-    """Whoever evaluates them and however long each takes."""
+    """Whoever evaluates them and however long each takes; one without a result is not done again."""
     placement = Ray(nodes, worker=light(tmp_path), workers=2)
-    assert placement.map(squares, [5, 0, 3, 1]) == [25, 0, 9, 1]
+    assert placement.map(squares, [5, 0, 3, 1]) == [25, None, 9, 1]
     placement._trials.close()
 
 
@@ -268,6 +272,47 @@ def test_records_are_those_of_a_local_run(
         assert other.quality.model_copy(update={"ssim": record.quality.ssim}) == record.quality
         assert other.timing and len(other.timing.pairs) == 2
     assert remote["control"].quality and remote["control"].quality.identical
+
+
+@pytest.mark.slow
+def test_a_calibration_is_that_of_one_process(nodes: Nodes, tiny_model_dir: Path, tmp_path: Path) -> None:
+    """The seed of a calibration fixes its plans, whether this process, one worker or two judge them."""
+
+    def plans(name: str, placement: Ray | None) -> dict[str, bytes]:
+        study = Calibration(
+            model=str(tiny_model_dir), solver="ddim", target="baseline", steps=8, plan_steps=8,
+            images=2, guidance=4.0, results=tmp_path / name,
+        )  # fmt: skip
+        written = study.run(12, (1.5, 2.0, 3.0), tmp_path / f"{name}-plans", None, placement)
+        if placement:
+            placement._trials.close()
+        return {plan.file.name: plan.file.read_bytes() for plan in written}
+
+    here = plans("here", None)
+    assert len(here) > 1
+    assert plans("one", Ray(nodes, workers=1)) == here
+    assert plans("two", Ray(nodes, workers=2)) == here
+
+
+@pytest.mark.slow
+def test_searches_of_steps_are_those_of_one_process(
+    nodes: Nodes, tiny_model_dir: Path, tmp_path: Path
+) -> None:
+    """Two workers that share the searches find the timesteps and the masks that this process finds."""
+    task = Task(model=str(tiny_model_dir), steps=4, images=2, guidance=4.0)
+    solvers = ("unipc", "dpm_solver++")
+    placement = Ray(nodes, workers=2)
+    timesteps, masks = Timesteps(task, tmp_path / "results"), Masks(task, tmp_path / "results")
+    ordered = [{"scheduler": name, "solver_order": 2} for name in solvers]
+    here, there = tmp_path / "here", tmp_path / "there"
+    timesteps.run(ordered, [3], 2, here)
+    timesteps.run(ordered, [3], 2, there, placement)
+    files = sorted(path.name for path in here.iterdir())
+    assert len(files) == 6
+    assert [(there / name).read_bytes() for name in files] == [(here / name).read_bytes() for name in files]
+    plain = [{"scheduler": name} for name in solvers]
+    assert masks.run(plain, [2], 2, placement) == masks.run(plain, [2], 2)
+    placement._trials.close()
 
 
 @pytest.mark.slow

@@ -19,6 +19,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 ATTEMPTS = 3  # of a task whose worker dies: a fault of the task's own would take one worker after another
 REFRESH_S = 2.0  # between two looks at who is there
 PATIENCE_S = 120.0  # without any worker
+AGAIN = object()  # in place of a result, which may be None: the task is to be done again
 # What happens to a task without being its fault.
 LOST = (
     errors.RayActorError, errors.ObjectLostError, errors.NodeDiedError, errors.WorkerCrashedError,
@@ -130,7 +131,7 @@ class Pool:
                 continue
             worker, task, _ = busy.pop(reference)
             result = self._result(reference, worker, task)
-            if result is None:
+            if result is AGAIN:
                 waiting.appendleft(task)
             else:
                 yield task, result
@@ -152,13 +153,13 @@ class Pool:
             self.idle.append(worker)
 
     def _result(self, reference: Any, worker: Any, task: Task) -> Any:
-        """What a task returned, or a Failure; None where it is to be done again."""
+        """What a task returned, or a Failure; AGAIN where it is to be done again."""
         try:
             result = ray.get(reference)
         except LOST as error:
             self._dismiss(worker)
             task.attempts += 1
-            return Failure(_lost(error)) if task.attempts >= ATTEMPTS else None
+            return Failure(_lost(error)) if task.attempts >= ATTEMPTS else AGAIN
         except errors.RayTaskError as error:
             self.idle.append(worker)
             cause = error.cause if isinstance(error.cause, BaseException) else error
