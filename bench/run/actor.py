@@ -6,6 +6,7 @@ and returns is JSON, bytes of safetensors and pickles of this project's own obje
 
 from __future__ import annotations
 
+import gc
 import os
 import tempfile
 import traceback
@@ -115,6 +116,8 @@ class Actor:
         """
         if key not in self.evaluations:
             self.evaluations[key] = make()
+            gc.collect()
+            gc.freeze()  # the model is no garbage: do not walk it before every trial
         return self.evaluations[key](item)
 
     def nothing(self, given: str) -> list[Shard]:
