@@ -1,7 +1,8 @@
 """Torture of a suite on Ray: workers killed at twenty moments, the driver at ten, a node removed.
 
 `python tests/torture/cluster.py [WORKERS] [DRIVERS]` takes about ten minutes on two idle cores, and
-ends with the records of a run without Ray, or exits 1.
+ends with the records of a run without Ray, or exits 1. Its outcome is kept where `bench scaling` keeps what
+it measured, whose page shows it.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,11 @@ import yaml
 
 HERE = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(HERE), str(HERE.parent)]
+
+from bench.machine import provenance  # noqa: E402
+from bench.store.places import RESULTS  # noqa: E402
+from bench.studies.scaling.torture import Fault, Torture, keep  # noqa: E402
+
 NAMES = ("two", "three", "four")
 IMAGES = 48
 LIMIT_S = 600
@@ -105,7 +112,7 @@ def kill_workers(work: Path, moments: int, rng: random.Random) -> int:
     return killed
 
 
-def kill_drivers(work: Path, moments: int, rng: random.Random) -> None:
+def kill_drivers(work: Path, moments: int, rng: random.Random) -> int:
     """A run that is killed and started again until it has been killed so often; then it ends."""
     forget(work / "results")
     for _ in range(moments):
@@ -114,9 +121,10 @@ def kill_drivers(work: Path, moments: int, rng: random.Random) -> None:
         process.send_signal(signal.SIGKILL)
         process.wait()
     finish(start(work, "--on", "ray", "--workers", "2"), "the driver killed")
+    return moments
 
 
-def lose_node(work: Path) -> None:
+def lose_node(work: Path) -> int:
     """A run on three nodes, of which one goes and another comes."""
     os.environ |= {
         "RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
@@ -135,6 +143,19 @@ def lose_node(work: Path) -> None:
     cluster.add_node(**small)
     finish(process, "a node lost")
     cluster.shutdown()
+    return 1
+
+
+def suffered(what: str, torture: Callable[[], int], work: Path, expected: dict[str, Any]) -> Fault:
+    """What one kind of fault came to; a run that fails or hangs is shown, and has no records."""
+    began, times, same = time.monotonic(), 0, False
+    try:
+        times = torture()
+        same = quality(work / "results") == expected
+    except (AssertionError, subprocess.TimeoutExpired) as error:
+        print(f"{error}: {(work / 'out').read_text()[-2000:]}")  # noqa: T201
+    print(f"{what}: {'the same records' if same else 'OTHER RECORDS'}", flush=True)  # noqa: T201
+    return Fault(what, times, same, time.monotonic() - began)
 
 
 def main() -> int:
@@ -142,29 +163,28 @@ def main() -> int:
     counts = [int(value) for value in sys.argv[1:3]] + [20, 10][len(sys.argv[1:3]) :]
     rng, started = random.Random(0), time.monotonic()
     work = Path(tempfile.mkdtemp(prefix="torture-")).resolve()
+    tortures: dict[str, Callable[[], int]] = {
+        "a node removed": lambda: lose_node(work),
+        "a worker killed": lambda: kill_workers(work, counts[0], rng),
+        "the driver killed": lambda: kill_drivers(work, counts[1], rng),
+    }
     try:
         prepare(work)
         finish(start(work), "without Ray")
         expected = quality(work / "results")
-        wrong = []
-        for what, torture in (
-            ("a node lost", lambda: lose_node(work)),
-            ("workers killed", lambda: kill_workers(work, counts[0], rng)),
-            ("the driver killed", lambda: kill_drivers(work, counts[1], rng)),
-        ):
-            torture()
-            same = quality(work / "results") == expected
-            wrong += [] if same else [what]
-            print(f"{what}: {'the same records' if same else 'OTHER RECORDS'}", flush=True)  # noqa: T201
+        faults = [suffered(what, torture, work, expected) for what, torture in tortures.items()]
     except AssertionError as error:
         print(f"{error}: {(work / 'out').read_text()[-2000:]}")  # noqa: T201
         return 1
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    faults = f"a node removed, {counts[0]} workers and {counts[1]} drivers killed"
+    outcome = Torture(len(NAMES), IMAGES, faults)
+    file = keep(outcome, provenance.machine(), HERE.parent / RESULTS)
     seconds = time.monotonic() - started
-    print(f"{faults}: {3 - len(wrong)} of 3 ended with the undisturbed records, {seconds:.0f} s")  # noqa: T201
-    return int(bool(wrong))
+    shown = ", ".join(f"{fault.what} {fault.times} times" for fault in faults)
+    print(f"{shown}: {outcome.same} of {len(faults)} ended with the undisturbed records, {seconds:.0f} s")  # noqa: T201
+    print(f"outcome: {file.relative_to(HERE.parent)}")  # noqa: T201
+    return int(outcome.same < len(faults))
 
 
 if __name__ == "__main__":

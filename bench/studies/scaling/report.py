@@ -10,6 +10,7 @@ from typing import Any
 
 from bench.machine.files import write_atomic
 from bench.report.page import render, write_csv
+from bench.studies.scaling import torture
 from bench.studies.scaling.measure import Empty, Rate
 from bench.studies.scaling.plan import CONFIGURATIONS, GPUS, Costs, Plan, simulate
 from dqar.utils.foreign import read_json
@@ -59,6 +60,7 @@ def write_report(measured: Path, out: Path) -> Path:
     content = {
         "machine": measurement["machine"], "empty": empty, "rates": rates, "rows": rows, "plans": plans,
         "speedup": rates[-1].images_a_second / rates[0].images_a_second if len(rates) > 1 else None,
+        "torture": torture.read(measured),
     }  # fmt: skip
     return render("scaling.md.j2", "scaling: one suite on many GPUs", headline, content).write(out)
 
