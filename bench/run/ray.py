@@ -5,6 +5,13 @@ the suite runs there. Quality is then made by all workers, in tasks of about a m
 all configurations that lack them, so that the baseline and the converged trajectory are made once for all.
 What is finished is in the store: timed records in `.cache/timed`, shards in `.cache/shards`. Nothing there
 is made again.
+
+A shard of a configuration is measured against the baseline's images. Where this machine alone makes them they
+are kept in `.cache`, the converged latents too. From other nodes no images come back, so that a task makes
+those of its images again, once for all its configurations, although the baseline's shard is there: where
+configurations are added later, or get more images; where a task failed as a whole and each of its
+configurations goes on by itself; and for each that is compiled, which is a task of its own. A task whose
+worker was lost is made again as a whole anyway.
 """
 
 from __future__ import annotations
