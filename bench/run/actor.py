@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pydantic import BaseModel, TypeAdapter
+from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from bench.run import image_files
 from bench.run.runner import Runner
@@ -26,8 +26,13 @@ if TYPE_CHECKING:  # torch, which a worker that times leaves to its process
     from bench.pipeline.session import Session
 
 
+SOLVED = "solved"  # in a baseline's shard: the converged latents of its first images
+
+
 class ShardTask(BaseModel):
     """Shards of some configurations that share a baseline, of the same images."""
+
+    model_config = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64")
 
     specs: list[RunSpec]
     inputs: dict[str, dict[str, Any]]  # by configuration, see `bench.store.keys.inputs`
@@ -35,6 +40,7 @@ class ShardTask(BaseModel):
     stop: int
     baseline: bool  # whether the baseline's shard is asked for
     cache: Path | None  # where the baseline's images are kept, on the machine that holds the results
+    solved: bytes | None = None  # the converged latents where they are known, as safetensors
     keep_images: Path | None = None  # where the configurations' images go, on the worker's machine
 
 
@@ -160,6 +166,8 @@ def _threads(asked: str | None) -> Iterator[None]:
 
 
 def _shards_of(task: ShardTask, first: Session) -> list[Shard]:
+    from safetensors.torch import load
+
     from bench.measure import shards
     from bench.measure.samples import Collector
     from bench.measure.timing import Pairs
@@ -170,10 +178,15 @@ def _shards_of(task: ShardTask, first: Session) -> list[Shard]:
     kept = Cache(task.cache, inputs) if task.cache else None
     with tempfile.TemporaryDirectory() as directory:
         base = Collector(first, Pairs(), kept, _silent).baseline(numbers)
-        solved = shards.solved(first, kept or Cache(Path(directory), inputs), numbers)
+        solved = (
+            load(task.solved)[SOLVED]
+            if task.solved
+            else shards.solved(first, kept or Cache(Path(directory), inputs), numbers)
+        )
     returned = []
     if task.baseline:
-        returned.append(_packed("", shards.of_baseline(first, base, numbers, solved)))
+        latents = {} if solved is None else {SOLVED: solved}  # for whoever is measured against them later
+        returned.append(_packed("", shards.of_baseline(first, base, numbers, solved) | latents))
     for spec in task.specs:
         session = first.under(spec)
         try:

@@ -8,13 +8,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from safetensors.torch import load
+import torch
+from safetensors.torch import load, save
+from torch import Tensor
 
 from bench.errors import BadInput
 from bench.measure import quality, shards
 from bench.record import Record
 from bench.run import shard_plan
-from bench.run.actor import Shard, ShardTask
+from bench.run.actor import SOLVED, Shard, ShardTask
 from bench.run.shard_plan import BASELINE
 from bench.run.worker import Job
 from bench.store.tensors import Cache
@@ -118,6 +120,7 @@ class QualityRun:
 
     def _tasks(self, jobs: Sequence[Job], images: Path | None) -> Iterator[ShardTask]:
         spec, n, batch = jobs[0].spec, jobs[0].spec.quality.n, jobs[0].spec.batch_size
+        most = spec.quality.converged_n
         there = {
             job.spec.name: shard_plan.usable(_cache(job), shards.key(_cache(job), job.spec, False), n, batch)
             for job in jobs
@@ -125,6 +128,7 @@ class QualityRun:
         there[BASELINE] = shard_plan.usable(
             _cache(jobs[0]), shards.key(_cache(jobs[0]), spec, True), n, batch
         )
+        solved = _solved(jobs[0], there[BASELINE])
         size = shard_plan.batches_of(self._seconds(jobs), batch, math.ceil(n / batch), self.workers)
         for part in shard_plan.parts(there, n, batch, size):
             chosen = [job for job in jobs if job.spec.name in part.names]
@@ -136,6 +140,7 @@ class QualityRun:
                 stop=part.numbers.stop,
                 baseline=BASELINE in part.names,
                 cache=images,
+                solved=_packed(solved, range(part.numbers.start, min(part.numbers.stop, most))),
                 keep_images=self.keep_images,
             )
 
@@ -160,6 +165,24 @@ class QualityRun:
         except Exception as error:
             return job.failed(error), None
         return self.timed[spec.name].model_copy(update={"quality": metrics}), image
+
+
+def _solved(job: Job, there: Iterable[range]) -> dict[int, Tensor]:
+    """The converged latents that the baseline's shards hold, by image."""
+    cache, found = _cache(job), dict[int, Tensor]()
+    key = shards.key(cache, job.spec, baseline=True)
+    for numbers in there:
+        if numbers.start < job.spec.quality.converged_n:
+            tensors = cache.read(shard_plan.name_of(key, numbers)) or {}
+            found |= dict(zip(numbers, tensors.get(SOLVED, ()), strict=False))
+    return found
+
+
+def _packed(solved: dict[int, Tensor], numbers: range) -> bytes | None:
+    """The converged latents of a task's images; None where one is not known, or none is asked for."""
+    if not numbers or any(number not in solved for number in numbers):
+        return None
+    return save({SOLVED: torch.stack([solved[number] for number in numbers])})
 
 
 def _cache(job: Job) -> Cache:

@@ -6,12 +6,12 @@ all configurations that lack them, so that the baseline and the converged trajec
 What is finished is in the store: timed records in `.cache/timed`, shards in `.cache/shards`. Nothing there
 is made again.
 
-A shard of a configuration is measured against the baseline's images. Where this machine alone makes them they
-are kept in `.cache`, the converged latents too. From other nodes no images come back, so that a task makes
-those of its images again, once for all its configurations, although the baseline's shard is there: where
-configurations are added later, or get more images; where a task failed as a whole and each of its
-configurations goes on by itself; and for each that is compiled, which is a task of its own. A task whose
-worker was lost is made again as a whole anyway.
+A shard of a configuration is measured against the baseline's images and the converged latents. The latents
+are part of the baseline's shard, and go with each later task. The images are kept in `.cache` where this
+machine alone makes them. From other nodes none come back, so that a task makes the baseline's of its images
+again, once for all its configurations, although the baseline's shard is there: where configurations are
+added later; where a task failed as a whole and each of its configurations goes on by itself; and for each
+that is compiled, which is a task of its own. A task whose worker was lost is made again as a whole anyway.
 """
 
 from __future__ import annotations
