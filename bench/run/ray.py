@@ -7,11 +7,12 @@ What is finished is in the store: timed records in `.cache/timed`, shards in `.c
 is made again.
 
 A shard of a configuration is measured against the baseline's images and the converged latents. The latents
-are part of the baseline's shard, and go with each later task. The images are kept in `.cache` where this
-machine alone makes them. From other nodes none come back, so that a task makes the baseline's of its images
-again, once for all its configurations, although the baseline's shard is there: where configurations are
-added later; where a task failed as a whole and each of its configurations goes on by itself; and for each
-that is compiled, which is a task of its own. A task whose worker was lost is made again as a whole anyway.
+are part of the baseline's shard, and go with each task that is planned once that is there. The images are
+kept in `.cache` where this machine alone makes them; from other nodes none come back. There a task makes
+the baseline's of its images again, once for all its configurations, where configurations are added later.
+Configurations that are compiled, and those of a task that failed as a whole, are tasks of their own: each
+makes the baseline's images again, and solves where the baseline's shard was not there when they were
+planned. A task whose worker was lost is made again as a whole.
 """
 
 from __future__ import annotations
