@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 # The tiny model's operations are far too small to share out, and two processes of tests have two cores: one
 # thread here (before torch is imported) and in the processes that tests start.
 os.environ["OMP_NUM_THREADS"] = "1"
-# Processes that tests start import this checkout, whichever one is installed, and what else was on the path.
-os.environ["PYTHONPATH"] = os.pathsep.join(
-    filter(None, (str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")))
-)
+# Processes that tests start import this checkout, whichever one is installed, and what else was on the path,
+# on which a worker of the tests finds this checkout already.
+PLACES = (str(Path(__file__).parents[1]), *os.environ.get("PYTHONPATH", "").split(os.pathsep))
+os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(filter(None, PLACES)))
 
 gc.disable()  # while libraries are imported: what they define is no garbage
 

@@ -50,7 +50,9 @@ def test_the_study_is_of_any_model() -> None:
     """A model and its prompts stand in place of the suite's, in every repetition."""
     specs = control.specs(2, "embedded-t2i", "emoji")
     check_model(specs)
-    assert {(spec.model, spec.prompts and spec.prompts.file) for spec in specs} == {("embedded-t2i", "emoji.txt")}
+    assert {(spec.model, spec.prompts and spec.prompts.file) for spec in specs} == {
+        ("embedded-t2i", "emoji.txt")
+    }
 
 
 def test_a_study_counts_the_intervals_that_hold_one(tmp_path: Path) -> None:

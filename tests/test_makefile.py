@@ -19,8 +19,8 @@ pytestmark = pytest.mark.skipif(MAKE is None, reason="no make")
 
 def dry(*arguments: str, **environment: str) -> str:
     done = subprocess.run(
-        [str(MAKE), "--dry-run", "--always-make", *arguments], cwd=ROOT, env=os.environ | environment,
-        capture_output=True, text=True, check=True,
+        [str(MAKE), "--no-print-directory", "--dry-run", "--always-make", *arguments],
+        cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, check=True,
     )  # fmt: skip
     return done.stdout
 

@@ -102,8 +102,9 @@ def _redirect(given: dict[str, Any]) -> None:
     sys.stderr = open(2, "w", errors="backslashreplace", closefd=False)  # noqa: SIM115, as Python opens it
 
 
-def _import_from(place: str) -> None:
-    """Forget this project's own modules where the environment has them in another place."""
+def _import_from(path: str) -> None:
+    """Forget this project's own modules where the environment has them elsewhere: first on its path."""
+    place = path.split(os.pathsep)[0]
     if place and Path(place) != Path(__file__).parents[1]:
         for name in [name for name in sys.modules if name.split(".")[0] in OWN]:
             del sys.modules[name]
