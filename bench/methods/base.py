@@ -104,6 +104,20 @@ class Method:
     spaces: Spaces = no_spaces  # what `tune --method` searches
 
 
+def by_one_generation(options: dict[str, Any], untimed: Untimed) -> dict[str, Any]:
+    """What a method's arm finds in one untimed generation, for `resolve`.
+
+    Args:
+        options: As the method's check lets them through.
+        untimed: Runs an untimed generation.
+
+    Returns:
+        Options that depend on model and solver.
+    """
+    with untimed(options) as arm:
+        return arm.calibrated()
+
+
 def only(options: dict[str, Any], allowed: tuple[str, ...]) -> None:
     """Refuse options that a method does not have.
 

@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.methods.base import Arm, Method, Untimed, always
+from bench.methods.base import Arm, Method, always, by_one_generation
 from bench.methods.hooks import ON_OUTPUTS, Progress, Range, checked, progress, restored, tried
 from bench.methods.scheduler import solver
 from bench.methods.space import Baseline, Space, Whole, evaluations, one_space, solvers
@@ -198,20 +198,6 @@ def apply(pipe: Any, options: dict[str, Any]) -> Iterator[Arm]:
         )
 
 
-def resolve(options: dict[str, Any], untimed: Untimed) -> dict[str, Any]:
-    """Fit the weights of the current model on this solver.
-
-    Args:
-        options: As `check` lets them through.
-        untimed: Runs an untimed generation, every step of which runs.
-
-    Returns:
-        `weights`, by step.
-    """
-    with untimed(options) as arm:
-        return arm.calibrated()
-
-
 def space(baseline: Baseline) -> Space:
     """What is searched: how many steps run, and how many of them first, on each of the solvers.
 
@@ -231,7 +217,7 @@ def space(baseline: Baseline) -> Space:
 METHOD = Method(
     check=check,
     apply=apply,
-    resolve=resolve,
+    resolve=by_one_generation,
     by_data=always,
     fixed_steps=always,
     gap=partial(tried, on=ON_OUTPUTS),

@@ -10,7 +10,7 @@ from typing import Any
 from diffusers.hooks import MagCacheConfig, apply_mag_cache
 from diffusers.hooks.mag_cache import _MAG_CACHE_LEADER_BLOCK_HOOK
 
-from bench.methods.base import Arm, Method, Untimed, always
+from bench.methods.base import Arm, Method, always, by_one_generation
 from bench.methods.hooks import Range, cache_context, checked, restored
 from bench.methods.scheduler import solver
 from bench.methods.space import Baseline, Real, Space, Whole, one_space, solvers
@@ -62,20 +62,6 @@ def apply(pipe: Any, options: dict[str, Any]) -> Iterator[Arm]:
             yield Arm(call=call, calibrated=lambda: {RATIOS: _calibrated(pipe.transformer)})
 
 
-def resolve(options: dict[str, Any], untimed: Untimed) -> dict[str, Any]:
-    """Find the ratios of the current model on this solver.
-
-    Args:
-        options: As `check` lets them through.
-        untimed: Runs an untimed generation, which calibrates.
-
-    Returns:
-        `mag_ratios`, one a step.
-    """
-    with untimed(options) as arm:
-        return arm.calibrated()
-
-
 def _calibrated(transformer: Any) -> list[float]:
     """The ratios of the first guidance branch that ran, by the context that it ran in."""
     first: Any = blocks_of(unwrapped(transformer))[0]
@@ -102,5 +88,5 @@ def space(baseline: Baseline) -> Space:
 
 
 METHOD = Method(
-    check=check, apply=apply, resolve=resolve, by_data=always, spaces=one_space("magcache", space)
+    check=check, apply=apply, resolve=by_one_generation, by_data=always, spaces=one_space("magcache", space)
 )

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from bench.methods.base import Arm, Method, Untimed, always
+from bench.methods.base import Arm, Method, always, by_one_generation
 from bench.methods.hooks import TRIED, Choice, Progress, Range, checked, progress, restored
 from bench.methods.residual import HeldResidual
 from bench.methods.scheduler import solver
@@ -176,20 +176,6 @@ def apply(pipe: Any, options: dict[str, Any]) -> Iterator[Arm]:
         yield Arm(call=call, calibrated=lambda: {COEFFICIENTS: cache.fitted()})
 
 
-def resolve(options: dict[str, Any], untimed: Untimed) -> dict[str, Any]:
-    """Fit the polynomial of the current model on this solver.
-
-    Args:
-        options: As `check` lets them through.
-        untimed: Runs an untimed generation, whose changes are measured.
-
-    Returns:
-        `coefficients`, highest power first.
-    """
-    with untimed(options) as arm:
-        return arm.calibrated()
-
-
 def space(baseline: Baseline) -> Space:
     """What is searched: the threshold, on each of the solvers.
 
@@ -203,5 +189,10 @@ def space(baseline: Baseline) -> Space:
 
 
 METHOD = Method(
-    check=check, apply=apply, resolve=resolve, by_data=always, gap=gap, spaces=one_space("teacache", space)
+    check=check,
+    apply=apply,
+    resolve=by_one_generation,
+    by_data=always,
+    gap=gap,
+    spaces=one_space("teacache", space),
 )
