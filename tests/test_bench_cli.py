@@ -88,6 +88,7 @@ def test_a_study_is_reported_by_its_own_page(name: str, tmp_path: Path) -> None:
             "run: 'prompt-length' is not a suite; allowed: its own command, python -m bench prompt-length",
         ),
         (("run", "gpu-check", "--seed", "1"), "its own command, python -m bench gpu-check"),
+        (("run", "gpu-check", "--keep-images", "x"), "its own command, python -m bench gpu-check"),
         (("run", "smoke", "--seed", "-1"), "seed: -1 is not allowed"),
         (
             ("run", "smoke", "--reference", "/nowhere"),

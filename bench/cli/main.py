@@ -132,7 +132,8 @@ def run(
     """
     files = (inception_weights, reference, lpips_weights, clip_weights)
     if name in STUDIES:
-        others = (only, seed, model, prompts, images, *files, workers, device_kind, force or None)
+        flags = (force or None, dashboard or None)
+        others = (only, seed, model, prompts, images, *files, workers, device_kind, keep_images, *flags)
         plain = on == "local" and all(other is None for other in others)
         _run_study(name, results, reports, plain)
     quality = dict(zip(FILES, files, strict=True)) | {"n": images}
