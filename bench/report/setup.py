@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from bench.methods.scheduler import OWN, SCHEDULERS
+from bench.methods.scheduler import OWN, SCHEDULERS, of_flow
 from bench.record import Record
 from bench.report.escape import escape
 from bench.report.text.provenance import flatten
@@ -77,7 +77,7 @@ def _converged_by(record: Record) -> str:
 
 
 def _solves_flow(record: Record) -> bool:
-    named = str(record.environment.get("scheduler")).startswith("FlowMatch")
+    named = of_flow(str(record.environment.get("scheduler")), {})
     return bool(record.environment.get("flow", named))  # records of old state the name alone
 
 
