@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from bench.cli import doctor
 from bench.cli.main import app
-from bench.machine import nvml
+from bench.machine import device, nvml
 from bench.spec.external_files import LPIPS_FILES
 
 
@@ -53,3 +53,15 @@ def test_energy_without_a_device_and_with_one(monkeypatch: pytest.MonkeyPatch) -
     assert doctor.energy() == (False, "energy (NVML)", "no CUDA device")
     monkeypatch.setattr(nvml, "energy_j", lambda: 12.5)
     assert doctor.energy().there
+
+
+@pytest.mark.parametrize(
+    ("flags", "native"), [("fma avx2 avx512f", False), ("avx2 avx512_bf16", True), ("amx_bf16", True)]
+)
+def test_bfloat16_is_native_where_the_cpu_has_instructions_for_it(
+    monkeypatch: pytest.MonkeyPatch, flags: str, native: bool
+) -> None:
+    """The doctor, and the training's autocast, go by the instruction sets that the system lists."""
+    monkeypatch.setattr(device, "device_type", lambda: "cpu")
+    monkeypatch.setattr(Path, "read_text", lambda self: f"processor: 0\nflags\t\t: fpu {flags} vme\n")
+    assert device.has_bfloat16() is native

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from bench import embedded
-from bench.embedded import classes, data, evaluate, export, extractor, loop, vae
+from bench.embedded import classes, data, dit, evaluate, export, extractor, loop, vae
 from bench.embedded.classes import NULL_CLASS
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -228,3 +228,17 @@ def test_a_pause_does_not_eat_the_budget() -> None:
     for duration in [5.0, *[0.1] * 20, 100.0]:
         budget.count(duration)
     assert budget.spent_s == pytest.approx(20 * 0.1 + 0.3, abs=0.2)
+
+
+def test_training_looks_most_at_timesteps_where_signal_and_noise_are_alike() -> None:
+    """Timesteps are drawn one from each slice of shares that favour a log-SNR near 0 and leave none out."""
+    signal = dit.new_scheduler().alphas_cumprod
+    shares = dit.timestep_shares(signal)
+    near = torch.logit(signal).abs() < 2
+    assert float(shares.sum()) == pytest.approx(1.0, abs=1e-5)
+    assert float(shares.min()) >= dit.UNIFORM_SHARE / 1000 * 0.999
+    assert float(shares[near].sum()) > 1.8 * float(near.float().mean())
+    drawn = dit.stratified_timesteps(torch.Generator().manual_seed(0), shares)
+    slices = (shares.cumsum(0)[drawn] - shares[drawn] / 2) * dit.BATCH
+    assert bool((slices.floor() - torch.arange(dit.BATCH)).abs().max() <= 1)
+    assert 0.55 < float(near[drawn].float().mean()) < 0.75

@@ -14,7 +14,7 @@ import torch
 from bench import methods
 from bench.errors import BadInput
 from bench.machine import nvml, provenance
-from bench.machine.device import device_type, unusable_gpu
+from bench.machine.device import device_type, has_bfloat16, unusable_gpu
 from bench.measure import flops
 from bench.measure.timing import over
 from bench.pipeline import models
@@ -176,12 +176,11 @@ def bf16() -> Check:
     Returns:
         There where the GPU, or else the CPU, computes in it.
     """
-    if device_type() == "cuda":
-        native = torch.cuda.is_bf16_supported(including_emulation=False)
-        return Check(native, "bf16", "native" if native else "the device only emulates it")
-    flags = provenance.cpu_flags()
-    native = bool(flags & {"avx512_bf16", "amx_bf16"})
-    return Check(native, "bf16", "native" if native else "runs, but this CPU only emulates it")
+    native = has_bfloat16()
+    emulated = (
+        "the device only emulates it" if device_type() == "cuda" else "runs, but this CPU only emulates it"
+    )
+    return Check(native, "bf16", "native" if native else emulated)
 
 
 def compiler() -> Check:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from bench.embedded import MODEL_DIR
 from bench.embedded.data import EmojiData, to_float
 from bench.embedded.loop import Budget, Trainer, load_ema, seeded
+from bench.machine.device import has_bfloat16
 from dqar.evaluation.psnr import psnr
 
 # diffusers imports lazily, which hides its classes from mypy: hence `Any` for its models.
@@ -99,7 +100,7 @@ def make_loss(vae: Any, images: Tensor) -> Callable[[int], Tensor]:
         mirror = torch.rand(BATCH, 1, 1, 1, generator=draw) < 0.5
         batch = torch.where(mirror, batch.flip(-1), batch)
         noise = torch.randn(BATCH, 4, 16, 16, generator=draw)
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=has_bfloat16()):
             output, mean, logvar = compiled(batch.contiguous(memory_format=torch.channels_last), noise)
         fit = reconstruction_loss(output.float(), batch)
         return fit + KL_WEIGHT * kl(mean.float(), logvar.float())

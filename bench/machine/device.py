@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 
@@ -15,6 +16,19 @@ def device_type() -> str:
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def has_bfloat16() -> bool:
+    """Whether the device computes in bfloat16 itself, and does not emulate it by something slower.
+
+    Returns:
+        True where the GPU, or else the CPU, has instructions for it.
+    """
+    import torch
+
+    if device_type() == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return bool(_cpu_flags() & {"avx512_bf16", "amx_bf16"})
 
 
 def unusable_gpu(devices: Path = Path("/dev")) -> str | None:
@@ -42,6 +56,14 @@ def unusable_gpu(devices: Path = Path("/dev")) -> str | None:
         f"{gpu}, but torch cannot use it: its build needs a driver for CUDA {torch.version.cuda},"
         f" the driver is {_driver() or 'not loaded'}"
     )
+
+
+def _cpu_flags() -> set[str]:
+    """The instruction sets of the CPU, as /proc/cpuinfo names them; empty where it does not."""
+    info = Path("/proc/cpuinfo")
+    text = info.read_text() if info.exists() else ""
+    match = re.search(r"^flags\s*:\s*(.+)$", text, re.MULTILINE)
+    return set(match.group(1).split()) if match else set()
 
 
 def _nvml_names() -> list[str]:

@@ -130,18 +130,6 @@ def _cpu_model() -> str:
     return match.group(1).strip() if match else platform.processor() or platform.machine()
 
 
-def cpu_flags() -> set[str]:
-    """The instruction sets of the CPU.
-
-    Returns:
-        As /proc/cpuinfo names them; empty where the system does not list them.
-    """
-    info = Path("/proc/cpuinfo")
-    text = info.read_text() if info.exists() else ""
-    match = re.search(r"^flags\s*:\s*(.+)$", text, re.MULTILINE)
-    return set(match.group(1).split()) if match else set()
-
-
 def state() -> dict[str, Any]:
     """The machine right now.
 

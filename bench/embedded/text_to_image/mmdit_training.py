@@ -17,6 +17,7 @@ from bench.embedded.text_to_image import prompts
 from bench.embedded.text_to_image.emoji import TextData
 from bench.embedded.text_to_image.mmdit import TextToImage
 from bench.embedded.vae import encode, load_shipped
+from bench.machine.device import has_bfloat16
 
 BATCH = 64
 PROMPT_DROPOUT = 0.1
@@ -217,7 +218,7 @@ def make_loss(
         ids = torch.where(dropped[:, None], empty, table[signs[chosen], which])
         scale = sigma.view(-1, 1, 1, 1)
         noisy = (1 - scale) * latents[chosen] + scale * noise
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=has_bfloat16()):
             tokens, pooled = model.embed(ids)
             output = compiled(noisy, sigma * 1000, tokens, pooled, log_count)
         return F.mse_loss(output.float(), noise - latents[chosen])

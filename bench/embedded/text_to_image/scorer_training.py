@@ -17,6 +17,7 @@ from bench.embedded.loop import Budget, Trainer, load_ema, seeded
 from bench.embedded.text_to_image import prompts, scorer
 from bench.embedded.text_to_image.emoji import TextData
 from bench.embedded.text_to_image.scorer import Scorer
+from bench.machine.device import has_bfloat16
 
 BATCH = 192
 SEED = 6
@@ -77,7 +78,7 @@ def make_loss(model: Scorer, data: TextData, table: Tensor) -> Callable[[int], T
         which = torch.randint(table.shape[1], (BATCH,), generator=draw)
         batch = blurred(augment(to_float(images[chosen]), draw), draw)
         same = (name_of[chosen][:, None] == name_of[chosen]).float()
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=has_bfloat16()):
             image = model.image(batch.contiguous(memory_format=torch.channels_last))
             text = model.text(table[signs[chosen], which])
         return contrast(image, text, model.log_scale, same)
