@@ -23,7 +23,8 @@ from diffusers import (
 
 import dqar.core.solver_sensitivity as solver_sensitivity_module
 from dqar.core.entropy import AttentionEntropyComputer, compute_attention_entropy, entropy_from_qk
-from dqar.core.snr import SNRComputer, compute_latent_snr, noise_kind, schedule_snr
+from dqar.core.noise_kind import noise_kind, solves_flow
+from dqar.core.snr import SNRComputer, compute_latent_snr, schedule_snr
 from dqar.core.solver_sensitivity import solver_sensitivity
 
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
@@ -268,6 +269,20 @@ def test_timesteps_between_two_take_the_nearer_ones_snr() -> None:
 def test_the_kind_of_noise_is_the_schedulers(scheduler: Any, kind: str) -> None:
     """By class where that decides, else by its configuration; flow before Karras's spacing before alphas."""
     assert noise_kind(scheduler) == kind
+
+
+@pytest.mark.parametrize(
+    ("name", "config", "flow"),
+    [
+        ("FlowMapEulerDiscreteScheduler", {}, True),
+        ("UniPCMultistepScheduler", {"use_flow_sigmas": True, "prediction_type": "epsilon"}, True),
+        ("UniPCMultistepScheduler", {"use_flow_sigmas": False, "prediction_type": "epsilon"}, False),
+        ("DDIMScheduler", {}, False),
+    ],
+)
+def test_a_flow_is_known_by_its_schedulers_file_alone(name: str, config: dict[str, Any], flow: bool) -> None:
+    """The harness and the runtime ask the same function, so that neither places steps of another kind."""
+    assert solves_flow(name, config) is flow
 
 
 def test_schedulers_without_a_known_snr_are_refused() -> None:

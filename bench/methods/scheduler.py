@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from bench.methods.timesteps import TIMESTEPS, check_timesteps, place, timesteps_of
+from dqar.core.noise_kind import solves_flow
 
 SCHEDULERS = {
     "ddim": "DDIMScheduler",
@@ -106,20 +107,7 @@ def is_flow(pipe: Any) -> bool:
     Returns:
         False of schedules that preserve the variance.
     """
-    return of_flow(type(pipe.scheduler).__name__, pipe.scheduler.config)
-
-
-def of_flow(kind: str, config: Mapping[str, Any]) -> bool:
-    """Whether a configuration is of a scheduler that solves a flow.
-
-    Args:
-        kind: The name of the scheduler's class.
-        config: Its fields.
-
-    Returns:
-        True of the FlowMatch schedulers, and of those that solve both kinds where their fields say so.
-    """
-    return kind.startswith(FLOW_MATCH) or config.get("prediction_type") == "flow_prediction"
+    return solves_flow(type(pipe.scheduler).__name__, pipe.scheduler.config)
 
 
 def _check_model(pipe: Any, options: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import BadInput, without_path
-from bench.methods.scheduler import of_flow
+from dqar.core.noise_kind import solves_flow
 from dqar.errors import InvalidFile
 from dqar.utils.foreign import read_json
 
@@ -50,20 +50,8 @@ class ModelFacts:
             class_names=names,
             train_steps=_count(scheduler, "num_train_timesteps", 10**6),
             pipeline=str(index.get("_class_name")),
-            flow_matching=is_flow(scheduler),
+            flow_matching=solves_flow(str(scheduler.get("_class_name")), scheduler),
         )
-
-
-def is_flow(scheduler: dict[str, Any]) -> bool:
-    """Whether a scheduler is one of flow matching.
-
-    Args:
-        scheduler: Its configuration file.
-
-    Returns:
-        False for schedules that preserve the variance.
-    """
-    return of_flow(str(scheduler.get("_class_name")), scheduler)
 
 
 def shown(model: str) -> str:

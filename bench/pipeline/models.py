@@ -17,6 +17,7 @@ from bench.pipeline.architectures import ARCHITECTURES
 from bench.pipeline.facts import ModelFacts
 from bench.spec.run_spec import RunSpec
 from bench.spec.settings import Settings
+from dqar.core.noise_kind import solves_flow
 
 log = logging.getLogger(__name__)
 
@@ -205,7 +206,7 @@ def facts_of(spec: RunSpec) -> ModelFacts:
     """
     if spec.weights == "random" and spec.prompts:
         architecture = ARCHITECTURES[spec.model]
-        flow = facts.is_flow({"_class_name": architecture.scheduler.kind, **architecture.scheduler.options})
+        flow = solves_flow(architecture.scheduler.kind, architecture.scheduler.options)
         return ModelFacts(architecture.layers, None, {}, 1000, architecture.pipeline, flow)
     if spec.weights == "random":
         return ModelFacts(DIT_XL["num_layers"], DIT_XL["num_embeds_ada_norm"], {}, 1000)  # type: ignore[arg-type]

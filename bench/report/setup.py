@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from bench.methods.scheduler import OWN, SCHEDULERS, of_flow
+from bench.methods.scheduler import OWN, SCHEDULERS
 from bench.record import Record
 from bench.report.escape import escape
 from bench.report.text.provenance import flatten
+from dqar.core.noise_kind import solves_flow
 
 _MOST_STEPS = 1000  # that solved the converged trajectory of older records
 
@@ -77,7 +78,7 @@ def _converged_by(record: Record) -> str:
 
 
 def _solves_flow(record: Record) -> bool:
-    named = of_flow(str(record.environment.get("scheduler")), {})
+    named = solves_flow(str(record.environment.get("scheduler")), {})
     return bool(record.environment.get("flow", named))  # records of old state the name alone
 
 

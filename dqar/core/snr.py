@@ -9,11 +9,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-FloatArray = npt.NDArray[np.float64]
+from dqar.core.noise_kind import noise_kind
 
-FLOW_NAMES = ("FlowMatch", "FlowMap", "EulerAncestralRF", "Helios", "MiniMaxH3", "Piflow")
-SIGMA_NAMES = ("EDM", "CosineDPM", "CMStochastic")
-SIGMA_SPACINGS = ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas")
+FloatArray = npt.NDArray[np.float64]
 
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
 
@@ -77,36 +75,6 @@ def schedule_snr(scheduler: Any) -> FloatArray:
     table = as_array(scheduler.alphas_cumprod)
     signal = table[np.clip(np.rint(timesteps), 0, len(table) - 1).astype(np.int64)]
     return signal / np.maximum(1.0 - signal, 1e-12)
-
-
-def noise_kind(scheduler: Any) -> str:
-    """What a scheduler's noise is known by.
-
-    Args:
-        scheduler: A diffusers scheduler.
-
-    Returns:
-        `flow` (flow matching), `sigma` (EDM, Karras's spacing), `angle` (TrigFlow) or `alpha` (variance
-        preserving).
-
-    Raises:
-        ValueError: For a scheduler whose SNR is not known.
-    """
-    name, config = type(scheduler).__name__, getattr(scheduler, "config", {})
-    sigmas, alphas = hasattr(scheduler, "sigmas"), getattr(scheduler, "alphas_cumprod", None) is not None
-    flow = any(mark in name for mark in FLOW_NAMES) or config.get("use_flow_sigmas")
-    if sigmas and (flow or config.get("prediction_type") == "flow_prediction"):
-        return "flow"
-    if sigmas and (any(config.get(spacing) for spacing in SIGMA_SPACINGS) or name.startswith(SIGMA_NAMES)):
-        return "sigma"
-    if name.startswith("SCM"):
-        return "angle"
-    if alphas:
-        return "alpha"
-    raise ValueError(
-        f"scheduler = {name} has no alphas_cumprod; "
-        "allowed: a diffusers scheduler with alphas_cumprod, one for flow matching, EDM or TrigFlow"
-    )
 
 
 class SNRComputer:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from dqar.config import BALANCED, DQARConfig
-from dqar.core.snr import noise_kind
+from dqar.core.noise_kind import noise_kind
 from dqar.integration.adapter import Adapter, unwrapped
 from dqar.integration.attention_processor import DQARAttentionProcessor
 from dqar.integration.feed_forward import DQARFeedForward
