@@ -43,13 +43,31 @@ def cost(candidate: CandidatePlan) -> float:
 def test_a_change_is_a_plan_that_can_run() -> None:
     """A thousand changes in a row of any kind give plans that begin with a full step, and reuse layers only
     where something runs; every kind of change changes something."""
-    changed, candidate = Changes(random.Random(0), 6), next(iter(initial_candidates(SNR)))
+    changed, first = Changes(random.Random(0), 6), next(iter(initial_candidates(SNR)))
+    candidate = first
     for _ in range(1000):
         candidate = changed(candidate)
         plan = candidate.plan(6)  # refuses a first step that reuses
         assert not plan.reuse[plan.branches == 0].any() and CandidatePlan.of(plan) == candidate
     for _, change in changed.kinds:
-        assert any(change(candidate) != candidate for _ in range(20))
+        assert any(change(first) != first for _ in range(20))
+
+
+def test_steps_move_as_far_as_the_grid_is_fine() -> None:
+    """A plan of few steps on a fine grid is changed at the scale of its gaps, not by single steps that change
+    no image; what runs stays as many steps."""
+    changes, running = Changes(random.Random(0), 6), {0, 30, 60, 90}
+    plan = CandidatePlan(tuple([BOTH if step in running else NONE for step in range(120)]), (0,) * 120)
+    shifted = [changes.shift(plan) for _ in range(200)]
+    moved = [{i for i, n in enumerate(one.branches) if n} for one in shifted]
+    distances = [abs(sum(one) - sum(running)) for one in moved]
+    assert {len(one) for one in moved} == {4} and all(0 in one for one in moved)
+    assert 5 < sum(distances) / len(distances) < 13
+    middles = {tuple(i for i, n in enumerate(changes.move(plan).branches) if n) for _ in range(200)}
+    assert middles == {
+        (0, 30, 60, 90), (0, 60, 75, 90), (0, 60, 90, 105), (0, 15, 30, 90),
+        (0, 30, 90, 105), (0, 15, 30, 60), (0, 30, 45, 60),
+    }  # fmt: skip
 
 
 def test_the_archive_keeps_the_best_of_each_cost() -> None:

@@ -11,6 +11,7 @@ from dqar.plan import BOTH, CONDITIONAL, NONE
 
 TARGETS = ("attention", "both")
 CORRECTIONS = (0.2, 0.35, 0.5, 0.65, 0.8)
+REACH = 0.35  # of the gap to the nearest step that runs: how far a step moves, one standard deviation
 
 
 class Changes:
@@ -24,8 +25,8 @@ class Changes:
     def __init__(self, rng: random.Random, layers: int) -> None:
         self.rng, self.layers = rng, layers
         self.kinds: list[tuple[float, Callable[[CandidatePlan], CandidatePlan]]] = [
-            (0.35, self.shift), (0.2, self.move), (0.1, self.halve), (0.1, self.add),
-            (0.12, self.skip), (0.1, self.reuse), (0.05, self.forecast),
+            (0.45, self.shift), (0.2, self.move), (0.07, self.halve), (0.08, self.add),
+            (0.08, self.skip), (0.07, self.reuse), (0.05, self.forecast),
         ]  # fmt: skip
 
     def __call__(self, candidate: CandidatePlan) -> CandidatePlan:
@@ -37,7 +38,21 @@ class Changes:
         return candidate
 
     def shift(self, candidate: CandidatePlan) -> CandidatePlan:
-        """Let a step that runs change places with one nearby.
+        """Let a step that runs change places with one nearby: about a third of the way to its neighbour.
+
+        Args:
+            candidate: the plan to change; it stays as it is.
+
+        Returns:
+            The changed one.
+        """
+        step, bounds = self._running(candidate), _bounds(candidate)
+        gap = min(abs(step - other) for other in bounds if other != step)
+        distance = max(1, round(abs(self.rng.gauss(0, REACH * gap))))
+        return self._swapped(candidate, step, step + self.rng.choice((-distance, distance)))
+
+    def move(self, candidate: CandidatePlan) -> CandidatePlan:
+        """Let a step that runs change places with the one in the middle of a gap between others.
 
         Args:
             candidate: the plan to change; it stays as it is.
@@ -46,20 +61,9 @@ class Changes:
             The changed one.
         """
         step = self._running(candidate)
-        return self._swapped(candidate, step, step + self.rng.choice((-3, -2, -1, 1, 2, 3)))
-
-    def move(self, candidate: CandidatePlan) -> CandidatePlan:
-        """Let a step that runs change places with any other.
-
-        Args:
-            candidate: the plan to change; it stays as it is.
-
-        Returns:
-            The changed one.
-        """
-        return self._swapped(
-            candidate, self._running(candidate), self.rng.randrange(1, len(candidate.branches))
-        )
+        others = [other for other in _bounds(candidate) if other != step]
+        first = self.rng.randrange(len(others) - 1)
+        return self._swapped(candidate, step, (others[first] + others[first + 1]) // 2)
 
     def _swapped(self, candidate: CandidatePlan, step: int, other: int) -> CandidatePlan:
         if not 1 <= other < len(candidate.branches):
@@ -141,6 +145,11 @@ class Changes:
     def _running(self, candidate: CandidatePlan) -> int:
         """A step that runs, other than the first."""
         return self.rng.choice([i for i, n in enumerate(candidate.branches) if n and i] or [1])
+
+
+def _bounds(candidate: CandidatePlan) -> list[int]:
+    """The steps that run, and the end."""
+    return [*(i for i, n in enumerate(candidate.branches) if n or not i), len(candidate.branches)]
 
 
 def _with(candidate: CandidatePlan, step: int, branches: int) -> CandidatePlan:
