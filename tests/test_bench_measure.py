@@ -8,14 +8,17 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from diffusers import FlowMatchEulerDiscreteScheduler
 
 from bench.machine import nvml, provenance
 from bench.measure import distributions, flops, paired, quality, timing
-from bench.measure.converged import converged, halved
+from bench.measure.converged import converged, halved, halved_flow, solution
+from bench.methods.scheduler import solver
 from bench.pipeline import models
 from bench.pipeline.session import Generation, Session
 from bench.spec.run_spec import RunSpec
@@ -322,6 +325,27 @@ def test_the_converged_trajectory_is_made_once(tiny_model_dir: Path, tmp_path: P
     assert session.pipe.scheduler is own
     session.pipe = None  # not needed again
     assert torch.equal(converged(session, cache), solved)
+
+
+def test_a_flow_is_solved_with_hardly_any_error() -> None:
+    """Where data are normal a flow's end is known: what solves the converged trajectory ends far nearer to it
+    than Euler's scheduler at more steps; the model is asked at the very timesteps, which fall to below 1."""
+
+    def error(**options: Any) -> float:
+        pipe = SimpleNamespace(scheduler=FlowMatchEulerDiscreteScheduler(shift=2.0))
+        with solver(pipe, options or solution(pipe)) as call:
+            pipe.scheduler.set_timesteps(**({"num_inference_steps": 2} | call))
+            x, spread = torch.ones(1, 1, dtype=torch.float64), 0.3
+            for t in pipe.scheduler.timesteps:
+                sigma = float(t) / 1000
+                variance = (1 - sigma) ** 2 * spread**2 + sigma**2
+                v = x * (sigma - (1 - sigma) * spread**2) / variance
+                x = pipe.scheduler.step(v, t, x).prev_sample
+            return abs(float(x) - spread)
+
+    assert error() < 0.001 < error(steps=280) / 2
+    assert halved_flow(2, 2.0)[:4] == pytest.approx([1000, 666.67, 333.33, 166.67], abs=0.01)
+    assert 0.5 <= halved_flow(200, 2.0)[-1] < 1
 
 
 def test_the_last_step_is_halved() -> None:

@@ -145,7 +145,10 @@ def goal(**changes: Any) -> dict[str, Any]:
         ({"dtype": "fp8"}, ["dtype", "'fp8'", "'fp32', 'bf16' or 'fp16'"]),
         ({"quality": {"n": 4, "converged_n": 8}}, ["quality", "converged_n 8 is above n 4"]),
         ({"quality": {"converged_factor": 10}}, ["quality.converged_factor", "allowed", "converged_steps"]),
-        ({"quality": {"converged_solver": "euler"}}, ["quality.converged_solver", "'dpm_solver++' or 'own'"]),
+        (
+            {"quality": {"converged_solver": "euler"}},
+            ["quality.converged_solver", "'dpm_solver++', 'unipc' or 'own'"],
+        ),
         (
             {"num_inference_steps": 30, "quality": {"converged_steps": 20}},
             ["quality.converged_steps 20 is below num_inference_steps 30"],

@@ -85,7 +85,7 @@ def place(scheduler: Any, timesteps: Sequence[float]) -> None:
     """Make a scheduler of diffusers take its steps there, whatever number of them a pipeline asks for.
 
     Its sigmas follow: of a flow t / 1000, else sqrt((1 - a) / a) of the cumulative product of alphas, which
-    is a table by whole timesteps.
+    is a table by whole timesteps. A flow's timesteps stay as they are: diffusers cuts them to whole ones.
 
     Args:
         timesteps: From 0 to LAST, falling.
@@ -101,7 +101,8 @@ def place(scheduler: Any, timesteps: Sequence[float]) -> None:
         sigmas = [t / LAST for t in timesteps] if flow else _variance_preserving(scheduler, timesteps)
         last = float(scheduler.sigmas[-1])
         scheduler.sigmas = torch.tensor([*sigmas, last], dtype=scheduler.sigmas.dtype)
-        scheduler.timesteps = torch.tensor(timesteps, dtype=scheduler.timesteps.dtype, device=device)
+        dtype = torch.float32 if flow else scheduler.timesteps.dtype
+        scheduler.timesteps = torch.tensor(timesteps, dtype=dtype, device=device)
 
     scheduler.set_timesteps = set_timesteps
 

@@ -9,7 +9,6 @@ from bench.methods.scheduler import OWN, SCHEDULERS
 from bench.record import Record
 from bench.report.escape import escape
 from bench.report.text.provenance import flatten
-from dqar.core.noise_kind import solves_flow
 
 _MOST_STEPS = 1000  # that solved the converged trajectory of older records
 
@@ -73,13 +72,8 @@ def _converged_by(record: Record) -> str:
         factor, baseline = config.get("converged_factor"), record.config.get("num_inference_steps")
         steps = min(_MOST_STEPS, factor * baseline) if factor and baseline else None
     solver = baseline_solver(record) or "the baseline's solver" if kind == OWN else kind
-    halved = ", the last halved down to timestep 0" if kind != OWN and not _solves_flow(record) else ""
+    halved = ", the last halved down to timestep 0" if kind != OWN else ""
     return f"by {escape(solver)} at {steps or 'more'} steps{halved}"
-
-
-def _solves_flow(record: Record) -> bool:
-    named = solves_flow(str(record.environment.get("scheduler")), {})
-    return bool(record.environment.get("flow", named))  # records of old state the name alone
 
 
 def on_baseline_solver(record: Record) -> bool:

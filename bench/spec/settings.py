@@ -56,9 +56,9 @@ class QualitySettings(SuitePart):
 
     n: int = Field(default=64, ge=0, le=10**6)  # images; 0 = time and memory only
     converged_n: int = Field(default=16, ge=0, le=10**6)
-    # What solves the converged trajectory: DPM-Solver++ of the second order, its last step halved down to
-    # timestep 0 (see `bench.measure.converged`), or the baseline's own solver.
-    converged_solver: Literal["dpm_solver++", "own"] = "dpm_solver++"
+    # What solves the converged trajectory: DPM-Solver++ or UniPC of the second order, the last step halved
+    # down to timestep 0 (see `bench.measure.converged`), or the baseline's own solver.
+    converged_solver: Literal["dpm_solver++", "unipc", "own"] = "dpm_solver++"
     converged_steps: int = Field(default=100, ge=2, le=1000)
     extractor: Literal["embedded"] | None = "embedded"
     worst: int = Field(default=3, ge=1, le=64)  # images kept with a record, furthest from the baseline's

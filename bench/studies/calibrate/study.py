@@ -19,6 +19,7 @@ from tqdm import tqdm
 from bench import stats
 from bench.errors import BadInput, without_path
 from bench.machine import files
+from bench.measure.converged import ACCURATE
 from bench.methods.scheduler import OWN
 from bench.pipeline import models
 from bench.pipeline.facts import ModelFacts
@@ -35,8 +36,10 @@ from dqar.policy.saved_plan import SavedPlan
 from dqar.utils.foreign import read_json
 
 log = logging.getLogger(__name__)
-# The converged trajectory: times the baseline's steps by its own solver, at most the model's.
-FINER, MOST_STEPS = 10, 1000
+FINER, MOST_STEPS = (
+    10,
+    1000,
+)  # the converged trajectory on the own solver: times its steps, at most the model's
 OTHER_GUIDANCE = 0.5  # of that calibrated for: whether a plan holds there too
 
 
@@ -101,7 +104,7 @@ class Study:
             The configuration; its baseline is DDIM at the same steps and spacing, of a flow its own
             scheduler.
         """
-        n, steps = self.images, min(MOST_STEPS, FINER * self.steps)
+        n = self.images
         flow = ModelFacts.of(models.directory(self.model)).flow_matching
         baseline: dict[str, Any] = {} if flow else {"scheduler": "ddim", "timestep_spacing": "trailing"}
         solver = {} if self.solver == OWN else {"scheduler": self.solver}
@@ -109,8 +112,17 @@ class Study:
             suite="calibrate", name=self.name, method="dqar", model=self.model, batch_size=n, seed=5000,
             num_inference_steps=self.steps, guidance_scale=self.guidance, prompts=self.prompts, **baseline,
             options=solver | {"steps": self.plan_steps},
-            quality=QualitySettings(n=n, converged_n=n, converged_solver="own", converged_steps=steps),
+            quality=QualitySettings(n=n, converged_n=n, **self._converged),
         )  # fmt: skip
+
+    @property
+    def _converged(self) -> dict[str, Any]:
+        """What solves the converged trajectory: a pipeline that is left its own solver may take no other."""
+        if self.solver == OWN:
+            return {"converged_solver": OWN, "converged_steps": min(MOST_STEPS, FINER * self.steps)}
+        flow = ModelFacts.of(models.directory(self.model)).flow_matching
+        named = {"converged_solver": "unipc"} if flow else {}
+        return {"converged_steps": max(ACCURATE, self.steps), **named}
 
     def run(
         self,

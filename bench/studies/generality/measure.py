@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from bench.measure import flops, paired
+from bench.measure.converged import ACCURATE, solution
 from bench.methods import get
 from bench.methods.dqar import shape_of
 from bench.pipeline.beginning import beginning
@@ -29,7 +30,6 @@ from dqar.policy.saved_plan import SavedPlan
 from dqar.presets import BALANCED
 
 BATCH = 12
-CONVERGED_STEPS = 60  # of DPM-Solver++ of second order
 CHECKED = 2  # images on which that is compared with ten times the baseline's steps
 SPREAD: dict[str, Any] = {"preset": "maximum", "layer_fraction": 0.0}
 CONDITIONS = ("home", "guidance", "prompts", "steps", "solver")
@@ -93,7 +93,7 @@ class Bench:
         """
         key = condition if condition in ("guidance", "prompts") else "home"
         if key not in self.targets:
-            self.targets[key] = self._generated(self.at(key), "fewer_steps", self.solved(CONVERGED_STEPS))[0]
+            self.targets[key] = self._generated(self.at(key), "fewer_steps", solution(self.session.pipe))[0]
         return self.targets[key]
 
     def solved(self, steps: int) -> dict[str, Any]:
@@ -231,7 +231,7 @@ def _facts(bench: Bench) -> dict[str, Any]:
         "other_steps": setting.other_steps, "images": bench.count, "layers": bench.layers,
         "guidance": bench.session.spec.guidance_scale, "other_guidance": OTHER_GUIDANCE,
         "prompts": setting.prompts, "other_prompts": setting.other_prompts, "plans": setting.plans,
-        "solver": type(bench.session.pipe.scheduler).__name__, "converged_steps": CONVERGED_STEPS,
+        "solver": type(bench.session.pipe.scheduler).__name__, "converged_steps": ACCURATE,
         "converged_distance": float(distance), "checked": len(few),
     }  # fmt: skip
 

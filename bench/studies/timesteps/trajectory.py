@@ -12,9 +12,12 @@ from torch import Tensor
 
 from bench.methods.scheduler import solver
 from bench.methods.timesteps import LAST
-from bench.studies.tune.candidate import FINER, Judge, undecoded
+from bench.studies.tune.candidate import Judge, undecoded
 
 Floats = NDArray[np.float64]
+
+
+FINER = 4  # a trajectory to place steps on: DPM-Solver++ at so many times the baseline's steps
 
 
 @dataclass(frozen=True)

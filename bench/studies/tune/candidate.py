@@ -18,6 +18,7 @@ from torch.utils.flop_counter import flop_registry
 
 from bench.machine import provenance
 from bench.measure import flops, paired
+from bench.measure.converged import ACCURATE, solution
 from bench.methods import get
 from bench.methods.scheduler import solver
 from bench.methods.space import Baseline
@@ -30,7 +31,6 @@ from bench.store import keys
 from bench.store.tensors import Cache
 
 SEED = 5000  # of the first image, as in `calibrate`: no suite has these images
-FINER = 4  # the converged trajectory: DPM-Solver++ at so many times the baseline's steps
 ELSEWHERE = 0.2  # drift above which an image counts as another one
 
 
@@ -125,7 +125,7 @@ class Judge:
         self.cache = Cache(directory, keys.inputs(self.spec, results))
         self.cost = flops.count(self.session)
         self.encoders = self._counted(self.session, num_inference_steps=1)[0] - self.cost.forward
-        key = self.cache.key(self.spec, FINER)
+        key = self.cache.key(self.spec, ACCURATE)
         self.target = self.cache.kept(f"solved-{key}", lambda: {"latents": self._solved()})["latents"]
 
     def __call__(self, method: str, options: Mapping[str, Any]) -> Outcome:
@@ -159,9 +159,8 @@ class Judge:
         return products.flops, latents
 
     def _solved(self) -> Tensor:
-        options = {"scheduler": "dpm_solver++", "steps": FINER * self.spec.num_inference_steps}
         pipe = self.session.pipe
-        with undecoded(pipe), solver(pipe, options) as call:
+        with undecoded(pipe), solver(pipe, solution(pipe)) as call:
             return self.session.baseline(self.samples, **call).latents
 
 
