@@ -17,7 +17,7 @@ from bench.report.selection import Selection
 from bench.report.tables import runs
 from bench.report.tables.columns import DASH, Table
 from bench.report.text import checks
-from bench.report.text.provenance import command
+from bench.report.text.provenance import command, mixed
 from bench.spec.suite_file import Goal
 
 
@@ -140,6 +140,18 @@ def test_provenance_shows_differences(report: Path) -> None:
     head, provenance = report.read_text().split("**Summary:**")[0], section(report, "Provenance")
     assert f"    {COMMAND}" in provenance and "inputs.sources" in provenance.split("**Differs")[1]
     assert any("**WARNING**" in line and "inputs.sources" in line for line in head.splitlines())
+
+
+def test_a_configurations_own_files_are_no_difference(records: list[Record]) -> None:
+    """A plan, a policy or searched timesteps are one configuration's; other weights of the model warn."""
+    own, other = (record.model_copy(deep=True) for record in records[:2])
+    for name in ("plan", "policy", "timesteps"):
+        own.environment["inputs"][name], other.environment["inputs"][name] = "a", "b"
+    assert not [
+        line for line in mixed([own, other]) if any(n in line for n in ("plan", "policy", "timesteps"))
+    ]
+    own.environment["inputs"]["model"], other.environment["inputs"]["model"] = "c", "d"
+    assert any("inputs.model" in line for line in mixed([own, other]))
 
 
 def test_the_head_has_title_command_and_commit(tmp_path: Path, undrawn: None) -> None:

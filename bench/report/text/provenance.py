@@ -11,7 +11,7 @@ from bench.report.escape import escape
 from bench.report.tables.columns import grid
 
 _FEW = 3  # distinct values that are listed one by one, with the configurations that had them
-_OWN = "inputs.plan"  # a configuration's own
+_OWN = ("inputs.plan", "inputs.policy", "inputs.timesteps")  # a configuration's own files
 _MUST_AGREE = ("inputs.", "machine")  # what metrics depend on; a commit need not change it
 _NAMED = 4  # configurations that are named; more are counted
 
@@ -145,7 +145,7 @@ def mixed(records: Sequence[Record]) -> list[str]:
     return [
         f"The records differ in `{key}`: {escape(_spread(values))}."
         for key, values in by_value(records).items()
-        if len(values) > 1 and key.startswith(_MUST_AGREE) and key != _OWN
+        if len(values) > 1 and key.startswith(_MUST_AGREE) and key not in _OWN
     ]
 
 
