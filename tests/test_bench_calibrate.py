@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -258,3 +259,23 @@ def test_the_plans_that_ship_run_in_a_suite() -> None:
     parts: dict[str, Any] = {"suite": "t", "name": "t", "method": "dqar", "model": "embedded"}
     assert Session(None, RunSpec(**parts, options={"plan": names[0]})).short == {}
     assert Session(None, RunSpec(**parts)).short == {"num_inference_steps": 10}
+
+
+@pytest.mark.parametrize(
+    ("model", "solver", "solved"),
+    [
+        ("embedded", "dpm_solver++", "by dpm_solver++ at 200 steps"),
+        ("embedded-t2i", "dpm_solver++", "by unipc at 200 steps"),
+        ("embedded-t2i", "own", "by own at 280 steps"),
+    ],
+)
+def test_plans_judged_by_another_trajectory_are_another_studys(
+    model: str, solver: str, solved: str, tmp_path: Path
+) -> None:
+    """What solves the converged trajectory is among the facts that an archive is continued by."""
+    study = Study(
+        model=model, solver=solver, target="converged", steps=28, plan_steps=28, images=2, guidance=4.0,
+        results=tmp_path,
+    )  # fmt: skip
+    assert study.facts["converged"] == solved
+    assert "converged" not in replace(study, target="baseline").facts

@@ -36,10 +36,8 @@ from dqar.policy.saved_plan import SavedPlan
 from dqar.utils.foreign import read_json
 
 log = logging.getLogger(__name__)
-FINER, MOST_STEPS = (
-    10,
-    1000,
-)  # the converged trajectory on the own solver: times its steps, at most the model's
+# The converged trajectory on a pipeline's own solver: times the baseline's steps, at most the model's.
+FINER, MOST_STEPS = 10, 1000
 OTHER_GUIDANCE = 0.5  # of that calibrated for: whether a plan holds there too
 
 
@@ -121,8 +119,8 @@ class Study:
         if self.solver == OWN:
             return {"converged_solver": OWN, "converged_steps": min(MOST_STEPS, FINER * self.steps)}
         flow = ModelFacts.of(models.directory(self.model)).flow_matching
-        named = {"converged_solver": "unipc"} if flow else {}
-        return {"converged_steps": max(ACCURATE, self.steps), **named}
+        named = "unipc" if flow else "dpm_solver++"
+        return {"converged_solver": named, "converged_steps": max(ACCURATE, self.steps)}
 
     def run(
         self,
@@ -205,7 +203,12 @@ class Study:
         """What is searched on what, as files and reports state it."""
         facts = {k: v for k, v in asdict(self).items() if k not in ("results", "prompts")}
         prompts = {"prompts": self.prompts.public()} if self.prompts else {}
-        return facts | {"model": shown_model(self.model)} | prompts
+        solved = {}
+        if self.target == "converged":  # plans judged by another trajectory are another study's
+            solved = {
+                "converged": "by {converged_solver} at {converged_steps} steps".format(**self._converged)
+            }
+        return facts | {"model": shown_model(self.model)} | prompts | solved
 
     def _written(self, trials: Trials, speedup: float, point: Point, out: Path) -> WrittenPlan:
         plan = point.candidate.plan(trials.layers)

@@ -17,6 +17,7 @@ from bench.measure import flops, paired
 from bench.measure.converged import ACCURATE, solution
 from bench.methods import get
 from bench.methods.dqar import shape_of
+from bench.methods.scheduler import SCHEDULERS
 from bench.pipeline.beginning import beginning
 from bench.pipeline.facts import ModelFacts
 from bench.pipeline.session import Session, generate
@@ -232,6 +233,7 @@ def _facts(bench: Bench) -> dict[str, Any]:
         "guidance": bench.session.spec.guidance_scale, "other_guidance": OTHER_GUIDANCE,
         "prompts": setting.prompts, "other_prompts": setting.other_prompts, "plans": setting.plans,
         "solver": type(bench.session.pipe.scheduler).__name__, "converged_steps": ACCURATE,
+        "converged_solver": SCHEDULERS[solution(bench.session.pipe)["scheduler"]],
         "converged_distance": float(distance), "checked": len(few),
     }  # fmt: skip
 
