@@ -77,13 +77,14 @@ EAGER: dict[str, dict[str, Any]] = {
     "seacache": {"threshold": 9.0},
     "meancache": {"budget": 3},
     "l2p": {"budget": 3, "computed_first": 2},
+    "budcache": {"budget": 3},
 }
 # What does not run on each suite's pipeline.
 GAPS = {
     "sd3": {"first_block"},
-    "flux": {"heun-7", "fastercache", "teacache", "seacache"},
-    "pixart": {"teacache", "seacache", "meancache"},
-    "wan": {"heun-8", "speca", "fastercache", "teacache", "seacache", "meancache", "l2p"},
+    "flux": {"heun-7", "fastercache", "teacache", "seacache", "budcache"},
+    "pixart": {"teacache", "seacache", "meancache", "budcache"},
+    "wan": {"heun-8", "speca", "fastercache", "teacache", "seacache", "meancache", "l2p", "budcache"},
 }
 
 
