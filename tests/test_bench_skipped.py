@@ -106,3 +106,9 @@ def test_the_suite_for_devices_covers_what_it_must() -> None:
     assert presets == {"conservative", "recommended", "aggressive", "maximum"}
     dependent = {s.name.split("-")[0] for s in runs if methods.get(s.method).by_data(s.options)}
     assert dependent == {"entropy", "adaptive", "first_block"}
+
+
+def test_a_report_without_a_complete_record_is_refused(tmp_path: Path) -> None:
+    """A directory whose records all lack their images is refused in one line, as a skipped suite is."""
+    with pytest.raises(BadInput, match="no complete record; needed: records with their images"):
+        report_of(Suite.load("smoke"), [], tmp_path, tmp_path / "report")

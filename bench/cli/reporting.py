@@ -58,6 +58,8 @@ def report_of(suite: Suite, records: list[Record], records_dir: Path, out: Path)
     """
     from bench.report.page import writable, write_index
 
+    if not records:
+        raise BadInput(f"results: {records_dir}: no complete record; needed: records with their images")
     if all(record.status == "skipped" for record in records):
         raise BadInput(f"results: {records_dir}: every run was skipped: {records[0].reason}")
     writable(out)
