@@ -94,13 +94,15 @@ def make_loss(vae: Any, images: Tensor) -> Callable[[int], Tensor]:
     """
     compiled = torch.compile(_Reconstruct(vae))
 
+    half = has_bfloat16()
+
     def loss(step: int) -> Tensor:
         draw = seeded(SEED, step)
         batch = to_float(images[torch.randint(len(images), (BATCH,), generator=draw)])
         mirror = torch.rand(BATCH, 1, 1, 1, generator=draw) < 0.5
         batch = torch.where(mirror, batch.flip(-1), batch)
         noise = torch.randn(BATCH, 4, 16, 16, generator=draw)
-        with torch.autocast("cpu", torch.bfloat16, enabled=has_bfloat16()):
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
             output, mean, logvar = compiled(batch.contiguous(memory_format=torch.channels_last), noise)
         fit = reconstruction_loss(output.float(), batch)
         return fit + KL_WEIGHT * kl(mean.float(), logvar.float())

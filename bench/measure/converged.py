@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.methods.scheduler import OWN, is_flow, solver
+from bench.methods.scheduler import OWN, is_flow, shift_of, solver
 from bench.methods.timesteps import LAST
 from bench.pipeline.session import Session
 from bench.store.tensors import Cache, Tensors
@@ -50,6 +50,18 @@ def _solver(session: Session) -> dict[str, Any]:
     return solution(session.pipe, quality.converged_steps, quality.converged_solver)
 
 
+def accurate_solver(flow: bool) -> str:
+    """Choose the solver that errs least at many steps.
+
+    Args:
+        flow: Whether it solves a flow.
+
+    Returns:
+        A name as suites have it.
+    """
+    return "unipc" if flow else "dpm_solver++"
+
+
 def solution(pipe: Any, steps: int = ACCURATE, scheduler: str | None = None) -> dict[str, Any]:
     """Choose what solves a pipeline's trajectory with hardly any error: a solver whose last step is halved.
 
@@ -62,13 +74,12 @@ def solution(pipe: Any, steps: int = ACCURATE, scheduler: str | None = None) -> 
         The options of `fewer_steps`. Where only the pipeline knows a flow's shift, no step is halved.
     """
     flow, schedule = is_flow(pipe), pipe.scheduler.config
-    named = {"scheduler": scheduler or ("unipc" if flow else "dpm_solver++")}
+    named = {"scheduler": scheduler or accurate_solver(flow)}
     if not flow:
         return named | {"timesteps": halved(steps, schedule.num_train_timesteps)}
     if schedule.get("use_dynamic_shifting"):
         return named | {"steps": steps}
-    shift = schedule["shift"] if "shift" in schedule else schedule.get("flow_shift", 1.0)
-    return named | {"timesteps": halved_flow(steps, shift)}
+    return named | {"timesteps": halved_flow(steps, shift_of(schedule))}
 
 
 def halved(steps: int, trained: int) -> list[int]:

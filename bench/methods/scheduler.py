@@ -110,6 +110,18 @@ def is_flow(pipe: Any) -> bool:
     return solves_flow(type(pipe.scheduler).__name__, pipe.scheduler.config)
 
 
+def shift_of(config: Mapping[str, Any]) -> float:
+    """The shift of a flow's steps, which schedulers of flows alone call otherwise than multistep solvers.
+
+    Args:
+        config: The fields of a scheduler that solves a flow.
+
+    Returns:
+        1 where it has none.
+    """
+    return float(config.get("shift", config.get("flow_shift", 1.0)))
+
+
 def _check_model(pipe: Any, options: dict[str, Any]) -> None:
     """ValueError where the options place the steps of another kind of model."""
     if is_flow(pipe) and options.get("spacing") in set(SPACINGS) - set(_TIMESTEPS):
@@ -152,6 +164,5 @@ def from_pipeline(pipe: Any, name: str | None = None, **changes: Any) -> Any:
 def _of_a_flow(config: dict[str, Any]) -> dict[str, Any]:
     """The arguments by which a multistep solver solves the flow of a scheduler of either kind."""
     shared = ("num_train_timesteps", "use_dynamic_shifting", "time_shift_type", "use_karras_sigmas")
-    shift = config["shift"] if "shift" in config else config["flow_shift"]
-    flow = {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": shift}
+    flow = {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": shift_of(config)}
     return flow | {key: config[key] for key in shared if key in config}

@@ -26,7 +26,8 @@ from dqar.utils.foreign import read_bytes
 Tensors = dict[str, Tensor]
 DIGEST_BYTES = 32  # behind the tensors: of them
 # What no image depends on: names, what is done with the images, and how long that may take.
-OWN = ("sources", "plan", "policy", "timesteps")  # what only the candidate's depend on
+OWN_FILES = ("plan", "policy", "timesteps")  # that a configuration's options name
+OWN = ("sources", *OWN_FILES)  # what only the candidate's depend on
 ASIDE = ("suite", "name", "timing", "quality", "memory", "timeout_s")
 
 

@@ -207,6 +207,8 @@ def make_loss(
     for encoder in (model.text_encoder, model.text_encoder_2):
         encoder.set_attn_implementation("eager")
 
+    half = has_bfloat16()
+
     def loss(step: int) -> Tensor:
         draw = seeded(SEED, step)
         chosen = torch.multinomial(weights, BATCH, replacement=True, generator=draw)
@@ -218,7 +220,7 @@ def make_loss(
         ids = torch.where(dropped[:, None], empty, table[signs[chosen], which])
         scale = sigma.view(-1, 1, 1, 1)
         noisy = (1 - scale) * latents[chosen] + scale * noise
-        with torch.autocast("cpu", torch.bfloat16, enabled=has_bfloat16()):
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
             tokens, pooled = model.embed(ids)
             output = compiled(noisy, sigma * 1000, tokens, pooled, log_count)
         return F.mse_loss(output.float(), noise - latents[chosen])

@@ -72,13 +72,15 @@ def make_loss(model: Scorer, data: TextData, table: Tensor) -> Callable[[int], T
     name_of = torch.tensor([names[text.names[0]] for text in data.texts])[signs]
     weights = data.kinds[rows].bincount()[data.kinds[rows]].float().rsqrt()
 
+    half = has_bfloat16()
+
     def loss(step: int) -> Tensor:
         draw = seeded(SEED, step)
         chosen = torch.multinomial(weights, BATCH, generator=draw)
         which = torch.randint(table.shape[1], (BATCH,), generator=draw)
         batch = blurred(augment(to_float(images[chosen]), draw), draw)
         same = (name_of[chosen][:, None] == name_of[chosen]).float()
-        with torch.autocast("cpu", torch.bfloat16, enabled=has_bfloat16()):
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
             image = model.image(batch.contiguous(memory_format=torch.channels_last))
             text = model.text(table[signs[chosen], which])
         return contrast(image, text, model.log_scale, same)

@@ -9,9 +9,10 @@ from typing import Any
 from bench.record import Record
 from bench.report.escape import escape
 from bench.report.tables.columns import grid
+from bench.store.tensors import OWN_FILES
 
 _FEW = 3  # distinct values that are listed one by one, with the configurations that had them
-_OWN = ("inputs.plan", "inputs.policy", "inputs.timesteps")  # a configuration's own files
+_OWN = tuple(f"inputs.{name}" for name in OWN_FILES)
 _MUST_AGREE = ("inputs.", "machine")  # what metrics depend on; a commit need not change it
 _NAMED = 4  # configurations that are named; more are counted
 

@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from tqdm import tqdm
 from bench import stats
 from bench.errors import BadInput, without_path
 from bench.machine import files
-from bench.measure.converged import ACCURATE
+from bench.measure.converged import ACCURATE, accurate_solver
 from bench.methods.scheduler import OWN
 from bench.pipeline import models
 from bench.pipeline.facts import ModelFacts
@@ -103,8 +103,7 @@ class Study:
             scheduler.
         """
         n = self.images
-        flow = ModelFacts.of(models.directory(self.model)).flow_matching
-        baseline: dict[str, Any] = {} if flow else {"scheduler": "ddim", "timestep_spacing": "trailing"}
+        baseline: dict[str, Any] = {} if self._flow else {"scheduler": "ddim", "timestep_spacing": "trailing"}
         solver = {} if self.solver == OWN else {"scheduler": self.solver}
         return RunSpec(
             suite="calibrate", name=self.name, method="dqar", model=self.model, batch_size=n, seed=5000,
@@ -118,9 +117,13 @@ class Study:
         """What solves the converged trajectory: a pipeline that is left its own solver may take no other."""
         if self.solver == OWN:
             return {"converged_solver": OWN, "converged_steps": min(MOST_STEPS, FINER * self.steps)}
-        flow = ModelFacts.of(models.directory(self.model)).flow_matching
-        named = "unipc" if flow else "dpm_solver++"
+        named = accurate_solver(self._flow)
         return {"converged_solver": named, "converged_steps": max(ACCURATE, self.steps)}
+
+    @cached_property
+    def _flow(self) -> bool:
+        """Whether the model solves a flow; read once, for every archive that is kept states it."""
+        return ModelFacts.of(models.directory(self.model)).flow_matching
 
     def run(
         self,

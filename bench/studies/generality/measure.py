@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from bench.measure import flops, paired
-from bench.measure.converged import ACCURATE, solution
+from bench.measure.converged import ACCURATE, accurate_solver, solution
 from bench.methods import get
 from bench.methods.dqar import shape_of
-from bench.methods.scheduler import SCHEDULERS
+from bench.methods.scheduler import SCHEDULERS, is_flow
 from bench.pipeline.beginning import beginning
 from bench.pipeline.facts import ModelFacts
 from bench.pipeline.session import Session, generate
@@ -233,7 +233,7 @@ def _facts(bench: Bench) -> dict[str, Any]:
         "guidance": bench.session.spec.guidance_scale, "other_guidance": OTHER_GUIDANCE,
         "prompts": setting.prompts, "other_prompts": setting.other_prompts, "plans": setting.plans,
         "solver": type(bench.session.pipe.scheduler).__name__, "converged_steps": ACCURATE,
-        "converged_solver": SCHEDULERS[solution(bench.session.pipe)["scheduler"]],
+        "converged_solver": SCHEDULERS[accurate_solver(is_flow(bench.session.pipe))],
         "converged_distance": float(distance), "checked": len(few),
     }  # fmt: skip
 

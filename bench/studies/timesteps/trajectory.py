@@ -15,8 +15,6 @@ from bench.methods.timesteps import LAST
 from bench.studies.tune.candidate import Judge, undecoded
 
 Floats = NDArray[np.float64]
-
-
 FINER = 4  # a trajectory to place steps on: DPM-Solver++ at so many times the baseline's steps
 
 
