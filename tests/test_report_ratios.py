@@ -28,7 +28,7 @@ def front() -> Front:
     ]
     fastest, second, ours, same_solver = named
     full = Level(0.05, fastest, second, ours, same_solver, any=fastest)
-    return Front(AXES[1], [], frozenset(), [Level(0.01, None, None, None, None, None), full], [])
+    return Front(AXES[1], [], frozenset(), [Level(0.01, None, None, None, None, None), full], [], [])
 
 
 def test_each_level_has_its_five_candidates() -> None:
@@ -65,14 +65,14 @@ def compared() -> list[Comparison]:
 
 
 def test_ratios_are_a_row_for_each_drift_and_comparison() -> None:
-    """Both in full, with what they compare and the goal, which the page leaves out."""
+    """Both in full, with what they compare by and the goal, which the page leaves out."""
     shown = pareto.ratio_table(AXES[0], compared())
     assert shown.name == "ratio-baseline"
     assert shown.rows() == [
-        ["seconds", "the baseline's solver", "0.0100", "1.00 [0.50, 2.00]"],
-        ["seconds", "the baseline's solver", "0.0400", "2.00 [1.00, 4.00]"],
-        ["FLOPs", "any solver", "0.0200", "3.00 [2.50, 3.50]"],
-        ["FLOPs", "any solver", "0.0800", "3.00 [2.50, 3.50]"],
+        ["mean", "seconds", "the baseline's solver", "0.0100", "1.00 [0.50, 2.00]"],
+        ["mean", "seconds", "the baseline's solver", "0.0400", "2.00 [1.00, 4.00]"],
+        ["mean", "FLOPs", "any solver", "0.0200", "3.00 [2.50, 3.50]"],
+        ["mean", "FLOPs", "any solver", "0.0800", "3.00 [2.50, 3.50]"],
     ]
     assert shown.frame["goal"].tolist() == [1.2, 1.2, 1.0, 1.0]
 

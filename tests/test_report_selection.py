@@ -124,6 +124,8 @@ def test_the_lead_is_the_recommended_or_the_fastest_of_those_that_lose() -> None
         ([lossless("ours", 1.5), lossy("fast", 1.4, "fora"), lossless("good", 1.2, "pab")], "good"),
         ([near("ours", 1.5), lossy("fast", 1.4, "fora"), near("close", 1.2, "pab")], "close"),
         ([lossless("ours", 1.5), lossy("slow", 1.1, "fora"), lossy("fast", 1.4, "fora")], "fast"),
+        ([lossless("ours", 1.5), lossy("fast", 1.4, "fora"), lossy("minor", 1.2, "pab", 1.5)], "minor"),
+        ([lossless("ours", 1.5), lossy("fast", 1.4, "fora"), near("close", 1.2, "pab")], "close"),
         ([lossy("ours", 1.5), lossy("fast", 1.4, "fora"), lossy("minor", 1.3, "pab", 1.5)], "fast"),
         ([lossless("theirs", 1.5, "fora"), lossless("other", 1.4, "pab"), lossless("ours", 1.1)], "ours"),
         ([lossless("ours", 1.5), lossless("ours too", 1.4)], None),
@@ -131,7 +133,8 @@ def test_the_lead_is_the_recommended_or_the_fastest_of_those_that_lose() -> None
     ],
 )
 def test_the_alternative_is_the_best_of_the_other_side(records: list[Record], name: str | None) -> None:
-    """DQAR against competitors and these against DQAR: the best on the lead's basis, or the fastest."""
+    """DQAR against competitors and these against DQAR: the best on the lead's basis, or what comes nearest to
+    it; the fastest where the lead is the fastest alone."""
     chosen = Selection(records).alternative()
     assert (chosen and chosen.name) == name
 

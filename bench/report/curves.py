@@ -3,6 +3,9 @@
 Each side's front is interpolated log-log between its own configurations, and level beyond its fastest: who
 accepts more drift may still use that one. The band is a bootstrap: the images that drift is a mean over and
 the timing pairs that speed is a median of are resampled, both fronts built again, and their ratio taken.
+
+Drift is averaged over the images twice: by the mean, which the few images that end elsewhere decide, and by
+the geometric mean, which says how near the others come.
 """
 
 from __future__ import annotations
@@ -29,6 +32,7 @@ _ENDS = (0.025, 0.975)
 Floats = NDArray[np.float64]
 Measure = Literal["seconds", "FLOPs"]
 Against = Literal["the baseline's solver", "any solver"]
+Average = Literal["mean", "geometric mean"]
 
 
 class Axis(NamedTuple):
@@ -78,6 +82,7 @@ class Comparison:
     goal: float
     curve: Curve
     per_image: bool  # whether images were resampled; else drifts were drawn from their intervals
+    average: Average = "mean"  # of the drifts of single images
 
     @property
     def missed(self) -> list[Span]:
@@ -136,18 +141,25 @@ def _spans(curve: Curve, where: NDArray[np.bool_]) -> list[Span]:
     ]
 
 
-def comparisons(records: Sequence[Record], axis: Axis) -> list[Comparison]:
+def comparisons(records: Sequence[Record], axis: Axis, average: Average = "mean") -> list[Comparison]:
     """Compare DQAR with competitors on the baseline's solver and on any, by seconds and by FLOPs.
 
     Args:
         records: configurations with timing and a drift on `axis`.
         axis: the drift that is compared on.
+        average: what the drifts of single images are summed up by.
 
     Returns:
-        Those comparisons for which both sides have configurations faster than the baseline.
+        Those comparisons for which both sides have configurations faster than the baseline. There is no
+        geometric mean where drifts of single images were not recorded, and none of a configuration with an
+        image that does not drift.
     """
     kept = [r for r in records if r.method != "baseline" and getattr(r.quality, axis.field).mean > 0]
-    drifts, per_image = _drifts(kept, axis)
+    if average == "geometric mean":
+        kept = [r for r in kept if min(getattr(r.quality, axis.per_image), default=0) > 0]
+    drifts, per_image = _drifts(kept, axis, average)
+    if average == "geometric mean" and not per_image:
+        return []
     speeds: dict[Measure, Floats] = {"seconds": _seconds(kept), "FLOPs": _flops(kept)}
     ours = np.array([record.method == OURS for record in kept], dtype=bool)
     compared = []
@@ -155,7 +167,7 @@ def comparisons(records: Sequence[Record], axis: Axis) -> list[Comparison]:
         for against, goal, counts in _competitors():
             theirs = ~ours & np.array([counts(record) for record in kept], dtype=bool)
             if curve := _curve(drifts, speed, (ours, theirs)):
-                compared.append(Comparison(measure, against, goal, curve, per_image))
+                compared.append(Comparison(measure, against, goal, curve, per_image, average))
     return compared
 
 
@@ -239,25 +251,32 @@ def _lines(x: Floats, y: Floats) -> tuple[Floats, Floats, Floats]:
     return x0, y0, slope
 
 
-def _drifts(records: Sequence[Record], axis: Axis) -> tuple[Floats, bool]:
-    """Mean drifts [1 + RESAMPLES, configurations], as measured first; whether images were resampled.
+def _drifts(records: Sequence[Record], axis: Axis, average: Average) -> tuple[Floats, bool]:
+    """Averaged drifts [1 + RESAMPLES, configurations], as measured first; whether images were resampled.
 
     The same images are drawn for all configurations, since all start from the same noise. Where a
     record lacks the values of single images, its mean is drawn from a log-normal with its interval.
     """
     means = [getattr(r.quality, axis.field) for r in records]
     values = [list(getattr(r.quality, axis.per_image)) for r in records]
-    measured = np.array([mean.mean for mean in means])
-    rng = np.random.default_rng(0)
     sizes = {len(each) for each in values}
     if len(sizes) == 1 and 0 not in sizes:
         (n,) = sizes
-        counts = rng.multinomial(n, np.full(n, 1 / n), size=RESAMPLES) / n
-        resampled = counts @ np.array(values, dtype=float).reshape(len(records), n).T
-        return np.vstack([measured, np.maximum(resampled, 1e-12)]), True
+        once = np.full((1, n), 1 / n)
+        drawn = np.random.default_rng(0).multinomial(n, once[0], size=RESAMPLES) / n
+        images = np.array(values, dtype=float).reshape(len(records), n).T
+        return _averaged(np.vstack([once, drawn]), images, average), True
+    measured = np.array([mean.mean for mean in means])
     deviations = np.array([_log_deviation(mean) for mean in means])
-    noise = rng.standard_normal((RESAMPLES, len(records)))
+    noise = np.random.default_rng(0).standard_normal((RESAMPLES, len(records)))
     return np.vstack([measured, measured * np.exp(noise * deviations)]), False
+
+
+def _averaged(weights: Floats, images: Floats, average: Average) -> Floats:
+    """Weighted averages over images [draws, configurations], of weights [draws, images]."""
+    if average == "geometric mean":
+        return np.asarray(np.exp(weights @ np.log(images)))
+    return np.maximum(weights @ images, 1e-12)
 
 
 def _log_deviation(value: Interval) -> float:

@@ -61,7 +61,8 @@ class Front:
     points: list[Point]
     on: frozenset[str]
     levels: list[Level]
-    comparisons: list[Comparison]
+    comparisons: list[Comparison]  # by mean drift
+    geometric: list[Comparison]  # by the geometric mean over images
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,15 @@ def _front(axis: Axis, points: list[Point]) -> Front:
     best = pareto([(point.speed.median, point.drift.mean) for point in points])
     on = frozenset(point.record.name for point, it in zip(points, best, strict=True) if it)
     levels = [_level(points, drift) for drift in LEVELS]
-    return Front(axis, points, on, levels, comparisons([p.record for p in points], axis))
+    records = [p.record for p in points]
+    return Front(
+        axis,
+        points,
+        on,
+        levels,
+        comparisons(records, axis),
+        comparisons(records, axis, "geometric mean"),
+    )
 
 
 def _level(points: Sequence[Point], drift: float) -> Level:

@@ -209,15 +209,18 @@ class Selection:
 
         Returns:
             DQAR's best, or where DQAR leads the best of another method; the fastest on the lead's basis, else
-            the fastest; None where there is none.
+            the fastest within the baseline's own drift, else the one that drifts least, where drift decided
+            on the lead; None where there is none.
         """
         if self.lead is None:
             return None
         ours = self.lead.method == OURS
         others = [r for r in self.faster if (r.method != OURS) == ours and r.method != self.lead.method]
-        groups = {"no loss": self.lossless, "within the baseline's own": self.unclaimed}
-        same = [r for r in others if r in groups.get(self.recommended.basis, [])]
-        return next(iter([*same, *others]), None)
+        if self.recommended.basis not in ("no loss", "within the baseline's own"):
+            return next(iter(others), None)
+        groups = [self.lossless] if self.recommended.basis == "no loss" else []
+        alike = [r for group in [*groups, self.unclaimed] for r in group if r in others]
+        return next(iter([*alike, *sorted(others, key=_least_drift, reverse=True)]), None)
 
     @cached_property
     def unclaimed(self) -> list[Record]:

@@ -117,7 +117,9 @@ class SuiteReport:
             return []
         fronts = self.fronts.fronts
         levels = [pareto_tables.levels_table(front) for front in fronts]
-        ratios = [pareto_tables.ratio_table(front.axis, front.comparisons) for front in fronts]
+        ratios = [
+            pareto_tables.ratio_table(front.axis, [*front.comparisons, *front.geometric]) for front in fronts
+        ]
         return [*levels, *ratios, pareto_tables.front_table(self.fronts)]
 
     def plots(self, out: Path) -> dict[str, Any]:
@@ -176,6 +178,7 @@ class SuiteReport:
                 "axis": front.axis,
                 "levels": table,
                 "grid": pareto_tables.ratio_grid(front.comparisons) if front.comparisons else "",
+                "geometric": pareto_tables.ratio_grid(front.geometric) if front.geometric else "",
                 "basis": pareto.basis(front),
                 "ratios": pareto_tables.ratio_table(front.axis, []).name,
             }

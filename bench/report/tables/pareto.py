@@ -97,12 +97,19 @@ def ratio_table(axis: Axis, compared: list[Comparison]) -> Table:
         A row a drift and comparison.
     """
     rows = [
-        {"speed_by": c.measure, "competitors_on": c.against, "goal": c.goal, "drift": drift}
+        {
+            "average": c.average,
+            "speed_by": c.measure,
+            "competitors_on": c.against,
+            "goal": c.goal,
+            "drift": drift,
+        }
         | {"ratio": ratio, "ratio_low": low, "ratio_high": high}
         for c in compared
         for drift, ratio, low, high in zip(*c.curve, strict=True)
     ]
     columns = [
+        Column("average", "average", ""),
         Column("speed by", "speed_by", ""),
         Column("competitors on", "competitors_on", ""),
         Column("drift", "drift", "", significant(3)),

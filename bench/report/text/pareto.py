@@ -36,22 +36,19 @@ def lead(fronts: Fronts) -> list[str]:
         fronts: the suite's.
 
     Returns:
-        A line for each measure of speed: where the lower edge of the band of DQAR over the best of all others
-        reaches the goals, between the drifts of `RANGE`, from the converged trajectory if that was measured.
+        A line for each measure of speed, by mean drift and then by the geometric mean: where the lower edge
+        of the band of DQAR over the best of all others reaches the goals, between the drifts of `RANGE`, from
+        the converged trajectory if that was measured.
     """
-    compared = [
-        comparison
-        for front in fronts.fronts[-1:]
-        for comparison in front.comparisons
-        if comparison.against == "any solver"
-    ]
-    title = fronts.fronts[-1].axis.title
-    return [_lead(title, comparison) for comparison in compared]
+    last = fronts.fronts[-1]
+    compared = [c for c in [*last.comparisons, *last.geometric] if c.against == "any solver"]
+    return [_lead(last.axis.title, comparison) for comparison in compared]
 
 
 def _lead(title: str, comparison: Comparison) -> str:
     text = (
-        f"**DQAR over the best of all others, {title} {RANGE[0]:g} to {RANGE[1]:g}, {comparison.measure}:**"
+        f"**DQAR over the best of all others, {comparison.average} {title} {RANGE[0]:g} to {RANGE[1]:g}, "
+        f"{comparison.measure}:**"
     )
     all_of_it, half = comparison.edge(GOAL_ANY), comparison.edge(GOAL_HALF)
     if all_of_it is None or half is None:

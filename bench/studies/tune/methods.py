@@ -17,6 +17,7 @@ from tqdm import tqdm
 from bench import methods
 from bench.errors import BadInput, NonFinite, one_line
 from bench.machine import provenance
+from bench.measure.converged import ACCURATE, accurate_solver
 from bench.methods.space import Among, Real, Space, Whole
 from bench.run.placement import Placement
 from bench.spec.run_spec import shown_model
@@ -233,6 +234,7 @@ def rows(trials: Sequence[Trial], task: Task) -> StoredTrials:
         "images": task.images,
         "guidance": task.guidance,
         "prompts": task.prompts and task.prompts.public(),
+        "converged": f"by {accurate_solver(task.baseline.flow)} at {ACCURATE} steps",
     }
     return StoredTrials(pd.DataFrame(table), facts)
 
