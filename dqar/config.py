@@ -34,6 +34,7 @@ from dqar.validation import (
     REUSE_MODES,
     TARGETS,
     choice,
+    choice_or_share,
     count,
     count_or_share,
     flag,
@@ -112,11 +113,12 @@ class DQARConfig(ScheduleConfig):
         needs=(LAYERS,),
         neutral=(0,),
     )
-    forecast_over: str = option(
+    forecast_over: str | float = option(
         "log_snr",
-        choice(FORECAST_COORDINATES),
+        choice_or_share(FORECAST_COORDINATES),
         _REUSE,
-        "The coordinate of forecasts: log_snr, which is right on any spacing, or the step's number.",
+        """The coordinate of forecasts: log_snr, which is right on any spacing, step, its number, or the
+        weight of log-SNR in a mixture of both, which `log_snr_share` is for `model_steps`.""",
         needs=(FORECASTS,),
     )
     step_interval: int = option(

@@ -100,11 +100,12 @@ def positions(config: DQARConfig, snr: FloatArray) -> FloatArray:
         snr: SNR of each step, `[steps]`.
 
     Returns:
-        ln SNR, or the step's number from 0, `[steps]`.
+        ln SNR, the step's number from 0, or their `mixture`, `[steps]`.
     """
-    if config.forecast_over == "step":
-        return np.arange(len(snr), dtype=np.float64)
-    return log_snr(snr)
+    over = config.forecast_over
+    if isinstance(over, float):
+        return mixture(snr, over)
+    return np.arange(len(snr), dtype=np.float64) if over == "step" else log_snr(snr)
 
 
 def log_snr(snr: FloatArray) -> FloatArray:
@@ -117,6 +118,21 @@ def log_snr(snr: FloatArray) -> FloatArray:
         ln SNR, `[steps]`, finite.
     """
     return np.asarray(np.log(np.clip(snr, *SNR_RANGE)))
+
+
+def mixture(snr: FloatArray, share: float) -> FloatArray:
+    """Mix the steps' numbers with their log-SNR, each from 0 at the first step to 1 at the last.
+
+    Args:
+        snr: SNR of each step, `[steps]`.
+        share: Weight of log-SNR, 0 to 1.
+
+    Returns:
+        `[steps]`, from 0 to 1.
+    """
+    over = log_snr(snr)
+    along = (over - over[0]) / max(over[-1] - over[0], 1e-12)
+    return np.asarray((1 - share) * np.linspace(0, 1, len(snr)) + share * along)
 
 
 class Rules(NamedTuple):
@@ -174,9 +190,7 @@ def spread(snr: FloatArray, run: int, share: float) -> list[int]:
     Returns:
         Numbers of the chosen steps, ascending, the first among them and, where `run` is above 1, the last.
     """
-    over = log_snr(snr)
-    along = (over - over[0]) / max(over[-1] - over[0], 1e-12)
-    places = (1 - share) * np.linspace(0, 1, len(snr)) + share * along
+    places = mixture(snr, share)
     chosen: list[int] = []
     for want in np.linspace(0, 1, min(run, len(snr))):
         distance = np.abs(places - want)

@@ -139,6 +139,22 @@ def count_or_share(low: int) -> Rule:
     )
 
 
+def choice_or_share(values: Sequence[Any]) -> Rule:
+    """The rule of a mixture of two things, the pure ones by name.
+
+    Args:
+        values: The names.
+
+    Returns:
+        It allows what `choice(values)` does, and floats between 0 and 1, both excluded.
+    """
+    named = choice(values)
+    return Rule(
+        lambda v: named.allows(v) or (isinstance(v, float) and 0 < v < 1),
+        f"{named.allowed}, or a share between 0 and 1",
+    )
+
+
 def choice(values: Sequence[Any]) -> Rule:
     """The rule of a field with few possible values.
 

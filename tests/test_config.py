@@ -308,6 +308,8 @@ BAD: list[tuple[str, Any]] = [
     ("targets", ()),
     ("forecast_order", 3),
     ("forecast_over", "time"),
+    ("forecast_over", 0.0),  # which is the step's number
+    ("forecast_over", 1),
     ("step_interval", 0),
     ("model_steps", 1),
     ("model_steps", 0.0),

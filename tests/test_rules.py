@@ -169,14 +169,18 @@ def test_an_snr_that_stays_is_spread_by_number() -> None:
     assert spread(np.ones(5), 2, 0.5) == [0, 4]
 
 
-def test_positions_are_log_snr_or_numbers() -> None:
-    """ln SNR within 1e-5 to 1e5, or the step's number, as the configuration sets."""
+def test_positions_are_log_snr_or_numbers_or_a_mixture() -> None:
+    """ln SNR within 1e-5 to 1e5, the step's number, or the coordinate in which `model_steps` are spread, as
+    the configuration sets."""
     snr = np.array([0.0, 1.0, math.inf])
     ends = [math.log(1e-5), 0.0, math.log(1e5)]
     assert log_snr(snr) == pytest.approx(ends)
     assert positions(config(forecast_order=1), snr) == pytest.approx(ends)
     by_number = positions(config(forecast_order=1, forecast_over="step"), snr)
     assert by_number.tolist() == [0.0, 1.0, 2.0] and by_number.dtype == np.float64
+    uneven = np.array([1.0, 2.0, 16.0])  # log-SNR at 0, 1/4 and 1, numbers at 0, 1/2 and 1
+    mixed = positions(config(forecast_order=1, forecast_over=0.4), uneven)
+    assert mixed == pytest.approx([0.0, 0.4, 1.0])
 
 
 def test_a_plan_has_the_schedulers_rows_and_the_models_columns() -> None:

@@ -231,7 +231,7 @@ def _frozen(value: Any) -> Any:
 
 def space(baseline: Baseline) -> Space:
     """What `tune --method` searches: the steps that run and where they lie, of a grid as fine as the
-    baseline's, or two, four or eight times as fine.
+    baseline's, or two, four or eight times as fine, and over what outputs are forecast.
 
     A forecast of the second order, other corrections and guidance at every second step lost wherever they
     were tried, so they are not searched; plans are what `calibrate` searches.
@@ -251,8 +251,13 @@ def space(baseline: Baseline) -> Space:
         "dpm-fourfold": spread | dpm | {"steps": 4 * steps},
         "dpm-eightfold": spread | dpm | {"steps": 8 * steps},
     }
-    shares = {f"share-{share:g}": {"log_snr_share": share} for share in (0.15, 0.3, 0.45, 0.6)}
-    return {"solver": Among(solvers), "model_steps": evaluations(baseline), "spread": Among(shares)}
+    shares = {f"share-{share:g}": {"log_snr_share": share} for share in (0.1, 0.2, 0.3, 0.45, 0.6)}
+    return {
+        "solver": Among(solvers),
+        "model_steps": evaluations(baseline),
+        "spread": Among(shares),
+        "coordinate": Among({"log-snr": {}, "mixture": {"forecast_over": 0.35}}),
+    }
 
 
 METHOD = Method(

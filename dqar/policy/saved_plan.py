@@ -19,7 +19,7 @@ from dqar.utils.foreign import read_json
 
 FORMAT = "dqar-plan-2"
 # Fields of the configuration that a plan may name.
-OPTIONS = ("targets", "forecast_order", "output_order", "output_correction")
+OPTIONS = ("targets", "forecast_order", "forecast_over", "output_order", "output_correction")
 
 
 @dataclass(frozen=True, repr=False)

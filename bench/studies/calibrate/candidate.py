@@ -22,6 +22,7 @@ class CandidatePlan:
     output_order: int = 1
     output_correction: float = 0.5
     forecast_order: int = 1
+    forecast_over: str | float = "log_snr"
     targets: str = "attention"
 
     def plan(self, layers: int) -> SavedPlan:
@@ -82,7 +83,7 @@ def initial_candidates(snr: FloatArray, most: float = 1.0) -> Iterator[Candidate
     """
     steps = len(snr)
     for share in (0.7, 0.6, 0.52, 0.44, 0.4, 0.36, 0.32, 0.28, 0.26, 0.24, 0.22, 0.2, 0.18, 0.16):
-        for mix in (0.15, 0.3, 0.45, 0.65):
+        for mix in (0.1, 0.2, 0.3, 0.45, 0.65):
             run = spread(snr, max(2, round(share * most * steps)), mix)
             yield _running(steps, {step: BOTH for step in run})
             if mix == HALVED:

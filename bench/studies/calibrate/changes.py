@@ -11,6 +11,7 @@ from dqar.plan import BOTH, CONDITIONAL, NONE
 
 TARGETS = ("attention", "both")
 CORRECTIONS = (0.2, 0.35, 0.5, 0.65, 0.8)
+COORDINATES = ("log_snr", 0.5, 0.35, 0.2)
 REACH = 0.35  # of the gap to the nearest step that runs: how far a step moves, one standard deviation
 
 
@@ -128,7 +129,7 @@ class Changes:
         return replace(candidate, rows=tuple(rows), targets=targets)
 
     def forecast(self, candidate: CandidatePlan) -> CandidatePlan:
-        """Forecast in another order, or correct by another share.
+        """Forecast in another order or over another coordinate, or correct by another share.
 
         Args:
             candidate: the plan to change; it stays as it is.
@@ -138,8 +139,11 @@ class Changes:
         """
         if any(candidate.rows) and self.rng.random() < 0.5:
             return replace(candidate, forecast_order=3 - candidate.forecast_order)
-        if self.rng.random() < 0.5:
+        kind = self.rng.choice(("order", "coordinate", "correction"))
+        if kind == "order":
             return replace(candidate, output_order=3 - candidate.output_order)
+        if kind == "coordinate":
+            return replace(candidate, forecast_over=self.rng.choice(COORDINATES))
         return replace(candidate, output_correction=self.rng.choice(CORRECTIONS))
 
     def _running(self, candidate: CandidatePlan) -> int:
