@@ -114,11 +114,12 @@ class DQARConfig(ScheduleConfig):
         neutral=(0,),
     )
     forecast_over: str | float = option(
-        "log_snr",
+        0.35,
         choice_or_share(FORECAST_COORDINATES),
         _REUSE,
-        """The coordinate of forecasts: log_snr, which is right on any spacing, step, its number, or the
-        weight of log-SNR in a mixture of both, which `log_snr_share` is for `model_steps`.""",
+        """The coordinate of forecasts: log_snr, step, its number, or the weight of log-SNR in a mixture of
+        both, which `log_snr_share` is for `model_steps`. A mixture by default: on both models that ship,
+        skipped outputs and reused layers are forecast closer over it than over log-SNR.""",
         needs=(FORECASTS,),
     )
     step_interval: int = option(
@@ -137,7 +138,7 @@ class DQARConfig(ScheduleConfig):
         needs=(NO_PLAN,),
     )
     log_snr_share: float = option(
-        0.6,
+        0.3,
         share(),
         _REUSE,
         "How far `model_steps` are spread evenly in the steps' log-SNR, 1, instead of in their number, 0.",

@@ -99,7 +99,7 @@ def data(model: str, worse: float = 1.0) -> dict[str, Any]:
     runs = [run("baseline", 1.0), run("recommended", 1.5), run("maximum, age 2", 1.6)]
     for steps in (14, 10):
         runs += [run(f"spread {steps}", 2 * worse), run(f"fewer {steps}", 2.5)]
-        runs += [run(f"spread {steps}, over steps", 3.0)]
+        runs += [run(f"spread {steps}, over {axis}", 3.0) for axis in ("log-SNR", "steps")]
     runs += [run("DPM spread 10", 2.0), run("DPM fewer 10", 2.5)]
     for condition in ("home", "guidance", "prompts", "steps", "solver"):
         if condition == "prompts" and model == "a":

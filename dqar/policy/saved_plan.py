@@ -111,6 +111,7 @@ class SavedPlan:
             if content.get("format") != FORMAT:
                 raise invalid_value("format", content.get("format"), FORMAT)
             options = {k: tuple(v) if isinstance(v, list) else v for k, v in content["options"].items()}
+            options.setdefault("forecast_over", "log_snr")  # over which plans before this option were found
             return cls(
                 np.array([_digits(row, "01") for row in content["reuse"]], dtype=np.bool_),
                 _digits(content["branches"], "012"),

@@ -22,7 +22,7 @@ class CandidatePlan:
     output_order: int = 1
     output_correction: float = 0.5
     forecast_order: int = 1
-    forecast_over: str | float = "log_snr"
+    forecast_over: str | float = 0.35
     targets: str = "attention"
 
     def plan(self, layers: int) -> SavedPlan:

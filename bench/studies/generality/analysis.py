@@ -127,8 +127,10 @@ def findings(models: Mapping[str, Data]) -> list[Finding]:
     third = {m: half_and_third(d)[1] for m, d in models.items()}
     pairs = {m: [f"DPM spread {third[m]}", f"DPM fewer {third[m]}"] for m in models}
     results.append(_compared("The same on DPM-Solver++, a third of the evaluations", models, pairs))
-    pairs = {m: [f"spread {third[m]}", f"spread {third[m]}, over steps"] for m in models}
-    results.append(_compared("Forecast over log-SNR against over the step's number, a third", models, pairs))
+    for other, words in (("log-SNR", "log-SNR"), ("steps", "the step's number")):
+        pairs = {m: [f"spread {third[m]}", f"spread {third[m]}, over {other}"] for m in models}
+        question = f"Forecast over a mixture of log-SNR and step number against over {words}, a third"
+        results.append(_compared(question, models, pairs))
     pairs = {m: [f"spread {half_and_third(d)[0]}", "recommended"] for m, d in models.items()}
     results.append(
         _compared("Skipped steps at half of the evaluations against preset recommended", models, pairs)

@@ -248,13 +248,15 @@ def _configurations(bench: Bench) -> None:
     for steps in (half, third):
         bench.run(f"spread {steps}", "dqar", SPREAD | {"model_steps": steps}, costed=True)
         bench.run(f"fewer {steps}", "fewer_steps", {"steps": steps}, costed=True)
-        bench.run(f"spread {steps}, over steps", "dqar", SPREAD | {"model_steps": steps, **OVER_STEPS})
+        for axis, word in AXES.items():
+            options = SPREAD | {"model_steps": steps, "forecast_over": axis}
+            bench.run(f"spread {steps}, {word}", "dqar", options)
     on_dpm = SPREAD | {"model_steps": third} | bench.solved(bench.setting.steps)
     bench.run(f"DPM spread {third}", "dqar", on_dpm, costed=True)
     bench.run(f"DPM fewer {third}", "fewer_steps", bench.solved(third), costed=True)
 
 
-OVER_STEPS = {"forecast_over": "step"}
+AXES = {"log_snr": "over log-SNR", "step": "over steps"}  # of forecasts, in place of the default mixture
 
 
 def _plans(bench: Bench) -> None:
