@@ -15,7 +15,7 @@ from dqar.policy.saved_plan import SavedPlan
 GOOD: dict[str, Any] = {
     "format": "dqar-plan-2",
     "facts": {"model": "tiny"},
-    "options": {"targets": ["mlp", "both"]},
+    "options": {"targets": ["mlp", "both"], "forecast_over": 0.5},
     "branches": "2012",
     "expected": [1.0, 0.5, 2.0, 1.0],
     "reuse": ["00", "11", "01", "10"],
@@ -53,9 +53,16 @@ def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
     copy = SavedPlan.load(tmp_path / "copy.json")
     assert copy.reuse.astype(int).tolist() == [[0, 0], [1, 1], [0, 1], [1, 0]]
     assert copy.branches.tolist() == [2, 0, 1, 2] and copy.expected.tolist() == GOOD["expected"]
-    assert copy.options == {"targets": ("mlp", "both")} and copy.facts == GOOD["facts"]
+    assert copy.options == {"targets": ("mlp", "both"), "forecast_over": 0.5} and copy.facts == GOOD["facts"]
     shown = "4 steps x 2 layers: 1 steps skipped, 1 conditional-only, 33% reused at the others"
-    assert repr(copy) == f"SavedPlan({shown}, options={{'targets': ('mlp', 'both')}})"
+    assert repr(copy) == f"SavedPlan({shown}, options={copy.options})"
+
+
+def test_a_plan_older_than_its_options_runs_as_it_was_found(tmp_path: Path) -> None:
+    """A file that does not say over what outputs are forecast is of when that was log-SNR, whatever the
+    configuration's default is now."""
+    (tmp_path / "plan.json").write_text(json.dumps(GOOD | {"options": {}}))
+    assert SavedPlan.load(tmp_path / "plan.json").options == {"forecast_over": "log_snr"}
 
 
 @pytest.mark.parametrize("content", BAD.values(), ids=BAD)
