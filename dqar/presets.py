@@ -16,7 +16,8 @@ PRESETS = {"conservative": 0.33, "recommended": 0.50, "aggressive": 0.66, "maxim
 # loses nothing measurable on the models that ship. No layer reuses anything; one step of five is skipped.
 BALANCED = "balanced"
 
-_BALANCED = {"use_layer_scheduling": True, "layer_fraction": 0.0, "model_steps": 0.8}
+# Where so many steps run they are best spread by more log-SNR than the default of `log_snr_share`.
+_BALANCED = {"use_layer_scheduling": True, "layer_fraction": 0.0, "model_steps": 0.8, "log_snr_share": 0.6}
 _PUBLISHED = {
     "schedule_type": "linear",
     "warmup_fraction": 0.2,

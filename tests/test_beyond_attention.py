@@ -201,7 +201,8 @@ def test_a_saved_plan_is_what_runs(pipe: DiTPipeline, tmp_path: Path) -> None:
     reuse = np.zeros((10, 6), dtype=np.bool_)
     reuse[[4, 6]] = True
     reuse[8, ::2] = True
-    facts, options = {"found": "by hand"}, {"targets": "both", "forecast_order": 1, "output_order": 2}
+    facts = {"found": "by hand"}
+    options = {"targets": "both", "forecast_order": 1, "forecast_over": "step", "output_order": 2}
     path = saved(tmp_path, reuse, branches, facts=facts, options=options)
     config = DQARConfig(plan_path=path, snr_low=1e9, warmup_steps=99)
     dqar.enable(pipe, config)

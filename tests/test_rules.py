@@ -175,7 +175,7 @@ def test_positions_are_log_snr_or_numbers_or_a_mixture() -> None:
     snr = np.array([0.0, 1.0, math.inf])
     ends = [math.log(1e-5), 0.0, math.log(1e5)]
     assert log_snr(snr) == pytest.approx(ends)
-    assert positions(config(forecast_order=1), snr) == pytest.approx(ends)
+    assert positions(config(forecast_order=1, forecast_over="log_snr"), snr) == pytest.approx(ends)
     by_number = positions(config(forecast_order=1, forecast_over="step"), snr)
     assert by_number.tolist() == [0.0, 1.0, 2.0] and by_number.dtype == np.float64
     uneven = np.array([1.0, 2.0, 16.0])  # log-SNR at 0, 1/4 and 1, numbers at 0, 1/2 and 1

@@ -32,7 +32,7 @@ from dqar import DQARConfig
 from dqar.core.snr import schedule_snr
 from dqar.errors import DQARWarning
 from dqar.integration.trajectory import beginning
-from dqar.plan import log_snr, positions
+from dqar.plan import log_snr, mixture, positions
 
 STEPS = 6
 NULL = 1000
@@ -119,7 +119,10 @@ def test_the_snr_of_flow_sigmas_and_of_edm() -> None:
 def test_log_snr_is_clipped_in_one_way() -> None:
     """What forecasts are over is the log-SNR along which steps are spread, also where the SNR is 0."""
     snr = np.array([0.0, 1.0, np.inf])
-    assert np.array_equal(positions(DQARConfig(), snr), log_snr(snr)) and np.isfinite(log_snr(snr)).all()
+    over = DQARConfig(forecast_over="log_snr", forecast_order=1)
+    assert np.array_equal(positions(over, snr), log_snr(snr)) and np.isfinite(log_snr(snr)).all()
+    mixed = DQARConfig(forecast_over=0.5, forecast_order=1)
+    assert np.array_equal(positions(mixed, snr), mixture(snr, 0.5)) and np.isfinite(mixture(snr, 0.5)).all()
 
 
 def test_where_a_generation_begins() -> None:
