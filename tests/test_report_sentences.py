@@ -126,26 +126,34 @@ def test_a_number_of_no_known_form_is_noticed() -> None:
     assert Sentence("It is 7 times better.", records, 0.05).explain()
 
 
-def test_the_readme_leads_with_what_is_recommended() -> None:
-    """Its first lines of code enable the configuration that the embedded report recommends, and the numbers
-    in the paragraph below are that record's and the published preset's."""
+def test_the_readme_leads_with_what_was_measured() -> None:
+    """Its first lines of code enable a configuration of the embedded report, and the numbers in the paragraph
+    below are those of its record, of what the report recommends, and of the published preset."""
     report, records = loaded("embedded")
-    chosen = report.selection.recommended.record
-    assert chosen is not None and chosen.timing is not None
+    chosen = next(record for record in records if record.name == "dpm-spread-16")
+    recommended = report.selection.recommended.record
+    assert recommended is not None
     text = (ROOT / "README.md").read_text().split("## Use it")[1]
     lead, paragraph = text.split("```")[1], text.split("```")[2].split("\n\n")[1]
     options = chosen.config["options"]
-    assert f'preset("{options["preset"]}"' in lead and f"`{chosen.name}`" in paragraph
+    assert f'preset("{options["preset"]}"' in lead
+    assert f"`{chosen.name}`" in paragraph and f"recommends is `{recommended.name}`" in paragraph
     assert f"layer_fraction={options['layer_fraction']}, model_steps={options['model_steps']}" in lead
     assert options["scheduler"] == "dpm_solver++" and "DPMSolverMultistepScheduler.from_config" in lead
     published = next(record for record in records if record.name == "recommended")
     assert published.timing is not None and published.quality is not None
     shown = re.findall(r"([\d.]+)× \[([\d.]+), ([\d.]+)\]", paragraph)
-    for numbers, record in zip(shown, (chosen, published), strict=True):
+    for numbers, record in zip(shown, (chosen, recommended, published), strict=True):
         assert record.timing is not None
         found = record.timing.speedup
         assert [f"{x:.2f}" for x in (found.median, found.low, found.high)] == list(numbers)
     assert f"a drift of {published.quality.drift.mean:.3f}" in paragraph
+    assert chosen.quality is not None
+    baseline = chosen.quality.baseline_drift_converged_per_image
+    gaps = [a - b for a, b in zip(chosen.quality.drift_converged_per_image, baseline, strict=True)]
+    difference = re.search(r"baseline's own, is (-?[\d.]+) \[", paragraph)
+    assert difference is not None
+    same(difference[1], fmean(gaps))
 
 
 def test_the_readme_has_the_defaults_differences_of_the_published_records() -> None:

@@ -127,10 +127,8 @@ def findings(models: Mapping[str, Data]) -> list[Finding]:
     third = {m: half_and_third(d)[1] for m, d in models.items()}
     pairs = {m: [f"DPM spread {third[m]}", f"DPM fewer {third[m]}"] for m in models}
     results.append(_compared("The same on DPM-Solver++, a third of the evaluations", models, pairs))
-    for other, words in (("log-SNR", "log-SNR"), ("steps", "the step's number")):
-        pairs = {m: [f"spread {third[m]}", f"spread {third[m]}, over {other}"] for m in models}
-        question = f"Forecast over a mixture of log-SNR and step number against over {words}, a third"
-        results.append(_compared(question, models, pairs))
+    if all(measured(data, f"spread {third[m]}, over log-SNR") for m, data in models.items()):
+        results += [_over_mixture(models, third, *other) for other in AXES]
     pairs = {m: [f"spread {half_and_third(d)[0]}", "recommended"] for m, d in models.items()}
     results.append(
         _compared("Skipped steps at half of the evaluations against preset recommended", models, pairs)
@@ -141,6 +139,16 @@ def findings(models: Mapping[str, Data]) -> list[Finding]:
     for condition, words in TRANSFERS.items():
         results.append(_transfer(f"Plan {words}, against the plain spread", models, condition))
     return results
+
+
+AXES = (("log-SNR", "log-SNR"), ("steps", "the step's number"))  # of forecasts: in a run's name, in words
+
+
+def _over_mixture(models: Mapping[str, Data], runs: Mapping[str, int], over: str, words: str) -> Finding:
+    """Forecasts over the default mixture against those over one of its parts."""
+    pairs = {m: [f"spread {runs[m]}", f"spread {runs[m]}, over {over}"] for m in models}
+    question = f"Forecast over a mixture of log-SNR and step number against over {words}, a third"
+    return _compared(question, models, pairs)
 
 
 TRANSFERS = {
