@@ -33,8 +33,8 @@ LINE = re.compile(
 )
 LEAD = re.compile(
     r"- \*\*DQAR over the best of all others, (mean|geometric mean) drift from the "
-    r"(baseline|converged trajectory) 0.02 to 0.15, (seconds|FLOPs):\*\* both sides reach ([\d.]+) to ([\d.]+); the band's lower edge is (.*); "
-    r"1.3× or more on (\d+) % of it \(goal: half; (met|not met)\)."
+    r"(baseline|converged trajectory) 0.02 to 0.15, (seconds|FLOPs):\*\* both sides reach ([\d.]+) to "
+    r"([\d.]+); the band's lower edge is (.*); 1.3× or more on (\d+) % of it \(goal: half; (met|not met)\)."
 )
 SPAN = re.compile(r"from ([\d.]+) to ([\d.]+)(?: \(down to ([\d.]+)×\))?")
 

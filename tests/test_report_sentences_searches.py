@@ -96,10 +96,12 @@ def test_the_tuning_study(model: str) -> None:
         for shown, value in zip(row[2:], (*numbers, share), strict=True):
             same(shown, value)
     facts = json.loads(next((RESULTS / "tune").glob(f"*/{model}/facts.json")).read_text())
+    known = facts.get("converged")  # studies before it lack it
     assert not explain(text.replace(headline, "").replace(model, ""), {
         rf"{N} steps, guidance {N}": equal(facts["steps"], f"{facts['guidance']:g}"),
         rf"# tune: every method's options on model , {N} steps": equal(facts["steps"]),
         rf"on the same {N} images": equal(facts["images"]),
+        **({rf"solved by unipc at {N} steps": equal(*re.findall(r"\d+", known))} if known else {}),
     })  # fmt: skip
 
 

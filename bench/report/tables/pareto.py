@@ -96,17 +96,12 @@ def ratio_table(axis: Axis, compared: list[Comparison]) -> Table:
     Returns:
         A row a drift and comparison.
     """
+    values = ("drift", "ratio", "ratio_low", "ratio_high")
     rows = [
-        {
-            "average": c.average,
-            "speed_by": c.measure,
-            "competitors_on": c.against,
-            "goal": c.goal,
-            "drift": drift,
-        }
-        | {"ratio": ratio, "ratio_low": low, "ratio_high": high}
+        {"average": c.average, "speed_by": c.measure, "competitors_on": c.against, "goal": c.goal}
+        | {name: float(f"{value:.5g}") for name, value in zip(values, point, strict=True)}  # they are many
         for c in compared
-        for drift, ratio, low, high in zip(*c.curve, strict=True)
+        for point in zip(*c.curve, strict=True)
     ]
     columns = [
         Column("average", "average", ""),
