@@ -55,7 +55,7 @@ def test_the_configurations_are_those_of_the_drifts(models: dict[str, Any]) -> N
         shown = {cells[0]: cells[1:] for cells in rows(section, "| ") if "|" not in cells[0]}
         base = drifts(data, "baseline")
         for run in data["runs"]:
-            if run["condition"] != "home" or "beside" in run["facts"]:
+            if run["condition"] != "home" or "compared_with" in run["facts"]:
                 continue
             evaluations, speedup, drift, difference = shown[run["name"]]
             assert first(evaluations) == pytest.approx(run["evaluations"], abs=0.051)
@@ -73,10 +73,10 @@ def test_the_matrix_is_of_the_plans_drifts(models: dict[str, Any]) -> None:
     checked = 0
     for model, data in models.items():
         for run in data["runs"]:
-            if "beside" not in run["facts"] or "by share" in run["name"]:
+            if "compared_with" not in run["facts"] or "by share" in run["name"]:
                 continue
             (cells,) = [c for c in rows(text, f"| {run['name']} |") if c[1] == model]
-            other = drifts(data, run["facts"]["beside"], run["condition"])
+            other = drifts(data, run["facts"]["compared_with"], run["condition"])
             value = first(cells[header.index(run["condition"])])
             assert value == pytest.approx(percent(np.array(run["drifts"]), other), abs=0.51)
             checked += 1
