@@ -117,8 +117,8 @@ class DQARConfig(ScheduleConfig):
         0.35,
         choice_or_share(FORECAST_COORDINATES),
         _REUSE,
-        """The coordinate of forecasts: log_snr, step, its number, or the weight of log-SNR in a mixture of
-        both, which `log_snr_share` is for `model_steps`. A mixture by default: on both models that ship,
+        """The coordinate of forecasts: log_snr; step, its number; or a mixture of both, by the weight of
+        log-SNR, as `log_snr_share` has it for `model_steps`. A mixture by default: on both models that ship,
         reused layers are forecast closer over it than over log-SNR, and skipped outputs no worse.""",
         needs=(FORECASTS,),
     )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,8 @@ from bench import methods
 from bench.cli.main import app
 from bench.errors import BadInput
 from bench.measure import flops
+from bench.methods.dqar import config as dqar_config
+from bench.methods.scheduler import OPTIONS
 from bench.methods.space import Among, Baseline, Real, Whole
 from bench.spec.run_spec import RunSpec
 from bench.spec.suite import Suite
@@ -54,6 +58,22 @@ def test_both_ends_of_every_space_are_options_of_the_method(flow: bool, end: int
             methods.get(name).check(suggested(Chosen(end), space))  # type: ignore[arg-type]
             checked += 1
     assert checked >= 12
+
+
+@pytest.mark.parametrize("flow", [False, True])
+def test_every_choice_of_dqars_space_makes_another_run(flow: bool) -> None:
+    """No two choices of a dimension come to the same: a default among them would be searched twice."""
+    (space,) = methods.get("dqar").spaces(Baseline(28 if flow else 50, flow)).values()
+    for dimension in space.values():
+        if isinstance(dimension, Among):
+            solver = {"preset": "maximum", "layer_fraction": 0.0, "model_steps": 10}
+            runs = [(dqar_config(solver | group), scheduler_of(group)) for group in dimension.groups.values()]
+            assert all(one != other for one, other in combinations(runs, 2))
+
+
+def scheduler_of(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The solver's share of options, of which the configuration knows nothing."""
+    return {name: options.get(name) for name in OPTIONS}
 
 
 @pytest.fixture(scope="module")

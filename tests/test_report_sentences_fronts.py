@@ -44,9 +44,9 @@ def point(record: Record, mark: str, measure: str, average: str) -> Point:
     quality = record.quality
     drifts = quality.drift_per_image if mark == "a" else quality.drift_converged_per_image
     speed = median(ratios(record)) if measure == "seconds" else record.limits.speedup_limit
-    if average == "mean" or not drifts or min(drifts) == 0:
-        return fmean(drifts) if drifts and average == "mean" else 0.0, speed
-    return geometric_mean(drifts), speed
+    if average == "mean":
+        return fmean(drifts) if drifts else 0.0, speed
+    return geometric_mean(drifts) if min(drifts, default=0) > 0 else 0.0, speed
 
 
 def speed_at(points: list[Point], drift: float) -> float:

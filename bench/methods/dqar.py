@@ -256,7 +256,7 @@ def space(baseline: Baseline) -> Space:
         "solver": Among(solvers),
         "model_steps": evaluations(baseline),
         "spread": Among(shares),
-        "coordinate": Among({"log-snr": {}, "mixture": {"forecast_over": 0.35}}),
+        "coordinate": Among({"mixture": {}, "log-snr": {"forecast_over": "log_snr"}}),
     }
 
 

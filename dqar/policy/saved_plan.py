@@ -20,6 +20,7 @@ from dqar.utils.foreign import read_json
 FORMAT = "dqar-plan-2"
 # Fields of the configuration that a plan may name.
 OPTIONS = ("targets", "forecast_order", "forecast_over", "output_order", "output_correction")
+UNNAMED = {"forecast_over": "log_snr"}  # what plans ran with that were found before they named it
 
 
 @dataclass(frozen=True, repr=False)
@@ -110,13 +111,12 @@ class SavedPlan:
                 raise invalid_value("content", content, "an object")
             if content.get("format") != FORMAT:
                 raise invalid_value("format", content.get("format"), FORMAT)
-            options = {k: tuple(v) if isinstance(v, list) else v for k, v in content["options"].items()}
-            options.setdefault("forecast_over", "log_snr")  # over which plans before this option were found
+            named = {k: tuple(v) if isinstance(v, list) else v for k, v in content["options"].items()}
             return cls(
                 np.array([_digits(row, "01") for row in content["reuse"]], dtype=np.bool_),
                 _digits(content["branches"], "012"),
                 np.array(content["expected"], dtype=np.float64),
-                options,
+                UNNAMED | named,
                 dict(content["facts"]),
             )
         except KeyError as error:

@@ -197,7 +197,7 @@ def _spread(title: str, key: str, field: str) -> list[Column]:
             "elsewhere",
             fixed(0),
             100,
-            lambda drifts: float((drifts > ELSEWHERE).mean()),
+            _elsewhere,
         ),
     ]
     return [

@@ -32,7 +32,7 @@ from bench.studies.calibrate.candidate import CandidatePlan, initial_candidates
 from bench.studies.calibrate.search import Archive, Point, search
 from bench.studies.calibrate.trial import Trials, judging
 from dqar.errors import DQARError
-from dqar.policy.saved_plan import SavedPlan
+from dqar.policy.saved_plan import UNNAMED, SavedPlan
 from dqar.utils.foreign import read_json
 
 log = logging.getLogger(__name__)
@@ -272,4 +272,4 @@ def current_facts(facts: Mapping[str, Any]) -> dict[str, Any]:
 def _point(entry: dict[str, Any]) -> Point:
     stored = entry.get("candidate") or entry["genome"]  # the name that archives had for it before
     candidate: Any = {k: tuple(v) if isinstance(v, list) else v for k, v in stored.items()}
-    return Point(entry["cost"], tuple(entry["drifts"]), CandidatePlan(**candidate))
+    return Point(entry["cost"], tuple(entry["drifts"]), CandidatePlan(**(UNNAMED | candidate)))

@@ -10,6 +10,7 @@ import numpy as np
 
 from bench import stats
 from bench.record import Mean
+from bench.studies.generality.setting import AXES
 from dqar.presets import BALANCED
 
 Data = Mapping[str, Any]  # of a model, as `measure.measured` returns it
@@ -128,7 +129,7 @@ def findings(models: Mapping[str, Data]) -> list[Finding]:
     pairs = {m: [f"DPM spread {third[m]}", f"DPM fewer {third[m]}"] for m in models}
     results.append(_compared("The same on DPM-Solver++, a third of the evaluations", models, pairs))
     if all(measured(data, f"spread {third[m]}, over log-SNR") for m, data in models.items()):
-        results += [_over_mixture(models, third, *other) for other in AXES]
+        results += [_over_mixture(models, third, other) for other in AXES.values()]
     pairs = {m: [f"spread {half_and_third(d)[0]}", "recommended"] for m, d in models.items()}
     results.append(
         _compared("Skipped steps at half of the evaluations against preset recommended", models, pairs)
@@ -141,13 +142,10 @@ def findings(models: Mapping[str, Data]) -> list[Finding]:
     return results
 
 
-AXES = (("log-SNR", "log-SNR"), ("steps", "the step's number"))  # of forecasts: in a run's name, in words
-
-
-def _over_mixture(models: Mapping[str, Data], runs: Mapping[str, int], over: str, words: str) -> Finding:
+def _over_mixture(models: Mapping[str, Data], runs: Mapping[str, int], over: str) -> Finding:
     """Forecasts over the default mixture against those over one of its parts."""
-    pairs = {m: [f"spread {runs[m]}", f"spread {runs[m]}, over {over}"] for m in models}
-    question = f"Forecast over a mixture of log-SNR and step number against over {words}, a third"
+    pairs = {m: [f"spread {runs[m]}", f"spread {runs[m]}, {over}"] for m in models}
+    question = f"Forecast over a mixture of log-SNR and steps against {over}, a third"
     return _compared(question, models, pairs)
 
 

@@ -22,7 +22,7 @@ from bench.pipeline.beginning import beginning
 from bench.pipeline.facts import ModelFacts
 from bench.pipeline.session import Session, generate
 from bench.record import Mean
-from bench.studies.generality.setting import DPM, OTHER_GUIDANCE, SETTINGS, Setting, plan_file
+from bench.studies.generality.setting import AXES, DPM, OTHER_GUIDANCE, SETTINGS, Setting, plan_file
 from bench.studies.generality.transfer import by_log_snr, by_share
 from bench.studies.signals import analysis
 from bench.studies.signals.measure import table
@@ -254,9 +254,6 @@ def _configurations(bench: Bench) -> None:
     on_dpm = SPREAD | {"model_steps": third} | bench.solved(bench.setting.steps)
     bench.run(f"DPM spread {third}", "dqar", on_dpm, costed=True)
     bench.run(f"DPM fewer {third}", "fewer_steps", bench.solved(third), costed=True)
-
-
-AXES = {"log_snr": "over log-SNR", "step": "over steps"}  # of forecasts, in place of the default mixture
 
 
 def _plans(bench: Bench) -> None:

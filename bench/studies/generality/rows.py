@@ -12,8 +12,6 @@ from bench.machine.files import write_atomic
 from bench.studies.generality.setting import SEED, SETTINGS
 from dqar.utils.foreign import read_json
 
-FORMER = {"beside": "compared_with"}  # facts of a run that had another name
-
 
 def save(data: Mapping[str, Any], directory: Path) -> Path:
     """Write what was measured on a model.
@@ -44,11 +42,4 @@ def load(directory: Path) -> dict[str, Any]:
         InvalidFile: A file is damaged.
     """
     files = {name: directory / f"{name}.json" for name in SETTINGS}
-    return {name: _current(read_json(path, "rows")) for name, path in files.items() if path.exists()}
-
-
-def _current(data: dict[str, Any]) -> dict[str, Any]:
-    """The measurements with the facts of runs under the names of today."""
-    for run in data["runs"]:
-        run["facts"] = {FORMER.get(name, name): value for name, value in run["facts"].items()}
-    return data
+    return {name: read_json(path, "rows") for name, path in files.items() if path.exists()}

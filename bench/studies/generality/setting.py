@@ -64,6 +64,8 @@ def plan_file(name: str) -> Path:
     return PLANS / f"{name}.json"
 
 
+AXES = {"log_snr": "over log-SNR", "step": "over steps"}  # of forecasts, in place of the default mixture
+
 SETTINGS = {
     setting.model: setting
     for setting in (
