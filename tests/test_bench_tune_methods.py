@@ -66,8 +66,9 @@ def test_every_choice_of_dqars_space_makes_another_run(flow: bool) -> None:
     (space,) = methods.get("dqar").spaces(Baseline(28 if flow else 50, flow)).values()
     for dimension in space.values():
         if isinstance(dimension, Among):
-            solver = {"preset": "maximum", "layer_fraction": 0.0, "model_steps": 10}
-            runs = [(dqar_config(solver | group), scheduler_of(group)) for group in dimension.groups.values()]
+            given: dict[str, Any] = {"preset": "maximum", "layer_fraction": 0.0, "model_steps": 10}
+            groups = [dict(group) for group in dimension.groups.values()]
+            runs = [(dqar_config(given | group), scheduler_of(group)) for group in groups]
             assert all(one != other for one, other in combinations(runs, 2))
 
 
