@@ -10,7 +10,9 @@ import pandas as pd
 import pytest
 from report_records import COMMAND, every_kind, failed, made, memory, stored, timing, written
 
+from bench.pipeline.models import fingerprint_of
 from bench.record import Record
+from bench.report.earlier_weights import earlier_suites
 from bench.report.page import Page, write_index
 from bench.report.plots.memory import lines as lines_over_batch
 from bench.report.selection import Selection
@@ -152,6 +154,28 @@ def test_a_configurations_own_files_are_no_difference(records: list[Record]) -> 
     ]
     own.environment["inputs"]["model"], other.environment["inputs"]["model"] = "c", "d"
     assert any("inputs.model" in line for line in mixed([own, other]))
+
+
+def test_earlier_weights_are_stated(tmp_path: Path, undrawn: None) -> None:
+    """Records of a shipped model as it was before say so on their page and in the index; those of its
+    weights of today, and of models that do not ship, do not."""
+    results = tmp_path / "results"
+    of = {"then": ("embedded", "a"), "now": ("embedded", fingerprint_of("embedded")), "other": ("org/x", "a")}
+    said = {}
+    for suite, (model, weights) in of.items():
+        record = made("run", "dqar", 1.1, 0.02, 0.2, suite=suite, config={"model": model},
+                      environment={"inputs": {"model": weights}})  # fmt: skip
+        path = results / suite / "m" / "run.json"
+        path.parent.mkdir(parents=True)
+        path.write_text(record.model_dump_json())
+        said[suite] = (
+            "earlier weights of `embedded`" in written([record], tmp_path, tmp_path / suite).read_text()
+        )
+    assert said == {"then": True, "now": False, "other": False}
+    earlier = earlier_suites(results)
+    assert earlier == ["then"]
+    text = write_index(tmp_path, earlier).read_text()
+    assert "[then](then/README.md)**°." in text and "[now](now/README.md)**." in text
 
 
 def test_the_head_has_title_command_and_commit(tmp_path: Path, undrawn: None) -> None:

@@ -13,6 +13,7 @@ from bench.errors import BadInput
 from bench.machine import provenance
 from bench.machine.files import replace_tree
 from bench.record import Record
+from bench.report.earlier_weights import earlier_suites
 from bench.report.page import write_index
 from bench.spec.suite import Suite, available
 from bench.store.places import PUBLISHED_REPORTS, PUBLISHED_RESULTS, REPORTS, RESULTS
@@ -40,7 +41,7 @@ def publish(name: str) -> list[Path]:
     """
     if name == ALL:
         pages = [page for each in _published() for page in _written(each, _suite(each))]
-        write_index(PUBLISHED_REPORTS)
+        _write_index()
         return pages
     suite = _suite(name)
     if suite is None:
@@ -51,8 +52,12 @@ def publish(name: str) -> list[Path]:
     pages = _written(name, suite)
     if not pages:
         raise BadInput(f"publish: {name!r} has no records in {RESULTS} or {PUBLISHED_RESULTS}; first run it")
-    write_index(PUBLISHED_REPORTS)
+    _write_index()
     return pages
+
+
+def _write_index() -> None:
+    write_index(PUBLISHED_REPORTS, earlier_suites(PUBLISHED_RESULTS))
 
 
 def _suite(name: str) -> Suite | None:

@@ -17,19 +17,18 @@ from bench.embedded.extractor import extract
 from bench.embedded.vae import load_folded, reconstruction_psnr
 from dqar.evaluation.frechet import fitted, frechet_distance
 
-STEPS = 50
 SEED = 4
 
 
-def sample(pipe: Any, labels: Tensor, guidance: float, batch: int = 50, steps: int = STEPS) -> Tensor:
+def sample(pipe: Any, labels: Tensor, guidance: float, steps: int, batch: int = 50) -> Tensor:
     """Generate images, one generator seed a batch.
 
     Args:
-        pipe: the pipeline with its own scheduler.
+        pipe: the pipeline with its scheduler.
         labels: a class for each image, `[n]`.
         guidance: weight of classifier-free guidance.
-        batch: number of images of one call.
         steps: number of denoising steps.
+        batch: number of images of one call.
 
     Returns:
         uint8 `[n, 3, 64, 64]`.

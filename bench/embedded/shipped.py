@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from bench.embedded.metrics_file import add
+from bench.machine.device import has_bfloat16
 
 MODELS = ("embedded", "embedded-t2i")
 SAMPLES = {"embedded": 1000, "embedded-t2i": 500}
@@ -30,7 +31,7 @@ def check(model: str) -> None:
 
 
 def sampled(model: str, wanted: Any, guidance: float) -> Tensor:
-    """Generate bfloat16 samples with the steps of STEPS.
+    """Generate samples with the steps of STEPS, in bfloat16 where the CPU computes with it, else in float32.
 
     Args:
         model: one of MODELS.
@@ -44,10 +45,10 @@ def sampled(model: str, wanted: Any, guidance: float) -> Tensor:
     from bench.embedded.text_to_image import evaluate as text_evaluate
     from bench.methods.scheduler import from_pipeline
 
+    dtype = torch.bfloat16 if has_bfloat16() else torch.float32
     if model == "embedded-t2i":
-        pipe = load_text_pipeline(torch.bfloat16)
-        return text_evaluate.sample(pipe, wanted, guidance, steps=STEPS[model])
-    dit = load_pipeline(torch.bfloat16)
+        return text_evaluate.sample(load_text_pipeline(dtype), wanted, guidance, steps=STEPS[model])
+    dit = load_pipeline(dtype)
     dit.scheduler = from_pipeline(dit, "dpm_solver++")
     return evaluate.sample(dit, wanted, guidance, steps=STEPS[model])
 

@@ -131,15 +131,15 @@ def evaluate_command(
     guidance: Annotated[float, typer.Option(help="Weight of classifier-free guidance.")] = 4.0,
     work: Work = WORK,
 ) -> None:
-    """Measure the class-conditional values of the README, and draw its grid, on bfloat16 samples."""
-    from bench.embedded import evaluate, load_pipeline
+    """Measure the class-conditional values of the README, and draw its grid."""
+    from bench.embedded import evaluate
 
     dataset = data.load(work / "data")
     wanted = evaluate.like(dataset.split("heldout")[1], samples)
-    painted = evaluate.sample(load_pipeline(torch.bfloat16), wanted, guidance)
+    painted = shipped.sampled("embedded", wanted, guidance)
     evaluate.grid(painted, wanted).save(HERE / "samples.webp", quality=70, method=6)
     values = evaluate.metrics(dataset, painted, wanted, work)
-    print(metrics_file.write(HERE, {"guidance": guidance, "steps": evaluate.STEPS, **values}))
+    print(metrics_file.write(HERE, {"guidance": guidance, "steps": shipped.STEPS["embedded"], **values}))
 
 
 @command("distance")

@@ -187,7 +187,19 @@ def fingerprint(spec: RunSpec) -> str:
     if spec.weights == "random":
         text = ARCHITECTURES[spec.model].text if spec.prompts else json.dumps(DIT_XL)
         return hashlib.sha256(f"random {spec.model} {text}".encode()).hexdigest()[:16]
-    path = directory(spec.model)
+    return fingerprint_of(spec.model)
+
+
+def fingerprint_of(model: str) -> str:
+    """A hash of all files that make a model.
+
+    Args:
+        model: A name in EMBEDDED, a directory or a hub id.
+
+    Returns:
+        16 hex digits.
+    """
+    path = directory(model)
     index = facts.read(path / "model_index.json")
     tokenizers = [name for name in index if "tokenizer" in name]
     parts = (*_parts(index), "scheduler", *tokenizers)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -100,11 +100,12 @@ def render(template: str, title: str, headline: str, content: dict[str, Any]) ->
     return Page(title, headline, filled)
 
 
-def write_index(reports: Path) -> Path:
+def write_index(reports: Path, earlier: Collection[str] = ()) -> Path:
     """Write README.md of the reports: every page below, but for local ones, with its title and headline.
 
     Args:
         reports: the root directory of the reports.
+        earlier: names of those that were measured on weights with which their model no longer ships.
 
     Returns:
         The file.
@@ -114,7 +115,8 @@ def write_index(reports: Path) -> Path:
     read = [(name, Page.read(pages[name])) for name in sorted(pages, key=_rank)]
     entries = [(name, f"{name}/README.md", page.title, _headline(page)) for name, page in read if page]
     headline = f"{len(entries)} report{'s' * (len(entries) != 1)}"
-    return render("index.md.j2", "Reports", headline, {"reports": entries}).write(reports)
+    content = {"reports": entries, "earlier": earlier}
+    return render("index.md.j2", "Reports", headline, content).write(reports)
 
 
 def _headline(page: Page) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.record import Record
+from bench.report import earlier_weights
 from bench.report.escape import code, escape
 from bench.report.goals import goals_table
 from bench.report.page import Page, render
@@ -203,7 +204,11 @@ class SuiteReport:
             "skipped": _skipped(self.records),
             "few": chosen if self.fronts else [],
             "random": any(record.config.get("weights") == "random" for record in records),
-            "warnings": checks.warnings(self.selection) + provenance.mixed(records),
+            "warnings": [
+                *checks.warnings(self.selection),
+                *provenance.mixed(records),
+                *earlier_weights.warnings(records),
+            ],
             "answers": recommendation.answers(self.selection),
             "baseline_drift": f" ({three(drift.mean)} here)" if drift else "",
             "converged_by": converged_by(records) or "with more steps",
