@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.stats import gmean
 
 from bench.record import Record
 from bench.report.curves import Axis, Comparison, Floats
@@ -191,7 +192,7 @@ def _spread(title: str, key: str, field: str) -> list[Column]:
     """
     statistics: list[tuple[str, str, Show, float, Callable[[Floats], float]]] = [
         ("its median", "median", significant(3), 1, lambda drifts: float(np.median(drifts))),
-        ("geometric mean", "geometric", significant(3), 1, _geometric),
+        ("geometric mean", "geometric", significant(3), 1, gmean),
         (
             f"> {ELSEWHERE:g} (%)",
             "elsewhere",
@@ -217,11 +218,6 @@ def _of_images(field: str, statistic: Callable[[Floats], float]) -> Callable[[Re
 def _elsewhere(drifts: Floats) -> float:
     """The share of images that end elsewhere."""
     return float((drifts > ELSEWHERE).mean())
-
-
-def _geometric(drifts: Floats) -> float:
-    """The geometric mean, 0 where an image does not drift at all."""
-    return float(np.exp(np.log(drifts).mean())) if (drifts > 0).all() else 0.0
 
 
 def _mark(fronts: Fronts, front: Front) -> Column:

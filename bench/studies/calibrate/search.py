@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.stats import gmean
 
 from bench.studies.calibrate.candidate import CandidatePlan
 from bench.studies.calibrate.changes import Changes
@@ -31,7 +32,7 @@ class Point:
     def score(self) -> float:
         """What plans are compared by, less is better: the geometric mean, because an image that leaves its
         trajectory altogether under a plan does so mostly by chance."""
-        return math.exp(np.log(self.drifts).mean())
+        return float(gmean(self.drifts))
 
     def loses_to(self, other: Point) -> bool:
         """Whether it is behind another on the images that it has; if so, the rest need not be generated.

@@ -149,9 +149,9 @@ class Study:
             out.mkdir(parents=True, exist_ok=True)
         trials = Trials(self.spec(), self.target, self.results)
         file = trials.cache.directory / f"{self.name}.json"
-        archive = self._initial_archive(trials, file, start)
-        self._keep(archive, file)
         costs = (0.9 / max(speedups), 1.1 / min(speedups))
+        archive = self._initial_archive(trials, file, start, costs)
+        self._keep(archive, file)
         evaluate = partial(self._evaluated, trials, placement)
         steps = search(archive, evaluate, trials.layers, costs, len(archive.points), candidates)
         with tqdm(range(candidates), unit="plan", desc=self.name, disable=None) as bar:
@@ -162,8 +162,11 @@ class Study:
         chosen = {id(point): (s, point) for s, point in asked.items()}  # of a plan's names the slowest
         return [self._written(trials, *best, out) for best in reversed(chosen.values())]
 
-    def _initial_archive(self, trials: Trials, file: Path, start: Path | None) -> Archive:
-        """The archive kept from before, or one of initial candidates and the plans of `start`."""
+    def _initial_archive(
+        self, trials: Trials, file: Path, start: Path | None, costs: tuple[float, float]
+    ) -> Archive:
+        """The archive kept from before, or one of initial candidates and the plans of `start`: those between
+        the costs, where there are any."""
         if file.exists():
             facts, points = _kept(file, trials.layers)
             if facts == self.facts:
@@ -175,9 +178,11 @@ class Study:
         fitting = [candidate for candidate in given if self.plan_steps % len(candidate.branches) == 0]
         finer = [candidate.finer(self.plan_steps // len(candidate.branches)) for candidate in fitting]
         share = self.steps / self.plan_steps
-        candidates = dict.fromkeys([*finer, *initial_candidates(trials.snr, share)])
+        candidates = [*dict.fromkeys([*finer, *initial_candidates(trials.snr, share)])]
+        low, high = costs
+        within = [c for c in candidates if low <= trials.cost(c.plan(trials.layers)) <= high]
         archive = Archive()
-        for candidate in tqdm(candidates, unit="plan", desc="initial candidates", disable=None):
+        for candidate in tqdm(within or candidates, unit="plan", desc="initial candidates", disable=None):
             if (point := trials(candidate, archive)) is not None:
                 archive.add(point)
         return archive

@@ -3,7 +3,6 @@ and how far they end from the converged trajectory."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.stats import gmean
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
@@ -46,7 +46,7 @@ class Outcome:
     def score(self) -> float:
         """What candidates are compared by, less is better: the geometric mean, as in `calibrate`, because
         single images that end elsewhere would decide a mean."""
-        return math.exp(np.log(np.maximum(self.drifts, 1e-12)).mean())
+        return float(gmean(self.drifts))
 
     @property
     def elsewhere(self) -> float:
