@@ -30,6 +30,8 @@ if TYPE_CHECKING:  # which loads torch
 
 app = typer.Typer()
 command = commands(app)
+Steps = Annotated[int, typer.Option(min=4, max=250, help="Number of denoising steps of the baseline.")]
+Images = Annotated[int, typer.Option(min=2, help="Number of images to search on.")]
 
 
 @command
@@ -117,10 +119,8 @@ def timesteps(
     ] = 12,
     model: Model = "embedded",
     prompts: PromptsOption = None,
-    steps: Annotated[
-        int, typer.Option(min=4, max=250, help="Number of denoising steps of the baseline.")
-    ] = 50,
-    images: Annotated[int, typer.Option(min=2, help="Number of images to search on.")] = 4,
+    steps: Steps = 50,
+    images: Images = 4,
     guidance: Guidance = 4.0,
     results: Results = RESULTS,
     on: On = "local",
@@ -162,10 +162,8 @@ def masks(
     ] = 200,
     model: Model = "embedded",
     prompts: PromptsOption = None,
-    steps: Annotated[
-        int, typer.Option(min=4, max=250, help="Number of denoising steps of the baseline.")
-    ] = 50,
-    images: Annotated[int, typer.Option(min=2, help="Number of images to search on.")] = 2,
+    steps: Steps = 50,
+    images: Images = 2,
     guidance: Guidance = 4.0,
     results: Results = RESULTS,
     on: On = "local",

@@ -7,9 +7,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from dqar.config import DQARConfig
 from dqar.plan import BOTH, CONDITIONAL, NONE, FloatArray, spread
 from dqar.policy.saved_plan import OPTIONS, SavedPlan
 
+DEFAULT = DQARConfig()
 HALVED = 0.45  # the mixture whose plans run the unconditional branch at every second step, too
 
 
@@ -19,11 +21,11 @@ class CandidatePlan:
 
     branches: tuple[int, ...]
     rows: tuple[int, ...]
-    output_order: int = 1
-    output_correction: float = 0.5
-    forecast_order: int = 1
-    forecast_over: str | float = 0.35
-    targets: str = "attention"
+    output_order: int = DEFAULT.output_order
+    output_correction: float = DEFAULT.output_correction
+    forecast_order: int = DEFAULT.forecast_order
+    forecast_over: str | float = DEFAULT.forecast_over
+    targets: str | tuple[str, ...] = DEFAULT.targets
 
     def plan(self, layers: int) -> SavedPlan:
         """Make the plan that it stands for.
