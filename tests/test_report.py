@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from report_records import COMMAND, every_kind, failed, made, memory, stored, ti
 
 from bench.pipeline.models import fingerprint_of
 from bench.record import Record
-from bench.report.earlier_weights import earlier_suites
+from bench.report.earlier_weights import earlier_pages
 from bench.report.page import Page, write_index
 from bench.report.plots.memory import lines as lines_over_batch
 from bench.report.selection import Selection
@@ -172,8 +173,17 @@ def test_earlier_weights_are_stated(tmp_path: Path, undrawn: None) -> None:
             "earlier weights of `embedded`" in written([record], tmp_path, tmp_path / suite).read_text()
         )
     assert said == {"then": True, "now": False, "other": False}
-    earlier = earlier_suites(results)
-    assert earlier == ["then"]
+    for place, facts in {
+        "signals/m/facts.json": {"model": "embedded", "fingerprint": "a"},
+        "policy/m/comparison.json": {"model": {"name": "embedded", "fingerprint": "a"}},
+        "tune/m/embedded/facts.json": {"model": "embedded", "fingerprint": "a"},
+        "tune/m/now/facts.json": {"model": "embedded", "fingerprint": fingerprint_of("embedded")},
+        "generality/m/embedded.json": {"facts": {"model": "embedded", "fingerprint": "a"}},
+    }.items():
+        (results / place).parent.mkdir(parents=True, exist_ok=True)
+        (results / place).write_text(json.dumps(facts))
+    earlier = earlier_pages(results)
+    assert earlier == ["generality", "policy", "signals", "then", "tune/embedded"]
     text = write_index(tmp_path, earlier).read_text()
     assert "[then](then/README.md)**°." in text and "[now](now/README.md)**." in text
 

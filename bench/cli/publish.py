@@ -13,7 +13,7 @@ from bench.errors import BadInput
 from bench.machine import provenance
 from bench.machine.files import replace_tree
 from bench.record import Record
-from bench.report.earlier_weights import earlier_suites
+from bench.report.earlier_weights import earlier_pages
 from bench.report.page import write_index
 from bench.spec.suite import Suite, available
 from bench.store.places import PUBLISHED_REPORTS, PUBLISHED_RESULTS, REPORTS, RESULTS
@@ -57,7 +57,7 @@ def publish(name: str) -> list[Path]:
 
 
 def _write_index() -> None:
-    write_index(PUBLISHED_REPORTS, earlier_suites(PUBLISHED_RESULTS))
+    write_index(PUBLISHED_REPORTS, earlier_pages(PUBLISHED_RESULTS))
 
 
 def _suite(name: str) -> Suite | None:

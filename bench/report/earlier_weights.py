@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -23,32 +23,41 @@ def warnings(records: Sequence[Record]) -> list[str]:
     Returns:
         A line for each such model.
     """
-    models = dict.fromkeys(r.config["model"] for r in records if _earlier(r.config, r.environment))
-    return [f"Measured on earlier weights of `{model}`, with which it no longer ships." for model in models]
+    models = dict.fromkeys(_earlier({"config": r.config, "environment": r.environment}) for r in records)
+    return [
+        f"Measured on earlier weights of `{model}`, with which it no longer ships."
+        for model in models
+        if model
+    ]
 
 
-def earlier_suites(results: Path) -> list[str]:
-    """Find the suites with records of a shipped model's earlier weights.
+def earlier_pages(results: Path) -> list[str]:
+    """Find the suites and studies that were measured on a shipped model's earlier weights.
 
     Args:
-        results: the root of the published records.
+        results: the root of the published results.
 
     Returns:
-        The suites' names, sorted.
+        The names of their pages, sorted: the suite's, of a study with a page for each model `study/model`.
     """
-    found = (r["suite"] for r in _records(results) if _earlier(r["config"], r["environment"]))
-    return sorted(set(found))
+    found = set()
+    for path in sorted(results.glob("*/*/**/*.json")):
+        if _earlier(read_json(path, "results")):
+            name, _, *model = path.relative_to(results).parts[:-1]
+            found.add("/".join([name, *model]))
+    return sorted(found)
 
 
-def _earlier(config: Mapping[str, Any], environment: Mapping[str, Any]) -> bool:
-    model, measured = config.get("model"), (environment.get("inputs") or {}).get("model")
-    if model not in EMBEDDED or config.get("weights") == "random" or measured is None:
-        return False
-    return bool(measured != _shipped(model))
-
-
-def _records(results: Path) -> Iterator[dict[str, Any]]:
-    for path in sorted(results.glob("*/*/*.json")):
-        content = read_json(path, "record")
-        if isinstance(content, dict) and {"suite", "config", "environment"} <= content.keys():
-            yield content
+def _earlier(content: Any) -> str | None:
+    """The model whose earlier weights a record or a study's facts state; None where there is none."""
+    match content:
+        case {"config": {"weights": "random"}}:
+            return None
+        case (
+            {"config": {"model": str(model)}, "environment": {"inputs": {"model": str(measured)}}}
+            | {"model": str(model), "fingerprint": str(measured)}
+            | {"model": {"name": str(model), "fingerprint": str(measured)}}
+            | {"facts": {"model": str(model), "fingerprint": str(measured)}}
+        ):
+            return model if model in EMBEDDED and measured != _shipped(model) else None
+    return None

@@ -20,6 +20,7 @@ from bench.methods.dqar import shape_of
 from bench.methods.scheduler import SCHEDULERS, is_flow
 from bench.pipeline.beginning import beginning
 from bench.pipeline.facts import ModelFacts
+from bench.pipeline.models import fingerprint_of
 from bench.pipeline.session import Session, generate
 from bench.record import Mean
 from bench.studies.generality.setting import AXES, DPM, OTHER_GUIDANCE, SETTINGS, Setting, plan_file
@@ -228,7 +229,8 @@ def _facts(bench: Bench) -> dict[str, Any]:
     finest = bench.session.baseline(few, num_inference_steps=10 * setting.steps).latents
     distance = paired.drift(bench.target("home")[: len(few)], finest).mean()
     return {
-        "model": setting.model, "steps": setting.steps, "plan_steps": setting.plan_steps,
+        "model": setting.model, "fingerprint": fingerprint_of(setting.model),
+        "steps": setting.steps, "plan_steps": setting.plan_steps,
         "other_steps": setting.other_steps, "images": bench.count, "layers": bench.layers,
         "guidance": bench.session.spec.guidance_scale, "other_guidance": OTHER_GUIDANCE,
         "prompts": setting.prompts, "other_prompts": setting.other_prompts, "plans": setting.plans,

@@ -19,6 +19,7 @@ from bench.errors import BadInput, NonFinite, one_line
 from bench.machine import provenance
 from bench.measure.converged import ACCURATE, accurate_solver
 from bench.methods.space import Among, Real, Space, Whole
+from bench.pipeline import models
 from bench.run.placement import Placement
 from bench.spec.run_spec import shown_model
 from bench.stats import pareto
@@ -230,6 +231,7 @@ def rows(trials: Sequence[Trial], task: Task) -> StoredTrials:
     ]
     facts = provenance.provenance(0) | {
         "model": shown_model(task.model),
+        "fingerprint": models.fingerprint_of(task.model),
         "steps": task.steps,
         "images": task.images,
         "guidance": task.guidance,
