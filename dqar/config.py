@@ -160,12 +160,12 @@ class DQARConfig(ScheduleConfig):
         needs=(SKIPPED_OUTPUTS,),
     )
     output_correction: float = option(
-        0.5,
+        0.25,
         share(),
         _REUSE,
         """Share of the skipped steps' accumulated forecast error that is corrected where the model runs
-        again, 0 to 1. Half is best or nearly so from 10 to 25 steps of 50, for the fresh output was itself
-        computed from an off-trajectory latent.""",
+        again, 0 to 1. All of it is too much, for the fresh output was itself computed from an off-trajectory
+        latent: of the models that ship a half is best on one, and nothing, or a quarter, on the other.""",
         needs=(SKIPPED_OUTPUTS,),
     )
     reuse_mode: str = option(

@@ -13,7 +13,7 @@ from bench.machine.device import has_bfloat16
 
 MODELS = ("embedded", "embedded-t2i")
 SAMPLES = {"embedded": 1000, "embedded-t2i": 500}
-GUIDANCE = {"embedded": 1.5, "embedded-t2i": 3.0}  # the lowest distance of those tried
+GUIDANCE = {"embedded": 2.0, "embedded-t2i": 3.0}  # the lowest distance of those tried
 STEPS = {"embedded": 20, "embedded-t2i": 28}  # of DPM-Solver++, and of the model's own Euler
 
 

@@ -231,9 +231,10 @@ def _frozen(value: Any) -> Any:
 
 def space(baseline: Baseline) -> Space:
     """What `tune --method` searches: the steps that run and where they lie, of a grid as fine as the
-    baseline's, or two, four or eight times as fine, and over what outputs are forecast.
+    baseline's, or two, four or eight times as fine, over what outputs are forecast and how far forecasts are
+    corrected.
 
-    A forecast of the second order, other corrections and guidance at every second step lost wherever they
+    A forecast of the second order, stronger corrections and guidance at every second step lost wherever they
     were tried, so they are not searched; plans are what `calibrate` searches.
 
     Args:
@@ -257,6 +258,9 @@ def space(baseline: Baseline) -> Space:
         "model_steps": evaluations(baseline),
         "spread": Among(shares),
         "coordinate": Among({"mixture": {}, "log-snr": {"forecast_over": "log_snr"}}),
+        "correction": Among(
+            {f"corrected-{share:g}": {"output_correction": share} for share in (0.0, 0.25, 0.5)}
+        ),
     }
 
 

@@ -10,7 +10,7 @@ from bench.studies.calibrate.candidate import CandidatePlan
 from dqar.plan import BOTH, CONDITIONAL, NONE
 
 TARGETS = ("attention", "both")
-CORRECTIONS = (0.2, 0.35, 0.5, 0.65, 0.8)
+CORRECTIONS = (0.0, 0.15, 0.25, 0.35, 0.5, 0.65, 0.8)
 COORDINATES = ("log_snr", 0.5, 0.35, 0.2)
 REACH = 0.35  # of the gap to the nearest step that runs: how far a step moves, one standard deviation
 
