@@ -12,7 +12,7 @@ from dqar.plan import BOTH, CONDITIONAL, NONE, FloatArray, spread
 from dqar.policy.saved_plan import OPTIONS, SavedPlan
 
 DEFAULT = DQARConfig()
-HALVED = 0.45  # the mixture whose plans run the unconditional branch at every second step, too
+VARIED = 0.45  # the mixture of which there are plans without a correction, and with half of the guidance
 
 
 @dataclass(frozen=True)
@@ -81,14 +81,16 @@ def initial_candidates(snr: FloatArray, most: float = 1.0) -> Iterator[Candidate
         most: the shares are of this share, in (0, 1].
 
     Yields:
-        Plans with both branches, and of one mixture with every second one conditional-only, too.
+        Plans with both branches, and of one mixture without a correction and with every second one
+        conditional-only, too.
     """
     steps = len(snr)
     for share in (0.7, 0.6, 0.52, 0.44, 0.4, 0.36, 0.32, 0.28, 0.26, 0.24, 0.22, 0.2, 0.18, 0.16):
         for mix in (0.1, 0.2, 0.3, 0.45, 0.65):
             run = spread(snr, max(2, round(share * most * steps)), mix)
             yield _running(steps, {step: BOTH for step in run})
-            if mix == HALVED:
+            if mix == VARIED:
+                yield replace(_running(steps, {step: BOTH for step in run}), output_correction=0.0)
                 halved = {step: CONDITIONAL if i % 2 and i > 2 else BOTH for i, step in enumerate(run)}
                 yield _running(steps, halved)
 

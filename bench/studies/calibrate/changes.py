@@ -11,7 +11,7 @@ from dqar.plan import BOTH, CONDITIONAL, NONE
 
 TARGETS = ("attention", "both")
 CORRECTIONS = (0.0, 0.15, 0.25, 0.35, 0.5, 0.65, 0.8)
-COORDINATES = ("log_snr", 0.5, 0.35, 0.2)
+COORDINATES = ("log_snr", 0.5, 0.35, 0.15, "step")
 REACH = 0.35  # of the gap to the nearest step that runs: how far a step moves, one standard deviation
 
 
