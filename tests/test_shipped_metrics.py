@@ -121,9 +121,11 @@ def test_recognition_samples_every_class_and_is_kept(tmp_path: Path, monkeypatch
     values = shipped.recognition("embedded", tmp_path, each=1, guidance=1.5)
     assert set(values["classes"]) == set(NAMES) and values["n"] == len(CLASSES)
     metrics_file.add("embedded", "recognised", "4", {})
+    metrics_file.put("embedded", "extractor_accuracy_heldout", 0.5)
     metrics_file.write(tmp_path, {"guidance": 3.0})
     kept = json.loads((tmp_path / "metrics.json").read_text())
     assert kept["guidance"] == 3.0 and kept["recognised"]["1.5"] == values
+    assert kept["extractor_accuracy_heldout"] == 0.5
     assert set(kept["recognised"]) == {"1.5", "4", "real"}
 
 

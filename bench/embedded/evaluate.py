@@ -10,7 +10,6 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 from tqdm import tqdm
 
-from bench.embedded import classifier
 from bench.embedded.classes import CLASSES
 from bench.embedded.data import EmojiData
 from bench.embedded.extractor import extract
@@ -155,14 +154,13 @@ def metrics(data: EmojiData, samples: Tensor, wanted: Tensor, work: Path) -> dic
         data: the dataset of images, labels and splits.
         samples: generated images, uint8 `[n, 3, 64, 64]`.
         wanted: classes of the samples, `[n]`.
-        work: the directory of the checkpoints.
+        work: the directory of the checkpoints; without one of the autoencoder it is the shipped one's.
 
     Returns:
         The values, ready for JSON.
     """
     return {
         "vae_psnr_heldout_db": reconstruction_psnr(load_folded(data, work), data.split("heldout")[0]),
-        "extractor_accuracy_heldout": classifier.accuracy(classifier.load(work), data),
         "frechet_distance": distances(data, samples, wanted),
         "memorisation": memorisation(data, samples),
     }

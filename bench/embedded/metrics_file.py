@@ -8,7 +8,8 @@ from typing import Any
 
 HERE = Path(__file__).parent
 DIRECTORIES = {"embedded": HERE, "embedded-t2i": HERE / "text_to_image"}
-KEPT = ("distance_at", "distance_trials", "recognised")  # by guidance, next to what `evaluate` writes
+# Next to what `evaluate` writes: the extractor's own, and by guidance.
+KEPT = ("extractor_accuracy_heldout", "distance_at", "distance_trials", "recognised")
 
 
 def write(directory: Path, values: dict[str, Any]) -> str:
@@ -25,8 +26,20 @@ def write(directory: Path, values: dict[str, Any]) -> str:
     return _written(directory, values | {key: before[key] for key in KEPT if key in before})
 
 
+def put(model: str, key: str, value: Any) -> None:
+    """Put a value into a model's metrics.
+
+    Args:
+        model: one of DIRECTORIES.
+        key: one of KEPT.
+        value: ready for JSON; it replaces the former one.
+    """
+    directory = DIRECTORIES[model]
+    _written(directory, _read(directory) | {key: value})
+
+
 def add(model: str, key: str, name: str, value: Any) -> None:
-    """Add a value to a model's metrics.
+    """Add a value to those of a key in a model's metrics.
 
     Args:
         model: one of DIRECTORIES.
@@ -34,9 +47,7 @@ def add(model: str, key: str, name: str, value: Any) -> None:
         name: what the value is of, such as the guidance.
         value: ready for JSON; it replaces one of the same name.
     """
-    directory = DIRECTORIES[model]
-    values = _read(directory)
-    _written(directory, values | {key: values.get(key, {}) | {name: value}})
+    put(model, key, _read(DIRECTORIES[model]).get(key, {}) | {name: value})
 
 
 def _read(directory: Path) -> dict[str, Any]:

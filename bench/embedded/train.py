@@ -117,6 +117,8 @@ def extractor_command(
     dataset = data.load(work / "data")
     classifier.train(dataset, work, budget(minutes, until, steps))
     classifier.export(dataset, work)
+    accuracy = classifier.accuracy(classifier.load(work), dataset)
+    metrics_file.put("embedded", "extractor_accuracy_heldout", accuracy)
 
 
 @command("export")
