@@ -37,18 +37,20 @@ def test_calibrated_plans(name: str) -> None:
     plans = [json.loads((PLANS / row[0]).read_text()) for row in rows]
     facts = [plan["facts"] for plan in plans]
     (common,) = {
-        (f["steps"], len(p["branches"]), f["pictures"], f["guidance"])
+        (f["steps"], len(p["branches"]), f.get("images") or f["pictures"], f["guidance"])
         for f, p in zip(facts, plans, strict=True)
     }
     steps, plan_steps, images, guidance = common
     ends = [x for f in (facts[0], facts[-1]) for x in (1 / f["cost"], f["held_out"]["mean"])]
     text = sentences(page).replace("95 % interval over images", "").replace("dpm_solver++", "")
+    solved = re.findall(r"at (\d+) steps", facts[0].get("converged", ""))
     left = explain(text.replace("L2", ""), {
         rf"{N} steps, guidance {N}": equal(plan_steps, f"{guidance:g}"),
         rf"at {N} steps go from": equal(plan_steps),
         rf"{N}× by FLOPs at a drift of {N} to {N}× at {N} from": equal(*ends),
         rf"whole generations of {N} images": equal(images),
         rf"DDIM at {N} steps": equal(steps),
+        **({rf"\*converged\*: by +at {N} steps": equal(*solved)} if solved else {}),
         rf"`num_inference_steps={N}`": equal(plan_steps),
     })  # fmt: skip
     assert not left
