@@ -1,6 +1,7 @@
 """The report of a suite: one page with its tables as CSV and its plots.
 
-A report is a function of its records alone: the same records give the same bytes.
+A report is a function of its records, and of whether a shipped model's weights are still those measured: as
+long as they are, the same records give the same bytes.
 """
 
 from __future__ import annotations

@@ -88,9 +88,10 @@ def initial_candidates(snr: FloatArray, most: float = 1.0) -> Iterator[Candidate
     for share in (0.7, 0.6, 0.52, 0.44, 0.4, 0.36, 0.32, 0.28, 0.26, 0.24, 0.22, 0.2, 0.18, 0.16):
         for mix in (0.1, 0.2, 0.3, 0.45, 0.65):
             run = spread(snr, max(2, round(share * most * steps)), mix)
-            yield _running(steps, {step: BOTH for step in run})
+            candidate = _running(steps, {step: BOTH for step in run})
+            yield candidate
             if mix == VARIED:
-                yield replace(_running(steps, {step: BOTH for step in run}), output_correction=0.0)
+                yield replace(candidate, output_correction=0.0)
                 halved = {step: CONDITIONAL if i % 2 and i > 2 else BOTH for i, step in enumerate(run)}
                 yield _running(steps, halved)
 
