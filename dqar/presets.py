@@ -13,8 +13,8 @@ from dqar.errors import invalid_value
 PRESETS = {"conservative": 0.33, "recommended": 0.50, "aggressive": 0.66, "maximum": 1.0}
 
 # What `enable` does where no configuration is given: of what needs no calibration the fastest that loses
-# nothing measurable on the text-to-image model that ships, and little on the other. No layer reuses
-# anything; one step of five is skipped.
+# nothing measurable on the text-to-image model that ships; on the other, what it loses differs with the
+# images (reports/embedded, reports/generality). No layer reuses anything; one step of five is skipped.
 BALANCED = "balanced"
 
 # Where so many steps run they are best spread by more log-SNR than the default of `log_snr_share`.

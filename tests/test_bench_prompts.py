@@ -174,7 +174,7 @@ def test_a_file_that_is_none_is_refused(tmp_path: Path, content: bytes | None, w
         ({"method": "fewer_steps", "options": {"scheduler": "ddim"}}, "scheduler: 'ddim'"),
         ({"call": {"true_cfg_scale": 2.0}}, "true_cfg_scale: 2.0 .* StableDiffusion3Pipeline takes none"),
         ({"call": {"num_frames": 5}}, "num_frames: 5"),
-        ({"method": "dqar", "options": {"plan": "ddim-baseline-4.1x"}}, "options: plan"),
+        ({"method": "dqar", "options": {"plan": "dpm200-converged-5x"}}, "options: plan"),
     ],
 )
 def test_what_does_not_fit_is_refused(changes: dict[str, Any], message: str) -> None:

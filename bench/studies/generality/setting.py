@@ -74,7 +74,7 @@ SETTINGS = {
             steps=25,
             plan_steps=20,
             other_steps=32,
-            plans={"embedded": "dpm20-converged-5.2x"},
+            plans={"embedded": "dpm20-converged-5x"},
             baseline={"scheduler": "ddim", "timestep_spacing": "trailing"},
         ),
         Setting(
