@@ -201,7 +201,7 @@ def evaluate_text_command(
     ] = 500,
     work: Work = WORK,
 ) -> None:
-    """Measure the text-to-image values of the README, and draw its grid, on bfloat16 samples."""
+    """Measure the text-to-image values of the README, and draw its grid."""
     from bench.embedded.text_to_image import evaluate as text_evaluate
 
     print(text_evaluate.write(emoji.load(work / "data"), samples))
