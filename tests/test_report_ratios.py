@@ -59,8 +59,8 @@ def compared() -> list[Comparison]:
     one = Curve(np.array([0.01, 0.04]), np.array([1.0, 2.0]), np.array([0.5, 1.0]), np.array([2.0, 4.0]))
     other = Curve(np.array([0.02, 0.08]), np.array([3.0, 3.0]), np.array([2.5, 2.5]), np.array([3.5, 3.5]))
     return [
-        Comparison("seconds", "the baseline's solver", 1.2, one, True),
-        Comparison("FLOPs", "any solver", 1.0, other, True),
+        Comparison("seconds", "the baseline's solver", 1.2, one, True, (0.02, 0.02)),
+        Comparison("FLOPs", "any solver", 1.0, other, True, (0.02, 0.02)),
     ]
 
 

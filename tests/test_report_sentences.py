@@ -131,8 +131,8 @@ def test_the_readme_leads_with_what_was_measured() -> None:
     below are those of its record, of a faster one, of what the report recommends and of the published
     preset."""
     report, records = loaded("embedded")
-    chosen = next(record for record in records if record.name == "spread-22")
-    other = next(record for record in records if record.name == "dpm-spread-16")
+    chosen = next(record for record in records if record.name == "spread-20")
+    other = next(record for record in records if record.name == "spread-16")
     recommended = report.selection.recommended.record
     assert recommended is not None
     text = (ROOT / "README.md").read_text().split("## Use it")[1]
@@ -140,7 +140,9 @@ def test_the_readme_leads_with_what_was_measured() -> None:
     options = chosen.config["options"]
     assert f'preset("{options["preset"]}"' in lead
     assert f"`{chosen.name}`" in paragraph and f"recommends is `{recommended.name}`" in paragraph
-    assert f"layer_fraction={options['layer_fraction']}, model_steps={options['model_steps']}" in lead
+    fields = ("layer_fraction", "model_steps", "log_snr_share")
+    assert ", ".join(f"{field}={options[field]}" for field in fields) in lead
+    assert f"num_inference_steps={options['steps']}" in lead
     assert "scheduler" not in options and "DDIMScheduler.from_config" in lead
     published = next(record for record in records if record.name == "recommended")
     assert published.timing is not None and published.quality is not None

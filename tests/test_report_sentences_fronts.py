@@ -32,9 +32,10 @@ LINE = re.compile(
     r"DQAR is ([\d.]+)× to ([\d.]+)× as fast from drift ([\d.]+) to ([\d.]+); the goal of ([\d.]+)× is (.*)"
 )
 LEAD = re.compile(
-    r"- \*\*DQAR over the best of all others, (mean|geometric mean) drift from the "
-    r"(baseline|converged trajectory) 0.02 to 0.15, (seconds|FLOPs):\*\* both sides reach ([\d.]+) to "
-    r"([\d.]+); the band's lower edge is (.*); 1.3× or more on (\d+) % of it \(goal: half; (met|not met)\)."
+    r"- \*\*DQAR over the best of all others, (mean|geometric mean) drift from the (baseline|converged "
+    r"trajectory) 0.02 to 0.15, (seconds|FLOPs):\*\* both sides reach ([\d.]+) to ([\d.]+)"
+    r"(?:, nearer only (DQAR|others) \(([\d.]+)\))?; the band's lower edge is (.*); "
+    r"1.3× or more on (\d+) % of it \(goal: half; (met|not met)\)."
 )
 SPAN = re.compile(r"from ([\d.]+) to ([\d.]+)(?: \(down to ([\d.]+)×\))?")
 
@@ -106,9 +107,12 @@ def test_the_first_lines_of_a_comparison_are_the_records(name: str) -> None:
     lines = [m for text in markdown(name).split("\n") if (m := LEAD.match(text))]
     assert lines
     for line in lines:
-        average, axis, measure, start, stop, edges, share, verdict = line.groups()
+        average, axis, measure, start, stop, nearer, least, edges, share, verdict = line.groups()
         ours, theirs = sides(records, "a" if axis == "baseline" else "b", measure, "any", average)
-        begin = max(0.02, *(min(d for d, _ in side) for side in (ours, theirs)))
+        nearest = [min(d for d, _ in side) for side in (ours, theirs)]
+        assert nearer == (None if max(nearest) <= 0.02 else ("others", "DQAR")[nearest[0] < nearest[1]])
+        assert nearer is None or float(least) == pytest.approx(min(nearest), rel=0.01)
+        begin = max(0.02, *nearest)
         end = min(
             0.15, max(min(d for d, s in side if s == max(s for _, s in side)) for side in (ours, theirs))
         )

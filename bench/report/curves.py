@@ -82,6 +82,7 @@ class Comparison:
     goal: float
     curve: Curve
     per_image: bool  # whether images were resampled; else drifts were drawn from their intervals
+    nearest: tuple[float, float]  # the least drift of DQAR, and of its competitors, faster than the baseline
     average: Average = "mean"  # of the drifts of single images
 
     @property
@@ -166,8 +167,9 @@ def comparisons(records: Sequence[Record], axis: Axis, average: Average = "mean"
     for measure, speed in speeds.items():
         for against, goal, counts in _competitors():
             theirs = ~ours & np.array([counts(record) for record in kept], dtype=bool)
-            if curve := _curve(drifts, speed, (ours, theirs)):
-                compared.append(Comparison(measure, against, goal, curve, per_image, average))
+            if found := _curve(drifts, speed, (ours, theirs)):
+                curve, nearest = found
+                compared.append(Comparison(measure, against, goal, curve, per_image, nearest, average))
     return compared
 
 
@@ -178,8 +180,11 @@ def _competitors() -> list[tuple[Against, float, Callable[[Record], bool]]]:
     ]
 
 
-def _curve(drifts: Floats, speeds: Floats, sides: Sequence[NDArray[np.bool_]]) -> Curve | None:
-    """Grid, ratio and band of two sides; None where one has nothing faster than the baseline.
+def _curve(
+    drifts: Floats, speeds: Floats, sides: Sequence[NDArray[np.bool_]]
+) -> tuple[Curve, tuple[float, float]] | None:
+    """Grid, ratio and band of two sides, and the least drift of each; None where one has nothing faster than
+    the baseline.
 
     Args:
         drifts: [1 + RESAMPLES, configurations]; the first row is as measured.
@@ -195,7 +200,8 @@ def _curve(drifts: Floats, speeds: Floats, sides: Sequence[NDArray[np.bool_]]) -
     curves = [front(drifts[:, side], speeds[:, side], grid) for side in kept]
     ratios = curves[0] / curves[1]
     low, high = np.quantile(ratios[1:], _ENDS, axis=0)
-    return Curve(grid, ratios[0], np.minimum(low, ratios[0]), np.maximum(high, ratios[0]))
+    curve = Curve(grid, ratios[0], np.minimum(low, ratios[0]), np.maximum(high, ratios[0]))
+    return curve, (ends[0][0], ends[1][0])
 
 
 def _reach(drift: Floats, speed: Floats) -> tuple[float, float]:

@@ -66,6 +66,9 @@ def _lead(title: str, comparison: Comparison) -> str:
     enough = "met" if half.share >= 0.5 else "not met"
     parts.append(f"{GOAL_HALF:g}× or more on {100 * half.share:.0f} % of it (goal: half; {enough})")
     reach = f"both sides reach {three(all_of_it.start)} to {three(all_of_it.stop)}"
+    ours, theirs = comparison.nearest
+    if ours != theirs and max(ours, theirs) > RANGE[0]:
+        reach += f", nearer only {'DQAR' if ours < theirs else 'others'} ({three(min(ours, theirs))})"
     return f"{text} {reach}; the band's lower edge is {'; '.join(parts)}."
 
 
