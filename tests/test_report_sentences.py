@@ -160,6 +160,21 @@ def test_the_readme_leads_with_what_was_measured() -> None:
     same(difference[1], fmean(gaps))
 
 
+def test_the_readmes_figures_of_a_flow_are_those_of_the_record() -> None:
+    """Speed and paired difference of `fine-14` are those of the text-to-image report."""
+    record = next(record for record in loaded("embedded-t2i")[1] if record.name == "fine-14")
+    text = (ROOT / "README.md").read_text().split("[`fine-14`]")[1]
+    shown = re.match(r".*?run at ([\d.]+)× \[([\d.]+), ([\d.]+)\] and end nearer by ([\d.]+) \[", text, re.S)
+    assert shown is not None and record.timing is not None and record.quality is not None
+    found = record.timing.speedup
+    assert [f"{x:.2f}" for x in (found.median, found.low, found.high)] == list(shown.groups()[:3])
+    drifts, baseline = (
+        record.quality.drift_converged_per_image,
+        record.quality.baseline_drift_converged_per_image,
+    )
+    same(shown[4], fmean(b - a for a, b in zip(drifts, baseline, strict=True)))
+
+
 def test_the_readme_has_the_defaults_differences_of_the_published_records() -> None:
     """Each cell of its table is the mean over images of the drift from converged less the baseline's own,
     with an interval of the width that the scatter of the images gives; the heads have the bounds."""
