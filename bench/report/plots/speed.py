@@ -4,13 +4,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator, SymmetricalLogLocator
+from matplotlib.ticker import FixedLocator, LogLocator
 
 from bench.record import Mean, Median, Record, Timing
 from bench.report.plots.labels import label
@@ -97,8 +98,10 @@ def _scale(ax: Axes, errors: Sequence[float]) -> None:
     else:
         threshold = min(positive) / 2
         ax.set_yscale("symlog", linthresh=threshold, linscale=0.4)
-        at = SymmetricalLogLocator(base=10, linthresh=threshold, subs=[1, 2, 5])
-        ax.yaxis.set_major_locator(at)
+        decades = range(math.floor(math.log10(threshold)), 2)
+        places = [digit * 10.0**decade for decade in decades for digit in (1, 2, 5)]
+        # Below the threshold they would lie upon each other.
+        ax.yaxis.set_major_locator(FixedLocator([0, *(place for place in places if place >= threshold)]))
     ax.yaxis.set_major_formatter("{x:g}")
 
 
