@@ -231,8 +231,8 @@ def _frozen(value: Any) -> Any:
 
 def space(baseline: Baseline) -> Space:
     """What `tune --method` searches: the steps that run and where they lie, of a grid as fine as the
-    baseline's, or two, four or eight times as fine, over what outputs are forecast and how far forecasts are
-    corrected.
+    baseline's or up to eight times as fine, over what outputs are forecast and how far forecasts are
+    corrected. Eight times as fine, DDIM's steps do not divide the model's, and diffusers rounds them.
 
     A forecast of the second order, stronger corrections and guidance at every second step lost wherever they
     were tried, so they are not searched; plans are what `calibrate` searches.
@@ -247,6 +247,8 @@ def space(baseline: Baseline) -> Space:
     spread = {"preset": "maximum", "layer_fraction": 0.0}
     solvers: dict[str, dict[str, Any]] = {
         "own": spread,
+        "own-double": spread | {"steps": 2 * steps},
+        "own-fourfold": spread | {"steps": 4 * steps},
         "dpm": spread | dpm,
         "dpm-double": spread | dpm | {"steps": 2 * steps},
         "dpm-fourfold": spread | dpm | {"steps": 4 * steps},
