@@ -254,7 +254,7 @@ def test_the_plans_that_ship_run_in_a_suite() -> None:
     plans = {path.stem: SavedPlan.load(path) for path in PLANS.glob("*.json")}
     names = sorted(plans)
     assert {name.partition("-")[0]: plan.facts["steps"] for name, plan in plans.items()} == {
-        "ddim": 50, "dpm": 50, "dpm20": 50, "dpm200": 50, "t2i": 28, "prompts": 28,
+        "dpm20": 50, "dpm200": 50, "t2i": 28, "prompts": 28,
     }  # fmt: skip
     parts: dict[str, Any] = {"suite": "t", "name": "t", "method": "dqar", "model": "embedded"}
     assert Session(None, RunSpec(**parts, options={"plan": names[0]})).short == {}

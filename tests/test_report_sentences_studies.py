@@ -130,7 +130,7 @@ def signal_rows() -> dict[str, Array]:
     file = next(RESULTS.glob("signals/*/columns.csv.xz"))
     with lzma.open(file, "rt") as stream:
         columns = {key: values for key, *values in csv.reader(stream)}
-    shape = [len(set(columns[key])) for key in ("picture", "step", "layer")]
+    shape = [len(set(columns[key])) for key in ("image", "step", "layer")]
     return {key: np.array(values, dtype=float).reshape(shape) for key, values in columns.items()}
 
 
