@@ -30,8 +30,17 @@ def check(model: str) -> None:
         raise ValueError(f"--model: {model!r}; allowed: {', '.join(MODELS)}")
 
 
+def sample_dtype() -> torch.dtype:
+    """Choose what samples are computed in.
+
+    Returns:
+        bfloat16 where the CPU has instructions for it; emulated, it is several times slower than float32.
+    """
+    return torch.bfloat16 if has_bfloat16() else torch.float32
+
+
 def sampled(model: str, wanted: Any, guidance: float) -> Tensor:
-    """Generate samples with the steps of STEPS, in bfloat16 where the CPU computes with it, else in float32.
+    """Generate samples with the steps of STEPS.
 
     Args:
         model: one of MODELS.
@@ -45,7 +54,7 @@ def sampled(model: str, wanted: Any, guidance: float) -> Tensor:
     from bench.embedded.text_to_image import evaluate as text_evaluate
     from bench.methods.scheduler import from_pipeline
 
-    dtype = torch.bfloat16 if has_bfloat16() else torch.float32
+    dtype = sample_dtype()
     if model == "embedded-t2i":
         return text_evaluate.sample(load_text_pipeline(dtype), wanted, guidance, steps=STEPS[model])
     dit = load_pipeline(dtype)

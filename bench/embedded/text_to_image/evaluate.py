@@ -14,10 +14,10 @@ from tqdm import tqdm
 from bench.embedded import load_text_pipeline, metrics_file
 from bench.embedded.evaluate import nearest
 from bench.embedded.extractor import extract
+from bench.embedded.shipped import sample_dtype
 from bench.embedded.text_to_image import scorer, scorer_training
 from bench.embedded.text_to_image.emoji import SPLITS, TextData
 from bench.embedded.text_to_image.prompts import name_of
-from bench.machine.device import has_bfloat16
 from dqar.evaluation.frechet import fitted, frechet_distance
 
 HERE = Path(__file__).parent
@@ -223,8 +223,7 @@ def write(data: TextData, n: int) -> str:
     Returns:
         What it writes to `metrics.json`.
     """
-    # bfloat16 is emulated, several times slower, where the CPU has no instructions for it.
-    pipe = load_text_pipeline(torch.bfloat16 if has_bfloat16() else torch.float32)
+    pipe = load_text_pipeline(sample_dtype())
     rows = {split: choose(data, split, n) for split in ("train", "names")}
     images = {split: sample(pipe, prompts_of(data, chosen)) for split, chosen in rows.items()}
     shown = {split: list(zip(prompts_of(data, rows[split]), images[split], strict=True)) for split in rows}
