@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from bench.embedded.metrics_file import add
-from bench.machine.device import has_bfloat16
+from bench.machine.device import sample_dtype
 
 MODELS = ("embedded", "embedded-t2i")
 SAMPLES = {"embedded": 1000, "embedded-t2i": 500}
@@ -28,15 +28,6 @@ def check(model: str) -> None:
     """
     if model not in MODELS:
         raise ValueError(f"--model: {model!r}; allowed: {', '.join(MODELS)}")
-
-
-def sample_dtype() -> torch.dtype:
-    """Choose what samples are computed in.
-
-    Returns:
-        bfloat16 where the CPU has instructions for it; emulated, it is several times slower than float32.
-    """
-    return torch.bfloat16 if has_bfloat16() else torch.float32
 
 
 def sampled(model: str, wanted: Any, guidance: float) -> Tensor:

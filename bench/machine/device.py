@@ -5,6 +5,10 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
 
 
 def device_type() -> str:
@@ -29,6 +33,17 @@ def has_bfloat16() -> bool:
     if device_type() == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return bool(_cpu_flags() & {"avx512_bf16", "amx_bf16"})
+
+
+def sample_dtype() -> torch.dtype:
+    """Choose what samples are computed in.
+
+    Returns:
+        bfloat16 where the CPU has instructions for it; emulated, it is several times slower than float32.
+    """
+    import torch
+
+    return torch.bfloat16 if has_bfloat16() else torch.float32
 
 
 def unusable_gpu(devices: Path = Path("/dev")) -> str | None:

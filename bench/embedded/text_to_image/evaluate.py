@@ -14,10 +14,10 @@ from tqdm import tqdm
 from bench.embedded import load_text_pipeline, metrics_file
 from bench.embedded.evaluate import nearest
 from bench.embedded.extractor import extract
-from bench.embedded.shipped import sample_dtype
 from bench.embedded.text_to_image import scorer, scorer_training
 from bench.embedded.text_to_image.emoji import SPLITS, TextData
 from bench.embedded.text_to_image.prompts import name_of
+from bench.machine.device import sample_dtype
 from dqar.evaluation.frechet import fitted, frechet_distance
 
 HERE = Path(__file__).parent
