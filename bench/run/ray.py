@@ -34,6 +34,7 @@ from pydantic import TypeAdapter, ValidationError
 from bench.machine import provenance
 from bench.machine.files import write_atomic
 from bench.machine.identity import machine_id
+from bench.machine.process import ALLOCATOR
 from bench.record import Record
 from bench.run.actor import Actor
 from bench.run.nodes import Node, Nodes, connect
@@ -302,7 +303,9 @@ class Ray:
         from bench.run.pool import Pool
 
         slots, threads = functools.partial(self._slots, alone), os.environ.get("OMP_NUM_THREADS")
-        return Pool(slots, ray.remote(self.worker), (threads,), self.workers)
+        kept = {name: os.environ.get(name, value) for name, value in ALLOCATOR.items()}
+        actors = ray.remote(runtime_env={"env_vars": kept})(self.worker)
+        return Pool(slots, actors, (threads,), self.workers)
 
 
 def _records(jobs: Sequence[Job], result: Any) -> Iterator[tuple[Job, Record, bytes | None]]:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from bench.store.tensors import Cache, Tensors
 
 MINUTE = 60.0  # seconds that a task should take: what a lost worker costs
+UNTIMED = 16  # tasks of a worker where nothing is known of their time
 MOST_IMAGES = 1024  # of a task, whose images are in memory
 BASELINE = ""  # in place of a configuration's name
 
@@ -115,7 +116,8 @@ def batches_of(seconds: float, batch: int, batches: int, workers: int) -> int:
     """Choose the size of tasks: about a minute of work, and no fewer tasks than workers.
 
     Args:
-        seconds: of one batch, all configurations of the task and the baseline together.
+        seconds: of one batch, all configurations of the task and the baseline together; 0 where nothing was
+            timed: a worker's share is then in UNTIMED tasks.
         batch: images of one.
         batches: of a configuration.
         workers: that share them.
@@ -123,8 +125,9 @@ def batches_of(seconds: float, batch: int, batches: int, workers: int) -> int:
     Returns:
         The number of batches of a task, at least 1.
     """
-    most = max(1, MOST_IMAGES // batch)
-    return max(1, min(int(MINUTE / seconds) if seconds else most, most, math.ceil(batches / max(1, workers))))
+    share = math.ceil(batches / max(1, workers))
+    wanted = int(MINUTE / seconds) if seconds else math.ceil(share / UNTIMED)
+    return max(1, min(wanted, share, MOST_IMAGES // batch))
 
 
 def _in(ranges: Iterable[range], image: int) -> bool:
