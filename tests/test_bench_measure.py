@@ -193,6 +193,16 @@ def test_entropy_is_traced_where_no_gate_measures_it(tiny_model_dir: Path) -> No
     assert 0 < min(entropy) <= max(entropy) <= 2.7726  # ln 16
 
 
+def test_no_entropy_is_traced_where_only_whole_steps_are_skipped(tiny_model_dir: Path) -> None:
+    """Nothing but skipped steps leaves no layer whose entropy could explain a reuse: no generation is spent on
+    it, and the record of hundreds of steps stays small."""
+    skipping = {"preset": "maximum", "layer_fraction": 0.0, "model_steps": 3}
+    session = Session.open(spec(tiny_model_dir, "dqar", options=skipping))
+    session.candidate(range(2))
+    traced = session.traced()
+    assert traced and traced.skipped == traced.ratio == 0.5 and traced.entropy is None
+
+
 def test_fewer_steps_may_gain_what_they_save(tiny_model_dir: Path) -> None:
     """Half the steps save half the forwards, and nothing of the decoder."""
     session = Session.open(spec(tiny_model_dir, "fewer_steps", options={"steps": 3}))

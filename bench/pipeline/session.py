@@ -142,7 +142,8 @@ class Session:
         """The last generation's reuse, with entropies.
 
         Where the timed generations did not measure entropy, an untimed one of few images does; not for
-        compiled models, which would compile once more. Where none was timed, it stands for them too.
+        compiled models, which would compile once more, nor where nothing but whole steps is skipped, whose
+        entropies say nothing of what was reused. Where none was timed, it stands for them too.
 
         Returns:
             None where the method reports no reuse.
@@ -154,7 +155,8 @@ class Session:
         if self.reuse is None:
             return None
         update: dict[str, Any] = {"resolved": self.resolved}
-        if not self.reuse.entropy and not self.spec.compile and method.trace:
+        by_layer = self.reuse.ratio > self.reuse.skipped
+        if by_layer and not self.reuse.entropy and not self.spec.compile and method.trace:
             with self._untimed(self.spec.options | self.resolved | method.trace) as arm:
                 traced = arm.reuse()
             update["entropy"] = traced and traced.entropy
