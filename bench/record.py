@@ -4,17 +4,15 @@ A record is one JSON file, `results/<suite>/<machine>/<name>-<key>.json`, with t
 Every metric that has an interval is `{"median" or "mean": x, "low": l, "high": h}` (95 %). A metric
 that could not be measured is null, and the `missing` of its part gives the reason, never 0. Comments
 below explain the fields whose name and unit (`_s`, `_j`, `_db`) do not. A change of a field's meaning
-raises SCHEMA_VERSION. A renamed field keeps its old name as an alias for reading; a new field has a
-default that is true of older records. Records on disk are never rewritten.
+or name raises SCHEMA_VERSION; a new field has a default that is true of older records. Records on disk
+are never rewritten.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
-
-from dqar.core.reasons import FORMER_LABELS
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Target = Literal["baseline", "converged"]  # what a drift is from
 
@@ -136,12 +134,12 @@ class Timing(Part):
     candidate_s: Median
     pairs: list[tuple[float, float]]  # raw (baseline, candidate) seconds, in the order measured
     # Indices of `pairs` measured while something else used the machine; `undisturbed` excludes them.
-    contaminated: list[int] = Field(validation_alias=AliasChoices("contaminated", "disturbed"))
-    contaminated_why: list[str] = Field(validation_alias=AliasChoices("contaminated_why", "disturbed_why"))
+    contaminated: list[int]
+    contaminated_why: list[str]
     baseline: str  # what the speedup is over: "eager", "compiled", "compiled with CUDA graphs"
     batch_size: int
     # Configurations of the same rounds: their pairs have the same baseline seconds.
-    shared_with: list[str] = Field(default=[], validation_alias=AliasChoices("shared_with", "beside"))
+    shared_with: list[str] = []
     stopped: Literal["target", "budget", "pairs"]  # why no more pairs were measured
     verdict: Literal["SAME", "FASTER", "SLOWER", "AMBIGUOUS"]
     verdict_why: str
@@ -180,19 +178,6 @@ class Memory(Part):
     missing: dict[str, str]  # field -> why it is null
 
 
-def _current_text(text: Any) -> Any:
-    """Texts of records by today's word for an image."""
-    return text.replace("pictures", "images") if isinstance(text, str) else text
-
-
-def _current_texts(missing: Any) -> Any:
-    return {k: _current_text(v) for k, v in missing.items()} if isinstance(missing, dict) else missing
-
-
-Text = Annotated[str, BeforeValidator(_current_text)]
-Missing = Annotated[dict[str, str], BeforeValidator(_current_texts)]  # field -> why it is null
-
-
 class Worst(Part):
     """One of the images that lie furthest from the baseline's."""
 
@@ -216,10 +201,10 @@ class Distance(Part):
     precision: float | None  # share of the generated images that lie among the reference's
     recall: float | None  # share of the reference's images that lie among the generated
     extractor: str
-    reference: Text  # a description of what it is measured against
+    reference: str  # a description of what it is measured against
     n: int  # generated images
     n_reference: int | None  # null where the reference is statistics that do not state it
-    missing: Missing = Field(default_factory=dict)
+    missing: dict[str, str] = {}  # field -> why it is null
 
 
 class Quality(Part):
@@ -251,20 +236,9 @@ class Quality(Part):
     latents_sha256: str  # of the candidate's latents: equal digests mean identical images
     worst: list[Worst]  # furthest first
     # PNG in the record's directory: row 0 baseline, row 1 candidate, worst first.
-    image: str | None = Field(validation_alias=AliasChoices("image", "picture"))
+    image: str | None
     image_sha256: str | None = None  # of its pixels, see `bench.store.images`; null in older records
-    missing: Missing
-
-
-def _current_reasons(counts: Any) -> Any:
-    """Counts by the reasons' names of today; where a former and a current name meet, their sum."""
-    if not isinstance(counts, dict) or not any(reason in FORMER_LABELS for reason in counts):
-        return counts  # the field's own validation names what is wrong
-    current: dict[Any, Any] = {}
-    for reason, count in counts.items():
-        label = FORMER_LABELS.get(reason, reason)
-        current[label] = current[label] + count if label in current else count
-    return current
+    missing: dict[str, str]  # field -> why it is null
 
 
 class Reuse(Part):
@@ -277,11 +251,11 @@ class Reuse(Part):
     entropy: list[list[float | None]] | None
     snr: list[float]  # one a step
     # Why calls were computed or reused -> count.
-    reasons: Annotated[dict[str, int], BeforeValidator(_current_reasons)]
+    reasons: dict[str, int]
     # Share of the steps that ran the conditional branch only.
-    conditional_only: float = Field(default=0.0, validation_alias=AliasChoices("conditional_only", "alone"))
+    conditional_only: float = 0.0
     # Share of the steps that did not run, their output a forecast.
-    skipped: float = Field(default=0.0, validation_alias=AliasChoices("skipped", "foretold"))
+    skipped: float = 0.0
     resolved: dict[str, Any] = {}  # options that were found by measuring the current model
 
 
@@ -299,10 +273,6 @@ class Limits(Part):
     peak_source: str | None = None  # the vendor's data sheet, or a matrix product measured on the spot
 
 
-def _current_status(status: Any) -> Any:
-    return "skipped" if status == "left_out" else status
-
-
 class Record(Part):
     """One run: one configuration of one suite on one machine."""
 
@@ -314,7 +284,7 @@ class Record(Part):
     method: str
     config: dict[str, Any]  # the RunSpec as resolved
     # skipped: nothing could be learned from it with the current weights
-    status: Annotated[Literal["ok", "failed", "skipped"], BeforeValidator(_current_status)]
+    status: Literal["ok", "failed", "skipped"]
     reason: str | None = None  # one line, for a run that is not ok
     traceback: str | None = None
     environment: dict[str, Any] = Field(default_factory=dict)  # provenance, state, and the key's inputs

@@ -266,13 +266,12 @@ def _cores(s: Sentence, value: str) -> None:
 
 
 def _solved(s: Sentence, *shown: str) -> None:
-    """The steps are those that the configurations name, or ten times the baseline's in older records."""
+    """The steps are those that the configurations name."""
     found = set()
     for record in s.finished:
         quality = record.config["quality"]
         if record.quality and record.quality.n_converged:
-            times = quality.get("converged_factor", 0) * record.config["num_inference_steps"]
-            found.add(quality.get("converged_steps") or min(1000, times))
+            found.add(quality["converged_steps"])
     assert {int(steps) for steps in shown} <= found
 
 

@@ -224,12 +224,6 @@ def samples(rng: np.random.Generator, seconds: float) -> list[float]:
     return list(seconds * speeds * np.exp(np.abs(rng.standard_t(3, 36)) * 0.03))
 
 
-def test_results_under_former_names_compare() -> None:
-    """A stored reference benchmark of an earlier version is the reference; so is a renamed parameter."""
-    assert gate.current_name("kernels.Yardstick.time_feed_forward") == gate.REFERENCE
-    assert gate.current_name("denoising.Step.time_step('foretold')") == "denoising.Step.time_step('skipping')"
-
-
 def test_a_slowdown_of_a_fifth_is_caught_and_no_change_is_no_alarm() -> None:
     """In ten repetitions each: 20 % slower is SLOWER every time, unchanged never, also on a machine
     that is itself 15 % slower the second time, which the reference benchmark shows."""

@@ -206,7 +206,7 @@ def test_its_page_shows_what_was_held_out(calibrated: Path) -> None:
     page = calibrated / "reports" / "calibrate" / "dpm-converged" / "README.md"
     text = page.read_text()
     assert "**Summary:** plans for dpm_solver++" in text
-    assert all((page.parent / name).exists() for name in ("front.png", "plans.png"))
+    assert all((page.parent / name).exists() for name in ("front.webp", "plans.webp"))
     table = pd.read_csv(page.parent / "plans.csv").set_index("plan")
     plans = [calibrated / "out" / name for name in table.index]
     assert plans and text.count(".json |") == len(plans)

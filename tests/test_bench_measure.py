@@ -194,8 +194,8 @@ def test_entropy_is_traced_where_no_gate_measures_it(tiny_model_dir: Path) -> No
 
 
 def test_no_entropy_is_traced_where_only_whole_steps_are_skipped(tiny_model_dir: Path) -> None:
-    """Nothing but skipped steps leaves no layer whose entropy could explain a reuse: no generation is spent on
-    it, and the record of hundreds of steps stays small."""
+    """Nothing but skipped steps leaves no layer whose entropy could explain a reuse: no generation is spent
+    on it, and the record of hundreds of steps stays small."""
     skipping = {"preset": "maximum", "layer_fraction": 0.0, "model_steps": 3}
     session = Session.open(spec(tiny_model_dir, "dqar", options=skipping))
     session.candidate(range(2))

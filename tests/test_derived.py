@@ -15,7 +15,6 @@ from bench.record import Limits, Mean, Median, Quality, Record, Reuse, Timing, W
 from bench.store import keys, validation
 from bench.store.derived import inconsistency
 from bench.store.images import digest
-from dqar.core.reasons import Reason
 
 PAIRS = [(2.16, 2.0), (2.2, 2.0), (2.1, 2.0), (2.14, 2.0), (2.18, 2.0), (9.0, 2.0)]
 DRIFTS = [0.01, 0.02, 0.04, 0.03]
@@ -282,16 +281,6 @@ def test_published_records_are_consistent() -> None:
     assert len(paths) > 200
     wrong = {path.name: why for path in paths[::4] if (why := validation.validation_error(path))}
     assert not wrong
-
-
-def test_reasons_of_older_records_are_counted_under_the_names_of_today() -> None:
-    """One report never shows a reason under two names: former names are read as today's, and added up
-    where a record has both."""
-    fields: dict[str, Any] = {"ratio": 0.5, "plan_ratio": None, "map": [[1]], "entropy": None, "snr": []}
-    read = Reuse(**fields, reasons={"foretold": 3, "warmup": 1, "skipped": 2})
-    assert read.reasons == {"skipped": 5, "warmup": 1}
-    known = {Reason.from_label(label).label for label in read.reasons}
-    assert known == set(read.reasons)
 
 
 OWN, BEFORE = [0.25, 0.5, 0.75, 0.5], [0.5, 0.5, 0.25, 0.125]

@@ -223,7 +223,7 @@ def test_commands_end_to_end(tiny_model_dir: Path, tmp_path: Path) -> None:
     assert len(json.loads(figures.read_text())["rows"]) == 4 * 2
     page = (tmp_path / "reports/policy/README.md").read_text()
     assert "**Summary:**" in page and str(tmp_path) not in page + figures.read_text()
-    assert (tmp_path / "reports/policy/drift.png").stat().st_size > 10_000
+    assert (tmp_path / "reports/policy/drift.webp").stat().st_size > 10_000
     assert len(pd.read_csv(tmp_path / "reports/policy/methods.csv")) == 4 * 2
 
 

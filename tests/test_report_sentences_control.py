@@ -15,7 +15,7 @@ from bench.store.validation import valid_records
 
 
 def records(suite: str) -> dict[str, dict[str, Any]]:
-    """The published records of a suite by their names, fields that were renamed by the names of today."""
+    """The published records of a suite by their names."""
     return {record.name: record.model_dump() for record in valid_records(RESULTS / suite)}
 
 

@@ -37,7 +37,7 @@ def test_calibrated_plans(name: str) -> None:
     plans = [json.loads((PLANS / row[0]).read_text()) for row in rows]
     facts = [plan["facts"] for plan in plans]
     (common,) = {
-        (f["steps"], len(p["branches"]), f.get("images") or f["pictures"], f["guidance"])
+        (f["steps"], len(p["branches"]), f["images"], f["guidance"])
         for f, p in zip(facts, plans, strict=True)
     }
     steps, plan_steps, images, guidance = common
@@ -69,11 +69,11 @@ def test_the_policys_comparison() -> None:
     rows, page = content["rows"], REPORTS / "policy" / "README.md"
     policy = {(r["target"], r["bits"]): r for r in rows if r["method"] == "learned policy"}
     for row, shown in zip(rows, cells(page, "target"), strict=True):
-        policy_drift = policy[row["target"], row["bits"]]["drift_per_picture"]
-        gaps = [a - b for a, b in zip(row["drift_per_picture"], policy_drift, strict=True)]
+        policy_drift = policy[row["target"], row["bits"]]["drift_per_image"]
+        gaps = [a - b for a, b in zip(row["drift_per_image"], policy_drift, strict=True)]
         equal(f"{row['target']:.0%}", row["bits"], row["method"])(*shown[:3])
-        same(shown[4].rstrip("%"), 100 * fmean(row["ratio_per_picture"]))
-        interval(shown[5], row["drift"] | {"mean": fmean(row["drift_per_picture"])})
+        same(shown[4].rstrip("%"), 100 * fmean(row["ratio_per_image"]))
+        interval(shown[5], row["drift"] | {"mean": fmean(row["drift_per_image"])})
         if row["method"] != "learned policy":
             interval(shown[6], row["over_policy"] | {"mean": fmean(gaps)})
     kinds = {"does not differ from": "same", "drifts less than": "better", "drifts more than": "worse"}
@@ -100,8 +100,8 @@ def test_the_policys_comparison() -> None:
 
 
 def _policy_forms(found: dict[str, Any]) -> Forms:
-    trained, images = found["policy"]["figures"], found["pictures"]
-    trace, final = trained["trace"], trained["final_damage"]
+    trained, images = found["policy"]["metrics"], found["images"]
+    trace, final = trained["trace"], trained["final_reuse_error"]
     seeds = range(*trace["seeds"])
     return {
         re.escape(found["environment"]["machine"]): equal(),
@@ -115,7 +115,7 @@ def _policy_forms(found: dict[str, Any]) -> Forms:
         rf"{N} measured reuses of {N} trajectories": equal(trace["rows"], len(seeds)),
         rf"ROC-AUC is {N}": equal(trained["roc_auc"]),
         rf"reuses {N}% of them at a mean reuse error of {N} \(budget {N}": equal(
-            100 * trained["reuse_ratio"], trained["damage"], trained["budget"]
+            100 * trained["reuse_ratio"], trained["reuse_error"], trained["budget"]
         ),
         rf"would allow {N}%": equal(100 * trained["best_ratio"]),
         rf"is {N} \(Spearman, {N} single": equal(final["spearman"], final["rows"]),
@@ -218,7 +218,7 @@ def test_the_regression_gates_check() -> None:
     is what the seconds show, as far as one run shows."""
     file = next(RESULTS.glob("asv-check/*/verdicts.csv"))
     with file.open() as stream:
-        rows = [row for row in csv.DictReader(stream) if "Yardstick" not in row["name"]]
+        rows = [row for row in csv.DictReader(stream) if "feed_forward" not in row["name"]]
     planted = [row for row in rows if row["run"] == "planted"]
     others = [row for row in rows if row["run"] != "planted"]
     assert {row["verdict"] for row in others} <= {"SAME", "AMBIGUOUS"}

@@ -44,8 +44,8 @@ def test_shards_that_cannot_be_joined_are_made_again(tmp_path: Path) -> None:
 
 
 def test_a_task_takes_a_minute() -> None:
-    """As many batches as fit; at least one, at most what memory holds, and something for every worker; where nothing
-    is known of the time, a sixteenth of a worker's share, so that a stopped run loses no more."""
+    """As many batches as fit; at least one, at most what memory holds, and something for every worker; where
+    nothing is known of the time, a sixteenth of a worker's share, so that a stopped run loses no more."""
     assert batches_of(7.0, batch=32, batches=1000, workers=4) == 8
     assert batches_of(400.0, batch=32, batches=1000, workers=4) == 1
     assert batches_of(0.01, batch=32, batches=1000, workers=4) == 32

@@ -23,8 +23,6 @@ from bench.regression.environment import SERIES
 from bench.report.compare import Row
 
 REFERENCE = "kernels.Reference.time_feed_forward"
-# Former names of benchmarks and their parameters: stored results keep them.
-FORMER = {"kernels.Yardstick.": "kernels.Reference.", "'foretold'": "'skipping'"}
 TIME_THRESHOLD = 0.10  # between two runs on a shared machine; a planted 20 % is beyond it
 THRESHOLD = 0.02  # of bytes, shares and errors, which hardly scatter
 ALARMS = {"SLOWER", "WORSE", "FAILED"}
@@ -166,21 +164,7 @@ def _entries(stored_results: Any) -> Iterator[tuple[str, Measured]]:
             if value is not None and np.isnan(value):
                 continue  # not asked for: asv has None for what failed
             name = f"{key}({', '.join(names)})" if names else key
-            yield current_name(name), Measured(value, each)
-
-
-def current_name(name: str) -> str:
-    """Translate a stored benchmark's name.
-
-    Args:
-        name: the benchmark with its parameters, as it was stored.
-
-    Returns:
-        The name that the benchmarks have today.
-    """
-    for former, current in FORMER.items():
-        name = name.replace(former, current)
-    return name
+            yield name, Measured(value, each)
 
 
 def _machine_speed(before: Mapping[str, Measured], after: Mapping[str, Measured]) -> float:

@@ -10,8 +10,6 @@ from bench.record import Record
 from bench.report.escape import escape
 from bench.report.text.provenance import flatten
 
-_MOST_STEPS = 1000  # that solved the converged trajectory of older records
-
 
 def setup(records: Sequence[Record]) -> str:
     """Describe what was measured, as far as the records agree.
@@ -68,9 +66,6 @@ def converged_by(records: Sequence[Record]) -> str:
 def _converged_by(record: Record) -> str:
     config = record.config.get("quality") or {}
     kind, steps = config.get("converged_solver", OWN), config.get("converged_steps")
-    if steps is None:
-        factor, baseline = config.get("converged_factor"), record.config.get("num_inference_steps")
-        steps = min(_MOST_STEPS, factor * baseline) if factor and baseline else None
     solver = baseline_solver(record) or "the baseline's solver" if kind == OWN else kind
     halved = ", the last halved down to timestep 0" if kind != OWN else ""
     return f"by {escape(solver)} at {steps or 'more'} steps{halved}"

@@ -9,9 +9,6 @@ import numpy.typing as npt
 
 Reasons = npt.NDArray[np.int8]  # [..., layers] of Reason
 
-# Labels of records made before a reason was renamed; to go when all records are measured again.
-FORMER_LABELS = {"foretold": "skipped"}
-
 
 class Reason(IntEnum):
     """Why a layer was reused or computed; where several rules forbid a reuse, the first of them."""
@@ -43,7 +40,7 @@ class Reason(IntEnum):
         """Look a reason up by its label.
 
         Args:
-            label: As `Reason.label` gives it, or as records named it before the reason was renamed.
+            label: As `Reason.label` gives it.
 
         Returns:
             The reason.
@@ -51,7 +48,7 @@ class Reason(IntEnum):
         Raises:
             KeyError: For text that is no reason's label.
         """
-        return cls[FORMER_LABELS.get(label, label).upper().replace(" ", "_")]
+        return cls[label.upper().replace(" ", "_")]
 
 
 def is_reused(reasons: Reasons) -> npt.NDArray[np.bool_]:

@@ -22,12 +22,6 @@ from dqar.validation import Rule, count, is_number, is_whole, share
 FEATURES = ("entropy", "log_snr", "latent_norm", "timestep")
 """The inputs: H_t in nats; ln SNR_t; ||x_t||_2 of one latent; t / T, training timesteps."""
 EMBEDDING = 8  # numbers that distinguish the layers
-# Names in policies that were trained before; to go when all of them are trained again.
-_FORMER_METRICS = {
-    "damage": "reuse_error",
-    "damage_of": "reuse_error_of",
-    "final_damage": "final_reuse_error",
-}
 MAX_WIDTH = 4096  # of a hidden layer; more is a mistake or an attack, not a small network
 MAX_WEIGHT_BYTES = 256 * 2**20
 WEIGHTS, ABOUT = "policy.safetensors", "policy.json"
@@ -159,7 +153,7 @@ class ReusePolicy(nn.Module):
             policy = kinds[about["kind"]](**about["config"])
         except (KeyError, TypeError) as error:
             raise invalid_value("config", about.get("config"), f"the fields of {about['kind']}") from error
-        policy.metrics = current_names(about.get("metrics", about.get("figures", {})))  # the former name
+        policy.metrics = about.get("metrics", {})
         weights = _read_weights(Path(directory) / WEIGHTS, about.get("weights"), policy.state_dict())
         policy.load_state_dict(weights)
         policy.eval()
@@ -231,18 +225,6 @@ class LayerWiseReusePolicy(ReusePolicy):
 
     def _config(self) -> dict[str, Any]:
         return {"num_layers": self.num_layers} | super()._config()
-
-
-def current_names(metrics: dict[str, Any]) -> dict[str, Any]:
-    """Metrics by today's names, of a policy saved before they were renamed.
-
-    Args:
-        metrics: Values by today's or former names.
-
-    Returns:
-        The same values by today's names.
-    """
-    return {_FORMER_METRICS.get(name, name): value for name, value in metrics.items()}
 
 
 def _mlp(inputs: int, hidden_dims: Sequence[int], dropout: float) -> nn.Sequential:

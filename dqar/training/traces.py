@@ -24,8 +24,6 @@ COLUMNS = {
     "reuse_error": torch.float32,
     "final_reuse_error": torch.float32,
 }
-# Names in traces that were made before they were renamed.
-_FORMER = {"reuse_error": "damage", "final_reuse_error": "final_damage"}
 NOT_MEASURED = torch.tensor(torch.nan)
 MAX_BYTES = 2**30  # a row takes 40 bytes
 MAX_HEADER_BYTES = 2**20
@@ -99,7 +97,7 @@ class Trace:
             path: The file.
 
         Returns:
-            The trace on the CPU; columns that were saved under former names are read too.
+            The trace on the CPU.
 
         Raises:
             InvalidFile: Another file, or more than `MAX_BYTES`.
@@ -108,8 +106,7 @@ class Trace:
         try:
             metadata = _metadata(content, path)
             tensors = load(content)
-            columns = {name: name if name in tensors else _FORMER.get(name, name) for name in COLUMNS}
-            return cls(**{name: tensors[stored] for name, stored in columns.items()}, metadata=metadata)
+            return cls(**{name: tensors[name] for name in COLUMNS}, metadata=metadata)
         except InvalidFile:
             raise
         except DQARError as error:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
@@ -254,7 +254,7 @@ def _kept(file: Path, layers: int) -> tuple[Any, list[Point]]:
             point.candidate.plan(layers)
             if not (0 < point.cost < math.inf and all(0 <= drift < math.inf for drift in point.drifts)):
                 raise ValueError("a plan's cost or drift is out of range")
-        return current_facts(kept["facts"]), points
+        return kept["facts"], points
     except (DQARError, KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         why = without_path(error, file)
         raise BadInput(
@@ -262,19 +262,7 @@ def _kept(file: Path, layers: int) -> tuple[Any, list[Point]]:
         ) from error
 
 
-def current_facts(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Rename the facts of a study that was measured under former names.
-
-    Args:
-        facts: the facts of a study.
-
-    Returns:
-        The same by today's names: the number of images had another.
-    """
-    return {"images" if name == "pictures" else name: value for name, value in facts.items()}
-
-
 def _point(entry: dict[str, Any]) -> Point:
-    stored = entry.get("candidate") or entry["genome"]  # the name that archives had for it before
+    stored = entry["candidate"]
     candidate: Any = {k: tuple(v) if isinstance(v, list) else v for k, v in stored.items()}
     return Point(entry["cost"], tuple(entry["drifts"]), CandidatePlan(**(UNNAMED | candidate)))

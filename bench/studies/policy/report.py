@@ -14,7 +14,6 @@ from bench.report.page import Page, write_csv
 from bench.report.plots.style import MethodStyle, canvas, error_bar, save, style
 from bench.report.tables.columns import DASH, grid, interval, significant
 from bench.studies.policy.comparison import POLICY
-from dqar.policy.mlp_policy import current_names
 
 Row = Mapping[str, Any]
 
@@ -24,13 +23,7 @@ STYLES = {
     "schedule alone": MethodStyle("#009E73", "^", "-."),
     "random mask": MethodStyle("#8a8a8a", "v", ":"),
 }
-_FORMER = {
-    "pictures": "images",
-    "knob": "option",
-    "ratio_per_picture": "ratio_per_image",
-    "drift_per_picture": "drift_per_image",
-}
-PLOT = "drift.png"
+PLOT = "drift.webp"
 TABLE = "methods.csv"
 DODGE = 0.2  # percentage points: equal reuse would draw intervals over one another
 VERBS = {"better": "drifts less than", "worse": "drifts more than", "same": "does not differ from"}
@@ -40,31 +33,16 @@ def write_report(comparison: Mapping[str, Any], out: Path) -> Path:
     """Write the comparison's page, its plot and its table.
 
     Args:
-        comparison: the comparison, of today's or former names.
+        comparison: the comparison.
         out: the directory of page, plots and tables.
 
     Returns:
         The page, README.md.
     """
-    comparison = current_fields(comparison)
     out.mkdir(parents=True, exist_ok=True)
     plot(comparison["rows"], out / PLOT)
     write_csv(out / TABLE, list(comparison["rows"]))
     return page(comparison).write(out)
-
-
-def current_fields(comparison: Mapping[str, Any]) -> dict[str, Any]:
-    """Rename the fields of a comparison that was measured under former names.
-
-    Args:
-        comparison: the comparison.
-
-    Returns:
-        The same by today's names.
-    """
-    named = {_FORMER.get(name, name): value for name, value in comparison.items()}
-    rows = [{_FORMER.get(name, name): value for name, value in row.items()} for row in comparison["rows"]]
-    return named | {"rows": rows}
 
 
 def page(comparison: Mapping[str, Any]) -> Page:
@@ -213,15 +191,14 @@ def _setup(study: Mapping[str, Any]) -> str:
 
 
 def _training(policy: Mapping[str, Any]) -> str:
-    f = current_names(policy.get("metrics") or policy["figures"])  # the former name
+    f = policy["metrics"]
     trace, final = f["trace"], f["final_reuse_error"]
-    label = f["reuse_error_of"].replace("foreseen", "predicted")  # the former word
     return (
         f"## The policy\n\nA {code(policy['kind'])}, trained on {trace['rows']} measured reuses of "
         f"{trace['seeds'][1] - trace['seeds'][0]} trajectories. On the held-out ones its ROC-AUC is "
         f"{f['roc_auc']:.3f}, and at its own threshold it reuses {f['reuse_ratio']:.1%} of them at a mean "
         f"reuse error of {f['reuse_error']:.5f} (budget {f['budget']:.5f}; knowing every error would allow "
-        f"{f['best_ratio']:.1%}). The reuse error that labels a row is of the {label}.\n\n"
+        f"{f['best_ratio']:.1%}). The reuse error that labels a row is of the {f['reuse_error_of']}.\n\n"
         "One layer's reuse changes the step's guided noise prediction by a relative L2 whose rank "
         f"correlation with the change of the final latent is {final['spearman']:.2f} (Spearman, "
         f"{final['rows']} single reuses followed to the end); that of the label is "

@@ -146,6 +146,6 @@ def _rows(path: Path) -> pd.DataFrame:
         columns = [line.split(",") for line in unpacked.decode().splitlines()]
         text = "\n".join(",".join(row) for row in zip(*columns, strict=True))
         rows: pd.DataFrame = pd.read_csv(io.StringIO(text))
-        return rows.rename(columns={"picture": "image"})  # the former name
+        return rows
     except (lzma.LZMAError, EOFError, ValueError) as error:  # pandas' and Unicode's errors are ValueErrors
         raise InvalidFile(f"rows = {short_repr(str(path))}: {' '.join(str(error).split())[:200]}") from error
