@@ -64,7 +64,7 @@ def test_a_study_counts_the_intervals_that_hold_one(tmp_path: Path) -> None:
     assert study.seconds == pytest.approx(10, rel=0.02)
     text = control.write_report(records, tmp_path).read_text()
     assert "3 of 4 repetitions, fewer than the 90% required" in text
-    assert (tmp_path / "control.png").stat().st_size > 0
+    assert (tmp_path / "control.webp").stat().st_size > 0
     assert list(pd.read_csv(tmp_path / "repetitions.csv")["median"]) == [i.median for i in study.intervals]
 
 

@@ -87,7 +87,7 @@ def test_a_study_of_the_tiny_model(tiny_model_dir: Path, tmp_path: Path) -> None
     pages = [write_report(again.rows, again.facts, tmp_path / str(i)).read_text() for i in range(2)]
     assert pages[0] == pages[1]
     assert "rank correlation of a layer's entropy" in pages[0]
-    assert (tmp_path / "0" / "maps.png").stat().st_size > 0
+    assert (tmp_path / "0" / "maps.webp").stat().st_size > 0
 
 
 def test_measuring_leaves_the_pipeline_alone(tiny_model_dir: Path) -> None:

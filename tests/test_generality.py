@@ -131,7 +131,7 @@ def test_models_that_agree_are_named(tmp_path: Path) -> None:
     text = write_report(models, "m", tmp_path).read_text()
     assert "none differs" in text.splitlines()[2]
     assert "beats the plain spread on images that no search saw" in text
-    assert (tmp_path / "models.png").exists() and (tmp_path / "runs.csv").exists()
+    assert (tmp_path / "models.webp").exists() and (tmp_path / "runs.csv").exists()
 
 
 def test_a_disagreement_is_in_the_first_lines(tmp_path: Path) -> None:
@@ -151,7 +151,7 @@ def test_the_plots_legend_covers_no_value(tmp_path: Path, monkeypatch: pytest.Mo
     """Both panels have a title and at least four ticks on their y-axis; the one legend lies below them."""
     drawn: list[Any] = []
     monkeypatch.setattr(report, "save", lambda figure, path: drawn.append(figure))
-    report.plot({"a": data("a"), "b": data("b")}, tmp_path / "plot.png")
+    report.plot({"a": data("a"), "b": data("b")}, tmp_path / "plot.webp")
     (figure,) = drawn
     figure.canvas.draw()
     (legend,) = figure.legends

@@ -72,7 +72,7 @@ def test_every_link_leads_somewhere(report: Path) -> None:
 
 def test_plots_are_small(report: Path) -> None:
     """No plot is too large to be kept in a repository."""
-    assert max(path.stat().st_size for path in report.parent.glob("*.png")) < 200_000
+    assert max(path.stat().st_size for path in report.parent.glob("*.webp")) < 200_000
 
 
 def test_warnings_stand_before_the_summary(report: Path) -> None:
@@ -252,8 +252,8 @@ def test_peaks_are_drawn_over_the_batch_size(tmp_path: Path, undrawn: None) -> N
     assert line.points("memory.torch_allocated_peak") == [(1, 3.0)]
     assert line.points("memory.cache_bytes") == [(4, 0.002654321)]
     text = written(found, tmp_path, tmp_path / "out").read_text()
-    assert "](memory.png)" in text and (tmp_path / "out" / "memory.png").is_file()
-    assert "memory.png" not in written(found[3:], tmp_path, tmp_path / "one").read_text()
+    assert "](memory.webp)" in text and (tmp_path / "out" / "memory.webp").is_file()
+    assert "memory.webp" not in written(found[3:], tmp_path, tmp_path / "one").read_text()
 
 
 def test_the_command_has_the_options_that_were_given() -> None:

@@ -142,7 +142,7 @@ def test_few_methods_have_no_front(tmp_path: Path, undrawn: None) -> None:
     kept = [record for record in few() if record.method != "taylorseer"]
     assert compare(kept) is None
     text = written(kept, tmp_path, tmp_path / "out").read_text()
-    assert "(pareto.png)" in text and "front" not in text.replace("Pareto front", "")
+    assert "(pareto.webp)" in text and "front" not in text.replace("Pareto front", "")
     assert not list((tmp_path / "out").glob("front*"))
 
 
@@ -168,8 +168,8 @@ def test_report_of_many_stays_legible(found: list[Record], report: Path) -> None
     """Of a hundred configurations the row-by-row plots show a few, which the text names, and the two
     fronts stand in place of the plain plot, after the summary."""
     text = report.read_text()
-    assert text.index("**Summary:**") < text.index("(front-baseline.png)")
-    assert "(front-converged.png)" in text and "pareto.png" not in text
+    assert text.index("**Summary:**") < text.index("(front-baseline.webp)")
+    assert "(front-converged.webp)" in text and "pareto.webp" not in text
     found_few = re.search(
         rf"show (\d+) of {len(found)} configurations[^(]*\(and the control\).*?\((`.*?)\)\.", text, re.S
     )
@@ -178,7 +178,7 @@ def test_report_of_many_stays_legible(found: list[Record], report: Path) -> None
     assert len(chosen) == int(found_few[1]) <= MAX_DRAWN and any(
         not name.startswith("dqar") for name in chosen
     )
-    assert max(path.stat().st_size for path in report.parent.glob("*.png")) < 200_000
+    assert max(path.stat().st_size for path in report.parent.glob("*.webp")) < 200_000
     links = re.findall(r"\]\(([^)#]+)\)", text)
     assert not [link for link in links if not (report.parent / link).exists()]
 

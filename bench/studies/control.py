@@ -176,4 +176,4 @@ def plot(result: Study, out: Path) -> Path:
         ax.set_xlabel("baseline / baseline, median with 95 % interval")
         ax.set_yticks([])
         ax.set_title(f"{result.covering} of {len(ordered)} intervals contain 1 (squares do not)")
-        return save(figure, out / "control.png")
+        return save(figure, out / "control.webp")

@@ -107,7 +107,7 @@ def plot_memory(records: Sequence[Record], directory: Path) -> Path | None:
         left.set_ylim(bottom=0)
         right.set_yscale("log")  # separates the bits at every batch size
         _legend(right, drawn)
-        return save(figure, directory / "memory.png")
+        return save(figure, directory / "memory.webp")
 
 
 def _panel(ax: Axes, drawn: Sequence[Line], path: str, title: str) -> None:

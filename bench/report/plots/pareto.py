@@ -36,7 +36,7 @@ def plot_fronts(fronts: Fronts, directory: Path) -> list[Path]:
 
     Args:
         fronts: the suite's fronts, one an axis.
-        directory: the plots go to AXIS.png in there.
+        directory: the plots go to AXIS.webp in there.
 
     Returns:
         The files, one an axis.
@@ -44,7 +44,8 @@ def plot_fronts(fronts: Fronts, directory: Path) -> list[Path]:
     baseline_drift = fronts.selection.baseline_drift
     with style():
         return [
-            save(plot(front, baseline_drift), directory / f"{front.axis.name}.png") for front in fronts.fronts
+            save(plot(front, baseline_drift), directory / f"{front.axis.name}.webp")
+            for front in fronts.fronts
         ]
 
 
@@ -69,7 +70,7 @@ def plot_ratios(fronts: Fronts, directory: Path) -> Path | None:
             _ratio_axes(ax, front)
         handles, labels = figure.axes[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=2)
-        return save(figure, directory / "ratios.png")
+        return save(figure, directory / "ratios.webp")
 
 
 def _ratio(ax: Axes, comparison: Comparison) -> None:

@@ -61,7 +61,7 @@ def plot_maps(records: Sequence[Record], directory: Path) -> Path | None:
         figure.supxlabel("denoising step (first to last)", size=8)
         for ax in [*(axes[0][len(signals) :] if signals else []), *small[len(maps) :]]:
             ax.axis("off")
-        return save(figure, directory / "reuse-maps.png")
+        return save(figure, directory / "reuse-maps.webp")
 
 
 def _signals(records: Sequence[Record]) -> list[_Panel]:

@@ -104,7 +104,7 @@ def _page(strips: Sequence[Strip], path: Path) -> Path:
             _strip(figure, strip, _HEAD + row * _STRIP)
         for i in range(across):
             _heads(figure, _GAP + i * _CASE)
-        return save(figure, path)
+        return save(figure, path, photographs=True)
 
 
 def _strip(figure: Figure, strip: Strip, top: int) -> None:

@@ -68,7 +68,7 @@ def plot_pareto(selection: Selection, directory: Path) -> Path | None:
         _legend(axes[0][-1], [record for record, _, _ in known[0][0]], baseline_drift)
         for ax, (measured, _, _) in zip(axes[0], known, strict=True):
             _names(ax, measured)
-        return save(figure, directory / "pareto.png")
+        return save(figure, directory / "pareto.webp")
 
 
 def _panel(ax: Axes, measured: Sequence[Point], title: str, baseline_drift: Mean | None) -> None:
@@ -190,7 +190,7 @@ def plot_speedups(records: Sequence[Record], directory: Path) -> Path | None:
         ax.set_xlabel("speedup over the baseline (×)")
         ax.grid(True, axis="x")
         _speed_legend(ax)
-        return save(figure, directory / "speedups.png")
+        return save(figure, directory / "speedups.webp")
 
 
 def _ratios(ax: Axes, row: int, record: Record, timing: Timing) -> None:

@@ -129,20 +129,20 @@ def error_bar(value: Interval) -> list[list[float]]:
     return [[max(value.value - value.low, 0)], [max(value.high - value.value, 0)]]
 
 
-def save(figure: Figure, path: Path) -> Path:
-    """Write an image without dates or versions in it, small enough to keep in a repository.
+def save(figure: Figure, path: Path, photographs: bool = False) -> Path:
+    """Write a WebP without dates or versions in it, small enough to keep in a repository.
 
     Args:
         figure: what is drawn.
-        path: `.png` for lines and areas, which get a palette of their own; `.webp` for samples, which are
-            compressed: the records have their pixels.
+        path: ends in `.webp`.
+        photographs: whether samples are shown, which are compressed with loss: the records have their pixels.
+            Lines and areas are exact but for a palette of their own.
 
     Returns:
         `path`.
     """
     full = _drawn(figure)
-    compressed = _compressed(full) if path.suffix == ".webp" else _with_palette(full)
-    write_atomic(path, compressed)
+    write_atomic(path, _photographs(full) if photographs else _with_palette(full))
     return path
 
 
@@ -155,19 +155,22 @@ def _drawn(figure: Figure) -> Image.Image:
     return Image.frombuffer("RGBA", drawn.get_width_height(), pixels).convert("RGB")
 
 
-def _compressed(image: Image.Image) -> bytes:
-    stream = io.BytesIO()
-    image.save(stream, "WEBP", quality=SAMPLE_QUALITY, method=6)
-    return stream.getvalue()
+def _photographs(image: Image.Image) -> bytes:
+    return _encoded(image, quality=SAMPLE_QUALITY, method=6)
 
 
 def _with_palette(image: Image.Image) -> bytes:
-    """A PNG with the largest palette that stays below the limit; flat areas keep their colours exactly."""
-    stream = io.BytesIO()
-    for colours in (256, 128, 64, 32):
-        stream = io.BytesIO()
+    """Without loss, with the largest palette that stays below the limit; flat areas keep their colours."""
+    encoded = b""
+    for colours in (128, 64, 32):
         reduced = image.quantize(colours, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
-        reduced.save(stream, "PNG", optimize=True)
-        if stream.tell() <= MAX_BYTES:
+        encoded = _encoded(reduced.convert("RGB"), lossless=True, quality=100, method=4)
+        if len(encoded) <= MAX_BYTES:
             break
+    return encoded
+
+
+def _encoded(image: Image.Image, **options: Any) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, "WEBP", **options)
     return stream.getvalue()

@@ -118,7 +118,7 @@ def plot(plans: Sequence[WrittenPlan], facts: Mapping[str, Any], out: Path) -> P
         ax.set_xlabel("speedup that FLOPs allow (×)")
         ax.set_ylabel(f"drift from the {facts['target']} images (relative L2)")
         ax.legend(loc="upper left")  # drift grows with speed: that corner is free
-        return save(figure, out / "front.png")
+        return save(figure, out / "front.webp")
 
 
 def plot_plans(plans: Sequence[WrittenPlan], out: Path) -> Path:
@@ -144,4 +144,4 @@ def plot_plans(plans: Sequence[WrittenPlan], out: Path) -> Path:
         ax.set_xlabel("step")
         patches = [Patch(fc=COLOURS[kind], ec="#999999", label=NAMES[kind]) for kind in COLOURS]
         ax.legend(handles=patches, loc="lower left", bbox_to_anchor=(0, 1), ncols=3)
-        return save(figure, out / "plans.png")
+        return save(figure, out / "plans.webp")

@@ -45,7 +45,7 @@ def write_report(models: Mapping[str, Data], machine: str, out: Path) -> Path:
     """
     out.mkdir(parents=True, exist_ok=True)
     results = findings(models)
-    plot(models, out / "models.png")
+    plot(models, out / "models.webp")
     write_csv(out / "runs.csv", [_run(m, data, run) for m, data in models.items() for run in data["runs"]])
     content = {
         "models": models,

@@ -28,7 +28,7 @@ def write_report(rows: pd.DataFrame, facts: Mapping[str, Any], out: Path) -> Pat
     """
     out.mkdir(parents=True, exist_ok=True)
     fits = exponents(rows)
-    plot(rows, out / "lengths.png")
+    plot(rows, out / "lengths.webp")
     write_csv(out / "exponents.csv", [_row(each) for each in fits])
     write_csv(out / "means.csv", means(rows))
     content = {

@@ -37,7 +37,7 @@ def write_report(rows: pd.DataFrame, facts: Mapping[str, Any], out: Path) -> Pat
     ranked = [ranking for error in ERRORS for ranking in rankings(rows, error)]
     shares = [share for error in ERRORS for share in explained(rows, error)]
     more = {error: {model: added(rows, error, model) for model in WITHOUT_ENTROPY} for error in ERRORS}
-    plot(rows, out / "maps.png")
+    plot(rows, out / "maps.webp")
     _csv(ranked, out / "rankings.csv")
     _csv(shares, out / "explained.csv")
     _csv([Explained(m, e, a) for e, by_model in more.items() for m, a in by_model.items()], out / "added.csv")

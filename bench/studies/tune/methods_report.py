@@ -204,4 +204,4 @@ def plot(fronts: Mapping[str, Sequence[Trial]], out: Path) -> Path:
         ax.set_xlabel("model evaluations with guidance (by FLOPs)")
         ax.set_ylabel("drift from the converged trajectory, geometric mean")
         ax.legend(fontsize=6.5)
-        return save(figure, out / "front.png")
+        return save(figure, out / "front.webp")
