@@ -70,9 +70,9 @@ calibrate: setup  ## Search for plans, and write them to PLANS (ARGS="--target b
 	$(PY) -m bench calibrate --out $(PLANS) $(if $(MODEL),--model $(MODEL)) $(if $(PROMPTS),--prompts $(PROMPTS)) $(ARGS)
 
 policy: setup  ## Trace the model, train a policy into POLICY, and compare it at equal reuse.
-	$(PY) -m bench policy trace $(if $(MODEL),--model $(MODEL))
+	$(PY) -m bench policy trace $(if $(MODEL),--model $(MODEL)) $(if $(PROMPTS),--prompts $(PROMPTS))
 	$(PY) -m bench policy train --out $(POLICY)
-	$(PY) -m bench policy eval --policy $(POLICY) $(if $(MODEL),--model $(MODEL)) $(ARGS)
+	$(PY) -m bench policy eval --policy $(POLICY) $(if $(MODEL),--model $(MODEL)) $(if $(PROMPTS),--prompts $(PROMPTS)) $(ARGS)
 
 control: setup  ## Time the baseline against itself, and count how often the interval holds 1.
 	$(PY) -m bench control $(if $(MODEL),--model $(MODEL)) $(if $(PROMPTS),--prompts $(PROMPTS)) $(ARGS)

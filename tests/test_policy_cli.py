@@ -8,7 +8,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -21,6 +20,7 @@ from bench.cli.policy import SHIPPED
 from bench.pipeline import models
 from bench.pipeline.session import Session, final_latents
 from bench.report.earlier_weights import earlier_pages
+from bench.spec.prompts import Prompts
 from bench.store.places import PUBLISHED_RESULTS
 from bench.studies.policy.comparison import (
     OPEN,
@@ -79,7 +79,7 @@ def test_every_step_and_layer_is_traced(rows: Trace) -> None:
     known = rows.final_reuse_error.isfinite()
     assert known.sum() == 5 * 4 and (rows.final_reuse_error[known] > 0).all()
     assert rank_correlation(rows)[1] == 20
-    assert 2 not in rows.metadata["classes"] and rows.metadata["seeds"] == [0, 5]
+    assert 2 not in rows.metadata["numbers"] and rows.metadata["seeds"] == [0, 5]
 
 
 def test_unchanged_output_has_no_reuse_error(session: Session) -> None:
@@ -91,31 +91,59 @@ def test_unchanged_output_has_no_reuse_error(session: Session) -> None:
     assert (found.reuse_error[found.layer != 3] > 0).all()
 
 
-def test_trajectory_is_the_stock_pipeline(session: Session) -> None:
-    """With nothing reused the final latent is the pipeline's own, and the pipeline is restored after."""
+def test_a_trajectory_is_the_stock_pipelines(session: Session) -> None:
+    """With nothing reused the final latent is the pipeline's own, and the pipeline is restored after; what is
+    replayed up to a single reuse ends where a run that computes all but that reuse ends."""
     with final_latents(session.pipe) as seen:
         session.pipe(**session.arguments(range(1)))
-    before = [block.attn1.processor for block in session.pipe.transformer.transformer_blocks]
-    with by_hand(session.pipe) as manager, torch.no_grad():
-        trajectory = Trajectory(session, manager, 0)
-        final = trajectory.finish(trajectory.start)
-    torch.testing.assert_close(final, seen[0], rtol=1e-6, atol=1e-6)  # seen is divided by the VAE's scale
-    assert [block.attn1.processor for block in session.pipe.transformer.transformer_blocks] == before
+    transformer = session.pipe.transformer
+    before = [block.attn1.processor for block in transformer.transformer_blocks]
+    outputs: list[Any] = []
+    with by_hand(session.pipe) as manual, torch.no_grad():
+        trajectory = Trajectory(session, manual, 0)
+
+        def computed(step: int, model: Any) -> Any:
+            outputs.append(trajectory.predict(model))
+            return outputs[-1]
+
+        final = trajectory.run(computed)
+        once = trajectory.run(
+            lambda step, model: trajectory.predict(model, (2,) if step == 4 else (), keep=True)
+        )
+        replayed = trajectory.reusing(outputs, at=4, layer=2)
+    assert torch.equal(final, seen[0]) and torch.equal(once, replayed) and not torch.equal(once, final)
+    assert [block.attn1.processor for block in transformer.transformer_blocks] == before
+    assert "forward" not in vars(transformer)
+
+
+def check_features(session: Session, rows: Trace, directory: Path) -> None:
+    recorder = Recorder(load_policy(directory))
+    nothing = learned(directory, threshold=1.0).replace(entropy_interval=1)  # as a trace measures
+    with enabled(session.pipe, nothing, recorder):
+        session.pipe(**session.arguments(range(1)))
+        assert not dqar.summary(session.pipe).map.any()
+    traced = rows.features[rows.trajectory == 0].reshape(STEPS - 1, -1, 4)
+    torch.testing.assert_close(traced, torch.stack(recorder.rows)[1:], rtol=1e-6, atol=1e-6)
 
 
 def test_features_are_those_of_the_running_gate(session: Session, rows: Trace, policy_dir: Path) -> None:
-    """A gated run of the same image shows its policy the traced features up to the first reuse."""
-    recorder = Recorder(load_policy(policy_dir))
-    every_step = learned(policy_dir).replace(entropy_interval=1)  # as a trace measures
-    with enabled(session.pipe, every_step, recorder):
-        session.pipe(**session.arguments(range(1)))
-        reused = dqar.summary(session.pipe).map
-    assert reused.any()
-    first = int(np.argmax(reused.any(axis=1)))
-    seen = torch.stack(recorder.rows)[1 : first + 1]
-    traced = rows.features[rows.trajectory == 0].reshape(STEPS - 1, LAYERS, 4)[:first]
-    assert len(seen) >= 1
-    torch.testing.assert_close(traced, seen, rtol=1e-6, atol=1e-6)
+    """A gated run of the same image that reuses nothing shows its policy the traced features at each step."""
+    check_features(session, rows, policy_dir)
+
+
+def test_a_policy_of_prompts(tmp_path: Path) -> None:
+    """On a flow with prompts a policy is traced and trained as on labels: its features are those of the
+    running gate, every error is positive, and no prompt of the training is one of the evaluation's."""
+    prompts = Prompts.read("emoji")
+    session = open_session("embedded-t2i", STEPS, GUIDANCE, seed=0, evaluation=False, prompts=prompts)
+    found = trace(session, trajectories=4, finals=4, progress=False)
+    assert (found.reuse_error > 0).all() and (
+        found.final_reuse_error[found.final_reuse_error.isfinite()] > 0
+    ).all()
+    train(found, budget=None, progress=False)[0].policy.save(tmp_path)
+    check_features(session, found, tmp_path)
+    unseen = open_session("embedded-t2i", STEPS, GUIDANCE, seed=9, evaluation=True, prompts=prompts)
+    assert found.metadata["of"] == "prompts" and not set(found.metadata["numbers"]) & set(unseen.labels)
 
 
 def test_trained_policy_runs_with_one_sync_a_step(session: Session, policy_dir: Path) -> None:

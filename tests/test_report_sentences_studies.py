@@ -108,7 +108,7 @@ def _policy_forms(found: dict[str, Any]) -> Forms:
         rf"{N} steps, guidance {N}": equal(found["steps"], found["guidance"]),
         rf"{N} images, one at a time, of seeds {N} to {N} and of {N} classes": equal(
             images["n"], images["seeds"][0], images["seeds"][0] + images["n"] - 1,
-            len(set(range(22)) - set(trace["classes"])),
+            len(set(range(22)) - set(trace["numbers"])),
         ),
         rf"for at most {N} steps": equal(found["max_age"]),
         rf"{N} bit cache": equal(min(row["bits"] for row in found["rows"])),

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from tabulate import tabulate
 
-from bench.cli.options import Reports, Results, commands, numbers
+from bench.cli.options import PromptsOption, Reports, Results, commands, numbers, prompts_of
 from bench.errors import BadInput
 from bench.machine import provenance
 from bench.store.places import REPORTS, RESULTS
@@ -18,7 +18,9 @@ HELP = "Trace a model, train a reuse policy on the trace, and compare it with ot
 app = typer.Typer(help=HELP, short_help=HELP, no_args_is_help=True)
 command = commands(app)
 
-Model = Annotated[str, typer.Option(help="Model of class labels: embedded, a directory or a hub id.")]
+Model = Annotated[
+    str, typer.Option(help="Model: embedded, embedded-t2i, a pipeline's directory or a hub id.")
+]
 Steps = Annotated[int, typer.Option(help="Number of denoising steps; 2 to 1000.")]
 Guidance = Annotated[float, typer.Option(help="Weight of classifier-free guidance; above 1.")]
 
@@ -28,6 +30,7 @@ SHIPPED = Path(__file__).parents[1] / "embedded" / "policy"
 @command
 def trace(
     model: Model = "embedded",
+    prompts: PromptsOption = None,
     trajectories: Annotated[int, typer.Option(help="Number of trajectories, one per image; 2 or more.")] = 24,
     steps: Steps = 50,
     out: Annotated[
@@ -48,7 +51,7 @@ def trace(
     from bench.studies.policy.trace import rank_correlation
     from bench.studies.policy.trace import trace as run
 
-    session = open_session(model, steps, guidance, seed, evaluation=False)
+    session = open_session(model, steps, guidance, seed, evaluation=False, prompts=prompts_of(prompts))
     rows = run(session, trajectories, finals)
     path = out or _trace_file(results)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -111,6 +114,7 @@ def eval_(
         Path | None, typer.Option(help="Directory of the policy.", show_default="the one that ships")
     ] = None,
     model: Model = "embedded",
+    prompts: PromptsOption = None,
     n: Annotated[int, typer.Option("--images", "--n", help="Number of images; 2 or more.")] = 8,
     steps: Steps = 50,
     targets: Annotated[
@@ -138,7 +142,7 @@ def eval_(
     directory = policy or SHIPPED
     learned = load_policy(directory)
     check_unseen(learned, seed, n)
-    session = open_session(model, steps, guidance, seed, evaluation=True)
+    session = open_session(model, steps, guidance, seed, evaluation=True, prompts=prompts_of(prompts))
     path = _directory(results) / "comparison.json"
     for comparison in evaluate(session, learned, directory, n, ratios, max_age):
         write_atomic(path, (json.dumps(comparison, indent=1) + "\n").encode())

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 
 import dqar
@@ -26,10 +29,14 @@ class Step:
         self.by_hand = by_hand(session().pipe, bits)
         manager = self.by_hand.__enter__()
         self.trajectory = Trajectory(session(), manager, 0)
-        with torch.no_grad():
-            first = self.trajectory.predict(self.trajectory.start, keep=True)
-        self.step = self.trajectory.advance(self.trajectory.start, first)
+        self.trajectory.run(self.ask)
         self.reused = range(manager.layers) if attention == "reused" else ()
+
+    def ask(self, step: int, model: Callable[[], Any]) -> Any:
+        """Cache the first step, and keep the second one's call."""
+        if step == 1:
+            self.model = model
+        return self.trajectory.predict(model, keep=step == 0)
 
     def teardown(self, attention: str, bits: int) -> None:
         """The pipeline as it was."""
@@ -38,7 +45,7 @@ class Step:
     @torch.no_grad()
     def time_step(self, attention: str, bits: int) -> None:
         """Seconds of the prediction."""
-        self.trajectory.predict(self.step, self.reused)
+        self.trajectory.predict(self.model, self.reused)
 
 
 class Made:

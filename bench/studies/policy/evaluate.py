@@ -23,6 +23,7 @@ from bench.studies.policy.comparison import (
     candidates,
     enabled,
 )
+from bench.studies.policy.session import subjects
 from dqar import DQARConfig
 from dqar.policy.mlp_policy import ReusePolicy
 
@@ -179,7 +180,7 @@ def _setup(session: Session, policy: ReusePolicy, n: int, max_age: int) -> dict[
         "environment": provenance.provenance(spec.seed),
         "model": {"name": shown_model(spec.model), "fingerprint": models.fingerprint(spec)},
         "policy": {"kind": type(policy).__name__, "metrics": policy.metrics},
-        "images": {"n": n, "seeds": [spec.seed, spec.seed + n], "classes": session.labels},
+        "images": {"n": n, "seeds": [spec.seed, spec.seed + n], **subjects(session)},
         "steps": spec.num_inference_steps,
         "guidance": spec.guidance_scale,
         "max_age": max_age,

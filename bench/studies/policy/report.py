@@ -183,7 +183,7 @@ def _setup(study: Mapping[str, Any]) -> str:
     return (
         f"Model {code(model['name'])}, {study['steps']} steps, guidance {study['guidance']}, on "
         f"{escape(study['environment']['machine'])}. {images['n']} images, one at a time, of seeds "
-        f"{images['seeds'][0]} to {images['seeds'][1] - 1} and of {len(images['classes'])} classes "
+        f"{images['seeds'][0]} to {images['seeds'][1] - 1} and of {len(images['numbers'])} {images['of']} "
         f"that no trace contains. An entry is reused for at most {study['max_age']} steps, for every method. "
         "The option of each is searched until the measured share of reused attention calls is the target, "
         "with the cache at full precision, and kept for the 8 bit cache."
@@ -210,9 +210,9 @@ def _reading(comparison: Mapping[str, Any]) -> str:
     return (
         "## How to read it\n\n"
         "Drift is ||x - x_0|| / ||x_0|| of the final latents, x_0 the untouched pipeline's of the same seed "
-        "and class. Intervals are of the mean, by bootstrap over images, 95 %. The last column is paired: "
-        "where its interval lies above 0 the policy is better, below 0 the other. A run that measures all "
-        f"and reuses nothing drifts by {comparison['control_drift']:g}."
+        "and class or prompt. Intervals are of the mean, by bootstrap over images, 95 %. The last column is "
+        "paired: where its interval lies above 0 the policy is better, below 0 the other. A run that "
+        f"measures all and reuses nothing drifts by {comparison['control_drift']:g}."
     )
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import copy
+import itertools
 import math
 import random
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,18 +14,23 @@ from scipy.stats import spearmanr
 from torch import Tensor
 from tqdm import tqdm
 
-from bench.embedded.classes import NULL_CLASS
+from bench.errors import BadInput
 from bench.measure import paired
 from bench.methods.dqar import shape_of
 from bench.pipeline import models
-from bench.pipeline.session import Session
+from bench.pipeline.session import Session, final_latents
 from bench.spec.run_spec import shown_model
+from bench.studies.policy.session import subjects
 from dqar import DQARConfig
 from dqar.core.snr import schedule_snr
+from dqar.integration.adapter import Adapter
 from dqar.integration.manual import ManualReuse
 from dqar.training.traces import Trace
 
 FINALS = 16  # single reuses a trajectory that are followed to the final latent
+
+# At a step: its number, and the model, which computes the output at each call -> the output to go on with.
+Ask = Callable[[int, Callable[[], Any]], Any]
 
 
 def trace(session: Session, trajectories: int, finals: int = FINALS, progress: bool = True) -> Trace:
@@ -72,7 +76,7 @@ def by_hand(pipe: Any, bits: int = 16) -> Iterator[ManualReuse]:
     """Hook DQAR to the pipeline's transformer; the caller decides what is reused.
 
     Args:
-        pipe: a pipeline that takes class labels.
+        pipe: a pipeline of diffusers with a `transformer`.
         bits: width of a cached value, 8 or 16.
 
     Yields:
@@ -83,137 +87,174 @@ def by_hand(pipe: Any, bits: int = 16) -> Iterator[ManualReuse]:
         yield manual
 
 
-@dataclass(frozen=True)
-class Step:
-    """The state of a trajectory before a step: all that is needed to continue."""
+@contextmanager
+def instead(module: Any, forward: Callable[..., Any]) -> Iterator[None]:
+    """Give a module another forward, and its own back.
 
-    number: int
-    latent: Tensor  # [1, channels, height, width]
-    scheduler: Any
+    Args:
+        module: the module.
+        forward: what its calls run.
+
+    Yields:
+        Nothing.
+    """
+    before = vars(module).copy()
+    module.forward = forward
+    try:
+        yield
+    finally:
+        del module.forward
+        vars(module).update({"forward": before["forward"]} if "forward" in before else {})
 
 
 class Trajectory:
-    """One image's denoising as `DiTPipeline` does it, a prediction at a time.
+    """One image's denoising by its own pipeline, whose model may be asked several times at a step.
 
     Args:
-        session: the loaded model, its steps and guidance.
+        session: the loaded model, its steps and guidance, and what its images are of.
         manual: decides what is reused, on the same pipeline.
-        sample: number of the image, which sets its seed and class.
+        sample: number of the image, which sets its seed and its class or prompt.
     """
 
     def __init__(self, session: Session, manual: ManualReuse, sample: int) -> None:
-        spec = session.spec
-        self.transformer, self.manual, self.layers = session.pipe.transformer, manual, manual.layers
-        self.guidance = spec.guidance_scale
-        self.labels = torch.tensor([session.label(sample), NULL_CLASS], device=self.transformer.device)
-        scheduler = copy.deepcopy(session.pipe.scheduler)
-        scheduler.set_timesteps(spec.num_inference_steps, device=self.transformer.device)
-        self.start = Step(0, self._noise(spec.seed + sample), scheduler)
-        self.snr = schedule_snr(scheduler)
-        self.time = scheduler.timesteps.double().tolist()
-        self.training_steps = scheduler.config.num_train_timesteps
+        self.pipe, self.manual, self.layers = session.pipe, manual, manual.layers
+        self.arguments = session.arguments(range(sample, sample + 1))
+        self.generator = self.arguments["generator"][0].get_state()
+        self.guidance, self.steps = session.spec.guidance_scale, session.spec.num_inference_steps
+        self.adapter = Adapter(session.pipe.transformer)
+        self.latent = torch.empty(0)  # what the model is given at the current step, both branches of guidance
 
     def __len__(self) -> int:
-        return len(self.snr)
+        return self.steps
 
-    def predict(self, step: Step, reused: Collection[int] = (), keep: bool = False) -> Tensor:
-        """Predict the guided noise of a step.
+    def run(self, ask: Ask) -> Tensor:
+        """Denoise the image.
 
         Args:
-            step: the step; it stays as it is.
+            ask: called at each step with its number and the model, which computes the step's output at each
+                call; returns the output that the pipeline goes on with.
+
+        Returns:
+            The final latent, `[1, ...]`.
+
+        Raises:
+            BadInput: the pipeline calls its model more than once a step.
+        """
+        transformer, calls = self.pipe.transformer, itertools.count()
+        forward = transformer.forward
+
+        def asked(*args: Any, **kwargs: Any) -> Any:
+            step = next(calls)
+            if step >= self.steps:
+                raise BadInput(f"policy: {type(self.pipe).__name__} calls its model more than once a step")
+            self.latent = self.adapter.call(args, kwargs).latent
+            return ask(step, lambda: forward(*args, **kwargs))
+
+        self.arguments["generator"][0].set_state(self.generator)
+        with instead(transformer, asked), final_latents(self.pipe) as seen:
+            self.pipe(**self.arguments)
+        return torch.cat(seen)
+
+    def predict(self, model: Callable[[], Any], reused: Collection[int] = (), keep: bool = False) -> Any:
+        """Compute a step's output.
+
+        Args:
+            model: computes it.
             reused: numbers of layers that reuse.
             keep: whether every layer's output is kept and measured.
 
         Returns:
-            The prediction, `[1, ...]`.
+            The output, as the pipeline takes it.
         """
         self.manual.decide(reused, keep)
-        timestep = step.scheduler.timesteps[step.number].expand(2)
-        output = self.transformer(self._inputs(step), timestep=timestep, class_labels=self.labels).sample
-        conditional, unconditional = output[:, : step.latent.shape[1]].chunk(2)
-        guided: Tensor = unconditional + self.guidance * (conditional - unconditional)
-        return guided
+        return model()
 
-    def features(self, step: Step) -> Tensor:
+    def guided(self, output: Any) -> Tensor:
+        """Combine the branches of guidance.
+
+        Args:
+            output: of the model at the current step.
+
+        Returns:
+            The prediction that the solver is given, `[1, ...]`.
+
+        Raises:
+            BadInput: the model's branches do not stand one after the other.
+        """
+        prediction: Tensor = output[0][:, : self.latent.shape[1]]  # without a variance
+        if len(prediction) == 1:  # no guidance, or distilled into the model
+            return prediction
+        halves = prediction.chunk(2)
+        conditional = self.adapter.conditional
+        if conditional is None:
+            raise BadInput(f"policy: the guided batch of {self.adapter.name} cannot be split")
+        return halves[1 - conditional] + self.guidance * (halves[conditional] - halves[1 - conditional])
+
+    def features(self, step: int) -> Tensor:
         """Compute what the gate sees before a step.
 
         Args:
-            step: the step that is asked about.
+            step: the current step.
 
         Returns:
-            Features `[layers, 4]`; entropy is of the last kept prediction.
+            Features `[layers, 4]`; entropy is of the last kept output.
         """
-        norm = float(self._inputs(step).float().flatten(1).norm(dim=1).mean())
-        log_snr = math.log(max(self.snr[step.number], 1e-12))
-        rest = [log_snr, norm, self.time[step.number] / self.training_steps]
-        return torch.tensor([[float(entropy), *rest] for entropy in self.manual.entropy])
+        scheduler = self.pipe.scheduler
+        log_snr = math.log(max(schedule_snr(scheduler)[step], 1e-12))
+        norm = float(self.latent.float().flatten(1).norm(dim=1).mean())
+        time = float(scheduler.timesteps[step]) / scheduler.config.num_train_timesteps
+        return torch.tensor([[float(entropy), log_snr, norm, time] for entropy in self.manual.entropy])
 
-    def advance(self, step: Step, prediction: Tensor) -> Step:
-        """Take a step of the solver, on a scheduler of its own.
+    def reusing(self, outputs: Sequence[Any], at: int, layer: int) -> Tensor:
+        """Denoise with a single reuse.
 
         Args:
-            step: the step; it stays as it is.
-            prediction: the guided noise of the step.
-
-        Returns:
-            The step after.
-        """
-        scheduler = copy.deepcopy(step.scheduler)  # a multistep solver keeps earlier predictions
-        t = scheduler.timesteps[step.number]
-        return Step(step.number + 1, scheduler.step(prediction, t, step.latent).prev_sample, scheduler)
-
-    def finish(self, step: Step) -> Tensor:
-        """Denoise to the end, all computed.
-
-        Args:
-            step: the step to start from.
+            outputs: of the model at each step, everything computed.
+            at: the step at which a layer reuses what it kept at the one before.
+            layer: its number.
 
         Returns:
             The final latent.
         """
-        while step.number < len(self):
-            step = self.advance(step, self.predict(step))
-        return step.latent
 
-    def _noise(self, seed: int) -> Tensor:
-        model = self.transformer
-        shape = (1, model.config.in_channels, model.config.sample_size, model.config.sample_size)
-        generator = torch.Generator("cpu").manual_seed(seed)
-        return torch.randn(shape, generator=generator, dtype=model.dtype).to(model.device)
+        def ask(step: int, model: Callable[[], Any]) -> Any:
+            if step < at - 1:
+                return outputs[step]
+            return self.predict(model, (layer,) if step == at else (), keep=step == at - 1)
 
-    def _inputs(self, step: Step) -> Tensor:
-        """What the transformer is given: both guidance branches, `[2, ...]`."""
-        pair = torch.cat([step.latent, step.latent])
-        inputs: Tensor = step.scheduler.scale_model_input(pair, step.scheduler.timesteps[step.number])
-        return inputs
+        return self.run(ask)
 
 
 def follow(trajectory: Trajectory, name: int, finals: int) -> dict[str, Tensor]:
     """Follow one trajectory.
 
     Args:
-        trajectory: a trajectory at its start.
+        trajectory: an image's.
         name: its number, which names its rows and seeds the draw of `finals`.
         finals: reuses that are followed to the final latent.
 
     Returns:
         The columns, `[(steps - 1) * layers, ...]` each.
     """
-    chosen = _sample(trajectory, finals, seed=name)
     rows: list[tuple[Tensor, Tensor]] = []
-    ends: dict[int, Tensor] = {}
-    step = trajectory.advance(trajectory.start, trajectory.predict(trajectory.start, keep=True))
-    while step.number < len(trajectory):
-        features = trajectory.features(step)
-        predictions = [trajectory.predict(step, reused=(layer,)) for layer in range(trajectory.layers)]
-        for layer in chosen.get(step.number, ()):
-            ends[len(rows) * trajectory.layers + layer] = trajectory.finish(
-                trajectory.advance(step, predictions[layer])
-            )
-        full = trajectory.predict(step, keep=True)
-        rows.append((features, paired.drift(torch.cat(predictions), full.expand_as(torch.cat(predictions)))))
-        step = trajectory.advance(step, full)
-    return _columns(rows, ends, step.latent, name)
+    outputs: list[Any] = []
+
+    def ask(step: int, model: Callable[[], Any]) -> Any:
+        layers = range(trajectory.layers) if step else ()
+        features = trajectory.features(step) if step else None
+        reused = [trajectory.guided(trajectory.predict(model, (layer,))) for layer in layers]
+        outputs.append(trajectory.predict(model, keep=True))
+        if features is not None:
+            full = trajectory.guided(outputs[-1]).expand_as(torch.cat(reused))
+            rows.append((features, paired.drift(torch.cat(reused), full)))
+        return outputs[-1]
+
+    final = trajectory.run(ask)
+    ends = {
+        (step - 1) * trajectory.layers + layer: trajectory.reusing(outputs, step, layer)
+        for step, layer in _sample(trajectory, finals, seed=name)
+    }
+    return _columns(rows, ends, final, name)
 
 
 def _columns(
@@ -232,13 +273,10 @@ def _columns(
     }
 
 
-def _sample(trajectory: Trajectory, finals: int, seed: int) -> dict[int, list[int]]:
-    """Step -> layers: where a single reuse is followed to the end, so many in all."""
+def _sample(trajectory: Trajectory, finals: int, seed: int) -> list[tuple[int, int]]:
+    """Steps and layers whose single reuse is followed to the end, so many in all."""
     cells = [(step, layer) for step in range(1, len(trajectory)) for layer in range(trajectory.layers)]
-    by_step: dict[int, list[int]] = {}
-    for step, layer in random.Random(seed).sample(cells, min(finals, len(cells))):
-        by_step.setdefault(step, []).append(layer)
-    return by_step
+    return random.Random(seed).sample(cells, min(finals, len(cells)))
 
 
 def _metadata(session: Session, trajectories: int) -> dict[str, Any]:
@@ -246,10 +284,10 @@ def _metadata(session: Session, trajectories: int) -> dict[str, Any]:
     return {
         "model": shown_model(spec.model),
         "fingerprint": models.fingerprint(spec),
-        "layers": session.pipe.transformer.config.num_layers,
+        "layers": shape_of(session.pipe)["num_layers"],
         "scheduler": type(session.pipe.scheduler).__name__,
         "steps": spec.num_inference_steps,
         "guidance": spec.guidance_scale,
         "seeds": [spec.seed, spec.seed + trajectories],  # the last one excluded
-        "classes": session.labels,
+        **subjects(session),
     }
