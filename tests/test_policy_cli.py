@@ -11,12 +11,14 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+from diffusers import HeunDiscreteScheduler
 from test_entropy import host_syncs
 from typer.testing import CliRunner
 
 import dqar
 from bench.cli.main import app
 from bench.cli.policy import SHIPPED
+from bench.errors import BadInput
 from bench.pipeline import models
 from bench.pipeline.session import Session, final_latents
 from bench.report.earlier_weights import earlier_pages
@@ -114,6 +116,14 @@ def test_a_trajectory_is_the_stock_pipelines(session: Session) -> None:
     assert torch.equal(final, seen[0]) and torch.equal(once, replayed) and not torch.equal(once, final)
     assert [block.attn1.processor for block in transformer.transformer_blocks] == before
     assert "forward" not in vars(transformer)
+
+
+def test_a_model_called_more_than_once_a_step_is_refused(session: Session) -> None:
+    """A trace would take the second call for another step: one line instead, and the pipeline is restored."""
+    session.pipe.scheduler = HeunDiscreteScheduler.from_config(session.pipe.scheduler.config)
+    with pytest.raises(BadInput, match="policy: DiTPipeline calls its model more than once a step"):
+        trace(session, trajectories=1, finals=0, progress=False)
+    assert "forward" not in vars(session.pipe.transformer)
 
 
 def check_features(session: Session, rows: Trace, directory: Path) -> None:
