@@ -175,6 +175,21 @@ def test_the_readmes_figures_of_a_flow_are_those_of_the_record() -> None:
     same(shown[4], fmean(b - a for a, b in zip(drifts, baseline, strict=True)))
 
 
+def test_the_readmes_distances_are_those_of_the_records() -> None:
+    """By KID no configuration is measurably further away than the baseline, and the two FDs are those of the
+    records, in that order."""
+    found = {r.name: r.quality.to_reference for r in loaded("distances")[1] if r.quality}
+    text = " ".join((ROOT / "README.md").read_text().split())
+    shown = re.search(
+        r"of ([\d,]+) images by KID none .* 8 evaluations \(([\d.]+)\) .* 50 \(([\d.]+)\)", text
+    )
+    few, baseline = found["dqar-spread-model_steps=8"], found["baseline"]
+    assert shown is not None and few is not None and baseline is not None
+    assert shown.groups() == (f"{few.n:,}", f"{few.fd:.2f}", f"{baseline.fd:.2f}")
+    changes = [distance.kid_change for distance in found.values() if distance is not None]
+    assert all(change is not None and change.low <= 0 for change in changes)
+
+
 def test_the_readme_has_the_defaults_differences_of_the_published_records() -> None:
     """Each cell of its table is the mean over images of the drift from converged less the baseline's own,
     with an interval of the width that the scatter of the images gives; the heads have the bounds."""
