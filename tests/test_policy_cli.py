@@ -21,9 +21,7 @@ from bench.cli.policy import SHIPPED
 from bench.errors import BadInput
 from bench.pipeline import models
 from bench.pipeline.session import Session, final_latents
-from bench.report.earlier_weights import earlier_pages
 from bench.spec.prompts import Prompts
-from bench.store.places import PUBLISHED_RESULTS
 from bench.studies.policy.comparison import (
     OPEN,
     POLICY,
@@ -232,12 +230,10 @@ def run(*arguments: object) -> tuple[int, str]:
 
 
 def test_the_policy_that_ships_reuses_on_the_model_that_ships() -> None:
-    """It was trained on that very model, or its page says that the weights were others; it is small, and in
-    the gate reuses some layers and refuses others."""
+    """It was trained on that very model, is small, and in the gate reuses some layers and refuses others."""
     opened = open_session("embedded", STEPS, GUIDANCE, seed=100, evaluation=True)
     policy = load_policy(SHIPPED)
-    same_weights = policy.metrics["trace"]["fingerprint"] == models.fingerprint(opened.spec)
-    assert same_weights or "policy" in earlier_pages(PUBLISHED_RESULTS)
+    assert policy.metrics["trace"]["fingerprint"] == models.fingerprint(opened.spec)
     assert sum(p.numel() for p in policy.parameters()) < 500_000
     dqar.enable(opened.pipe, learned(SHIPPED).replace(num_layers=policy.num_layers))
     opened.pipe(**opened.arguments(range(1)))
