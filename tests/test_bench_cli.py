@@ -37,7 +37,7 @@ def test_run_report_validate_compare(tiny_suite: Path, tmp_path: Path) -> None:
     done = bench("run", tiny_suite, *places)
     assert done.returncode == 0, done.stderr
     assert "half" in done.stdout
-    (path,) = validation.record_files(tmp_path / "results")
+    (path,) = validation.files(tmp_path / "results")
     assert (tmp_path / "reports" / "tiny" / "README.md").exists()
     for file in (path, tmp_path / "reports" / "tiny" / "README.md"):
         assert str(tmp_path) not in file.read_text()

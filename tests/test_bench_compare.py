@@ -131,7 +131,7 @@ def test_nothing_to_compare(tmp_path: Path) -> None:
 
 def older(directory: Path) -> Path:
     """Make the record in `directory` one of the schema before this, with a field of its own."""
-    (path,) = validation.record_files(directory)
+    (path,) = validation.files(directory)
     content = json.loads(path.read_text()) | {"schema_version": SCHEMA_VERSION - 1, "bygone": 1}
     path.write_text(json.dumps(content))
     return directory
@@ -140,7 +140,7 @@ def older(directory: Path) -> Path:
 def test_invalid_records_are_not_excluded_silently(tmp_path: Path) -> None:
     """An older schema's record and a truncated one have their rows, which state why, and exit 2."""
     a, b, c = (write(tmp_path / name, 1.2) for name in "abc")
-    (cut,) = validation.record_files(c)
+    (cut,) = validation.files(c)
     cut.write_text(cut.read_text()[:-100])
     (old,) = compared(older(a), b, "timing.speedup", 0.02, cross_machine=False)
     schema = f"schema {SCHEMA_VERSION - 1}, but this harness reads {SCHEMA_VERSION}"

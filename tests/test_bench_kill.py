@@ -29,7 +29,7 @@ def start(results: Path, log: Path) -> subprocess.Popen[bytes]:
 
 def finished(results: Path) -> dict[str, int]:
     """Valid records by name, with the moment each was written."""
-    paths = validation.record_files(results) if results.exists() else []
+    paths = validation.files(results) if results.exists() else []
     read = {path: validation.checked(path) for path in paths}
     return {r.name: path.stat().st_mtime_ns for path, r in read.items() if isinstance(r, Record)}
 
@@ -82,7 +82,7 @@ def test_killed_suites_resume(
     assert start(results, log).wait() == 0
 
     assert sorted(finished(results)) == NAMES
-    assert not [p for p in validation.record_files(results) if validation.validation_error(p)]
+    assert not [p for p in validation.files(results) if validation.validation_error(p)]
     wrote = [name for what, name, _ in started(log) if what == "wrote"]
     assert len(wrote) == len(set(wrote))
     undisturbed = tmp_path / "undisturbed"

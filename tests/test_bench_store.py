@@ -115,7 +115,7 @@ def test_the_committed_records_are_valid() -> None:
     """Every record that the repository holds is read as written: reports can be made from them again."""
     results = Path(__file__).parents[1] / "results" / "published"
     assert [
-        (path, why) for path in validation.record_files(results) if (why := validation.validation_error(path))
+        (path, why) for path in validation.files(results) if (why := validation.validation_error(path))
     ] == []
 
 

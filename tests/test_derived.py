@@ -277,7 +277,7 @@ def test_published_records_are_consistent() -> None:
     """Every derived value of every committed record is what its raw samples give."""
     root = Path(__file__).parents[1] / "results"
     root = root / "published" if (root / "published").is_dir() else root
-    paths = [p for p in validation.record_files(root) if p.parts[-3] not in ("signals", "asv-check", "local")]
+    paths = [p for p in validation.files(root) if p.parts[-3] not in ("signals", "asv-check", "local")]
     assert len(paths) > 200
     wrong = {path.name: why for path in paths[::4] if (why := validation.validation_error(path))}
     assert not wrong

@@ -27,7 +27,7 @@ from bench.machine import device, identity, provenance
 from bench.run.runner import Runner
 from bench.run.suite_run import SuiteRun
 from bench.spec.suite import Suite
-from bench.store import images, places, validation
+from bench.store import images, places, record_files, validation
 
 ROOT = Path(__file__).parents[1]
 MANY_RECORDS = re.compile("results/published/(?!cost|asv|policy)")  # the others are no other files
@@ -139,7 +139,7 @@ def test_a_published_suite_has_its_records_images_and_page(
     tiny_suite: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, warm_processes: None, undrawn: None
 ) -> None:
     """`publish` moves a run's records with their content, and writes the page; the local place is empty, so
-    that the next run measures again; published again, the page is the same."""
+    that the next run measures again; published again, the page is the same. A damaged record is reported."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     assert CliRunner().invoke(app, ["publish", "tiny.yaml"]).exit_code == 2
@@ -147,20 +147,24 @@ def test_a_published_suite_has_its_records_images_and_page(
     assert done.exit_code == 0, done.output
     assert done.output.startswith("1 configuration, 0 finished on this machine, about 1 min (estimated)")
     assert "measured now: half; measured before: none" in done.output
-    (local,) = validation.record_files(places.RESULTS)
+    (local,) = validation.files(places.RESULTS)
     content = json.loads(local.read_text())
     done = CliRunner().invoke(app, ["publish", "tiny.yaml"])
     assert done.exit_code == 0, done.output
-    (published,) = validation.record_files(places.PUBLISHED_RESULTS)
-    assert json.loads(published.read_text()) == content
+    (published,) = validation.files(places.PUBLISHED_RESULTS)
+    assert record_files.read(published) == content and published.name == f"{local.name}.xz"
     assert validation.validation_error(published) is None
-    assert not validation.record_files(places.RESULTS)
+    assert not validation.files(places.RESULTS)
     page = places.PUBLISHED_REPORTS / "tiny" / "README.md"
     text = page.read_text()
     assert "../../results/published/tiny/" in text
     assert "tiny" in (places.PUBLISHED_REPORTS / "README.md").read_text()
     assert CliRunner().invoke(app, ["publish", "tiny.yaml"]).exit_code == 0
     assert page.read_text() == text
+    whole = published.read_bytes()
+    for damaged, why in ((whole[:-20], "cut short"), (whole[20:], "not JSON under xz"), (b"", "cut short")):
+        published.write_bytes(damaged)
+        assert why in str(validation.validation_error(published))
 
 
 @pytest.mark.parametrize("name", ["embedded", "snr"])
@@ -187,11 +191,11 @@ def _is_model(name: str) -> bool:
 
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="this is no checkout")
 def test_the_repository_is_small_apart_from_its_models() -> None:
-    """All that is tracked apart from the models, records and reports included, is at most 14 MB."""
+    """All that is tracked apart from the models, records and reports included, is at most 12 MB."""
     names = [name for name in git(ROOT, "ls-files", "-z").split("\0") if (ROOT / name).is_file()]
     sizes = {name: (ROOT / name).stat().st_size for name in names if not _is_model(name)}
     largest = sorted(sizes, key=lambda name: -sizes[name])[:10]
-    assert sum(sizes.values()) <= 14_000_000, [(name, sizes[name]) for name in largest]
+    assert sum(sizes.values()) <= 12_000_000, [(name, sizes[name]) for name in largest]
 
 
 @pytest.mark.slow

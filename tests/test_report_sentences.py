@@ -176,7 +176,7 @@ def test_the_readmes_figures_of_a_flow_are_those_of_the_record() -> None:
 
 
 def test_the_readmes_distances_are_those_of_the_records() -> None:
-    """Of 1,000 images by KID no configuration of either model is measurably further away than the baseline, and
+    """Of 1,000 images by KID no configuration of either model is measurably further away than the baseline;
     the two FDs are those of the records, in that order."""
     for suite in ("distances", "distances-t2i"):
         found = {r.name: r.quality.to_reference for r in loaded(suite)[1] if r.quality}

@@ -211,7 +211,7 @@ def test_records_are_looked_for_where_they_can_be(tmp_path: Path) -> None:
     for name in records + others:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("{}")
-    found = [str(path.relative_to(tmp_path)) for path in validation.record_files(tmp_path)]
+    found = [str(path.relative_to(tmp_path)) for path in validation.files(tmp_path)]
     assert found == ["a.json", "s/m/asv.json", "s/m/b.json"]
 
 

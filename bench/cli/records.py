@@ -81,7 +81,7 @@ def validate(
     """
     if not directory.is_dir():
         raise BadInput(f"validate: {directory}: no such directory")
-    files = validation.record_files(directory)
+    files = validation.files(directory)
     errors = [(path, why) for path in files if (why := validation.validation_error(path))]
     for path, why in errors:
         typer.echo(f"{path}: {why}")

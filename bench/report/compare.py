@@ -12,7 +12,7 @@ from bench import stats
 from bench.errors import BadInput
 from bench.record import Estimate, Interval, Record, field_kinds
 from bench.spec.settings import FILES
-from bench.store import validation
+from bench.store import record_files, validation
 
 HIGHER_IS_BETTER = (
     "timing.speedup",
@@ -99,9 +99,9 @@ def compared(a: Path, b: Path, metric: str, threshold: float, cross_machine: boo
 def _records(directory: Path) -> dict[str, dict[str, RecordOrError]]:
     """By suite/name, then by machine: the record, or why there is none."""
     by_run: dict[str, dict[str, RecordOrError]] = {}
-    for path in validation.record_files(directory):
+    for path in validation.files(directory):
         record, (suite, machine) = validation.checked(path), path.resolve().parts[-3:-1]
-        of_run = by_run.setdefault(f"{suite}/{path.stem.rpartition('-')[0]}", {})
+        of_run = by_run.setdefault(f"{suite}/{record_files.stem(path).rpartition('-')[0]}", {})
         if isinstance(record, Record):
             of_run[machine] = record
         else:

@@ -9,7 +9,7 @@ from typing import Any
 
 from bench.pipeline.models import EMBEDDED, fingerprint_of
 from bench.record import Record
-from dqar.utils.foreign import read_json
+from bench.store import record_files
 
 _shipped = cache(fingerprint_of)
 
@@ -41,10 +41,10 @@ def earlier_pages(results: Path) -> list[str]:
         The names of their pages, sorted: the suite's, of a study with a page for each model `study/model`.
     """
     found = set()
-    for path in sorted(results.glob("*/*/**/*.json")):
-        if _earlier(read_json(path, "results")):
-            name, _, *model = path.relative_to(results).parts[:-1]
-            found.add("/".join([name, *model]))
+    for path in sorted(record_files.found(results)):
+        name, *machine_and_model = path.relative_to(results).parts[:-1]
+        if machine_and_model and _earlier(record_files.read(path)):
+            found.add("/".join([name, *machine_and_model[1:]]))
     return sorted(found)
 
 

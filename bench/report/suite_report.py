@@ -33,6 +33,7 @@ from bench.report.text import checks, distances, pareto, provenance, recommendat
 from bench.report.text.missing_values import missing_lines
 from bench.report.text.phrases import three
 from bench.spec.suite_file import Goal
+from bench.store import record_files
 
 _HEADLINES = {
     "speed": summary.headline,
@@ -159,7 +160,7 @@ class SuiteReport:
         where = setup(self.ran)
         n = len(self.ran)
         fallback = f"{escape(self.ran[0].suite)}: {n} configuration{'s' * (n != 1)}"
-        links = [(r.name, _link(self.results / f"{r.name}-{r.key}.json", out)) for r in self.ran]
+        links = [(r.name, _link(record_files.place(self.results, r), out)) for r in self.ran]
         differ = any(r.quality and r.quality.image and not r.quality.identical for r in self.ran)
         more = {"links": links, "images_differ": differ}
         content = self._text(where) | self.tables | plots | self._front_content() | more

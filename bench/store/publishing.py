@@ -10,9 +10,8 @@ from pathlib import Path
 
 from bench.machine.files import replace_tree
 from bench.record import Record
-from bench.store import images
+from bench.store import images, record_files
 from bench.store.records import Store
-from dqar.utils.foreign import read_json
 
 WORK = (".cache", ".machine-id")  # stays with the machine
 
@@ -20,7 +19,7 @@ WORK = (".cache", ".machine-id")  # stays with the machine
 def publish_records(local: Store, published: Store, shown: Collection[str]) -> None:
     """Move a suite's records on one machine, in place of those published before.
 
-    The content of every record, and so its digest, stays; only its layout becomes compact.
+    The content of every record, and so its digest, stays; only its layout becomes compact, under xz.
 
     Args:
         local: where the records are.
@@ -33,7 +32,7 @@ def publish_records(local: Store, published: Store, shown: Collection[str]) -> N
     records = local.records()
     with tempfile.TemporaryDirectory() as built:
         for record in records:
-            _write_compact(local.path(record.name, record.key), Path(built))
+            _write_packed(local.path(record.name, record.key), Path(built))
         kept = {name for record in records if record.name in shown for name in _image_names(record)}
         sources = [local.directory / name for record in records for name in _image_names(record)]
         images.pack([path for path in sources if path.exists()], kept, Path(built))
@@ -61,7 +60,7 @@ def _image_names(record: Record) -> list[str]:
     return [image] if image else []
 
 
-def _write_compact(path: Path, directory: Path) -> None:
-    content = read_json(path, "record")
-    text = json.dumps(content, separators=(",", ":"), ensure_ascii=False)
-    (directory / path.name).write_text(text + "\n", encoding="utf-8")
+def _write_packed(path: Path, directory: Path) -> None:
+    text = json.dumps(record_files.read(path), separators=(",", ":"), ensure_ascii=False)
+    name = record_files.stem(path) + record_files.PUBLISHED
+    (directory / name).write_bytes(record_files.packed(text + "\n"))

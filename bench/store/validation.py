@@ -10,11 +10,10 @@ from pydantic import ValidationError
 
 from bench.errors import one_line, without_path
 from bench.record import SCHEMA_VERSION, Quality, Record
-from bench.store import images
+from bench.store import images, record_files
 from bench.store.derived import inconsistency
 from bench.store.keys import content_digest, key_of
 from dqar.errors import InvalidFile
-from dqar.utils.foreign import read_json
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +32,7 @@ NOT_OURS = {
 }
 
 
-def record_files(directory: Path) -> list[Path]:
+def files(directory: Path) -> list[Path]:
     """Every record under a directory: what caches and asv keep there has forms of its own.
 
     Args:
@@ -42,7 +41,7 @@ def record_files(directory: Path) -> list[Path]:
     Returns:
         The files, sorted.
     """
-    paths = (path for path in directory.rglob("*.json") if path.name != images.INDEX)
+    paths = (path for path in record_files.found(directory) if path.name != images.INDEX)
     return sorted(path for path in paths if not NOT_OURS & {*path.relative_to(directory).parts[:-1]})
 
 
@@ -56,7 +55,7 @@ def valid_records(directory: Path) -> list[Record]:
         The records, by the order of their files.
     """
     valid = []
-    for path in record_files(directory):
+    for path in files(directory):
         record = checked(path)
         if isinstance(record, str):
             log.warning("%s: %s; skipped", path.name, record)
@@ -88,7 +87,7 @@ def checked(path: Path) -> Record | str:
         The record, or what is wrong with it as `validation_error` returns it.
     """
     try:
-        content = read_json(path, "record")
+        content = record_files.read(path)
         if why := _other_schema(content):
             return why
         record = Record.model_validate(content)
@@ -112,7 +111,7 @@ def _other_schema(content: Any) -> str | None:
 
 
 def _misplaced(path: Path, record: Record) -> str | None:
-    if path.stem != f"{record.name}-{record.key}":
+    if record_files.stem(path) != f"{record.name}-{record.key}":
         return f"misplaced: its content is of {record.name}-{record.key}"
     if path.parent.parent.name != record.suite:
         return f"misplaced: its content is of suite {record.suite}"
