@@ -62,7 +62,7 @@ def test_generate_makes_images_of_prompts(tmp_path: Path, prompts: str) -> None:
         (["calibrate", "--out", "x", *MODEL, "--solver", "euler"], "--solver: 'euler' is not known"),
         (["signals", *MODEL], "takes prompts"),
         (["tune", *MODEL], "takes prompts"),
-        (["policy", "trace", *MODEL], "takes prompts; allowed: a model of class labels"),
+        (["policy", "trace", *MODEL], "takes prompts; needed: a file with one a line"),
         (["profile", "smoke", "baseline", *MODEL], "takes prompts"),
         (["reproduce", *MODEL], "takes prompts; needed: a file with one a line"),
         (["control", *MODEL], "takes prompts; needed: a file with one a line"),

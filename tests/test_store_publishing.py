@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import lzma
 from pathlib import Path
 
 import pytest
@@ -42,19 +43,19 @@ def names(directory: Path) -> list[str]:
 
 
 def test_records_move_with_the_images_that_are_shown(local: Store, tmp_path: Path) -> None:
-    """Each record is published compact, with its digest; of the images those that are shown; of the rest only
+    """Each record is published packed, with its digest; of the images those that are shown; of the rest only
     what the machine needs stays; what was published before goes."""
     sealed = {r.name: r for r in validation.valid_records(local.directory)}
     published = Store(tmp_path / "published", "tiny", "m")
     published.write(record("before"))
     publish_records(local, published, ["shown"])
     assert names(local.directory) == [".cache/a.safetensors", ".machine-id"]
-    files = [f"{name}-{sealed[name].key}.json" for name in sealed]
+    files = [f"{name}-{sealed[name].key}.json.xz" for name in sealed]
     assert names(published.directory) == sorted([*files, "images.json", "images.webp"])
     for name, before in sealed.items():
-        path = published.path(name, before.key)
+        path = published.path(name, before.key, ".json.xz")
         assert validation.checked(path) == before
-        text = path.read_text(encoding="utf-8")
+        text = lzma.decompress(path.read_bytes()).decode()
         assert text == json.dumps(json.loads(text), separators=(",", ":"), ensure_ascii=False) + "\n"
     index = json.loads((published.directory / "images.json").read_text())["mosaics"]
     assert {name: places is None for name, places in index.items()} == {"shown.png": False, "other.png": True}
