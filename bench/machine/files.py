@@ -1,7 +1,8 @@
-"""Files written whole or not at all."""
+"""Files written whole or not at all, and content under xz."""
 
 from __future__ import annotations
 
+import lzma
 import os
 import shutil
 import threading
@@ -120,3 +121,40 @@ def write_errors_named(path: Path) -> Iterator[None]:
             f"results: {path.parent} cannot be written: {error.strerror}; "
             "needed: a writable directory with room"
         ) from error
+
+
+def compressed(text: str) -> bytes:
+    """Pack text.
+
+    Args:
+        text: The text.
+
+    Returns:
+        The content of an .xz file.
+    """
+    return lzma.compress(text.encode(), preset=9)
+
+
+def decompressed(content: bytes, limit: int) -> bytes:
+    """Unpack an .xz file that others may have written.
+
+    Args:
+        content: All of the file.
+        limit: Largest size in bytes of what it holds.
+
+    Returns:
+        What it holds.
+
+    Raises:
+        ValueError: It is no xz, is cut short, or unpacks to more than `limit`.
+    """
+    decompressor = lzma.LZMADecompressor()
+    try:
+        found = decompressor.decompress(content, limit + 1)
+    except lzma.LZMAError as error:
+        raise ValueError(str(error)) from error
+    if len(found) > limit:
+        raise ValueError(f"unpacks to more than {limit:,} bytes")
+    if not decompressor.eof:
+        raise ValueError("is cut short")
+    return found

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Collection
 from pathlib import Path
 
-from bench.machine.files import replace_tree
+from bench.machine.files import compressed, replace_tree
 from bench.record import Record
 from bench.store import images, record_files
 from bench.store.records import Store
@@ -63,4 +63,4 @@ def _image_names(record: Record) -> list[str]:
 def _write_packed(path: Path, directory: Path) -> None:
     text = json.dumps(record_files.read(path), separators=(",", ":"), ensure_ascii=False)
     name = record_files.stem(path) + record_files.PUBLISHED
-    (directory / name).write_bytes(record_files.packed(text + "\n"))
+    (directory / name).write_bytes(compressed(text + "\n"))

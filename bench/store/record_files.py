@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import lzma
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from bench.machine.files import decompressed
 from bench.record import Record
 from dqar.errors import InvalidFile
 from dqar.utils.foreign import MAX_JSON_BYTES, parse_json, read_bytes
@@ -69,22 +69,7 @@ def read(path: Path) -> Any:
     content = read_bytes(path, "record")
     if path.suffix == ".xz":
         try:
-            unpacked = lzma.LZMADecompressor()
-            content = unpacked.decompress(content, MAX_JSON_BYTES + 1)
-        except lzma.LZMAError as error:
-            raise InvalidFile(f"record = {path.name}: is not JSON under xz") from error
-        if not unpacked.eof:
-            raise InvalidFile(f"record = {path.name}: is not JSON under xz: cut short, or too long")
+            content = decompressed(content, MAX_JSON_BYTES)
+        except ValueError as error:
+            raise InvalidFile(f"record = {path.name}: is not JSON under xz: {error}") from error
     return parse_json(content, path, "record")
-
-
-def packed(text: str) -> bytes:
-    """Pack the JSON of a record.
-
-    Args:
-        text: the JSON.
-
-    Returns:
-        The content of its published file.
-    """
-    return lzma.compress(text.encode(), preset=9)

@@ -17,6 +17,7 @@ from tqdm import tqdm
 from bench.errors import BadInput
 from bench.measure import paired
 from bench.methods.dqar import shape_of
+from bench.methods.hooks import restored
 from bench.pipeline import models
 from bench.pipeline.session import Session, final_latents
 from bench.spec.run_spec import shown_model
@@ -87,26 +88,6 @@ def by_hand(pipe: Any, bits: int = 16) -> Iterator[ManualReuse]:
         yield manual
 
 
-@contextmanager
-def instead(module: Any, forward: Callable[..., Any]) -> Iterator[None]:
-    """Give a module another forward, and its own back.
-
-    Args:
-        module: the module.
-        forward: what its calls run.
-
-    Yields:
-        Nothing.
-    """
-    before = vars(module).copy()
-    module.forward = forward
-    try:
-        yield
-    finally:
-        del module.forward
-        vars(module).update({"forward": before["forward"]} if "forward" in before else {})
-
-
 class Trajectory:
     """One image's denoising by its own pipeline, whose model may be asked several times at a step.
 
@@ -151,7 +132,8 @@ class Trajectory:
             return ask(step, lambda: forward(*args, **kwargs))
 
         self.arguments["generator"][0].set_state(self.generator)
-        with instead(transformer, asked), final_latents(self.pipe) as seen:
+        with restored(transformer), final_latents(self.pipe) as seen:
+            transformer.forward = asked
             self.pipe(**self.arguments)
         return torch.cat(seen)
 

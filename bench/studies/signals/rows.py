@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import lzma
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any, Self
 import pandas as pd
 
 from bench.machine import provenance
-from bench.machine.files import write_atomic
+from bench.machine.files import compressed, decompressed, write_atomic
 from bench.pipeline import models
 from bench.pipeline.session import Session
 from bench.spec.prompts import Prompts
@@ -134,18 +133,15 @@ def turned(lines: Sequence[str]) -> bytes:
         The compressed file.
     """
     columns = zip(*(line.split(",") for line in lines), strict=True)
-    return lzma.compress("".join(",".join(column) + "\n" for column in columns).encode(), preset=9)
+    return compressed("".join(",".join(column) + "\n" for column in columns))
 
 
 def _rows(path: Path) -> pd.DataFrame:
     content = read_bytes(path, "rows")
     try:
-        unpacked = lzma.LZMADecompressor().decompress(content, MAX_BYTES + 1)
-        if len(unpacked) > MAX_BYTES:
-            raise ValueError(f"unpacks to more than {MAX_BYTES:,} bytes")
-        columns = [line.split(",") for line in unpacked.decode().splitlines()]
+        columns = [line.split(",") for line in decompressed(content, MAX_BYTES).decode().splitlines()]
         text = "\n".join(",".join(row) for row in zip(*columns, strict=True))
         rows: pd.DataFrame = pd.read_csv(io.StringIO(text))
         return rows
-    except (lzma.LZMAError, EOFError, ValueError) as error:  # pandas' and Unicode's errors are ValueErrors
+    except ValueError as error:  # pandas' and Unicode's errors are ValueErrors
         raise InvalidFile(f"rows = {short_repr(str(path))}: {' '.join(str(error).split())[:200]}") from error

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import io
 import json
-import lzma
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 import pandas as pd
 
-from bench.machine.files import write_atomic
+from bench.machine.files import compressed, decompressed, write_atomic
 from dqar.errors import InvalidFile
 from dqar.utils.foreign import read_bytes, read_json
 
@@ -36,7 +35,7 @@ class StoredTrials:
             The path of the trials.
         """
         text = self.rows.to_csv(index=False, float_format="%.6g", lineterminator="\n")
-        write_atomic(directory / TRIALS, lzma.compress(text.encode(), preset=9))
+        write_atomic(directory / TRIALS, compressed(text))
         write_atomic(directory / "facts.json", (json.dumps(self.facts, indent=1) + "\n").encode())
         return directory / TRIALS
 
@@ -54,11 +53,7 @@ class StoredTrials:
             InvalidFile: Another file, or one that unpacks to more than MAX_BYTES.
         """
         try:
-            packed = read_bytes(directory / TRIALS, "trials")
-            text = lzma.LZMADecompressor().decompress(packed, MAX_BYTES + 1)
-            if len(text) > MAX_BYTES:
-                raise ValueError(f"unpacks to more than {MAX_BYTES:,} bytes")
-            rows = pd.read_csv(io.BytesIO(text))
-        except (lzma.LZMAError, EOFError, ValueError) as error:  # pandas' errors are ValueErrors
+            rows = pd.read_csv(io.BytesIO(decompressed(read_bytes(directory / TRIALS, "trials"), MAX_BYTES)))
+        except ValueError as error:  # pandas' errors are ValueErrors
             raise InvalidFile(f"trials = {TRIALS}: {' '.join(str(error).split())[:200]}") from error
         return cls(rows, read_json(directory / "facts.json", "facts"))
